@@ -1,0 +1,291 @@
+"""The setting of a run as typed dataclasses, and the checks of its values.
+
+This is the only module that knows OmegaConf. Values live in `conf/*.yaml`; the fields here have no defaults of
+their own except where a YAML file may leave them out.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from clsweep.errors import InputError
+
+SCENARIOS = ("task", "domain", "class")
+KINDS = ("split", "permuted")
+STREAMS = ("sequential", "joint")
+PRECISIONS = ("float32", "bf16")
+FISHER_LABELS = ("exact", "sampled", "empirical")
+NETWORKS = ("mlp", "cnn")
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+@dataclass
+class PublishedConfig:
+    """Published average accuracies and the protocol that they were measured under."""
+
+    protocol: dict[str, Any] = MISSING
+    accuracy: dict[str, float] = MISSING
+
+
+@dataclass
+class BenchmarkConfig:
+    """One benchmark: how the contexts are made, and the training protocol (`conf/benchmark`)."""
+
+    name: str = MISSING
+    kind: str = MISSING
+    scenario: str = MISSING
+    contexts: int = MISSING
+    classes_per_context: int = MISSING
+    image_size: int | None = MISSING
+    normalize: bool = MISSING
+    iters_by_budget: dict[str, int] = MISSING
+    iters: int = MISSING
+    batch_size: int = MISSING
+    lr: float = MISSING
+    good_values: dict[str, dict[str, Any]] = MISSING
+    published: PublishedConfig = MISSING
+
+
+@dataclass
+class DatasetConfig:
+    """Where the images come from (`conf/dataset`)."""
+
+    name: str = MISSING
+    source: str = MISSING
+    n_classes: int | None = MISSING
+    root: str | None = None
+    train: str | None = None
+    test: str | None = None
+
+
+@dataclass
+class NetworkConfig:
+    """The network's architecture (`conf/network`)."""
+
+    name: str = MISSING
+    hidden: list[int] = MISSING
+    channels: list[int] = field(default_factory=list)
+
+
+@dataclass
+class FisherConfig:
+    """How a method estimates the diagonal Fisher information."""
+
+    labels: str = "exact"
+    examples: int | None = None
+
+
+@dataclass
+class RegularizerConfig:
+    """A method and its hyperparameters (`conf/regularizer`); either `module` or `file` says where its code is."""
+
+    name: str = MISSING
+    reg_strength: float = MISSING
+    gamma: float = MISSING
+    epsilon: float = MISSING
+    module: str | None = None
+    file: str | None = None
+    fisher: FisherConfig | None = None
+    floor_at_zero: bool = False
+
+
+@dataclass
+class Config:
+    """The whole setting of one run (`conf/config.yaml`)."""
+
+    benchmark: BenchmarkConfig = MISSING
+    dataset: DatasetConfig = MISSING
+    network: NetworkConfig = MISSING
+    regularizer: RegularizerConfig = MISSING
+    seed: int = MISSING
+    budget: str = MISSING
+    stream: str = MISSING
+    validation_fraction: float = MISSING
+    precision: str = MISSING
+    device: str = MISSING
+
+    @property
+    def method(self) -> str:
+        """The method's name in results and folders; joint training uses no regularizer."""
+        return method_folder(self.stream, self.regularizer.name)
+
+    @property
+    def effective_budget(self) -> str:
+        """`budget`, or `custom` where `benchmark.iters` was set to something else."""
+        return self.budget if self.benchmark.iters == self.benchmark.iters_by_budget[self.budget] else "custom"
+
+    @property
+    def published_accuracy(self) -> float | None:
+        """The published average accuracy of this method, where this run follows the published protocol."""
+        benchmark = self.benchmark
+        ours = {
+            "dataset": self.dataset.name,
+            "scenario": benchmark.scenario,
+            "contexts": benchmark.contexts,
+            "iters": benchmark.iters,
+            "batch_size": benchmark.batch_size,
+            "lr": benchmark.lr,
+        }
+        follows = ours == benchmark.published.protocol and self.validation_fraction == 0
+        return benchmark.published.accuracy.get(self.method) if follows else None
+
+
+def config_dir() -> Path:
+    """The folder of YAML files: the checkout's `conf/`, else the copy inside an installed package."""
+    package = Path(__file__).resolve().parent
+    checkout = package.parent / "conf"
+    return checkout if (checkout / "config.yaml").is_file() else package / "conf"
+
+
+def method_folder(stream: str, regularizer: str) -> str:
+    """The folder name of a run: the regularizer's name, or `joint`, where none is used."""
+    return "joint" if stream == "joint" else regularizer
+
+
+OmegaConf.register_new_resolver("method_folder", method_folder, replace=True)
+
+
+def missing_benchmark() -> InputError:
+    """The error for a command line without a benchmark."""
+    names = ", ".join(sorted(path.stem for path in (config_dir() / "benchmark").glob("*.yaml")))
+    return InputError(f"No benchmark given: choose one with +benchmark=..., one of {names}.")
+
+
+def parse(composed: DictConfig) -> Config:
+    """Turn a configuration composed by Hydra into a checked `Config`.
+
+    Args:
+        composed: the whole configuration; a `hydra` node in it is ignored.
+
+    Returns:
+        The typed setting, every interpolation resolved.
+
+    Raises:
+        InputError: a value is missing, unknown, of the wrong type or out of its range.
+    """
+    if "benchmark" not in composed:
+        raise missing_benchmark()
+    budgets = composed.benchmark.iters_by_budget
+    if composed.budget not in budgets:
+        raise InputError(f"budget={composed.budget}: expected one of {', '.join(budgets)}.")
+    settings = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    OmegaConf.set_struct(settings, False)
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), settings))
+    except OmegaConfBaseException as error:
+        raise InputError(_sentence(error)) from error
+    assert isinstance(config, Config)
+    check(config)
+    return config
+
+
+def to_plain(composed: DictConfig | ListConfig) -> Any:
+    """The configuration as plain dicts and lists, interpolations resolved."""
+    return OmegaConf.to_container(composed, resolve=True)
+
+
+def check(config: Config) -> None:
+    """Check every value that can be checked before data is loaded or torch imported.
+
+    Raises:
+        InputError: naming the first key whose value is out of its range.
+    """
+    benchmark, regularizer = config.benchmark, config.regularizer
+    _one_of("stream", config.stream, STREAMS)
+    _one_of("precision", config.precision, PRECISIONS)
+    _one_of("benchmark.scenario", benchmark.scenario, SCENARIOS)
+    _one_of("benchmark.kind", benchmark.kind, KINDS)
+    _one_of("network.name", config.network.name, NETWORKS)
+    _require(
+        DEVICE.fullmatch(config.device) is not None, "device", config.device, "auto, cpu, cuda or cuda:N (as in cuda:0)"
+    )
+    _require(config.seed >= 0, "seed", config.seed, "an integer of 0 or more")
+    _require(
+        0 <= config.validation_fraction < 1,
+        "validation_fraction",
+        config.validation_fraction,
+        "a number from 0 up to, not including, 1",
+    )
+    for key in ("contexts", "classes_per_context", "iters", "batch_size"):
+        _require(getattr(benchmark, key) >= 1, f"benchmark.{key}", getattr(benchmark, key), "an integer of 1 or more")
+    _require(_positive(benchmark.lr), "benchmark.lr", benchmark.lr, "a finite number above 0")
+    for key in ("hidden", "channels"):
+        widths = getattr(config.network, key)
+        _require(all(width >= 1 for width in widths), f"network.{key}", widths, "widths of 1 or more")
+    strength = regularizer.reg_strength
+    _require(
+        math.isfinite(strength) and strength >= 0, "regularizer.reg_strength", strength, "a finite number of 0 or more"
+    )
+    _require(0 < regularizer.gamma <= 1, "regularizer.gamma", regularizer.gamma, "a number above 0 and at most 1")
+    _require(_positive(regularizer.epsilon), "regularizer.epsilon", regularizer.epsilon, "a finite number above 0")
+    if regularizer.fisher is not None:
+        _one_of("regularizer.fisher.labels", regularizer.fisher.labels, FISHER_LABELS)
+        examples = regularizer.fisher.examples
+        _require(
+            examples is None or examples >= 1, "regularizer.fisher.examples", examples, "1 or more, or null for all"
+        )
+    if regularizer.file is not None and config.stream != "joint":
+        _require(
+            Path(regularizer.file).is_file(),
+            "regularizer.file",
+            regularizer.file,
+            "the path of an existing Python file with estimate_importance and compute_regularization_loss",
+        )
+    if config.dataset.n_classes is not None:
+        check_class_count(config, config.dataset.n_classes)
+
+
+def check_class_count(config: Config, n_classes: int) -> None:
+    """Check that the data set has the classes that the contexts need.
+
+    Args:
+        config: the setting.
+        n_classes: the number of classes in the data set.
+
+    Raises:
+        InputError: the contexts need more classes than there are.
+    """
+    benchmark = config.benchmark
+    per_context = benchmark.classes_per_context
+    if benchmark.kind == "permuted":
+        _require(
+            per_context == n_classes,
+            "benchmark.classes_per_context",
+            per_context,
+            f"{n_classes}, since every permutation shows all classes of dataset={config.dataset.name}",
+        )
+    elif benchmark.contexts * per_context > n_classes:
+        most = n_classes // per_context
+        advice = f"at most {most}" if most else f"benchmark.classes_per_context of at most {n_classes}"
+        raise InputError(
+            f"benchmark.contexts={benchmark.contexts} of {per_context} classes each need "
+            f"{benchmark.contexts * per_context} classes, but dataset={config.dataset.name} has {n_classes}: "
+            f"expected {advice}."
+        )
+
+
+def _positive(value: float) -> bool:
+    return math.isfinite(value) and value > 0
+
+
+def _one_of(key: str, value: str, choices: Iterable[str]) -> None:
+    _require(value in choices, key, value, f"one of {', '.join(choices)}")
+
+
+def _require(holds: bool, key: str, value: object, expected: str) -> None:
+    if not holds:
+        raise InputError(f"{key}={value}: expected {expected}.")
+
+
+def _sentence(error: OmegaConfBaseException) -> str:
+    """One sentence from an OmegaConf error: its first line, and the key that it is about."""
+    message = str(error.msg or error).strip().splitlines()[0].rstrip(".")
+    return f"{error.full_key}: {message}." if error.full_key else f"{message}."

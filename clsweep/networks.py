@@ -1,0 +1,170 @@
+"""The networks of the benchmarks.
+
+Every network is a `Classifier`: features, then one linear head over the outputs of all contexts, of which only the
+active ones are computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clsweep.config import FisherConfig, NetworkConfig
+from clsweep.errors import InputError
+
+
+class Head(nn.Linear):
+    """A linear output layer that computes the active outputs only.
+
+    `active` says which: a range for every example alike, or an int64 tensor [B, active] with a row of outputs for
+    each example (joint training over contexts with outputs of their own).
+    """
+
+    def __init__(self, in_features: int, n_outputs: int) -> None:
+        super().__init__(in_features, n_outputs)
+        self.active: range | Tensor = range(n_outputs)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits [B, active] from features [B, in_features]."""
+        if isinstance(self.active, Tensor):
+            return F.linear(features, self.weight, self.bias).gather(1, self.active)
+        outputs = slice(self.active.start, self.active.stop)
+        return F.linear(features, self.weight[outputs], self.bias[outputs])
+
+
+class Classifier(nn.Module):
+    """The base of all networks: `forward` returns the logits of the active classes.
+
+    Attributes:
+        head: the output layer.
+        param_list: zero-argument callables that yield `(name, parameter)`.
+        reg_strength: the configured strength of the penalty; a method may overwrite it.
+        gamma: the configured decay of carried importance.
+        epsilon: the configured damping.
+        fisher: how to estimate the Fisher information, for methods that do.
+        floor_at_zero: whether carried importance is kept at or above zero, for methods that ask.
+
+    All but `head`, and the dicts `_custom_*` below, are the regularizers' contract (see `clsweep.contract`); the
+    learner sets and keeps them.
+    """
+
+    head: Head
+    reg_strength: float
+    gamma: float
+    epsilon: float
+    fisher: FisherConfig | None
+    floor_at_zero: bool
+    _custom_W: dict[str, Tensor]
+    _custom_p_old: dict[str, Tensor]
+    _custom_importance: dict[str, Tensor]
+    _custom_prev_params: dict[str, Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.param_list: list[Callable[[], Iterator[tuple[str, nn.Parameter]]]] = [self.named_parameters]
+
+    def activate(self, outputs: range | Tensor) -> None:
+        """Choose the active outputs; see `Head`."""
+        self.head.active = outputs
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """The head's inputs [B, F] for examples [B, C, H, W]."""
+        raise NotImplementedError
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits [B, active] for examples [B, C, H, W]."""
+        logits: Tensor = self.head(self.features(inputs))
+        return logits
+
+
+class MLP(Classifier):
+    """Fully connected layers with ReLU.
+
+    Args:
+        n_inputs: the number of values of an example, which is flattened.
+        hidden: the widths of the hidden layers.
+        n_outputs: the outputs over all contexts.
+    """
+
+    def __init__(self, n_inputs: int, hidden: Sequence[int], n_outputs: int) -> None:
+        super().__init__()
+        self.hidden = _linear_layers([n_inputs, *hidden])
+        self.head = Head([n_inputs, *hidden][-1], n_outputs)
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """The last hidden layer's activations [B, hidden[-1]]."""
+        return _through(self.hidden, inputs.flatten(1))
+
+
+class CNN(Classifier):
+    """3×3 convolutions with batch normalization and ReLU, stride 2 from the second on, then an MLP.
+
+    Args:
+        input_shape: (C, H, W) of an example.
+        channels: the output channels of the convolutions.
+        hidden: the widths of the fully connected layers.
+        n_outputs: the outputs over all contexts.
+    """
+
+    def __init__(
+        self, input_shape: tuple[int, int, int], channels: Sequence[int], hidden: Sequence[int], n_outputs: int
+    ) -> None:
+        super().__init__()
+        in_channels, height, width = input_shape
+        # No bias: the normalization that follows would take it out again.
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(before, after, kernel_size=3, stride=1 if number == 0 else 2, padding=1, bias=False)
+            for number, (before, after) in enumerate(pairwise([in_channels, *channels]))
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(count) for count in channels)
+        for _ in channels[1:]:
+            height, width = (height + 1) // 2, (width + 1) // 2
+        widths = [channels[-1] * height * width, *hidden]
+        self.hidden = _linear_layers(widths)
+        self.head = Head(widths[-1], n_outputs)
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """The last hidden layer's activations [B, hidden[-1]]."""
+        values = inputs
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            values = F.relu(norm(convolution(values)))
+        return _through(self.hidden, values.flatten(1))
+
+
+def _linear_layers(widths: Sequence[int]) -> nn.ModuleList:
+    return nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
+
+
+def _through(layers: nn.ModuleList, values: Tensor) -> Tensor:
+    for layer in layers:
+        values = F.relu(layer(values))
+    return values
+
+
+def build(config: NetworkConfig, input_shape: tuple[int, int, int], n_outputs: int, seed: int) -> Classifier:
+    """Make a network with PyTorch's default initialization, on the CPU.
+
+    Args:
+        config: the architecture.
+        input_shape: (C, H, W) of an example.
+        n_outputs: the outputs over all contexts.
+        seed: decides the initial parameters; the global generator is left as it was.
+
+    Returns:
+        The network, in training mode.
+
+    Raises:
+        InputError: the architecture needs a key that is missing.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if config.name == "cnn":
+            if not config.channels:
+                raise InputError("network.channels=[]: expected at least one convolution for network.name=cnn.")
+            return CNN(input_shape, config.channels, config.hidden, n_outputs)
+        n_inputs = input_shape[0] * input_shape[1] * input_shape[2]
+        return MLP(n_inputs, config.hidden, n_outputs)

@@ -1,0 +1,43 @@
+"""Online EWC: the carried Fisher information decays.
+
+    R(theta) = 1/2 sum_i F~_i (theta_i - theta*_i)^2,    F~ after a context = gamma * F~ before + F of the context
+
+(Schwarz et al., "Progress & Compress", ICML 2018, section 4.1). The published penalty scales the carried Fisher by gamma
+once more; with a tuned `reg_strength` that is the same family.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from clsweep.contract import NamedTensors
+from clsweep.networks import Classifier
+from clsweep.regularizers.fisher import diagonal_fisher
+from clsweep.regularizers.quadratic import weighted_squares
+
+USES_PATH_INTEGRAL = False
+
+
+def estimate_importance(
+    model: Classifier, dataset: Dataset[Any], prev_params: NamedTensors, device: torch.device
+) -> NamedTensors:
+    """What takes the carried Fisher information to gamma * carried + new: the loop adds it.
+
+    Returns:
+        By key, a tensor shaped as the parameter.
+    """
+    carried = model._custom_importance
+    new = diagonal_fisher(model, dataset)
+    decay = model.gamma - 1
+    return {key: decay * carried[key] + value if key in carried else value for key, value in new.items()}
+
+
+def compute_regularization_loss(
+    model: Classifier, importance_dict: NamedTensors, prev_params_dict: NamedTensors
+) -> Tensor:
+    """1/2 sum_i F_i (theta_i - theta*_i)^2, a differentiable scalar."""
+    return 0.5 * weighted_squares(model, importance_dict, prev_params_dict)

@@ -1,0 +1,50 @@
+"""Synaptic Intelligence.
+
+    R(theta) = sum_i Omega_i (theta_i - theta*_i)^2,    Omega_i = sum_t W_{t,i} / (Delta_{t,i}^2 + epsilon)
+
+with W_t the path integral of -gradient * update over context t, which the loop keeps in `model._custom_W`, and Delta_t
+the parameters' change over the context (Zenke, Poole & Ganguli, "Continual learning through synaptic intelligence",
+ICML 2017, equations 4 and 5).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from clsweep.contract import NamedTensors, contract_parameters
+from clsweep.networks import Classifier
+from clsweep.regularizers.quadratic import weighted_squares
+
+
+def estimate_importance(
+    model: Classifier, dataset: Dataset[Any], prev_params: NamedTensors, device: torch.device
+) -> NamedTensors:
+    """W / (Delta^2 + epsilon) of this context.
+
+    Noise makes W negative here and there, and with it the importance. With `model.floor_at_zero` the carried
+    importance, earlier contexts' and this one's, is kept at zero or above.
+
+    Returns:
+        By key, a tensor shaped as the parameter.
+    """
+    path_integral = model._custom_W
+    carried = model._custom_importance
+    importance = {}
+    for key, p in contract_parameters(model).items():
+        change = p.detach() - prev_params[key]
+        importance[key] = path_integral[key] / (change.square() + model.epsilon)
+        if getattr(model, "floor_at_zero", False):
+            before = carried.get(key, torch.zeros_like(change))
+            importance[key] = (before + importance[key]).clamp_min(0) - before
+    return importance
+
+
+def compute_regularization_loss(
+    model: Classifier, importance_dict: NamedTensors, prev_params_dict: NamedTensors
+) -> Tensor:
+    """sum_i Omega_i (theta_i - theta*_i)^2, a differentiable scalar."""
+    return weighted_squares(model, importance_dict, prev_params_dict)

@@ -1,0 +1,136 @@
+"""A run's results as typed rows, and the CSV files that they are kept in.
+
+Files are written whole under a temporary name and then renamed, so that a file under its own name is complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from clsweep.errors import InputError
+from clsweep.metrics import Matrix
+from clsweep.training import Cell
+
+ACCURACY_FILE = "accuracy.csv"
+SUMMARY_FILE = "summary.csv"
+FINISHED, INTERRUPTED, FAILED = "finished", "interrupted", "failed"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The one row of `summary.csv`; the fields are its columns, in this order.
+
+    Accuracies run from 0 to 1 and are of the test set unless they say otherwise. What does not apply or was not
+    reached is NaN, an empty cell: all metrics of a run that was not finished, the validation accuracy where nothing was
+    held out, learning accuracy, forgetting and backward transfer of joint training.
+
+    Attributes:
+        run_id: unique to the run; the same in `accuracy.csv`.
+        status: finished, interrupted or failed.
+        stream: sequential or joint.
+        n_train: distinct training images, those held out not counted.
+        n_test: distinct test images.
+        regularizer: the method's name; joint for joint training, which uses none.
+        regularizer_file: the file of a method of one's own, else empty.
+        budget: full, quick, smoke, or custom where `benchmark.iters` is none of theirs.
+        iters: optimizer steps for each context.
+        train_seconds: optimizer steps alone, without importance and evaluation.
+        iters_per_second: steps made over `train_seconds`.
+        peak_memory_mib: the process's largest resident memory; on CUDA the largest allocated on the device.
+        git_commit: of the clsweep checkout, `-dirty` where files differ from it; empty for an installed package.
+        started_at: UTC, ISO 8601.
+        reason: why a run failed.
+    """
+
+    run_id: str
+    status: str
+    benchmark: str
+    scenario: str
+    stream: str
+    dataset: str
+    n_train: int
+    n_test: int
+    contexts: int
+    regularizer: str
+    regularizer_file: str
+    reg_strength: float
+    gamma: float
+    epsilon: float
+    seed: int
+    budget: str
+    iters: int
+    batch_size: int
+    lr: float
+    validation_fraction: float
+    precision: str
+    device: str
+    average_accuracy: float
+    learning_accuracy: float
+    forgetting: float
+    backward_transfer: float
+    validation_average_accuracy: float
+    train_seconds: float
+    importance_seconds: float
+    eval_seconds: float
+    iters_per_second: float
+    peak_memory_mib: float
+    clsweep_version: str
+    git_commit: str
+    torch_version: str
+    started_at: str
+    reason: str
+
+
+def accuracy_matrix(cells: Sequence[Cell], split: str, contexts: int) -> Matrix:
+    """The accuracies of one split as `clsweep.metrics` wants them.
+
+    Args:
+        cells: what was measured.
+        split: test or validation.
+        contexts: the number of contexts T.
+
+    Returns:
+        float64 [T + 1, T], NaN where nothing was measured.
+    """
+    matrix = np.full((contexts + 1, contexts), np.nan)
+    for cell in cells:
+        if cell.split == split:
+            matrix[cell.after_context, cell.context - 1] = cell.accuracy
+    return matrix
+
+
+def refuse_used(folder: Path) -> None:
+    """Refuse a run folder that holds results already: they would be lost.
+
+    Raises:
+        InputError: it does.
+    """
+    for name in (SUMMARY_FILE, ACCURACY_FILE):
+        if (folder / name).exists():
+            raise InputError(f"hydra.run.dir={folder}: holds results already ({name}); expected another folder.")
+
+
+def write(folder: Path, summary: Summary, cells: Sequence[Cell]) -> None:
+    """Write `accuracy.csv`, then `summary.csv`.
+
+    Args:
+        folder: the run's folder.
+        summary: its row.
+        cells: the measured accuracies, in the order of the rows.
+    """
+    columns = ["after_context", "context", "split", "accuracy", "n"]
+    accuracy = pd.DataFrame([asdict(cell) for cell in cells], columns=columns)
+    accuracy.insert(0, "run_id", summary.run_id)
+    _write_csv(accuracy, folder / ACCURACY_FILE)
+    _write_csv(pd.DataFrame([asdict(summary)]), folder / SUMMARY_FILE)
+
+
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    table.to_csv(partial, index=False, lineterminator="\n")
+    partial.replace(path)

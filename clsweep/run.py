@@ -1,0 +1,196 @@
+"""One run, from a checked setting to the CSV files."""
+
+from __future__ import annotations
+
+import math
+import resource
+import subprocess
+import sys
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+import clsweep
+from clsweep import contexts, contract, datasets, metrics, networks, results
+from clsweep.config import Config, RegularizerConfig
+from clsweep.display import Display
+from clsweep.errors import InputError, RunError
+from clsweep.learner import Learner
+from clsweep.results import Summary
+from clsweep.seeding import derived_seed
+from clsweep.training import Cell, Protocol, Timings, Trainer
+
+_NO_REGULARIZER = RegularizerConfig("none", 0.0, 1.0, 1.0, module="clsweep.regularizers.none")
+
+
+def run(config: Config, folder: Path) -> Summary:
+    """Train, measure and write one run.
+
+    Args:
+        config: the checked setting.
+        folder: where `accuracy.csv` and `summary.csv` go; must exist and hold neither.
+
+    Returns:
+        The row of `summary.csv`.
+
+    Raises:
+        InputError: the device, data, network or regularizer is not there or doesn't fit; nothing was trained.
+        RunError: the run failed on its way; what was measured has been written.
+        KeyboardInterrupt: the run was interrupted; what was measured has been written.
+    """
+    started_at = datetime.now(UTC)
+    results.refuse_used(folder)
+    device = pick_device(config.device)
+    method = _NO_REGULARIZER if config.stream == "joint" else config.regularizer
+    regularizer = contract.load(method)
+    stream = contexts.build(datasets.load(config.dataset), config, device)
+    torch.manual_seed(derived_seed(config.seed, "methods"))
+    model = networks.build(
+        config.network, stream.input_shape, stream.n_outputs, derived_seed(config.seed, "parameters")
+    ).to(device)
+    learner = Learner(model, regularizer, method, config.benchmark.lr, config.precision)
+    display = Display(config)
+    protocol = Protocol(config.benchmark.iters, config.benchmark.batch_size, config.seed)
+    trainer = Trainer(learner, stream, protocol, display.step)
+    record = Record(config, stream, device, started_at, trainer.timings)
+    display.setting(str(device), folder)
+    try:
+        with display:
+            for cells in trainer.jointly() if config.stream == "joint" else trainer.sequentially():
+                record.cells += cells
+                display.context_done(cells)
+    except KeyboardInterrupt:
+        display.stopped(record.write(folder, results.INTERRUPTED), folder)
+        raise
+    except RunError as error:
+        display.stopped(record.write(folder, results.FAILED, str(error)), folder)
+        raise
+    summary = record.write(folder, results.FINISHED)
+    display.finished(record.matrix("test"), summary, folder)
+    return summary
+
+
+class Record:
+    """What a run has measured so far, and its row of `summary.csv`.
+
+    Args:
+        config: the setting.
+        stream: the contexts.
+        device: the device in use.
+        started_at: when the run started, UTC.
+        timings: the trainer's, filled while it trains.
+
+    Attributes:
+        cells: the measured accuracies.
+    """
+
+    def __init__(
+        self, config: Config, stream: contexts.Stream, device: torch.device, started_at: datetime, timings: Timings
+    ) -> None:
+        self.cells: list[Cell] = []
+        self._config = config
+        self._stream = stream
+        self._device = device
+        self._started_at = started_at
+        self._timings = timings
+        self._run_id = f"{started_at:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+
+    def matrix(self, split: str) -> metrics.Matrix:
+        """The accuracies of one split; see `clsweep.metrics`."""
+        return results.accuracy_matrix(self.cells, split, len(self._stream.contexts))
+
+    def write(self, folder: Path, status: str, reason: str = "") -> Summary:
+        """Write both files.
+
+        Args:
+            folder: where.
+            status: how the run ended.
+            reason: why it failed.
+
+        Returns:
+            The row of `summary.csv`.
+        """
+        summary = self._summary(status, reason)
+        results.write(folder, summary, self.cells)
+        return summary
+
+    def _summary(self, status: str, reason: str) -> Summary:
+        config, benchmark, timings = self._config, self._config.benchmark, self._timings
+        finished = status == results.FINISHED
+        test, validation = self.matrix("test"), self.matrix("validation")
+        nan = math.nan
+        return Summary(
+            run_id=self._run_id,
+            status=status,
+            benchmark=benchmark.name,
+            scenario=benchmark.scenario,
+            stream=config.stream,
+            dataset=config.dataset.name,
+            n_train=self._stream.n_train,
+            n_test=self._stream.n_test,
+            contexts=benchmark.contexts,
+            regularizer=config.method,
+            regularizer_file=config.regularizer.file or "",
+            reg_strength=config.regularizer.reg_strength,
+            gamma=config.regularizer.gamma,
+            epsilon=config.regularizer.epsilon,
+            seed=config.seed,
+            budget=config.effective_budget,
+            iters=benchmark.iters,
+            batch_size=benchmark.batch_size,
+            lr=benchmark.lr,
+            validation_fraction=config.validation_fraction,
+            precision=config.precision,
+            device=str(self._device),
+            average_accuracy=metrics.average_accuracy(test) if finished else nan,
+            learning_accuracy=metrics.learning_accuracy(test) if finished else nan,
+            forgetting=metrics.forgetting(test) if finished else nan,
+            backward_transfer=metrics.backward_transfer(test) if finished else nan,
+            validation_average_accuracy=metrics.average_accuracy(validation) if finished else nan,
+            train_seconds=timings.train,
+            importance_seconds=timings.importance,
+            eval_seconds=timings.evaluation,
+            iters_per_second=timings.steps / timings.train if timings.train else nan,
+            peak_memory_mib=_peak_memory_mib(self._device),
+            clsweep_version=clsweep.__version__,
+            git_commit=_git_commit(),
+            torch_version=torch.__version__,
+            started_at=self._started_at.isoformat(timespec="seconds"),
+            reason=reason,
+        )
+
+
+def pick_device(name: str) -> torch.device:
+    """The device for `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        InputError: this machine doesn't have it.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda:0" if count else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= count:
+        there = f"cuda:0 to cuda:{count - 1}, cpu or auto" if count else "cpu or auto, as no CUDA device was found"
+        raise InputError(f"device={name}: not on this machine; expected {there}.")
+    return device
+
+
+def _peak_memory_mib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere
+
+
+def _git_commit() -> str:
+    checkout = Path(clsweep.__file__).resolve().parent.parent
+    if not (checkout / ".git").exists():
+        return ""
+    describe = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

@@ -1,0 +1,244 @@
+"""The loop over contexts and steps. It knows no method's name and writes nothing: what it measures, it yields."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from clsweep.contexts import Context, Part, Stream
+from clsweep.errors import RunError
+from clsweep.learner import Learner
+from clsweep.seeding import generator
+
+EVALUATION_BATCH = 2_000
+_SECONDS_BETWEEN_CHECKS = 1.0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measured accuracy; contexts are counted from 1, `after_context=0` is the untrained network."""
+
+    after_context: int
+    context: int
+    split: str
+    accuracy: float
+    n: int
+
+
+@dataclass
+class Timings:
+    """Where a run's time went, in seconds, and how many steps it made."""
+
+    train: float = 0.0
+    importance: float = 0.0
+    evaluation: float = 0.0
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How long and with what a network is trained.
+
+    Attributes:
+        iters: optimizer steps for each context.
+        batch_size: examples in a step; every step has as many.
+        seed: decides the order of the examples.
+    """
+
+    iters: int
+    batch_size: int
+    seed: int
+
+
+@dataclass
+class Trainer:
+    """Trains a learner on a stream.
+
+    Attributes:
+        learner: what is trained.
+        stream: the contexts.
+        protocol: how.
+        on_step: called after every optimizer step.
+        timings: filled on the way.
+    """
+
+    learner: Learner
+    stream: Stream
+    protocol: Protocol
+    on_step: Callable[[], None] = lambda: None
+    timings: Timings = field(default_factory=Timings)
+
+    def sequentially(self) -> Iterator[list[Cell]]:
+        """Train on one context after the other.
+
+        Yields:
+            The cells of the untrained network, then those after each context.
+
+        Raises:
+            RunError: the loss became NaN or infinite, or the regularizer failed.
+        """
+        yield self._evaluate(0)
+        for number, context in enumerate(self.stream.contexts):
+            self.learner.model.activate(self.stream.active(number, number + 1))
+            self._train_context(number, context)
+            yield self._evaluate(number + 1)
+
+    def jointly(self) -> Iterator[list[Cell]]:
+        """Train on all contexts together for as many steps in total, each example with its own active classes.
+
+        Yields:
+            The cells of the untrained network, then those at the end, which count as after the last context.
+
+        Raises:
+            RunError: the loss became NaN or infinite.
+        """
+        yield self._evaluate(0)
+        count = len(self.stream.contexts)
+        pool = _Pool(self.stream, self.learner.device)
+        self.learner.start_context()
+
+        def batch(index: Tensor) -> tuple[Tensor, Tensor]:
+            inputs, labels, active = pool.take(index)
+            self.learner.model.activate(active)
+            return inputs, labels
+
+        with self._clock("train"):
+            self._steps(batch, len(pool), self.protocol.iters * count, "joint", "joint training")
+        yield self._evaluate(count)
+
+    def _train_context(self, number: int, context: Context) -> None:
+        with self._clock("train"):
+            dataset = context.train.gathered()
+            inputs, labels = dataset.tensors
+            self.learner.start_context()
+            self._steps(
+                lambda index: (inputs[index], labels[index]),
+                len(labels),
+                self.protocol.iters,
+                number,
+                f"context {number + 1}",
+            )
+        with self._clock("importance"):
+            self.learner.end_context(dataset)
+
+    def _steps(
+        self, batch: Callable[[Tensor], tuple[Tensor, Tensor]], n: int, iters: int, purpose: int | str, name: str
+    ) -> None:
+        learner = self.learner
+        indices = batch_indices(n, iters, self.protocol.batch_size, generator(self.protocol.seed, "batches", purpose))
+        total = torch.zeros((), device=learner.device)
+        checked = time.monotonic()
+        for step, index in enumerate(indices.to(learner.device), start=1):
+            total += learner.step(*batch(index))
+            self.timings.steps += 1
+            self.on_step()
+            if step == iters or time.monotonic() - checked > _SECONDS_BETWEEN_CHECKS:
+                checked = time.monotonic()
+                if not torch.isfinite(total).item():  # waits for the device, hence not at every step
+                    raise RunError(
+                        f"the training loss became NaN or infinite in {name} (seen at iteration {step} of {iters}): "
+                        "a smaller regularizer.reg_strength or benchmark.lr may help."
+                    )
+
+    def _evaluate(self, learned: int) -> list[Cell]:
+        with self._clock("evaluation"):
+            return evaluate(self.learner, self.stream, learned)
+
+    @contextmanager
+    def _clock(self, part: str) -> Iterator[None]:
+        _synchronize(self.learner.device)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            _synchronize(self.learner.device)
+            setattr(self.timings, part, getattr(self.timings, part) + time.perf_counter() - start)
+
+
+class _Pool:
+    """The training examples of all contexts, counted through, for joint training."""
+
+    def __init__(self, stream: Stream, device: torch.device) -> None:
+        self._parts = [context.train for context in stream.contexts]
+        sizes = torch.tensor([len(part) for part in self._parts], device=device)
+        self._ends = sizes.cumsum(0)
+        every = len(stream.contexts)
+        active = [stream.active(number, every) for number in range(every)]
+        self._active = torch.tensor([list(outputs) for outputs in active], device=device)
+        self._rows = torch.cat([part.rows for part in self._parts])
+        self._labels = torch.cat([part.labels for part in self._parts])
+        orders = [part.order for part in self._parts if part.order is not None]
+        self._orders = torch.stack(orders) if orders else None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs [b, C, H, W], labels [b] and active outputs [b, active] of the examples `index` [b]."""
+        context = torch.bucketize(index, self._ends, right=True)
+        inputs = self._parts[0].images[self._rows[index]]
+        if self._orders is not None:
+            inputs = inputs.flatten(1).gather(1, self._orders[context]).view_as(inputs)
+        return inputs, self._labels[index], self._active[context]
+
+
+def batch_indices(n: int, iters: int, batch_size: int, source: torch.Generator) -> Tensor:
+    """The examples of every step: epochs shuffled anew, laid end to end and cut into full batches.
+
+    Args:
+        n: the number of examples.
+        iters: the number of steps.
+        batch_size: examples in a step.
+        source: decides the order.
+
+    Returns:
+        int64 [iters, batch_size], values from 0 to n - 1; no example comes again before every other one came, but
+        across the end of an epoch.
+    """
+    needed = iters * batch_size
+    epochs = [torch.randperm(n, generator=source) for _ in range(-(-needed // n))]
+    return torch.cat(epochs)[:needed].view(iters, batch_size)
+
+
+@torch.no_grad()
+def evaluate(learner: Learner, stream: Stream, learned: int) -> list[Cell]:
+    """Measure the accuracy on every context, in eval mode.
+
+    Args:
+        learner: what to measure.
+        stream: the contexts.
+        learned: how many contexts have been learned; the cells' `after_context`.
+
+    Returns:
+        One cell for each context and each of its parts test and, where held out, validation.
+    """
+    model = learner.model
+    training = model.training
+    model.eval()
+    counts: list[tuple[int, str, Part, Tensor]] = []
+    for number, context in enumerate(stream.contexts):
+        model.activate(stream.active(number, learned))
+        counts += [(number + 1, split, part, _correct(learner, part)) for split, part in context.measured()]
+    model.train(training)
+    return [
+        Cell(learned, context, split, correct.item() / len(part), len(part)) for context, split, part, correct in counts
+    ]
+
+
+def _correct(learner: Learner, part: Part) -> Tensor:
+    """How many examples are classified correctly, a scalar on the device."""
+    correct = torch.zeros((), dtype=torch.int64, device=learner.device)
+    for index in torch.arange(len(part), device=learner.device).split(EVALUATION_BATCH):
+        inputs, labels = part.take(index)
+        correct += (learner.logits(inputs).argmax(1) == labels).sum()
+    return correct
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
