@@ -19,8 +19,8 @@ import torch.nn.functional as F
 
 # ==== editable region: begin ==========================================================================================
 
-EXAMPLES = 2000  # how many of the context's examples the estimate is averaged over
-CHUNK = 50  # how many per-example gradients are held in memory at once
+EXAMPLES = 500  # how many of the context's examples the estimate is averaged over
+CHUNK = 25  # how many per-example gradients are held in memory at once
 
 
 def estimate_importance(
@@ -43,7 +43,7 @@ def estimate_importance(
         By key, a tensor shaped as the parameter.
     """
     model.eval()
-    parameters = {n: p.detach() for group in model.param_list for n, p in group() if p.requires_grad}  # type: ignore[union-attr,operator]
+    parameters = {n: p.detach() for group in model.param_list for n, p in group() if p.requires_grad}  # type: ignore[union-attr]
     loader = torch.utils.data.DataLoader(dataset, batch_size=CHUNK, shuffle=True)
 
     def log_likelihood(values: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -80,7 +80,7 @@ def compute_regularization_loss(
     """
     penalty = torch.zeros((), device=next(model.parameters()).device)
     for group in model.param_list:  # type: ignore[union-attr]
-        for n, p in group():  # type: ignore[operator]
+        for n, p in group():
             key = n.replace(".", "__")
             if key in importance_dict:
                 penalty = penalty + (importance_dict[key] * (p - prev_params_dict[key]) ** 2).sum()

@@ -244,8 +244,8 @@ def _padded(images: Tensor, size: int, config: Config) -> Tensor:
     height, width = images.shape[2:]
     if height > size or width > size:
         raise InputError(
-            f"dataset={config.dataset.name} has images of {height}×{width}, but benchmark={config.benchmark.name} pads "
-            f"them to {size}×{size}: expected images that fit, or benchmark.image_size={max(height, width)}."
+            f"dataset={config.dataset.name} has images of {height}x{width}, but benchmark={config.benchmark.name} pads "
+            f"them to {size}x{size}: expected images that fit, or benchmark.image_size={max(height, width)}."
         )
     top, left = (size - height) // 2, (size - width) // 2
     return F.pad(images, (left, size - width - left, top, size - height - top))

@@ -28,11 +28,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import TensorDataset
 
 from clsweep.config import RegularizerConfig
 from clsweep.errors import InputError, RunError
@@ -42,7 +43,7 @@ log = logging.getLogger(__name__)
 
 ESTIMATE = "estimate_importance"
 PENALTY = "compute_regularization_loss"
-_ARGUMENTS = {
+_ARGUMENTS: dict[str, tuple[str, ...]] = {
     ESTIMATE: ("model", "dataset", "prev_params", "device"),
     PENALTY: ("model", "importance_dict", "prev_params_dict"),
 }
@@ -86,7 +87,7 @@ class Regularizer:
     def importance(
         self,
         model: Classifier,
-        dataset: Dataset[tuple[Tensor, Tensor]],
+        dataset: TensorDataset,
         prev_params: NamedTensors,
         device: torch.device,
     ) -> NamedTensors:
@@ -235,10 +236,10 @@ def _module_from(file: str) -> ModuleType:
     return module
 
 
-def _function(module: ModuleType, name: str, source: str) -> Callable[..., object]:
-    function = getattr(module, name, None)
+def _function(module: ModuleType, name: str, source: str) -> Callable[..., Any]:
+    function: Callable[..., Any] | None = getattr(module, name, None)
     signature = f"{name}({', '.join(_ARGUMENTS[name])})"
-    if not callable(function):
+    if function is None or not callable(function):
         raise InputError(f"{source}: has no function {name}; expected {signature}.")
     try:
         inspect.signature(function).bind(*_ARGUMENTS[name])
@@ -253,13 +254,12 @@ def _function(module: ModuleType, name: str, source: str) -> Callable[..., objec
 def _reg_strength_scale(module: ModuleType, source: str) -> float:
     overrides = getattr(module, "CONFIG_OVERRIDES", {})
     scale = overrides.get("reg_strength_scale", 1.0) if isinstance(overrides, Mapping) else None
-    valid = isinstance(scale, int | float) and not isinstance(scale, bool) and math.isfinite(scale) and scale >= 0
-    if not valid:
-        raise InputError(
-            f"{source}: CONFIG_OVERRIDES={overrides!r}; expected a dict such as {{'reg_strength_scale': 1.0}}, a finite "
-            "number of 0 or more."
-        )
-    return float(scale)
+    if isinstance(scale, int | float) and math.isfinite(scale) and scale >= 0:
+        return float(scale)
+    raise InputError(
+        f"{source}: CONFIG_OVERRIDES={overrides!r}; expected a dict such as {{'reg_strength_scale': 1.0}}, a finite "
+        "number of 0 or more."
+    )
 
 
 @contextmanager

@@ -193,7 +193,7 @@ def _checked(where: str, images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> 
 
 def _shape(images: Tensor) -> str:
     channels, height, width = images.shape[1:]
-    return f"{height}×{width}×{channels}"
+    return f"{height}x{width}x{channels}"
 
 
 def _dtype(tensor: Tensor) -> str:

@@ -92,9 +92,8 @@ class Display:
             self._progress.update(self._task, completed=self._done, description=self._where(), rate=self._rate())
         else:
             left = (self._total - self._done) / self._rate()
-            self._print(
-                f"{self._where()}: iteration {self._done} of {self._total}, {self._rate():.0f} it/s, {_clock(left)} left"
-            )
+            done = f"iteration {self._done} of {self._total}"
+            self._print(f"{self._where()}: {done}, {self._rate():.0f} it/s, {_clock(left)} left")
 
     def context_done(self, cells: Sequence[Cell]) -> None:
         """Print the accuracies after a context; the untrained network's are not worth a line.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import TensorDataset
 
 from clsweep.config import RegularizerConfig
 from clsweep.contract import Regularizer, contract_parameters, snapshot
@@ -67,7 +67,7 @@ class Learner:
         loss = F.cross_entropy(self.logits(inputs), labels)
         if self._contexts_learned > 0:
             loss = loss + self._scaled_penalty()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._optimizer.step()
         if self._regularizer.uses_path_integral:
             self._extend_path_integral()
@@ -79,7 +79,7 @@ class Learner:
             logits: Tensor = self.model(inputs)
         return logits.float()
 
-    def end_context(self, dataset: Dataset[tuple[Tensor, Tensor]]) -> None:
+    def end_context(self, dataset: TensorDataset) -> None:
         """Estimate importance on the context's training data, add it, and move the anchor.
 
         Args:
@@ -108,9 +108,13 @@ class Learner:
     def _extend_path_integral(self) -> None:
         """`_custom_W += -grad * (p - _custom_p_old)`, then `_custom_p_old = p`, for parameters with a gradient."""
         model = self.model
-        moved = {key: p for key, p in contract_parameters(model).items() if p.grad is not None}
-        values, gradients = list(moved.values()), [p.grad for p in moved.values()]
-        old = [model._custom_p_old[key] for key in moved]
+        keys, values, gradients = [], [], []
+        for key, p in contract_parameters(model).items():
+            if p.grad is not None:
+                keys.append(key)
+                values.append(p.detach())
+                gradients.append(p.grad)
+        old = [model._custom_p_old[key] for key in keys]
         change = torch._foreach_sub(values, old)
-        torch._foreach_addcmul_([model._custom_W[key] for key in moved], gradients, change, value=-1.0)
+        torch._foreach_addcmul_([model._custom_W[key] for key in keys], gradients, change, value=-1.0)
         torch._foreach_copy_(old, values)

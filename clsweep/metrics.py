@@ -1,8 +1,8 @@
 """Metrics of continual learning, pure functions of the accuracy matrix.
 
-Throughout, T is the number of contexts and `matrix` has T + 1 rows and T columns: a_{i,j}, in row i and column j - 1, is
-the accuracy on context j after learning contexts 1 to i. Row 0 is the untrained network. What was not measured is NaN,
-and a metric that needs it is NaN. Joint training has row 0 and row T only.
+Throughout, T is the number of contexts and `matrix` has T + 1 rows and T columns: a_{i,j}, in row i and column j - 1,
+is the accuracy on context j after learning contexts 1 to i. Row 0 is the untrained network. What was not measured is
+NaN, and a metric that needs it is NaN. Joint training has row 0 and row T only.
 """
 
 from __future__ import annotations

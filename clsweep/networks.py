@@ -58,7 +58,7 @@ class Classifier(nn.Module):
     epsilon: float
     fisher: FisherConfig | None
     floor_at_zero: bool
-    _custom_W: dict[str, Tensor]
+    _custom_W: dict[str, Tensor]  # noqa: N815 - the contract's name
     _custom_p_old: dict[str, Tensor]
     _custom_importance: dict[str, Tensor]
     _custom_prev_params: dict[str, Tensor]

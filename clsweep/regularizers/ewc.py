@@ -9,11 +9,9 @@ and of the published harness. The form with one spring per context is `ewc_separ
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import TensorDataset
 
 from clsweep.contract import NamedTensors
 from clsweep.networks import Classifier
@@ -24,7 +22,7 @@ USES_PATH_INTEGRAL = False
 
 
 def estimate_importance(
-    model: Classifier, dataset: Dataset[Any], prev_params: NamedTensors, device: torch.device
+    model: Classifier, dataset: TensorDataset, prev_params: NamedTensors, device: torch.device
 ) -> NamedTensors:
     """The diagonal Fisher information of this context; the loop adds it to the earlier ones.
 

@@ -16,11 +16,10 @@ constant.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import TensorDataset
 
 from clsweep.contract import NamedTensors, snapshot
 from clsweep.networks import Classifier
@@ -45,7 +44,7 @@ class Spring:
 
 
 def estimate_importance(
-    model: Classifier, dataset: Dataset[Any], prev_params: NamedTensors, device: torch.device
+    model: Classifier, dataset: TensorDataset, prev_params: NamedTensors, device: torch.device
 ) -> NamedTensors:
     """The diagonal Fisher information of this context; the model's spring takes this context's in.
 

@@ -10,12 +10,11 @@ distribution (Kirkpatrick et al., "Overcoming catastrophic forgetting", PNAS 201
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import TensorDataset
 
 from clsweep.config import FisherConfig
 from clsweep.contract import NamedTensors
@@ -26,7 +25,7 @@ from clsweep.regularizers.per_example import BATCH_SIZE, LogitWeights, sum_over_
 MAX_EXAMPLES = 60_000
 
 
-def diagonal_fisher(model: Classifier, dataset: Dataset[Any], batch_size: int = BATCH_SIZE) -> NamedTensors:
+def diagonal_fisher(model: Classifier, dataset: TensorDataset, batch_size: int = BATCH_SIZE) -> NamedTensors:
     """The diagonal Fisher information of a context, averaged over its examples.
 
     Args:
@@ -42,7 +41,7 @@ def diagonal_fisher(model: Classifier, dataset: Dataset[Any], batch_size: int = 
         RunError: the network has a layer of a kind that is not supported.
     """
     options: FisherConfig = getattr(model, "fisher", None) or FisherConfig()
-    inputs, labels = dataset.tensors  # type: ignore[attr-defined]
+    inputs, labels = dataset.tensors
     inputs, labels = _subset(inputs, labels, min(options.examples or MAX_EXAMPLES, MAX_EXAMPLES))
     sums = sum_over_examples(model, inputs, labels, LABEL_MODES[options.labels], torch.square, batch_size)
     return {key: value / len(inputs) for key, value in sums.items()}

@@ -8,11 +8,9 @@ strength doesn't grow with the number of contexts.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import TensorDataset
 
 from clsweep.contract import NamedTensors, contract_parameters
 from clsweep.networks import Classifier
@@ -22,7 +20,7 @@ USES_PATH_INTEGRAL = False
 
 
 def estimate_importance(
-    model: Classifier, dataset: Dataset[Any], prev_params: NamedTensors, device: torch.device
+    model: Classifier, dataset: TensorDataset, prev_params: NamedTensors, device: torch.device
 ) -> NamedTensors:
     """What takes the carried importance to one: ones after the first context, zeros later.
 

@@ -9,11 +9,10 @@ forget", ECCV 2018, equations 2 to 4, with the squared l2 norm of section 4.1). 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import TensorDataset
 
 from clsweep.contract import NamedTensors
 from clsweep.networks import Classifier
@@ -29,14 +28,14 @@ def squared_norm(logits: Tensor, labels: Tensor) -> Iterator[Tensor]:
 
 
 def estimate_importance(
-    model: Classifier, dataset: Dataset[Any], prev_params: NamedTensors, device: torch.device
+    model: Classifier, dataset: TensorDataset, prev_params: NamedTensors, device: torch.device
 ) -> NamedTensors:
     """The mean over the context's examples of the absolute gradient of the squared norm of the logits.
 
     Returns:
         By key, a tensor shaped as the parameter, every element 0 or more.
     """
-    inputs, labels = dataset.tensors  # type: ignore[attr-defined]
+    inputs, labels = dataset.tensors
     sums = sum_over_examples(model, inputs, labels, squared_norm, torch.abs)
     return {key: value / len(inputs) for key, value in sums.items()}
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import TensorDataset
 
 from clsweep.contract import NamedTensors
 from clsweep.networks import Classifier
@@ -16,7 +14,7 @@ USES_PATH_INTEGRAL = False
 
 
 def estimate_importance(
-    model: Classifier, dataset: Dataset[Any], prev_params: NamedTensors, device: torch.device
+    model: Classifier, dataset: TensorDataset, prev_params: NamedTensors, device: torch.device
 ) -> NamedTensors:
     """No parameter is important: an empty dict."""
     return {}

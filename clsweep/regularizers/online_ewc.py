@@ -2,17 +2,15 @@
 
     R(theta) = 1/2 sum_i F~_i (theta_i - theta*_i)^2,    F~ after a context = gamma * F~ before + F of the context
 
-(Schwarz et al., "Progress & Compress", ICML 2018, section 4.1). The published penalty scales the carried Fisher by gamma
-once more; with a tuned `reg_strength` that is the same family.
+(Schwarz et al., "Progress & Compress", ICML 2018, section 4.1). The published penalty scales the carried Fisher by
+gamma once more; with a tuned `reg_strength` that is the same family.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import TensorDataset
 
 from clsweep.contract import NamedTensors
 from clsweep.networks import Classifier
@@ -23,7 +21,7 @@ USES_PATH_INTEGRAL = False
 
 
 def estimate_importance(
-    model: Classifier, dataset: Dataset[Any], prev_params: NamedTensors, device: torch.device
+    model: Classifier, dataset: TensorDataset, prev_params: NamedTensors, device: torch.device
 ) -> NamedTensors:
     """What takes the carried Fisher information to gamma * carried + new: the loop adds it.
 

@@ -76,7 +76,7 @@ def sum_over_examples(
             gradients = torch.autograd.grad(logits, outputs, grad_outputs=weighting, retain_graph=True)
             for layer_sum, gradient in zip(sums, gradients, strict=True):
                 layer_sum.add(gradient, phi)
-        for visit, layer_sum in zip(visits, sums, strict=True):
+        for layer_sum in sums:
             for parameter, value in layer_sum.result(phi):
                 if parameter in names:
                     totals[names[parameter]] += value.view_as(parameter)

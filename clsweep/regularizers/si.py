@@ -9,11 +9,9 @@ ICML 2017, equations 4 and 5).
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import TensorDataset
 
 from clsweep.contract import NamedTensors, contract_parameters
 from clsweep.networks import Classifier
@@ -21,7 +19,7 @@ from clsweep.regularizers.quadratic import weighted_squares
 
 
 def estimate_importance(
-    model: Classifier, dataset: Dataset[Any], prev_params: NamedTensors, device: torch.device
+    model: Classifier, dataset: TensorDataset, prev_params: NamedTensors, device: torch.device
 ) -> NamedTensors:
     """W / (Delta^2 + epsilon) of this context.
 
