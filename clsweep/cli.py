@@ -6,13 +6,14 @@ Nothing here imports torch before a run starts, so that `--help` and wrong input
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -63,20 +64,26 @@ def _wants_traceback() -> bool:
     return os.environ.get(_TRACEBACK) == "1"
 
 
-def _report(error: Exception) -> int:
+def _report(error: ClsweepError) -> int:
     """Print one sentence on standard error; return the exit code."""
-    if isinstance(error, ClsweepError):
-        sentence, code = str(error), error.exit_code
-    else:
-        sentence, code = _one_line(error), WRONG_INPUT
-    print(f"clsweep: {sentence}", file=sys.stderr)
-    return code
+    print(f"clsweep: {error}", file=sys.stderr)
+    return error.exit_code
 
 
-def _one_line(error: Exception) -> str:
-    """A message of Hydra's, which spreads over lines, as one."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return " ".join(line for line in lines if line)
+def _as_input_error(error: HydraException | OmegaConfBaseException) -> InputError:
+    """One sentence for what Hydra says over several lines."""
+    if isinstance(error, OmegaConfBaseException):
+        return (
+            settings.missing_benchmark() if error.full_key == "hydra.run.dir" else InputError(settings.sentence(error))
+        )
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return InputError(f"{group}={name}: expected one of {', '.join(error.options)}.")
+    unknown = re.match(r"Could not override '(?P<key>[\w.]+)'\.\nTo append to your config", str(error))
+    if unknown:
+        return settings.unknown_key(unknown["key"])
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return InputError(" ".join(line for line in lines if not line.startswith(("full_key", "object_type"))))
 
 
 def main() -> int:
@@ -95,7 +102,5 @@ def main() -> int:
     except (ClsweepError, HydraException, OmegaConfBaseException) as error:
         if _wants_traceback():
             raise
-        if isinstance(error, OmegaConfBaseException) and error.full_key == "hydra.run.dir":
-            error = settings.missing_benchmark()
-        return _report(error)
+        return _report(error if isinstance(error, ClsweepError) else _as_input_error(error))
     return DONE

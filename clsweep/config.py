@@ -6,14 +6,15 @@ their own except where a YAML file may leave them out.
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
-from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from clsweep.errors import InputError
@@ -24,6 +25,16 @@ STREAMS = ("sequential", "joint")
 PRECISIONS = ("float32", "bf16")
 FISHER_LABELS = ("exact", "sampled", "empirical")
 NETWORKS = ("mlp", "cnn")
+_PROTOCOL_KEYS = (
+    "scenario",
+    "contexts",
+    "classes_per_context",
+    "image_size",
+    "normalize",
+    "iters",
+    "batch_size",
+    "lr",
+)
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -119,7 +130,7 @@ class Config:
 
     @property
     def effective_budget(self) -> str:
-        """`budget`, or `custom` where `benchmark.iters` was set to something else."""
+        """`budget`, or `custom` where `benchmark.iters` is not what that budget says."""
         return self.budget if self.benchmark.iters == self.benchmark.iters_by_budget[self.budget] else "custom"
 
     @property
@@ -128,11 +139,9 @@ class Config:
         benchmark = self.benchmark
         ours = {
             "dataset": self.dataset.name,
-            "scenario": benchmark.scenario,
-            "contexts": benchmark.contexts,
-            "iters": benchmark.iters,
-            "batch_size": benchmark.batch_size,
-            "lr": benchmark.lr,
+            "hidden": self.network.hidden,
+            "channels": self.network.channels,
+            **{key: getattr(benchmark, key) for key in _PROTOCOL_KEYS},
         }
         follows = ours == benchmark.published.protocol and self.validation_fraction == 0
         return benchmark.published.accuracy.get(self.method) if follows else None
@@ -173,23 +182,37 @@ def parse(composed: DictConfig) -> Config:
     """
     if "benchmark" not in composed:
         raise missing_benchmark()
-    budgets = composed.benchmark.iters_by_budget
-    if composed.budget not in budgets:
-        raise InputError(f"budget={composed.budget}: expected one of {', '.join(budgets)}.")
     settings = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     OmegaConf.set_struct(settings, False)
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), settings))
+        merged = OmegaConf.merge(OmegaConf.structured(Config), settings)
+        _one_of("budget", merged.budget, merged.benchmark.iters_by_budget)  # first: benchmark.iters interpolates it
+        config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise InputError(_sentence(error)) from error
+        raise InputError(sentence(error)) from error
     assert isinstance(config, Config)
     check(config)
     return config
 
 
-def to_plain(composed: DictConfig | ListConfig) -> Any:
-    """The configuration as plain dicts and lists, interpolations resolved."""
-    return OmegaConf.to_container(composed, resolve=True)
+def unknown_key(key: str) -> InputError:
+    """The error for a key that no configuration has, with the closest one that exists.
+
+    Args:
+        key: dotted, as in `benchmark.itrs`.
+    """
+    close = difflib.get_close_matches(key, _known_keys(Config), n=1)
+    advice = f"did you mean {close[0]}?" if close else "python -m clsweep --help lists the keys."
+    return InputError(f"{key}: no such key here; {advice}")
+
+
+def _known_keys(schema: Any, prefix: str = "") -> Iterator[str]:
+    for name, kind in get_type_hints(schema).items():
+        nested = next((part for part in (kind, *get_args(kind)) if is_dataclass(part)), None)
+        if nested is None:
+            yield f"{prefix}{name}"
+        else:
+            yield from _known_keys(nested, f"{prefix}{name}.")
 
 
 def check(config: Config) -> None:
@@ -217,6 +240,15 @@ def check(config: Config) -> None:
     for key in ("contexts", "classes_per_context", "iters", "batch_size"):
         _require(getattr(benchmark, key) >= 1, f"benchmark.{key}", getattr(benchmark, key), "an integer of 1 or more")
     _require(_positive(benchmark.lr), "benchmark.lr", benchmark.lr, "a finite number above 0")
+    size = benchmark.image_size
+    _require(size is None or size >= 1, "benchmark.image_size", size, "an integer of 1 or more, or null")
+    needs_channels = config.network.name == "cnn"
+    _require(
+        bool(config.network.channels) or not needs_channels,
+        "network.channels",
+        config.network.channels,
+        "at least one convolution for network.name=cnn",
+    )
     for key in ("hidden", "channels"):
         widths = getattr(config.network, key)
         _require(all(width >= 1 for width in widths), f"network.{key}", widths, "widths of 1 or more")
@@ -285,7 +317,7 @@ def _require(holds: bool, key: str, value: object, expected: str) -> None:
         raise InputError(f"{key}={value}: expected {expected}.")
 
 
-def _sentence(error: OmegaConfBaseException) -> str:
+def sentence(error: OmegaConfBaseException) -> str:
     """One sentence from an OmegaConf error: its first line, and the key that it is about."""
     message = str(error.msg or error).strip().splitlines()[0].rstrip(".")
     return f"{error.full_key}: {message}." if error.full_key else f"{message}."

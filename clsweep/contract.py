@@ -23,6 +23,7 @@ import inspect
 import logging
 import math
 import random
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -176,9 +177,13 @@ class Regularizer:
                 ESTIMATE,
                 f"returned a tensor on {value.device} for {key!r}; expected {parameter.device}, the parameter's",
             )
+        # A copy, since the method may go on writing to what it returned.
+        value = value.detach().to(parameter.dtype, copy=True)
         if not torch.isfinite(value).all():
-            raise self._broken(ESTIMATE, f"returned NaN or infinity for {key!r}; expected finite numbers")
-        return value.detach().to(parameter.dtype)
+            raise self._broken(
+                ESTIMATE, f"returned NaN or infinity for {key!r}; expected numbers that are finite as {parameter.dtype}"
+            )
+        return value
 
     def _broken(self, function: str, what: str) -> RunError:
         return RunError(f"{self.source}: {function} {what}.")
@@ -190,12 +195,8 @@ class Regularizer:
             yield
         except Exception as error:
             log.exception("%s: %s raised", self.source, function)
-            lines = [
-                frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == self._file
-            ]
-            where = f", line {lines[-1]}" if lines else ""
             raise RunError(
-                f"{self.source}{where}: {function} raised {type(error).__name__}: {_first_line(error)} "
+                f"{self.source}{_place(error, self._file)}: {function} raised {_named(error)} "
                 "(the traceback is in the run's log)."
             ) from error
 
@@ -225,14 +226,15 @@ def _module_from(file: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise InputError(f"regularizer.file={file}: expected a Python file (.py).")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickle look their module up there
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # so that the file can import its neighbours
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise InputError(f"{file}, line {error.lineno}: {error.msg}; expected a valid Python file.") from error
-    except Exception as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        where = f", line {lines[-1]}" if lines else ""
-        raise InputError(f"{file}{where}: importing it raised {type(error).__name__}: {_first_line(error)}.") from error
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{file}{_place(error, str(path))}: importing it raised {_named(error)}.") from error
     return module
 
 
@@ -243,10 +245,9 @@ def _function(module: ModuleType, name: str, source: str) -> Callable[..., Any]:
         raise InputError(f"{source}: has no function {name}; expected {signature}.")
     try:
         inspect.signature(function).bind(*_ARGUMENTS[name])
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise InputError(
-            f"{source}: {name}{inspect.signature(function)} cannot be called with {len(_ARGUMENTS[name])} arguments; "
-            f"expected {signature}."
+            f"{source}: {name} cannot be called with {len(_ARGUMENTS[name])} arguments ({error}); expected {signature}."
         ) from error
     return function
 
@@ -264,7 +265,8 @@ def _reg_strength_scale(module: ModuleType, source: str) -> float:
 
 @contextmanager
 def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Put back train/eval modes, gradients and random number generators, whatever happens inside."""
+    """Put back train/eval modes, gradients, grad mode and random number generators, whatever happens inside."""
+    grad_enabled = torch.is_grad_enabled()
     modes = [(module, module.training) for module in model.modules()]
     gradients = [(p, p.grad) for p in model.parameters()]
     for p, _ in gradients:
@@ -274,6 +276,7 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        torch.set_grad_enabled(grad_enabled)
         for module, training in modes:
             module.training = training
         for p, gradient in gradients:
@@ -289,5 +292,13 @@ def _article(name: str) -> str:
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}" if name != "NoneType" else "None"
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0].rstrip(".")
+def _named(error: BaseException) -> str:
+    """The exception's type and the first line of its message."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+
+
+def _place(error: BaseException, file: str | None) -> str:
+    """`, line N`: where in `file` the exception passed last; empty where it didn't."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f", line {lines[-1]}" if lines else ""

@@ -6,6 +6,7 @@ A source is a function of the data set's configuration; `SOURCES` names them for
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor
@@ -80,7 +80,12 @@ def _torchvision(config: DatasetConfig) -> ImageData:
     def part(train: bool) -> LabelledImages:
         try:
             dataset = kind(root, train=train, download=False)
-        except RuntimeError:
+        except RuntimeError as error:
+            if "not found" not in str(error):  # torchvision's word for files that are not there
+                raise InputError(
+                    f"dataset={config.name}: the files in {root.absolute()} are damaged ({_first_line(error)}); "
+                    "expected those that torchvision downloads: remove them, or name a folder with dataset.root=PATH."
+                ) from error
             dataset = _download(kind, root, train, config.name)
         images = torch.as_tensor(dataset.data)
         images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
@@ -136,10 +141,11 @@ def _arrays(config: DatasetConfig) -> ImageData:
             f"dataset.test={config.test}: has label {int(test.labels.max())}, but the labels of dataset.train run "
             f"from 0 to {n_classes - 1}; expected every test class among the training classes."
         )
-    absent = sorted(set(range(n_classes)) - set(train.labels.unique().tolist()))
-    if absent:
+    present = train.labels.unique()
+    if len(present) < n_classes:
+        absent = int((present != torch.arange(len(present))).nonzero()[0])  # the first gap in 0, 1, 2, ...
         raise InputError(
-            f"dataset.train={config.train}: no example has label {absent[0]}; expected labels 0 to {n_classes - 1}, "
+            f"dataset.train={config.train}: no example has label {absent}; expected labels 0 to {n_classes - 1}, "
             "each at least once (renumber the classes)."
         )
     return ImageData(train, test, n_classes)
@@ -152,7 +158,9 @@ def _read_npz(key: str, path: str | None) -> LabelledImages:
         raise InputError(f"{key}={path}: no such file; expected an .npz file with arrays images and labels.")
     where = f"{key}={path}"
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here, since numpy leaves the file open when it is damaged.
+        with Path(path).open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise InputError(f"{where}: expected an .npz file with arrays images and labels (numpy.savez).")
             absent = [name for name in ("images", "labels") if name not in archive.files]
@@ -162,14 +170,17 @@ def _read_npz(key: str, path: str | None) -> LabelledImages:
                     "expected images and labels."
                 )
             return _checked(where, archive["images"], archive["labels"])
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{where}: cannot be read ({_first_line(error)}); expected an .npz file of plain numeric arrays images "
             "and labels (pickled objects are never loaded)."
         ) from error
 
 
-def _checked(where: str, images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> LabelledImages:
+def _checked(where: str, images: Any, labels: Any) -> LabelledImages:
+    for name, array in (("images", images), ("labels", labels)):
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"{where}: {name} is not an array; expected arrays images and labels (numpy.savez).")
     if images.ndim not in (3, 4):
         raise InputError(f"{where}: images have shape {images.shape}; expected [N, H, W] or [N, H, W, C].")
     if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
@@ -180,12 +191,14 @@ def _checked(where: str, images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> 
         raise InputError(f"{where}: labels are {labels.dtype}; expected integers.")
     if len(labels) == 0:
         raise InputError(f"{where}: holds no images; expected at least one of each class.")
-    if labels.min() < 0:
-        raise InputError(f"{where}: has label {labels.min()}; expected labels from 0.")
+    for label in (labels.min(), labels.max()):
+        if not 0 <= label <= np.iinfo(np.int64).max:
+            raise InputError(f"{where}: has label {label}; expected labels from 0.")
     if images.dtype != np.uint8:
+        with np.errstate(over="ignore"):
+            images = images.astype(np.float32)
         if not np.isfinite(images).all():
-            raise InputError(f"{where}: images hold NaN or infinity; expected finite numbers.")
-        images = images.astype(np.float32)
+            raise InputError(f"{where}: images hold NaN or infinity, as float32; expected finite numbers.")
     tensor = torch.from_numpy(images)
     tensor = tensor.unsqueeze(1) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2)
     return LabelledImages(tensor.contiguous(), torch.from_numpy(labels.astype(np.int64)))

@@ -74,10 +74,10 @@ class Learner:
         return loss.detach()
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """The logits of the active classes, float32 [B, active], in the configured precision."""
+        """The logits of the active classes, [B, active], computed in the configured precision, never given as bf16."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast_enabled):
             logits: Tensor = self.model(inputs)
-        return logits.float()
+        return logits.float() if self._autocast_enabled else logits
 
     def end_context(self, dataset: TensorDataset) -> None:
         """Estimate importance on the context's training data, add it, and move the anchor.
@@ -102,7 +102,7 @@ class Learner:
         if not self._penalty_checked:
             regularizer.check_penalty(penalty, model._custom_importance)
             self._penalty_checked = True
-        return model.reg_strength * regularizer.reg_strength_scale * penalty
+        return model.reg_strength * regularizer.reg_strength_scale * penalty.reshape(())
 
     @torch.no_grad()
     def _extend_path_integral(self) -> None:

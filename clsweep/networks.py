@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clsweep.config import FisherConfig, NetworkConfig
-from clsweep.errors import InputError
 
 
 class Head(nn.Linear):
@@ -156,15 +155,10 @@ def build(config: NetworkConfig, input_shape: tuple[int, int, int], n_outputs: i
 
     Returns:
         The network, in training mode.
-
-    Raises:
-        InputError: the architecture needs a key that is missing.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if config.name == "cnn":
-            if not config.channels:
-                raise InputError("network.channels=[]: expected at least one convolution for network.name=cnn.")
             return CNN(input_shape, config.channels, config.hidden, n_outputs)
         n_inputs = input_shape[0] * input_shape[1] * input_shape[2]
         return MLP(n_inputs, config.hidden, n_outputs)

@@ -37,7 +37,7 @@ class Summary:
         n_test: distinct test images.
         regularizer: the method's name; joint for joint training, which uses none.
         regularizer_file: the file of a method of one's own, else empty.
-        budget: full, quick, smoke, or custom where `benchmark.iters` is none of theirs.
+        budget: full, quick, smoke, or custom where `benchmark.iters` is not what the chosen budget says.
         iters: optimizer steps for each context.
         train_seconds: optimizer steps alone, without importance and evaluation.
         iters_per_second: steps made over `train_seconds`.

@@ -66,8 +66,9 @@ def run(config: Config, folder: Path) -> Summary:
     except KeyboardInterrupt:
         display.stopped(record.write(folder, results.INTERRUPTED), folder)
         raise
-    except RunError as error:
-        display.stopped(record.write(folder, results.FAILED, str(error)), folder)
+    except Exception as error:
+        reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+        display.stopped(record.write(folder, results.FAILED, reason), folder)
         raise
     summary = record.write(folder, results.FINISHED)
     display.finished(record.matrix("test"), summary, folder)

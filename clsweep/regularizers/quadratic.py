@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from clsweep.contract import NamedTensors, contract_parameters
 from clsweep.networks import Classifier
@@ -27,6 +28,7 @@ class _WeightedSquares(torch.autograd.Function):
         return torch.stack(terms).sum()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         # Out of place, since autograd may call this twice for one forward (retain_graph).
         return None, None, *torch._foreach_mul(ctx.half_gradients, 2 * upstream[0])

@@ -1,0 +1,51 @@
+# Every target sets up what it needs: the first one creates .venv and installs the pinned set.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clsweep needs Python 3.11 or later: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+.PHONY: setup
+setup: $(READY) ## Create .venv with the pinned set
+
+.PHONY: demo
+demo: $(READY) ## Permuted-MNIST on 5,000 bundled images: two minutes, no download
+	$(BIN)/python -m clsweep +benchmark=perm_mnist dataset=mnist_5k budget=quick
+
+.PHONY: test
+test: $(READY) ## The tests, without the slow ones
+	$(BIN)/python -m pytest
+
+.PHONY: test-full
+test-full: $(READY) ## All tests
+	$(BIN)/python -m pytest -m 'slow or not slow'
+
+.PHONY: lint
+lint: $(READY) ## ruff, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: format
+format: $(READY) ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: bench
+bench: $(READY) ## Steps a second and importance seconds of every method
+	$(BIN)/python scripts/benchmark.py
+
+.PHONY: clean
+clean: ## Remove .venv and caches; results stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,62 @@
+"""What several test files build from: settings composed by Hydra, and tiny data sets."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+
+import hydra
+import torch
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import OverrideType
+from omegaconf import DictConfig, OmegaConf
+
+from clsweep import config as settings
+from clsweep.config import Config
+from clsweep.datasets import ImageData, LabelledImages
+
+ROOT = Path(__file__).resolve().parent.parent
+CONF = ROOT / "conf"
+GROUPS = ("benchmark", "dataset", "network", "regularizer")
+
+
+def compose(*overrides: str) -> DictConfig:
+    """The configuration of a command line, as Hydra composes it."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return hydra.compose("config", overrides=list(overrides))
+
+
+composed_once = cache(compose)
+
+
+def setting(*overrides: str) -> Config:
+    """The checked setting of a command line.
+
+    Composing takes long, so files are chosen once, and changed values put into a copy, read by Hydra's own grammar.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    values = [one for one in parsed if one.type is OverrideType.CHANGE and one.key_or_group not in GROUPS]
+    choices = [one.input_line for one in parsed if one not in values and one.input_line is not None]
+    composed = deepcopy(composed_once(*choices))
+    for override in values:
+        OmegaConf.update(composed, override.key_or_group, override.value())
+    return settings.parse(composed)
+
+
+def random_images(per_class: int, n_classes: int, shape: tuple[int, ...], seed: int) -> LabelledImages:
+    """uint8 images [N, *shape], the classes mixed."""
+    source = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n_classes).repeat_interleave(per_class)
+    labels = labels[torch.randperm(len(labels), generator=source)]
+    images = torch.randint(0, 256, (len(labels), *shape), generator=source, dtype=torch.uint8)
+    return LabelledImages(images, labels)
+
+
+def image_data(
+    n_classes: int, train_per_class: int = 6, test_per_class: int = 3, shape: tuple[int, int, int] = (1, 4, 4)
+) -> ImageData:
+    """A data set of random images with `n_classes` classes."""
+    train = random_images(train_per_class, n_classes, shape, seed=1)
+    return ImageData(train, random_images(test_per_class, n_classes, shape, seed=2), n_classes)

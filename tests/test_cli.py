@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from builders import CONF, GROUPS, ROOT, setting
+
+from clsweep.errors import InputError, RunError
+from clsweep.run import run
+
+TINY = (
+    "+benchmark=split_mnist",
+    "dataset=mnist_5k",
+    "budget=smoke",
+    "benchmark.contexts=2",
+    "network.hidden=[32]",
+    "device=cpu",
+)
+FAILS_AFTER_THE_SECOND_CONTEXT = """
+def estimate_importance(model, dataset, prev_params, device):
+    model.calls = getattr(model, "calls", 0) + 1
+    if model.calls == 2:
+        raise RuntimeError("broken on purpose")
+    return {}
+
+
+def compute_regularization_loss(model, importance_dict, prev_params_dict):
+    return sum(p.sum() * 0 for p in model.parameters())
+"""
+SLOW_IN_THE_SECOND_CONTEXT = """
+import time
+
+
+def estimate_importance(model, dataset, prev_params, device):
+    return {}
+
+
+def compute_regularization_loss(model, importance_dict, prev_params_dict):
+    time.sleep(0.1)
+    return sum(p.sum() * 0 for p in model.parameters())
+"""
+
+
+def environment() -> dict[str, str]:
+    """One thread, as the runs are tiny; output as it comes; no switch of the developer's."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("CLSWEEP_TRACEBACK", "HYDRA_FULL_ERROR")}
+    return kept | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+
+
+def clsweep(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "clsweep", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+
+
+def summary(folder: Path) -> dict[str, object]:
+    table = pd.read_csv(folder / "summary.csv")
+    assert len(table) == 1
+    return {str(key): value for key, value in table.iloc[0].items()}
+
+
+def measured_after(folder: Path) -> list[int]:
+    """The values of after_context for which every context was measured."""
+    table = pd.read_csv(folder / "accuracy.csv")
+    complete = table.groupby("after_context").context.agg(sorted)
+    assert complete.map(lambda contexts: contexts == [1, 2]).all()
+    return [int(after) for after in complete.index]
+
+
+def without_run_id(file: Path) -> list[bytes]:
+    return [line.split(b",", 1)[1] for line in file.read_bytes().splitlines(keepends=True)]
+
+
+@dataclass(frozen=True)
+class Finished:
+    folder: Path
+    process: subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    return Finished(folder, clsweep(*TINY, "regularizer=ewc", f"hydra.run.dir={folder}"))
+
+
+def test_a_run_leaves_both_files_and_exit_code_0(finished: Finished) -> None:
+    assert finished.process.returncode == 0, finished.process.stderr
+    assert {path.name for path in finished.folder.iterdir()} >= {"accuracy.csv", "summary.csv", ".hydra"}
+    assert measured_after(finished.folder) == [0, 1, 2]
+    row = summary(finished.folder)
+    assert row["status"] == "finished"
+    assert (row["dataset"], row["contexts"], row["iters"], row["budget"]) == ("mnist_5k", 2, 20, "smoke")
+    assert (row["n_train"], row["n_test"]) == (4 * 400, 4 * 100)
+    assert row["run_id"] == pd.read_csv(finished.folder / "accuracy.csv").run_id.unique().item()
+
+
+def test_the_metrics_are_those_of_the_accuracies(finished: Finished) -> None:
+    table = pd.read_csv(finished.folder / "accuracy.csv").set_index(["after_context", "context"]).accuracy
+    row = summary(finished.folder)
+    assert row["average_accuracy"] == pytest.approx((table[2, 1] + table[2, 2]) / 2)
+    assert row["learning_accuracy"] == pytest.approx((table[1, 1] + table[2, 2]) / 2)
+    assert row["forgetting"] == pytest.approx(table[1, 1] - table[2, 1])
+    assert row["backward_transfer"] == pytest.approx(table[2, 1] - table[1, 1])
+
+
+def test_the_terminal_shows_the_setting_the_accuracies_and_where_the_files_are(finished: Finished) -> None:
+    printed = finished.process.stdout
+    row = summary(finished.folder)
+    assert f"average accuracy  {row['average_accuracy']:.4f}" in printed
+    assert f"forgetting        {row['forgetting']:.4f}" in printed
+    assert str(finished.folder) in printed.splitlines()[-1]
+    for part in ("split_mnist", "mnist_5k", "reg_strength=", "after context  1/2", "after context  2/2"):
+        assert part in printed
+    assert "published" not in printed  # another data set, another budget
+    assert "\x1b" not in printed
+
+
+def test_the_same_command_gives_the_same_accuracies_byte_for_byte(finished: Finished, tmp_path: Path) -> None:
+    process = clsweep(*TINY, "regularizer=ewc", f"hydra.run.dir={tmp_path / 'second'}")
+    assert process.returncode == 0, process.stderr
+    first, second = (folder / "accuracy.csv" for folder in (finished.folder, tmp_path / "second"))
+    assert first.read_bytes() != second.read_bytes()  # the run_id
+    assert without_run_id(first) == without_run_id(second)
+
+
+def test_a_folder_with_results_is_not_written_to_again(finished: Finished) -> None:
+    before = [(finished.folder / name).read_bytes() for name in ("accuracy.csv", "summary.csv")]
+    with pytest.raises(InputError, match="holds results already") as caught:
+        run(setting(*TINY, "regularizer=si"), finished.folder)
+    assert caught.value.exit_code == 2
+    assert [(finished.folder / name).read_bytes() for name in ("accuracy.csv", "summary.csv")] == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "choose one with +benchmark=..., one of perm_mnist, split_cifar100, split_mnist"),
+        (["hydra.run.dir=here"], "choose one with +benchmark=..., one of perm_mnist, split_cifar100, split_mnist"),
+        (["+benchmark=foo"], "foo"),
+        (["+benchmark=split_mnist", "regularizer=foo"], "regularizer=foo"),
+        (["+benchmark=split_mnist", "regularizer=ewc", "regularizer.gamma=0"], "regularizer.gamma=0"),
+        (["+benchmark=split_mnist", "regularizer=ewc", "benchmark.contexts=6"], "benchmark.contexts=6"),
+        (["+benchmark=split_mnist", "regularizer=ewc", "benchmark.iters=many"], "benchmark.iters"),
+        (["+benchmark=split_mnist", "regularizer=ewc", "benchmark.itres=3"], "itres"),
+        (["+benchmark=split_mnist", "regularizer=ewc", "~budget"], "budget"),
+    ],
+)
+def test_wrong_input_is_one_sentence_exit_code_2_and_leaves_nothing(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    process = clsweep(*arguments, cwd=tmp_path)
+    assert process.returncode == 2
+    assert process.stderr.startswith("clsweep: ")
+    assert said in process.stderr
+    assert process.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_regularizer_that_raises_is_named_with_its_line_and_what_was_measured_is_kept(tmp_path: Path) -> None:
+    method, folder = tmp_path / "method.py", tmp_path / "run"
+    method.write_text(FAILS_AFTER_THE_SECOND_CONTEXT)
+    line = 1 + FAILS_AFTER_THE_SECOND_CONTEXT.splitlines().index('        raise RuntimeError("broken on purpose")')
+    process = clsweep(*TINY, f"regularizer.file={method}", f"hydra.run.dir={folder}")
+    assert process.returncode == 1
+    assert f"{method}, line {line}: estimate_importance raised RuntimeError: broken on purpose" in process.stderr
+    assert process.stderr.count("\n") == 1
+    row = summary(folder)
+    assert row["status"] == "failed"
+    assert "broken on purpose" in str(row["reason"])
+    assert pd.isna(row["average_accuracy"])  # type: ignore[call-overload]
+    assert measured_after(folder) == [0, 1]
+
+
+def test_a_loss_that_is_not_finite_is_a_failed_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="NaN or infinite in context 1") as caught:
+        run(setting(*TINY, "regularizer=none", "benchmark.lr=1e30"), tmp_path)
+    assert caught.value.exit_code == 1
+    row = summary(tmp_path)
+    assert (row["status"], row["reason"]) == ("failed", str(caught.value))
+    assert measured_after(tmp_path) == [0]
+
+
+def test_ctrl_c_ends_cleanly_and_keeps_what_was_measured(tmp_path: Path) -> None:
+    method, folder = tmp_path / "method.py", tmp_path / "run"
+    method.write_text(SLOW_IN_THE_SECOND_CONTEXT)
+    command = [sys.executable, "-m", "clsweep", *TINY, f"regularizer.file={method}", f"hydra.run.dir={folder}"]
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job would ignore it
+    try:
+        process = subprocess.Popen(
+            [*command, "benchmark.iters=200"],
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, inherited)
+    with process:
+        assert process.stdout is not None
+        assert any("after context  1" in line for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        try:
+            printed, complained = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert complained == "clsweep: interrupted.\n"
+    assert f"{folder}/summary.csv" in printed
+    row = summary(folder)
+    assert row["status"] == "interrupted"
+    assert pd.isna(row["average_accuracy"])  # type: ignore[call-overload]
+    assert measured_after(folder) == [0, 1]
+
+
+def test_help_shows_every_group_and_choice() -> None:
+    process = clsweep("--help")
+    assert process.returncode == 0
+    lines = process.stdout.splitlines()
+    for group in GROUPS:
+        choices = ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
+        assert f"{group}: {choices}" in lines
+    assert "+benchmark=" in process.stdout
+    assert "regularizer.reg_strength" in process.stdout
+
+
+def test_the_command_line_does_not_import_torch() -> None:
+    question = "import sys, clsweep.cli, clsweep.config; print({'torch', 'torchvision', 'pandas'} & set(sys.modules))"
+    process = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, timeout=60, check=True)
+    assert process.stdout == "set()\n"

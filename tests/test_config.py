@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import CONF, GROUPS, ROOT, compose, setting
+from omegaconf import OmegaConf
+
+from clsweep import config as settings
+from clsweep.errors import InputError
+
+BENCHMARKS = ("split_mnist", "perm_mnist", "split_cifar100")
+FILES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.glob("*/*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # regularizer=custom, the default, names a file there
+
+
+def plain_values(node: Any) -> Any:
+    """The values of a YAML file without its interpolations."""
+    if not isinstance(node, dict):
+        return node
+    return {key: plain_values(value) for key, value in node.items() if not str(value).startswith("${")}
+
+
+def assert_within(part: Any, whole: Any) -> None:
+    """Every value of `part` is in `whole`, under the same keys."""
+    if isinstance(part, dict):
+        for key, value in part.items():
+            assert_within(value, whole[key])
+    else:
+        assert part == whole
+
+
+def test_each_group_has_files() -> None:
+    assert {file.split("/")[0] for file in FILES} == set(GROUPS)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_value_of_every_file_reaches_the_typed_setting(file: str) -> None:
+    group, name = file.split("/")
+    choice = [f"+benchmark={name}"] if group == "benchmark" else ["+benchmark=split_mnist", f"{group}={name}"]
+    written = OmegaConf.to_container(OmegaConf.load(CONF / f"{file}.yaml"), resolve=False)
+    assert isinstance(written, dict)
+    values = plain_values(written["benchmark"] if group == "benchmark" else written)
+    assert_within(values, dataclasses.asdict(getattr(setting(*choice), group)))
+    assert group == "network" or values["name"] == name
+
+
+# dataset, scenario, contexts, classes per context, image size, normalized, batch, lr, iterations, hidden, channels
+PROTOCOLS: dict[str, tuple[Any, ...]] = {
+    "split_mnist": ("mnist", "task", 5, 2, None, False, 128, 1e-3, 2000, [400, 400], []),
+    "perm_mnist": ("mnist", "domain", 10, 10, 32, False, 128, 1e-4, 5000, [1000, 1000], []),
+    "split_cifar100": (
+        "cifar100", "task", 10, 10, None, True, 256, 1e-4, 5000, [2000, 2000], [16, 32, 64, 128, 256],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_the_full_budget_is_the_published_protocol(name: str) -> None:
+    config = setting(f"+benchmark={name}", "budget=full")
+    benchmark, network = config.benchmark, config.network
+    assert PROTOCOLS[name] == (
+        config.dataset.name,
+        benchmark.scenario,
+        benchmark.contexts,
+        benchmark.classes_per_context,
+        benchmark.image_size,
+        benchmark.normalize,
+        benchmark.batch_size,
+        benchmark.lr,
+        benchmark.iters,
+        network.hidden,
+        network.channels,
+    )
+    assert network.name == ("cnn" if network.channels else "mlp")
+    assert benchmark.kind == ("permuted" if name == "perm_mnist" else "split")
+
+
+def test_the_full_protocol_is_the_default() -> None:
+    config = setting("+benchmark=split_mnist")
+    assert (config.budget, config.benchmark.iters) == ("full", 2000)
+    assert (config.stream, config.validation_fraction, config.precision) == ("sequential", 0, "float32")
+    assert config.regularizer.name == "custom"
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_quick_is_a_tenth_and_smoke_twenty_iterations(name: str) -> None:
+    full = PROTOCOLS[name][8]
+    assert setting(f"+benchmark={name}", "budget=quick").benchmark.iters == full // 10
+    assert setting(f"+benchmark={name}", "budget=smoke").benchmark.iters == 20
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_the_benchmarks_good_values_reach_the_regularizer(name: str) -> None:
+    good = OmegaConf.load(CONF / "benchmark" / f"{name}.yaml").benchmark.good_values
+    assert {"ewc", "online_ewc", "si", "custom"} <= set(good)
+    for method, values in good.items():
+        regularizer = setting(f"+benchmark={name}", f"regularizer={method}").regularizer
+        assert {key: getattr(regularizer, key) for key in values} == dict(values)
+
+
+@pytest.mark.parametrize(("key", "value"), [("reg_strength", 3.25), ("gamma", 0.75), ("epsilon", 0.5)])
+def test_a_value_on_the_command_line_beats_the_good_value(key: str, value: float) -> None:
+    by_benchmark = f"+benchmark.good_values.ewc.{key}=0.125"
+    if key == "reg_strength":
+        by_benchmark = by_benchmark.removeprefix("+")
+    command = ["+benchmark=split_mnist", "regularizer=ewc", by_benchmark]
+    assert getattr(settings.parse(compose(*command)).regularizer, key) == 0.125
+    assert getattr(settings.parse(compose(*command, f"regularizer.{key}={value}")).regularizer, key) == value
+
+
+@pytest.mark.parametrize("first", ["dataset=mnist_5k", "+benchmark=split_cifar100"])
+def test_a_data_set_on_the_command_line_beats_the_benchmarks_own(first: str) -> None:
+    others = {"dataset=mnist_5k", "+benchmark=split_cifar100"} - {first}
+    config = settings.parse(compose(first, *others, "benchmark.contexts=1"))
+    assert (config.dataset.name, config.benchmark.name, config.network.name) == ("mnist_5k", "split_cifar100", "cnn")
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "expected"),
+    [
+        ("benchmark.iters=300", "iters", 300),
+        ("benchmark.contexts=3", "contexts", 3),
+        ("benchmark.batch_size=7", "batch_size", 7),
+        ("benchmark.lr=0.5", "lr", 0.5),
+        ("benchmark.scenario=class", "scenario", "class"),
+    ],
+)
+def test_every_value_of_a_benchmark_can_be_changed(override: str, key: str, expected: object) -> None:
+    assert getattr(setting("+benchmark=split_mnist", override).benchmark, key) == expected
+
+
+def test_the_root_of_the_data_sets_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLSWEEP_DATA", "elsewhere")
+    assert setting("+benchmark=split_mnist").dataset.root == "elsewhere"
+    monkeypatch.delenv("CLSWEEP_DATA")
+    assert setting("+benchmark=split_mnist").dataset.root == "data"
+    assert setting("+benchmark=split_mnist", "dataset.root=here").dataset.root == "here"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("regularizer.reg_strength", "-1"),
+        ("regularizer.reg_strength", "inf"),
+        ("regularizer.reg_strength", "nan"),
+        ("regularizer.reg_strength", "strong"),
+        ("regularizer.gamma", "0"),
+        ("regularizer.gamma", "1.1"),
+        ("regularizer.gamma", "nan"),
+        ("regularizer.epsilon", "0"),
+        ("regularizer.epsilon", "-0.5"),
+        ("regularizer.epsilon", "inf"),
+        ("regularizer.file", "nowhere.py"),
+        ("benchmark.contexts", "6"),
+        ("benchmark.contexts", "0"),
+        ("benchmark.classes_per_context", "11"),
+        ("benchmark.iters", "0"),
+        ("benchmark.iters", "many"),
+        ("benchmark.iters", "2.5"),
+        ("benchmark.batch_size", "-3"),
+        ("benchmark.lr", "0"),
+        ("benchmark.lr", "nan"),
+        ("benchmark.scenario", "domains"),
+        ("benchmark.kind", "rotated"),
+        ("benchmark.image_size", "0"),
+        ("network.name", "transformer"),
+        ("network.hidden", "[0]"),
+        ("device", "tpu"),
+        ("device", "cuda:x"),
+        ("stream", "backwards"),
+        ("precision", "float8"),
+        ("budget", "huge"),
+        ("seed", "-1"),
+        ("seed", "1.5"),
+        ("validation_fraction", "1"),
+        ("validation_fraction", "-0.1"),
+        ("validation_fraction", "nan"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_key_and_value(key: str, value: str) -> None:
+    with pytest.raises(InputError) as caught:
+        setting("+benchmark=split_mnist", f"{key}={value}")
+    message = str(caught.value)
+    assert key in message
+    assert value in message.replace(key, "")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "value"),
+    [("ewc", "fisher.labels", "guessed"), ("ewc", "fisher.examples", "0"), ("si", "floor_at_zero", "perhaps")],
+)
+def test_a_wrong_option_of_a_method_is_refused(method: str, key: str, value: str) -> None:
+    with pytest.raises(InputError, match=rf"^regularizer\.{key}\b.*\b{value}\b"):
+        setting("+benchmark=split_mnist", f"regularizer={method}", f"regularizer.{key}={value}")
+
+
+def test_a_permuted_benchmark_needs_all_classes_in_each_context() -> None:
+    with pytest.raises(InputError, match=r"^benchmark\.classes_per_context=5: expected 10"):
+        setting("+benchmark=perm_mnist", "benchmark.classes_per_context=5")
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("+benchmark.itres=3", "itres"),
+        ("~benchmark.lr", "lr"),
+        ("~benchmark.iters_by_budget", "iters_by_budget"),
+        ("benchmark.iters_by_budget=3", "iters_by_budget"),
+        ("~budget", "budget"),
+        ("regularizer.gamma=null", "gamma"),
+        ("regularizer.gamma='${nowhere}'", "nowhere"),
+    ],
+)
+def test_an_unknown_missing_or_misshapen_key_is_wrong_input(override: str, named: str) -> None:
+    composed = compose("+benchmark=split_mnist", override)
+    with pytest.raises(InputError, match=named) as caught:
+        settings.parse(composed)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_benchmark_lists_the_choices() -> None:
+    with pytest.raises(InputError) as caught:
+        setting()
+    assert "choose one with +benchmark=..., one of perm_mnist, split_cifar100, split_mnist" in str(caught.value)
+
+
+def test_joint_training_needs_no_regularizer_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = setting("+benchmark=split_mnist", "stream=joint")
+    assert config.method == "joint"
+    with pytest.raises(InputError, match=r"regularizer\.file=custom_regularization\.py"):
+        setting("+benchmark=split_mnist")
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "method", "figure"),
+    [
+        ("split_mnist", "ewc", 0.958),
+        ("split_mnist", "online_ewc", 0.974),
+        ("split_mnist", "si", 0.985),
+        ("perm_mnist", "ewc", 0.838),
+        ("perm_mnist", "online_ewc", 0.843),
+        ("perm_mnist", "si", 0.447),
+        ("split_cifar100", "ewc", 0.546),
+        ("split_cifar100", "online_ewc", 0.544),
+        ("split_cifar100", "si", 0.536),
+        ("split_mnist", "mas", None),
+        ("split_mnist", "none", None),
+    ],
+)
+def test_the_published_figure_of_each_method(benchmark: str, method: str, figure: float | None) -> None:
+    assert setting(f"+benchmark={benchmark}", f"regularizer={method}").published_accuracy == figure
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "budget=quick",
+        "benchmark.iters=2001",
+        "benchmark.contexts=4",
+        "benchmark.classes_per_context=1",
+        "benchmark.scenario=class",
+        "benchmark.lr=0.002",
+        "benchmark.batch_size=64",
+        "benchmark.image_size=32",
+        "benchmark.normalize=true",
+        "network=mlp_1000",
+        "network.hidden=[400]",
+        "dataset=mnist_5k",
+        "dataset=fashion_mnist",
+        "validation_fraction=0.1",
+        "stream=joint",
+    ],
+)
+def test_no_published_figure_beside_another_protocol(override: str) -> None:
+    assert setting("+benchmark=split_mnist", "regularizer=ewc", override).published_accuracy is None
+
+
+@pytest.mark.parametrize("override", ["seed=7", "regularizer.reg_strength=1", "device=cpu", "dataset.root=here"])
+def test_the_published_figure_stays_where_the_protocol_does(override: str) -> None:
+    assert setting("+benchmark=split_mnist", "regularizer=ewc", override).published_accuracy == 0.958
+
+
+@pytest.mark.parametrize(
+    ("overrides", "budget"),
+    [
+        ([], "full"),
+        (["budget=quick"], "quick"),
+        (["budget=smoke", "benchmark.contexts=2"], "smoke"),
+        (["budget=smoke", "benchmark.iters=20"], "smoke"),
+        (["benchmark.iters=300"], "custom"),
+        (["budget=smoke", "benchmark.iters=21"], "custom"),
+    ],
+)
+def test_the_effective_budget_is_custom_where_the_iterations_are(overrides: list[str], budget: str) -> None:
+    assert setting("+benchmark=split_mnist", *overrides).effective_budget == budget

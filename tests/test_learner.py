@@ -1,0 +1,405 @@
+"""`clsweep.learner`: the contract's promises about steps and contexts, word for word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import dataset, examples, file_method, learner, method, network, stream, trainer, write
+from torch import Tensor, nn
+
+from clsweep.config import RegularizerConfig
+from clsweep.contract import contract_parameters, snapshot
+from clsweep.learner import Learner
+from clsweep.networks import Classifier
+
+# A file that declares nothing. Its importance differs from context to context, and it writes down what it is given.
+SPRING = """
+import torch
+
+def keyed(model):
+    return {n.replace(".", "__"): p for group in model.param_list for n, p in group()}
+
+def estimate_importance(model, dataset, prev_params, device):
+    model.given = {key: value.clone() for key, value in prev_params.items()}
+    model.contexts = getattr(model, "contexts", 0) + 1
+    return {key: torch.full_like(p, float(model.contexts)) for key, p in keyed(model).items()}
+
+def compute_regularization_loss(model, importance_dict, prev_params_dict):
+    model.calls = getattr(model, "calls", 0) + 1
+    differences = {key: p - prev_params_dict[key] for key, p in keyed(model).items()}
+    return sum((importance_dict[key] * d**2).sum() for key, d in differences.items())
+"""
+
+
+def spring(folder: Path, more: str = "", **values: float) -> RegularizerConfig:
+    return file_method(write(folder, SPRING + more), **values)
+
+
+def batches(steps: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Iterator[tuple[Tensor, Tensor]]:
+    for step in range(steps):
+        yield examples(6, dtype, seed=100 * seed + step)
+
+
+def learn(made: Learner, seed: int = 0, steps: int = 3) -> None:
+    """One whole context."""
+    made.start_context()
+    for inputs, labels in batches(steps, seed):
+        made.step(inputs, labels)
+    made.end_context(dataset(seed=seed))
+
+
+def move(model: Classifier) -> None:
+    """Take the parameters away from the anchor, so that the penalty has a gradient."""
+    source = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.3 * torch.randn(p.shape, generator=source))
+
+
+def gradients(loss: Tensor, model: nn.Module) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, list(model.parameters())))
+
+
+def stepped(made: Learner) -> list[Tensor]:
+    """The gradients that the optimizer saw at one step."""
+    made.step(*examples(6, seed=9))
+    return [p.grad.clone() for p in made.model.parameters() if p.grad is not None]
+
+
+def task_loss(model: Classifier) -> Tensor:
+    inputs, labels = examples(6, seed=9)
+    return F.cross_entropy(model(inputs), labels)
+
+
+def naive_penalty(model: Classifier, importance: float, anchors: dict[str, Tensor]) -> Tensor:
+    terms = [importance * (p - anchors[n.replace(".", "__")]) ** 2 for n, p in model.named_parameters()]
+    return torch.stack([term.sum() for term in terms]).sum()
+
+
+def all_close(first: list[Tensor], second: list[Tensor]) -> bool:
+    return len(first) == len(second) and all(
+        torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in zip(first, second, strict=True)
+    )
+
+
+def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(value, second[key]) for key, value in first.items())
+
+
+# ---- before each context
+
+
+@pytest.mark.parametrize("contexts_before", [0, 1, 2])
+def test_a_context_starts_with_zeros_in_w_and_the_current_parameters_in_p_old(
+    tmp_path: Path, contexts_before: int
+) -> None:
+    made = learner(spring(tmp_path))
+    for number in range(contexts_before):
+        learn(made, number)
+    made.start_context()
+    parameters = contract_parameters(made.model)
+    assert equal(made.model._custom_p_old, {key: p.detach() for key, p in parameters.items()})
+    assert equal(made.model._custom_W, {key: torch.zeros_like(p) for key, p in parameters.items()})
+
+
+def test_the_configured_values_are_on_the_model(tmp_path: Path) -> None:
+    model = learner(spring(tmp_path, reg_strength=3.0, gamma=0.25, epsilon=0.5)).model
+    assert (model.reg_strength, model.gamma, model.epsilon) == (3.0, 0.25, 0.5)
+
+
+def test_keys_of_every_dict_are_names_with_dots_replaced(tmp_path: Path) -> None:
+    model = network("cnn")
+    expected = {name.replace(".", "__") for name, _ in model.named_parameters()}
+    learn(learner(spring(tmp_path), model))
+    dicts = [model._custom_W, model._custom_p_old, model._custom_importance, model._custom_prev_params, model.given]
+    assert [set(keys) for keys in dicts] == [expected] * 5  # type: ignore[arg-type]
+    assert "norms__0__weight" in expected
+
+
+# ---- after each step
+
+
+@pytest.mark.parametrize("contexts_before", [0, 2])
+def test_the_path_integral_is_the_naive_sum_over_gradients_of_the_total_loss(
+    tmp_path: Path, contexts_before: int
+) -> None:
+    strength, importance = 0.7, [0.0, 1.0, 3.0][contexts_before]  # 1, then 1 + 2
+    model = network(dtype=torch.float64)
+    made = learner(spring(tmp_path, reg_strength=strength), model)
+    for _ in range(contexts_before):
+        made.start_context()
+        move(model)
+        made.end_context(dataset())
+    made.start_context()
+    expected = [torch.zeros_like(p) for p in model.parameters()]
+    for inputs, labels in batches(4, seed=7, dtype=torch.float64):
+        loss = F.cross_entropy(model(inputs).float(), labels)
+        if importance:
+            loss = loss + strength * naive_penalty(model, importance, model._custom_prev_params)
+        before, gradient = [p.detach().clone() for p in model.parameters()], gradients(loss, model)
+        made.step(inputs, labels)
+        for total, g, p, old in zip(expected, gradient, model.parameters(), before, strict=True):
+            total += -g * (p.detach() - old)
+    assert all(total.abs().max() > 0 for total in expected)
+    for value, total in zip(model._custom_W.values(), expected, strict=True):
+        torch.testing.assert_close(value, total, rtol=1e-6, atol=1e-12)
+    assert equal(model._custom_p_old, snapshot(model))
+
+
+def test_parameters_without_a_gradient_stay_out_of_the_path_integral(tmp_path: Path) -> None:
+    model = network()
+    model.get_submodule("hidden.0").requires_grad_(False)
+    made = learner(spring(tmp_path), model)
+    made.start_context()
+    for inputs, labels in batches(2):
+        made.step(inputs, labels)
+    assert model._custom_W["hidden__0__weight"].count_nonzero() == 0
+    assert model._custom_W["head__weight"].count_nonzero() > 0
+
+
+@pytest.mark.parametrize(("declared", "tracked"), [("", True), ("True", True), ("False", False)])
+def test_the_path_integral_is_kept_unless_the_module_declares_that_it_is_not_used(
+    tmp_path: Path, declared: str, tracked: bool
+) -> None:
+    made = learner(spring(tmp_path, f"\nUSES_PATH_INTEGRAL = {declared}\n" if declared else ""))
+    made.start_context()
+    start = snapshot(made.model)
+    for inputs, labels in batches(2):
+        made.step(inputs, labels)
+    assert any(value.count_nonzero() for value in made.model._custom_W.values()) is tracked
+    assert equal(made.model._custom_p_old, snapshot(made.model) if tracked else start)
+
+
+def test_skipping_the_path_integral_does_not_change_the_training(tmp_path: Path) -> None:
+    ends = []
+    for more in ("", "\nUSES_PATH_INTEGRAL = False\n"):
+        made = learner(spring(tmp_path, more))
+        for number in range(2):
+            learn(made, number)
+        ends.append(snapshot(made.model))
+    assert equal(*ends)
+
+
+# ---- after each context
+
+
+def test_returned_tensors_are_added_key_by_key(tmp_path: Path) -> None:
+    made = learner(spring(tmp_path))
+    sums = []
+    for number in range(3):
+        learn(made, number)
+        sums.append({value.unique().item() for value in made.model._custom_importance.values()})
+    assert sums == [{1.0}, {1.0 + 2.0}, {1.0 + 2.0 + 3.0}]
+
+
+def test_a_key_may_come_and_go(tmp_path: Path) -> None:
+    source = """
+import torch
+def estimate_importance(model, dataset, prev_params, device):
+    model.n = getattr(model, "n", 0) + 1
+    keys = [["head__bias"], ["hidden__0__bias"], ["head__bias", "hidden__0__bias"]][model.n - 1]
+    return {key: torch.full_like(prev_params[key], model.n) for key in keys}
+def compute_regularization_loss(model, importance_dict, prev_params_dict):
+    return (model.head.bias * importance_dict["head__bias"]).sum()
+"""
+    made = learner(file_method(write(tmp_path, source)))
+    for number in range(3):
+        learn(made, number)
+    carried = {key: value.unique().tolist() for key, value in made.model._custom_importance.items()}
+    assert carried == {"head__bias": [4.0], "hidden__0__bias": [5.0]}
+
+
+def test_a_method_may_go_on_adding_to_the_tensors_it_returned(tmp_path: Path) -> None:
+    source = """
+import torch
+def estimate_importance(model, dataset, prev_params, device):
+    if not hasattr(model, "own"):
+        model.own = {"head__bias": torch.zeros_like(model.head.bias)}
+    model.own["head__bias"] += 1
+    return model.own
+def compute_regularization_loss(model, importance_dict, prev_params_dict):
+    return (model.head.bias * importance_dict["head__bias"]).sum()
+"""
+    made = learner(file_method(write(tmp_path, source)))
+    for number in range(2):
+        learn(made, number)
+    assert made.model._custom_importance["head__bias"].unique().tolist() == [1.0 + 2.0]
+
+
+def test_importance_made_of_the_parameters_themselves_does_not_follow_them(tmp_path: Path) -> None:
+    source = """
+def estimate_importance(model, dataset, prev_params, device):
+    return {"head__weight": model.head.weight}
+def compute_regularization_loss(model, importance_dict, prev_params_dict):
+    return (model.head.weight * importance_dict["head__weight"]).sum()
+"""
+    made = learner(file_method(write(tmp_path, source)))
+    learn(made)
+    end = made.model.head.weight.detach().clone()
+    made.start_context()
+    made.step(*examples(6))
+    assert torch.equal(made.model._custom_importance["head__weight"], end)
+
+
+def test_the_anchor_is_the_latest_end_and_prev_params_the_contexts_start(tmp_path: Path) -> None:
+    made = learner(spring(tmp_path))
+    for number in range(3):
+        start = snapshot(made.model)
+        learn(made, number)
+        assert equal(made.model.given, start)  # type: ignore[arg-type]
+        assert equal(made.model._custom_prev_params, snapshot(made.model))
+        assert not equal(made.model._custom_prev_params, start)
+
+
+def test_the_anchor_moves_after_the_importance_was_added(tmp_path: Path) -> None:
+    source = """
+def estimate_importance(model, dataset, prev_params, device):
+    model.anchor_seen = {key: value.clone() for key, value in model._custom_prev_params.items()}
+    model.importance_seen = dict(model._custom_importance)
+    return {key: value * 0 + 1 for key, value in prev_params.items()}
+def compute_regularization_loss(model, importance_dict, prev_params_dict):
+    return model.head.bias.sum()
+"""
+    made = learner(file_method(write(tmp_path, source)))
+    learn(made, 0)
+    assert made.model.anchor_seen == {}
+    assert made.model.importance_seen == {}
+    end_of_first = snapshot(made.model)
+    learn(made, 1)
+    assert equal(made.model.anchor_seen, end_of_first)  # type: ignore[arg-type]
+    assert made.model.importance_seen["head__bias"].unique().tolist() == [1.0]  # type: ignore[index]
+
+
+def test_the_functions_get_the_device_the_data_and_the_carried_dicts(tmp_path: Path) -> None:
+    source = """
+def estimate_importance(model, dataset, prev_params, device):
+    model.seen = (type(device).__name__, device.type, len(dataset), model.training)
+    return {"head__bias": prev_params["head__bias"] * 0 + 1}
+def compute_regularization_loss(model, importance_dict, prev_params_dict):
+    model.same = importance_dict is model._custom_importance, prev_params_dict is model._custom_prev_params
+    return model.head.bias.sum()
+"""
+    made = learner(file_method(write(tmp_path, source)))
+    learn(made, 0)
+    learn(made, 1)
+    assert made.model.seen == ("device", "cpu", 12, True)
+    assert made.model.same == (True, True)
+
+
+# ---- the loss
+
+
+def test_there_is_no_penalty_in_the_first_context_and_one_call_a_step_later(tmp_path: Path) -> None:
+    made = learner(spring(tmp_path))
+    learn(made, 0, steps=3)
+    assert not hasattr(made.model, "calls")
+    learn(made, 1, steps=4)
+    assert made.model.calls == 4
+
+
+def test_the_first_contexts_gradient_is_that_of_the_task_alone(tmp_path: Path) -> None:
+    made = learner(spring(tmp_path, reg_strength=1e6))
+    made.start_context()
+    move(made.model)
+    expected = gradients(task_loss(made.model), made.model)
+    assert all_close(stepped(made), expected)
+
+
+@pytest.mark.parametrize(("strength", "scale"), [(0.5, 1.0), (0.5, 4.0), (2.0, 0.0), (0.0, 3.0)])
+def test_later_the_gradient_is_that_of_task_plus_scaled_penalty(tmp_path: Path, strength: float, scale: float) -> None:
+    more = f"\nCONFIG_OVERRIDES = {{'reg_strength_scale': {scale}}}\n"
+    made = learner(spring(tmp_path, more, reg_strength=strength))
+    learn(made)
+    made.start_context()
+    move(made.model)
+    penalty = naive_penalty(made.model, 1.0, made.model._custom_prev_params)
+    loss = task_loss(made.model) + strength * scale * penalty
+    expected = gradients(loss, made.model)
+    assert penalty.item() > 1
+    assert all_close(stepped(made), expected)
+
+
+def test_a_step_returns_the_total_loss(tmp_path: Path) -> None:
+    made = learner(spring(tmp_path, reg_strength=0.5))
+    learn(made)
+    made.start_context()
+    move(made.model)
+    expected = task_loss(made.model) + 0.5 * naive_penalty(made.model, 1.0, made.model._custom_prev_params)
+    total = made.step(*examples(6, seed=9))
+    assert not total.requires_grad
+    torch.testing.assert_close(total, expected.detach())
+
+
+OVERWRITING = {
+    "estimate_importance": (
+        "def estimate_importance(model, *rest):\n    model.reg_strength = 2.0\n    return first(model, *rest)"
+    ),
+    "compute_regularization_loss": (
+        "def compute_regularization_loss(model, *rest):\n    model.reg_strength = 2.0\n    return second(model, *rest)"
+    ),
+}
+
+
+@pytest.mark.parametrize("function", OVERWRITING)
+def test_overwriting_the_strength_inside_a_method_takes_effect(tmp_path: Path, function: str) -> None:
+    more = f"\nfirst, second = estimate_importance, compute_regularization_loss\n{OVERWRITING[function]}\n"
+    made = learner(spring(tmp_path, more, reg_strength=50.0))
+    learn(made)
+    made.start_context()
+    move(made.model)
+    loss = task_loss(made.model) + 2.0 * naive_penalty(made.model, 1.0, made.model._custom_prev_params)
+    expected = gradients(loss, made.model)
+    assert all_close(stepped(made), expected)
+
+
+def test_param_list_decides_what_the_dicts_hold(tmp_path: Path) -> None:
+    model = network()
+    model.param_list = [lambda: ((f"head.{name}", p) for name, p in model.head.named_parameters())]
+    made = learner(spring(tmp_path), model)
+    for number in range(2):
+        learn(made, number)
+    dicts = [model._custom_W, model._custom_p_old, model._custom_importance, model._custom_prev_params]
+    assert [set(keys) for keys in dicts] == [{"head__weight", "head__bias"}] * 4
+
+
+# ---- the first context of one seed
+
+
+def after_first_context(config: RegularizerConfig, name: str, scenario: str) -> tuple[dict[str, Tensor], list[Tensor]]:
+    made = trainer(config, stream(scenario), name)
+    cells = made.sequentially()
+    next(cells)
+    next(cells)
+    return snapshot(made.learner.model), [b.clone() for b in made.learner.model.buffers()]
+
+
+@pytest.mark.parametrize(("name", "scenario"), [("mlp", "domain"), ("cnn", "task"), ("mlp", "class")])
+def test_the_first_context_is_the_same_for_every_method_and_strength(tmp_path: Path, name: str, scenario: str) -> None:
+    expected, buffers = after_first_context(method("none"), name, scenario)
+    others = [
+        method("ewc", reg_strength=1e5),
+        method("si", reg_strength=10.0, epsilon=1e-3),
+        method("mas", gamma=0.1),
+        spring(tmp_path, reg_strength=7.0),
+    ]
+    for config in others:
+        parameters, its_buffers = after_first_context(config, name, scenario)
+        assert equal(parameters, expected)
+        assert all(torch.equal(a, b) for a, b in zip(its_buffers, buffers, strict=True))
+
+
+# ---- precision
+
+
+def test_autocast_still_gives_float32_logits() -> None:
+    made = learner(method("none"), precision="bf16")
+    plain = learner(method("none"))
+    inputs, _ = examples(4)
+    logits, expected = made.logits(inputs), plain.logits(inputs)
+    assert logits.dtype == torch.float32
+    assert not torch.equal(logits, expected)
+    torch.testing.assert_close(logits, expected, rtol=0.05, atol=0.02)

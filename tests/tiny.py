@@ -1,0 +1,128 @@
+"""Tiny networks, data, streams and regularizer files for the tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from clsweep.config import NetworkConfig, RegularizerConfig
+from clsweep.contexts import SCENARIOS, Context, Part, Stream
+from clsweep.contract import Regularizer, load
+from clsweep.learner import Learner
+from clsweep.networks import Classifier, build
+from clsweep.training import Protocol, Trainer
+
+SHAPE = (1, 4, 4)
+CLASSES = 2
+CONTEXTS = 3
+OUTPUTS = CLASSES * CONTEXTS
+
+
+def network(
+    name: str = "mlp", n_outputs: int = OUTPUTS, dtype: torch.dtype = torch.float32, seed: int = 0
+) -> Classifier:
+    """An MLP 16-7-n, or a CNN with two normalized convolutions."""
+    return build(NetworkConfig(name, [7], [3, 4]), SHAPE, n_outputs, seed).to(dtype)
+
+
+def examples(
+    n: int = 12, dtype: torch.dtype = torch.float32, seed: int = 0, classes: int = CLASSES
+) -> tuple[Tensor, Tensor]:
+    """Noise with a brighter pixel row for each class, and the labels."""
+    source = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (n,), generator=source)
+    images = torch.randn(n, *SHAPE, generator=source, dtype=dtype)
+    images[torch.arange(n), 0, labels] += 2
+    return images, labels
+
+
+def dataset(n: int = 12, dtype: torch.dtype = torch.float32, seed: int = 0) -> TensorDataset:
+    """`examples` as a data set."""
+    return TensorDataset(*examples(n, dtype, seed))
+
+
+def stream(scenario: str = "task", contexts: int = CONTEXTS, validation: bool = False) -> Stream:
+    """Contexts of unequal size; in the domain-incremental scenario each has an order of pixels of its own."""
+    rule = SCENARIOS[scenario]
+    images, labels = examples(20 * contexts, seed=1)
+    test_images, test_labels = examples(9 * contexts, seed=2)
+    source = torch.Generator().manual_seed(3)
+
+    def context(number: int) -> Context:
+        order = torch.randperm(images[0].numel(), generator=source) if scenario == "domain" else None
+        first = rule.first_label(number, CLASSES)
+
+        def part(of: Tensor, its: Tensor, start: int, stop: int) -> Part:
+            rows = torch.arange(start, stop).flip(0)
+            return Part(of, rows, its[rows] + first, order)
+
+        train = part(images, labels, 20 * number, 20 * number + 14 + number)
+        held_out = part(images, labels, 20 * number + 17, 20 * number + 20) if validation else None
+        return Context(train, held_out, part(test_images, test_labels, 9 * number, 9 * number + 9 - number))
+
+    made = [context(number) for number in range(contexts)]
+    return Stream(
+        made,
+        rule,
+        CLASSES,
+        SHAPE,
+        n_train=sum(len(context.train) for context in made),
+        n_test=sum(len(context.test) for context in made),
+    )
+
+
+def method(name: str, **values: Any) -> RegularizerConfig:
+    """The configuration of a built-in method."""
+    return _config(name=name, module=f"clsweep.regularizers.{name}", **values)
+
+
+def file_method(file: Path | str, **values: Any) -> RegularizerConfig:
+    """The configuration of a regularizer file."""
+    return _config(name="custom", file=str(file), **values)
+
+
+def _config(**values: Any) -> RegularizerConfig:
+    return RegularizerConfig(**{"reg_strength": 1.0, "gamma": 0.8, "epsilon": 0.1, **values})
+
+
+def write(folder: Path, source: str, name: str = "method.py") -> Path:
+    """Write a regularizer's source text to a file."""
+    path = folder / name
+    path.write_text(dedent(source), encoding="utf-8")
+    return path
+
+
+def regularizer(folder: Path, source: str) -> Regularizer:
+    """The regularizer of a source text."""
+    return load(file_method(write(folder, source)))
+
+
+def learner(
+    config: RegularizerConfig, model: Classifier | None = None, lr: float = 0.01, precision: str = "float32"
+) -> Learner:
+    """A learner of `config`, by default of the tiny MLP."""
+    return Learner(network() if model is None else model, load(config), config, lr, precision)
+
+
+def trainer(
+    config: RegularizerConfig, of: Stream | None = None, name: str = "mlp", iters: int = 5, batch_size: int = 6
+) -> Trainer:
+    """A trainer of a new network on `of`, by default the task-incremental stream."""
+    contexts = stream() if of is None else of
+    made = learner(config, network(name, contexts.n_outputs))
+    return Trainer(made, contexts, Protocol(iters, batch_size, seed=5))
+
+
+def trained(
+    config: RegularizerConfig, of: Stream | None = None, name: str = "mlp", iters: int = 5, batch_size: int = 6
+) -> Classifier:
+    """A network trained on the whole stream."""
+    made = trainer(config, of, name, iters, batch_size)
+    for _ in made.sequentially():
+        pass
+    return made.learner.model
