@@ -98,6 +98,7 @@ class Record:
         self._device = device
         self._started_at = started_at
         self._timings = timings
+        self._git_commit = _git_commit()  # now: the checkout may change while the run goes on
         self._run_id = f"{started_at:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
 
     def matrix(self, split: str) -> metrics.Matrix:
@@ -158,7 +159,7 @@ class Record:
             iters_per_second=timings.steps / timings.train if timings.train else nan,
             peak_memory_mib=_peak_memory_mib(self._device),
             clsweep_version=clsweep.__version__,
-            git_commit=_git_commit(),
+            git_commit=self._git_commit,
             torch_version=torch.__version__,
             started_at=self._started_at.isoformat(timespec="seconds"),
             reason=reason,
