@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -42,22 +43,46 @@ class CheckSetting(Callback):
         """
         try:
             settings.parse(config)
+            _check_folder(Path(config.hydra.run.dir))
         except InputError as error:
             raise SystemExit(_report(error)) from error
+
+
+def _check_folder(folder: Path) -> None:
+    """Check the run's folder before Hydra writes the new setting into it."""
+    from clsweep.results import refuse_used  # here, since it imports pandas
+
+    refuse_used(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"hydra.run.dir={folder}: {error.strerror}; expected a folder that can be made.") from error
 
 
 def _task(composed: DictConfig) -> None:
     """One run, inside the folder that Hydra made for it."""
     hydra_config = HydraConfig.get()
+    problem = _attempt(composed, Path(hydra_config.runtime.output_dir))
+    if problem is None:
+        return
+    code = _report(problem)
+    if hydra_config.mode == RunMode.MULTIRUN:
+        raise problem
+    raise SystemExit(code)  # Hydra adds lines of its own to other exceptions
+
+
+def _attempt(composed: DictConfig, folder: Path) -> ClsweepError | None:
+    """Run; what is wrong comes back as a new error, since a traceback would keep the model and the data in memory."""
     try:
         config = settings.parse(composed)
         from clsweep.run import run  # here, since it imports torch
 
-        run(config, Path(hydra_config.runtime.output_dir))
+        run(config, folder)
     except ClsweepError as error:
-        if hydra_config.mode == RunMode.MULTIRUN or _wants_traceback():
+        if _wants_traceback():
             raise
-        raise SystemExit(_report(error)) from error  # Hydra adds lines of its own to other exceptions
+        return type(error)(str(error))
+    return None
 
 
 def _wants_traceback() -> bool:
@@ -73,9 +98,8 @@ def _report(error: ClsweepError) -> int:
 def _as_input_error(error: HydraException | OmegaConfBaseException) -> InputError:
     """One sentence for what Hydra says over several lines."""
     if isinstance(error, OmegaConfBaseException):
-        return (
-            settings.missing_benchmark() if error.full_key == "hydra.run.dir" else InputError(settings.sentence(error))
-        )
+        about_benchmark = error.full_key == "hydra.run.dir" and "'benchmark" in str(error)
+        return settings.missing_benchmark() if about_benchmark else InputError(settings.sentence(error))
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return InputError(f"{group}={name}: expected one of {', '.join(error.options)}.")
@@ -93,6 +117,7 @@ def main() -> int:
         0 done, 1 the run failed, 2 wrong input, 130 interrupted.
     """
     os.environ[_HYDRA_RAISES] = "1"  # Hydra then lets exceptions through instead of printing and exiting with 1
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's time limit: keep what was measured
     start = hydra.main(version_base="1.3", config_path=str(settings.config_dir()), config_name="config")
     try:
         start(_task)()

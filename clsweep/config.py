@@ -201,7 +201,13 @@ def unknown_key(key: str) -> InputError:
     Args:
         key: dotted, as in `benchmark.itrs`.
     """
-    close = difflib.get_close_matches(key, _known_keys(Config), n=1)
+    known = list(_known_keys(Config))
+    if key in known:
+        group = key.partition(".")[0]
+        return InputError(
+            f"{key}: not a key of the chosen {group}; expected another {group}=... or a key that --cfg job shows."
+        )
+    close = difflib.get_close_matches(key, known, n=1)
     advice = f"did you mean {close[0]}?" if close else "python -m clsweep --help lists the keys."
     return InputError(f"{key}: no such key here; {advice}")
 
@@ -264,6 +270,12 @@ def check(config: Config) -> None:
         _require(
             examples is None or examples >= 1, "regularizer.fisher.examples", examples, "1 or more, or null for all"
         )
+    _require(
+        regularizer.file is None or regularizer.module is None,
+        "regularizer.file",
+        regularizer.file,
+        f"no file for the built-in method {regularizer.name} (regularizer=custom takes one)",
+    )
     if regularizer.file is not None and config.stream != "joint":
         _require(
             Path(regularizer.file).is_file(),

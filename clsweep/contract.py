@@ -10,7 +10,9 @@ Optional attributes of the module:
 
 - `CONFIG_OVERRIDES = {"reg_strength_scale": float}` multiplies `reg_strength`;
 - `USES_PATH_INTEGRAL = False` says that the method reads neither `model._custom_W` nor `model._custom_p_old`, which
-  are then not kept up to date while a context is trained.
+  are then not kept up to date while a context is trained;
+- `PENALTY_IS_PURE = True` says that `compute_regularization_loss` draws no random numbers and changes nothing, so that
+  nothing has to be put back after each step.
 
 `Regularizer` calls the two functions, puts back what they disturbed, and checks what they return.
 """
@@ -22,7 +24,6 @@ import importlib.util
 import inspect
 import logging
 import math
-import random
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +32,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -39,6 +39,7 @@ from torch.utils.data import TensorDataset
 from clsweep.config import RegularizerConfig
 from clsweep.errors import InputError, RunError
 from clsweep.networks import Classifier
+from clsweep.seeding import GlobalStream
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
     ESTIMATE: ("model", "dataset", "prev_params", "device"),
     PENALTY: ("model", "importance_dict", "prev_params_dict"),
 }
+
+_DIFFERENTIABLE = "expected a scalar tensor that depends on the model's parameters"
 
 NamedTensors = dict[str, Tensor]
 
@@ -68,6 +71,7 @@ class Regularizer:
     Args:
         module: the loaded module.
         source: what to call it in messages: its file, or its dotted name.
+        stream: the random numbers that the method draws from.
 
     Attributes:
         reg_strength_scale: the module's multiplier on `reg_strength`, 1 where it declares none.
@@ -77,8 +81,10 @@ class Regularizer:
         InputError: the module doesn't keep the contract.
     """
 
-    def __init__(self, module: ModuleType, source: str) -> None:
+    def __init__(self, module: ModuleType, source: str, stream: GlobalStream) -> None:
         self.source = source
+        self._stream = stream
+        self._penalty_is_pure = bool(getattr(module, "PENALTY_IS_PURE", False))
         self._file = module.__file__
         self._estimate = _function(module, ESTIMATE, source)
         self._penalty = _function(module, PENALTY, source)
@@ -106,12 +112,14 @@ class Regularizer:
         Raises:
             RunError: the function raised, or returned something else.
         """
-        with _undisturbed(model), self._naming(ESTIMATE):
+        with _undisturbed(model), self._stream.active(), self._naming(ESTIMATE):
             returned = self._estimate(model, dataset, prev_params, device)
         return self._checked_importance(returned, contract_parameters(model))
 
     def penalty(self, model: Classifier, importance: NamedTensors, anchors: NamedTensors) -> Tensor:
-        """Call `compute_regularization_loss`; what it returns is checked by `check_penalty`.
+        """Call `compute_regularization_loss`.
+
+        Its kind of value is checked at every call, its value by `check_penalty`, since that waits for the device.
 
         Args:
             model: the network.
@@ -119,36 +127,60 @@ class Regularizer:
             anchors: the parameters at the end of the previous context, by key.
 
         Returns:
-            The penalty, a scalar.
+            The penalty, a tensor without dimensions.
 
         Raises:
-            RunError: the function raised.
+            RunError: the function raised, or returned something else than a differentiable scalar tensor.
         """
-        with _undisturbed(model), self._naming(PENALTY):
-            penalty: Tensor = self._penalty(model, importance, anchors)
-        return penalty
+        if self._penalty_is_pure:
+            with self._naming(PENALTY):
+                penalty = self._penalty(model, importance, anchors)
+        else:
+            with _undisturbed(model), self._stream.active(), self._naming(PENALTY):
+                penalty = self._penalty(model, importance, anchors)
+        return self._checked_kind(penalty, importance)
 
-    def check_penalty(self, penalty: object, importance: Mapping[str, Tensor]) -> None:
-        """Check a penalty; called once at each context's first step, since it waits for the device.
+    def check_penalty(self, penalty: Tensor) -> None:
+        """Check the value of a penalty; called at each context's first step.
 
         Args:
-            penalty: what `compute_regularization_loss` returned.
-            importance: what it was given. Where that is empty there is nothing to penalize, and a constant will do.
+            penalty: what `penalty` returned.
 
         Raises:
-            RunError: it is not a differentiable, finite scalar tensor.
+            RunError: it is NaN or infinite, or a constant other than zero.
         """
-        expected = "expected a scalar tensor that depends on the model's parameters"
+        value = penalty.item()
+        if not math.isfinite(value):
+            raise self._broken(PENALTY, f"returned {value}; expected a finite number")
+        if not penalty.requires_grad and value != 0:
+            raise self._broken(PENALTY, f"returned the constant {value}; {_DIFFERENTIABLE}")
+
+    def backward(self, loss: Tensor) -> None:
+        """Back-propagate a loss that has the penalty in it.
+
+        Args:
+            loss: the total loss, a scalar.
+
+        Raises:
+            RunError: autograd can't, which is the penalty's doing.
+        """
+        try:
+            loss.backward()
+        except RuntimeError as error:
+            log.exception("%s: back-propagation failed", self.source)
+            raise self._broken(PENALTY, f"returned a loss that cannot be back-propagated ({_named(error)})") from error
+
+    def _checked_kind(self, penalty: object, importance: Mapping[str, Tensor]) -> Tensor:
+        """Check all but the value. Without importance there is nothing to penalize: a constant will do."""
         if not isinstance(penalty, Tensor):
-            raise self._broken(PENALTY, f"returned {_article(type(penalty).__name__)}; {expected}")
+            raise self._broken(PENALTY, f"returned {_article(type(penalty).__name__)}; {_DIFFERENTIABLE}")
         if penalty.numel() != 1:
-            raise self._broken(PENALTY, f"returned a tensor of shape {tuple(penalty.shape)}; {expected}")
+            raise self._broken(PENALTY, f"returned a tensor of shape {tuple(penalty.shape)}; {_DIFFERENTIABLE}")
         if not penalty.requires_grad and importance:
             raise self._broken(
-                PENALTY, f"returned a tensor without a gradient (detached, or made with .item()); {expected}"
+                PENALTY, f"returned a tensor without a gradient (detached, or made with .item()); {_DIFFERENTIABLE}"
             )
-        if not torch.isfinite(penalty).item():
-            raise self._broken(PENALTY, f"returned {penalty.item()}; expected a finite number")
+        return penalty.reshape(())
 
     def _checked_importance(self, returned: object, parameters: Mapping[str, nn.Parameter]) -> NamedTensors:
         if not isinstance(returned, Mapping):
@@ -193,7 +225,7 @@ class Regularizer:
         """Turn what a method raises into one sentence with its place; the log gets the traceback."""
         try:
             yield
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log.exception("%s: %s raised", self.source, function)
             raise RunError(
                 f"{self.source}{_place(error, self._file)}: {function} raised {_named(error)} "
@@ -201,11 +233,12 @@ class Regularizer:
             ) from error
 
 
-def load(config: RegularizerConfig) -> Regularizer:
+def load(config: RegularizerConfig, seed: int = 0) -> Regularizer:
     """Load a built-in method or a file.
 
     Args:
         config: `module` or `file` says where the code is.
+        seed: where the random numbers start that the method draws, from its import on.
 
     Returns:
         The regularizer, ready to be called.
@@ -213,11 +246,14 @@ def load(config: RegularizerConfig) -> Regularizer:
     Raises:
         InputError: it cannot be imported or doesn't keep the contract.
     """
+    stream = GlobalStream(seed)
     if config.file is None:
         if config.module is None:
             raise InputError("regularizer.file is missing: expected the path of a Python file.")
-        return Regularizer(importlib.import_module(config.module), config.module)
-    return Regularizer(_module_from(config.file), config.file)
+        return Regularizer(importlib.import_module(config.module), config.module, stream)
+    with stream.active():
+        module = _module_from(config.file)
+    return Regularizer(module, config.file, stream)
 
 
 def _module_from(file: str) -> ModuleType:
@@ -232,7 +268,8 @@ def _module_from(file: str) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
-        raise InputError(f"{file}, line {error.lineno}: {error.msg}; expected a valid Python file.") from error
+        where = file if error.filename in (None, str(path)) else error.filename
+        raise InputError(f"{where}, line {error.lineno}: {error.msg}; expected a valid Python file.") from error
     except (Exception, SystemExit) as error:
         raise InputError(f"{file}{_place(error, str(path))}: importing it raised {_named(error)}.") from error
     return module
@@ -265,27 +302,24 @@ def _reg_strength_scale(module: ModuleType, source: str) -> float:
 
 @contextmanager
 def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Put back train/eval modes, gradients, grad mode and random number generators, whatever happens inside."""
+    """Put back modes, gradients, buffers, `requires_grad` and autograd's grad mode, whatever happens inside."""
     grad_enabled = torch.is_grad_enabled()
     modes = [(module, module.training) for module in model.modules()]
-    gradients = [(p, p.grad) for p in model.parameters()]
-    for p, _ in gradients:
+    parameters = [(p, p.grad, p.requires_grad) for p in model.parameters()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    for p, _, _ in parameters:
         p.grad = None  # so that zeroing or accumulating in place cannot reach the saved ones
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     try:
         yield
     finally:
         torch.set_grad_enabled(grad_enabled)
         for module, training in modes:
             module.training = training
-        for p, gradient in gradients:
+        for p, gradient, requires_grad in parameters:
             p.grad = gradient
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
-        if cuda_states:
-            torch.cuda.set_rng_state_all(cuda_states)
+            p.requires_grad_(requires_grad)
+        for buffer, value in buffers:
+            buffer.data.copy_(value)  # .data: autograd, which may have saved the buffer, must not see a change
 
 
 def _article(name: str) -> str:

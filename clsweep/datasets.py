@@ -80,7 +80,7 @@ def _torchvision(config: DatasetConfig) -> ImageData:
     def part(train: bool) -> LabelledImages:
         try:
             dataset = kind(root, train=train, download=False)
-        except RuntimeError as error:
+        except Exception as error:  # damaged files raise whatever their parser runs into
             if "not found" not in str(error):  # torchvision's word for files that are not there
                 raise InputError(
                     f"dataset={config.name}: the files in {root.absolute()} are damaged ({_first_line(error)}); "

@@ -13,11 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from clsweep.config import Config
-from clsweep.metrics import Matrix
+from clsweep.metrics import Cell, Matrix
 
 if TYPE_CHECKING:
     from clsweep.results import Summary
-    from clsweep.training import Cell
 
 _PLAIN_WIDTH = 140  # where the output is no terminal nothing should be cut at 80 columns
 _SECONDS_BETWEEN_LINES = 30.0
@@ -168,7 +167,7 @@ def _matrix_table(matrix: Matrix) -> Table:
     table.add_column("after")
     for context in range(1, matrix.shape[1] + 1):
         table.add_column(str(context), justify="right")
-    table.add_column("mean", justify="right")
+    table.add_column("mean of learned", justify="right")
     for after, row in enumerate(matrix):
         if not np.isnan(row).any():
             seen = row[:after] if after else row

@@ -5,6 +5,9 @@ The training loop above this module does not care how many models it trains; a p
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -41,6 +44,10 @@ class Learner:
         model._custom_importance, model._custom_prev_params = {}, {}
         self._start = snapshot(model)
 
+    def activate(self, outputs: range | Tensor) -> None:
+        """Choose the active outputs; see `clsweep.networks.Head`."""
+        self.model.activate(outputs)
+
     def start_context(self) -> None:
         """Begin a context: the path integral is zero and starts at the current parameters."""
         model = self.model
@@ -67,7 +74,9 @@ class Learner:
         loss = F.cross_entropy(self.logits(inputs), labels)
         if self._contexts_learned > 0:
             loss = loss + self._scaled_penalty()
-        loss.backward()
+            self._regularizer.backward(loss)
+        else:
+            loss.backward()
         self._optimizer.step()
         if self._regularizer.uses_path_integral:
             self._extend_path_integral()
@@ -78,6 +87,21 @@ class Learner:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast_enabled):
             logits: Tensor = self.model(inputs)
         return logits.float() if self._autocast_enabled else logits
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Eval mode, without autograd; the mode from before is put back."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.model.train(training)
+
+    def correct(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """How many examples get their label, an int64 scalar on the device; see `logits` for the shapes."""
+        return (self.logits(inputs).argmax(1) == labels).sum()
 
     def end_context(self, dataset: TensorDataset) -> None:
         """Estimate importance on the context's training data, add it, and move the anchor.
@@ -100,9 +124,9 @@ class Learner:
         model, regularizer = self.model, self._regularizer
         penalty = regularizer.penalty(model, model._custom_importance, model._custom_prev_params)
         if not self._penalty_checked:
-            regularizer.check_penalty(penalty, model._custom_importance)
+            regularizer.check_penalty(penalty)
             self._penalty_checked = True
-        return model.reg_strength * regularizer.reg_strength_scale * penalty.reshape(())
+        return model.reg_strength * regularizer.reg_strength_scale * penalty
 
     @torch.no_grad()
     def _extend_path_integral(self) -> None:

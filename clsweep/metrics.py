@@ -7,10 +7,23 @@ NaN, and a metric that needs it is NaN. Joint training has row 0 and row T only.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 Matrix = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measured accuracy; contexts are counted from 1, `after_context=0` is the untrained network."""
+
+    after_context: int
+    context: int
+    split: str
+    accuracy: float
+    n: int
 
 
 def average_accuracy(matrix: Matrix) -> float:

@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 
 from clsweep.errors import InputError
-from clsweep.metrics import Matrix
-from clsweep.training import Cell
+from clsweep.metrics import Cell, Matrix
 
 ACCURACY_FILE = "accuracy.csv"
 SUMMARY_FILE = "summary.csv"
@@ -36,12 +35,16 @@ class Summary:
         n_train: distinct training images, those held out not counted.
         n_test: distinct test images.
         regularizer: the method's name; joint for joint training, which uses none.
-        regularizer_file: the file of a method of one's own, else empty.
+        regularizer_file: the file of a method of one's own, else empty; a copy of it lies beside `summary.csv`.
+        reg_strength: as configured; not used by joint training.
+        reg_strength_scale: the method's own multiplier on it.
+        network: its name and the widths of its layers.
         budget: full, quick, smoke, or custom where `benchmark.iters` is not what the chosen budget says.
         iters: optimizer steps for each context.
-        train_seconds: optimizer steps alone, without importance and evaluation.
+        train_seconds: training without importance estimation and evaluation.
         iters_per_second: steps made over `train_seconds`.
-        peak_memory_mib: the process's largest resident memory; on CUDA the largest allocated on the device.
+        peak_memory_mib: on CUDA the most that the run allocated on the device; on a CPU the process's largest resident
+            memory, with what earlier runs of the same process took.
         git_commit: of the clsweep checkout, `-dirty` where files differ from it; empty for an installed package.
         started_at: UTC, ISO 8601.
         reason: why a run failed.
@@ -53,12 +56,14 @@ class Summary:
     scenario: str
     stream: str
     dataset: str
+    network: str
     n_train: int
     n_test: int
     contexts: int
     regularizer: str
     regularizer_file: str
     reg_strength: float
+    reg_strength_scale: float
     gamma: float
     epsilon: float
     seed: int

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import math
 import resource
+import shutil
+import signal
 import subprocess
 import sys
+import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,9 +23,10 @@ from clsweep.config import Config, RegularizerConfig
 from clsweep.display import Display
 from clsweep.errors import InputError, RunError
 from clsweep.learner import Learner
+from clsweep.metrics import Cell
 from clsweep.results import Summary
 from clsweep.seeding import derived_seed
-from clsweep.training import Cell, Protocol, Timings, Trainer
+from clsweep.training import Protocol, Timings, Trainer
 
 _NO_REGULARIZER = RegularizerConfig("none", 0.0, 1.0, 1.0, module="clsweep.regularizers.none")
 
@@ -45,10 +51,11 @@ def run(config: Config, folder: Path) -> Summary:
     # Adam's averages decay into subnormal numbers for weights that stop moving, which are many times slower on a CPU.
     torch.set_flush_denormal(True)
     device = pick_device(config.device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     method = _NO_REGULARIZER if config.stream == "joint" else config.regularizer
-    regularizer = contract.load(method)
+    regularizer = contract.load(method, derived_seed(config.seed, "methods"))
     stream = contexts.build(datasets.load(config.dataset), config, device)
-    torch.manual_seed(derived_seed(config.seed, "methods"))
     model = networks.build(
         config.network, stream.input_shape, stream.n_outputs, derived_seed(config.seed, "parameters")
     ).to(device)
@@ -56,23 +63,44 @@ def run(config: Config, folder: Path) -> Summary:
     display = Display(config)
     protocol = Protocol(config.benchmark.iters, config.benchmark.batch_size, config.seed)
     trainer = Trainer(learner, stream, protocol, display.step)
-    record = Record(config, stream, device, started_at, trainer.timings)
+    record = Record(config, stream, device, regularizer.reg_strength_scale, started_at, trainer.timings)
+    if method.file is not None:
+        shutil.copy(method.file, folder)  # as it was: the file is there to be edited
     display.setting(str(device), folder)
     try:
         with display:
             for cells in trainer.jointly() if config.stream == "joint" else trainer.sequentially():
                 record.cells += cells
                 display.context_done(cells)
-    except KeyboardInterrupt:
-        display.stopped(record.write(folder, results.INTERRUPTED), folder)
+        summary = record.write(folder, results.FINISHED)
+    except BaseException as error:  # whatever ends the run: what it has measured is kept
+        if not record.written:
+            display.stopped(record.write(folder, *_ending(error)), folder)
         raise
-    except Exception as error:
-        reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
-        display.stopped(record.write(folder, results.FAILED, reason), folder)
-        raise
-    summary = record.write(folder, results.FINISHED)
     display.finished(record.matrix("test"), summary, folder)
     return summary
+
+
+def _ending(error: BaseException) -> tuple[str, str]:
+    """The status of a run that `error` ended, and the reason."""
+    if isinstance(error, KeyboardInterrupt):
+        return results.INTERRUPTED, ""
+    if isinstance(error, SystemExit):  # such as a closed pipe under the display
+        return results.INTERRUPTED, "the output was closed"
+    return results.FAILED, str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C off; only the main thread can, and only there does it arrive."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Record:
@@ -82,20 +110,30 @@ class Record:
         config: the setting.
         stream: the contexts.
         device: the device in use.
+        reg_strength_scale: the method's own multiplier.
         started_at: when the run started, UTC.
         timings: the trainer's, filled while it trains.
 
     Attributes:
         cells: the measured accuracies.
+        written: whether the files have been written.
     """
 
     def __init__(
-        self, config: Config, stream: contexts.Stream, device: torch.device, started_at: datetime, timings: Timings
+        self,
+        config: Config,
+        stream: contexts.Stream,
+        device: torch.device,
+        reg_strength_scale: float,
+        started_at: datetime,
+        timings: Timings,
     ) -> None:
         self.cells: list[Cell] = []
+        self.written = False
         self._config = config
         self._stream = stream
         self._device = device
+        self._reg_strength_scale = reg_strength_scale
         self._started_at = started_at
         self._timings = timings
         self._git_commit = _git_commit()  # now: the checkout may change while the run goes on
@@ -116,8 +154,10 @@ class Record:
         Returns:
             The row of `summary.csv`.
         """
-        summary = self._summary(status, reason)
-        results.write(folder, summary, self.cells)
+        with _uninterrupted():
+            summary = self._summary(status, reason)
+            results.write(folder, summary, self.cells)
+            self.written = True
         return summary
 
     def _summary(self, status: str, reason: str) -> Summary:
@@ -132,12 +172,14 @@ class Record:
             scenario=benchmark.scenario,
             stream=config.stream,
             dataset=config.dataset.name,
+            network=" ".join([config.network.name, *map(str, [*config.network.channels, *config.network.hidden])]),
             n_train=self._stream.n_train,
             n_test=self._stream.n_test,
             contexts=benchmark.contexts,
             regularizer=config.method,
-            regularizer_file=config.regularizer.file or "",
-            reg_strength=config.regularizer.reg_strength,
+            regularizer_file="" if config.stream == "joint" else config.regularizer.file or "",
+            reg_strength=nan if config.stream == "joint" else config.regularizer.reg_strength,
+            reg_strength_scale=self._reg_strength_scale,
             gamma=config.regularizer.gamma,
             epsilon=config.regularizer.epsilon,
             seed=config.seed,
@@ -175,8 +217,8 @@ def pick_device(name: str) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         return torch.device("cuda:0" if count else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= count:
+    device = torch.device("cuda:0" if name == "cuda" else name)
+    if device.type == "cuda" and device.index >= count:
         there = f"cuda:0 to cuda:{count - 1}, cpu or auto" if count else "cpu or auto, as no CUDA device was found"
         raise InputError(f"device={name}: not on this machine; expected {there}.")
     return device

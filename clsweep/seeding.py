@@ -7,7 +7,12 @@ context is the same for every method and hyperparameter of one seed.
 from __future__ import annotations
 
 import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 
@@ -28,3 +33,56 @@ def derived_seed(seed: int, *purpose: str | int) -> int:
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
     """A CPU generator for one purpose; see `derived_seed`."""
     return torch.Generator().manual_seed(derived_seed(seed, *purpose))
+
+
+class _States(NamedTuple):
+    """The states of every global random number generator that a method may draw from."""
+
+    torch_cpu: torch.Tensor
+    torch_cuda: list[torch.Tensor]
+    numpy: Any
+    python: Any
+
+
+class GlobalStream:
+    """A stream of its own for code that draws from the global generators of torch, NumPy and Python.
+
+    Inside `active()` the global generators go on where they stopped when `active()` was last left; outside they are
+    what they would have been without it.
+
+    Args:
+        seed: where the stream starts.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._states: _States | None = None
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Swap the stream in, and put the global generators back at the end, whatever happens inside."""
+        outside = _capture()
+        if self._states is None:
+            torch.manual_seed(self._seed)
+            np.random.seed(self._seed % 2**32)
+            random.seed(self._seed)
+        else:
+            _restore(self._states)
+        try:
+            yield
+        finally:
+            self._states = _capture()
+            _restore(outside)
+
+
+def _capture() -> _States:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return _States(torch.get_rng_state(), cuda, np.random.get_state(), random.getstate())
+
+
+def _restore(states: _States) -> None:
+    torch.set_rng_state(states.torch_cpu)
+    if states.torch_cuda:
+        torch.cuda.set_rng_state_all(states.torch_cuda)
+    np.random.set_state(states.numpy)
+    random.setstate(states.python)

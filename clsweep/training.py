@@ -13,21 +13,11 @@ from torch import Tensor
 from clsweep.contexts import Context, Part, Stream
 from clsweep.errors import RunError
 from clsweep.learner import Learner
+from clsweep.metrics import Cell
 from clsweep.seeding import generator
 
 EVALUATION_BATCH = 2_000
 _SECONDS_BETWEEN_CHECKS = 1.0
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One measured accuracy; contexts are counted from 1, `after_context=0` is the untrained network."""
-
-    after_context: int
-    context: int
-    split: str
-    accuracy: float
-    n: int
 
 
 @dataclass
@@ -84,7 +74,7 @@ class Trainer:
         """
         yield self._evaluate(0)
         for number, context in enumerate(self.stream.contexts):
-            self.learner.model.activate(self.stream.active(number, number + 1))
+            self.learner.activate(self.stream.active(number, number + 1))
             self._train_context(number, context)
             yield self._evaluate(number + 1)
 
@@ -104,7 +94,7 @@ class Trainer:
 
         def batch(index: Tensor) -> tuple[Tensor, Tensor]:
             inputs, labels, active = pool.take(index)
-            self.learner.model.activate(active)
+            self.learner.activate(active)
             return inputs, labels
 
         with self._clock("train"):
@@ -205,7 +195,6 @@ def batch_indices(n: int, iters: int, batch_size: int, source: torch.Generator) 
     return torch.cat(epochs)[:needed].view(iters, batch_size)
 
 
-@torch.no_grad()
 def evaluate(learner: Learner, stream: Stream, learned: int) -> list[Cell]:
     """Measure the accuracy on every context, in eval mode.
 
@@ -217,14 +206,11 @@ def evaluate(learner: Learner, stream: Stream, learned: int) -> list[Cell]:
     Returns:
         One cell for each context and each of its parts test and, where held out, validation.
     """
-    model = learner.model
-    training = model.training
-    model.eval()
     counts: list[tuple[int, str, Part, Tensor]] = []
-    for number, context in enumerate(stream.contexts):
-        model.activate(stream.active(number, learned))
-        counts += [(number + 1, split, part, _correct(learner, part)) for split, part in context.measured()]
-    model.train(training)
+    with learner.evaluating():
+        for number, context in enumerate(stream.contexts):
+            learner.activate(stream.active(number, learned))
+            counts += [(number + 1, split, part, _correct(learner, part)) for split, part in context.measured()]
     return [
         Cell(learned, context, split, correct.item() / len(part), len(part)) for context, split, part, correct in counts
     ]
@@ -234,8 +220,7 @@ def _correct(learner: Learner, part: Part) -> Tensor:
     """How many examples are classified correctly, a scalar on the device."""
     correct = torch.zeros((), dtype=torch.int64, device=learner.device)
     for index in torch.arange(len(part), device=learner.device).split(EVALUATION_BATCH):
-        inputs, labels = part.take(index)
-        correct += (learner.logits(inputs).argmax(1) == labels).sum()
+        correct += learner.correct(*part.take(index))
     return correct
 
 

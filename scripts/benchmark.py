@@ -19,6 +19,7 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
 from clsweep import contexts, contract, networks
 from clsweep.config import Config, config_dir, parse
@@ -78,13 +79,12 @@ def random_images(config: Config) -> ImageData:
     return ImageData(part(count), part(classes), classes)
 
 
-def prepare(config: Config, stream: contexts.Stream, device: torch.device) -> Timed:
+def prepare(config: Config, stream: contexts.Stream, dataset: TensorDataset, device: torch.device) -> Timed:
     """A learner after a short first context, its importance estimation timed, at the start of the second one."""
     model = networks.build(config.network, stream.input_shape, stream.n_outputs, seed=0).to(device)
     regularizer = contract.load(config.regularizer)
     learner = Learner(model, regularizer, config.regularizer, config.benchmark.lr, config.precision)
     model.activate(stream.active(0, 1))
-    dataset = stream.contexts[0].train.gathered()
     inputs, labels = dataset.tensors
     learner.start_context()
     timed = Timed(learner, inputs, labels, 0.0)
@@ -108,8 +108,9 @@ def measure(benchmark: str, arguments: argparse.Namespace) -> Table:
     device = pick_device(plain.device)
     torch.set_flush_denormal(True)  # as a run does
     stream = contexts.build(random_images(plain), plain, device)
+    dataset = stream.contexts[0].train.gathered()
     learners = {
-        method: prepare(setting(benchmark, method, arguments.device, arguments.precision), stream, device)
+        method: prepare(setting(benchmark, method, arguments.device, arguments.precision), stream, dataset, device)
         for method in METHODS
     }
     n = len(stream.contexts[0].train)

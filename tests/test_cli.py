@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 from builders import CONF, GROUPS, ROOT, setting
 
+from clsweep.display import Display
 from clsweep.errors import InputError, RunError
+from clsweep.metrics import Cell
 from clsweep.run import run
 
 TINY = (
@@ -233,3 +235,49 @@ def test_the_command_line_does_not_import_torch() -> None:
     question = "import sys, clsweep.cli, clsweep.config; print({'torch', 'torchvision', 'pandas'} & set(sys.modules))"
     process = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, timeout=60, check=True)
     assert process.stdout == "set()\n"
+
+
+def test_a_used_folder_is_refused_before_hydra_writes_into_it(finished: Finished) -> None:
+    setting_before = (finished.folder / ".hydra" / "overrides.yaml").read_bytes()
+    process = clsweep(*TINY, "regularizer=si", f"hydra.run.dir={finished.folder}")
+    assert process.returncode == 2
+    assert "holds results already" in process.stderr
+    assert (finished.folder / ".hydra" / "overrides.yaml").read_bytes() == setting_before
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    process = clsweep(*TINY, f"hydra.run.dir={tmp_path / 'file' / 'run'}")
+    assert process.returncode == 2
+    assert process.stderr.startswith("clsweep: hydra.run.dir=")
+    assert len(process.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt(), SystemExit(1), MemoryError("full")])
+def test_whatever_ends_a_run_keeps_what_was_measured(
+    ending: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(self: Display, cells: list[Cell]) -> None:
+        if cells[0].after_context == 1:
+            raise ending
+
+    monkeypatch.setattr(Display, "context_done", end)
+    with pytest.raises(type(ending)):
+        run(setting(*TINY, "regularizer=none"), tmp_path)
+    assert measured_after(tmp_path) == [0, 1]
+    assert summary(tmp_path)["status"] == ("failed" if isinstance(ending, MemoryError) else "interrupted")
+
+
+def test_a_finished_run_stays_finished_when_the_display_breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Display, "finished", broken)
+    with pytest.raises(KeyboardInterrupt):
+        run(setting(*TINY, "regularizer=none"), tmp_path)
+    assert summary(tmp_path)["status"] == "finished"
+
+
+def test_the_file_of_a_method_is_kept_beside_its_results(tmp_path: Path) -> None:
+    run(setting(*TINY, f"regularizer.file={ROOT / 'custom_regularization.py'}"), tmp_path)
+    assert (tmp_path / "custom_regularization.py").read_bytes() == (ROOT / "custom_regularization.py").read_bytes()

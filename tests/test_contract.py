@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def importance_of(method: Regularizer, model: Classifier) -> dict[str, Tensor]:
 
 def checked_penalty(method: Regularizer, model: Classifier, importance: dict[str, Tensor]) -> Tensor:
     penalty = method.penalty(model, importance, snapshot(model))
-    method.check_penalty(penalty, importance)
+    method.check_penalty(penalty)
     return penalty
 
 
@@ -274,6 +275,7 @@ def test_an_exception_gives_the_line_of_the_file(tmp_path: Path, function: str) 
 
 DISTURBING = """
 import random
+import sys
 import numpy as np
 import torch
 
@@ -415,3 +417,88 @@ def test_a_snapshot_does_not_follow_the_parameters() -> None:
         made.head.bias.add_(1)
     assert torch.equal(taken["head__bias"], before)
     assert not taken["head__bias"].requires_grad
+
+
+# ---- what a method draws and leaves behind
+
+DRAWS = f"""
+import random
+import sys
+import numpy as np
+import torch
+AT_IMPORT = torch.rand(1).item()
+DRAWN = []
+{ESTIMATE}    DRAWN.append((torch.rand(1).item(), np.random.rand(), random.random()))
+    return {{}}
+{PENALTY}    DRAWN.append((torch.rand(1).item(), np.random.rand(), random.random()))
+    return sum(p.sum() for p in model.parameters())
+"""
+
+
+def drawn(file: Path, seed: int) -> list[tuple[float, float, float]]:
+    """What a method draws in three calls, when it is loaded with `seed`."""
+    method, model = load(file_method(file), seed), network()
+    importance_of(method, model)
+    method.penalty(model, {}, {})
+    method.penalty(model, {}, {})
+    module = sys.modules[f"clsweep_custom_{file.stem}"]
+    return [(module.AT_IMPORT, 0.0, 0.0), *module.DRAWN]
+
+
+def test_a_method_draws_new_random_numbers_at_every_call(tmp_path: Path) -> None:
+    _, *calls = drawn(write(tmp_path, DRAWS), 0)
+    assert all(len(set(generator)) == 3 for generator in zip(*calls, strict=True))
+
+
+def test_what_a_method_draws_depends_on_the_seed_alone(tmp_path: Path) -> None:
+    file = write(tmp_path, DRAWS)
+    first = drawn(file, 0)
+    torch.manual_seed(5)
+    np.random.seed(5)
+    random.seed(5)
+    assert drawn(file, 0) == first
+    assert drawn(file, 1)[0] != first[0]
+
+
+def test_batch_statistics_and_frozen_flags_are_put_back(tmp_path: Path) -> None:
+    source = f"""
+import torch
+{ESTIMATE}    model.train()
+    model(dataset.tensors[0])
+    for p in model.parameters():
+        p.requires_grad_(False)
+    return {{}}
+{GOOD_PENALTY}"""
+    model = network("cnn")
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    importance_of(regularizer(tmp_path, source), model)
+    assert before
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_penalty_with_a_used_up_graph_is_named(tmp_path: Path) -> None:
+    source = f"""
+{GOOD_ESTIMATE}
+{PENALTY}    if not hasattr(model, "kept"):
+        model.kept = sum(p.square().sum() for p in model.parameters())
+    return model.kept
+"""
+    with pytest.raises(RunError, match=r"method\.py: compute_regularization_loss .* cannot be back-propagated"):
+        trained(file_method(write(tmp_path, source)))
+
+
+def test_a_penalty_that_turns_into_a_number_later_is_refused(tmp_path: Path) -> None:
+    source = f"""
+{GOOD_ESTIMATE}
+{PENALTY}    model.calls = getattr(model, "calls", 0) + 1
+    return sum(p.sum() for p in model.parameters()) if model.calls < 3 else 0.0
+"""
+    with pytest.raises(RunError, match="compute_regularization_loss returned a float"):
+        trained(file_method(write(tmp_path, source)))
+
+
+def test_leaving_python_inside_a_method_is_a_failure_of_the_method(tmp_path: Path) -> None:
+    source = f"import sys\n{ESTIMATE}    sys.exit(3)\n{GOOD_PENALTY}"
+    with pytest.raises(RunError, match="line 3: estimate_importance raised SystemExit"):
+        importance_of(regularizer(tmp_path, source), network())

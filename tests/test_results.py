@@ -12,8 +12,8 @@ import pytest
 
 from clsweep import results
 from clsweep.errors import InputError
+from clsweep.metrics import Cell
 from clsweep.results import Summary
-from clsweep.training import Cell
 
 REQUIRED = """
     run_id status benchmark scenario dataset n_train n_test contexts regularizer reg_strength gamma epsilon seed

@@ -13,8 +13,9 @@ from clsweep.config import RegularizerConfig
 from clsweep.contexts import SCENARIOS, Context, Part, Stream
 from clsweep.contract import snapshot
 from clsweep.errors import RunError
+from clsweep.metrics import Cell
 from clsweep.networks import Classifier
-from clsweep.training import Cell, Protocol, Trainer, _Pool, batch_indices, evaluate
+from clsweep.training import Protocol, Trainer, _Pool, batch_indices, evaluate
 
 scenarios = pytest.mark.parametrize("scenario", list(SCENARIOS))
 NETWORKS = ("mlp", "cnn")

@@ -27,6 +27,7 @@ from clsweep.regularizers.fisher import diagonal_fisher
 from clsweep.regularizers.quadratic import weighted_squares
 
 USES_PATH_INTEGRAL = False
+PENALTY_IS_PURE = True
 _SPRING = "_ewc_separate_spring"
 
 

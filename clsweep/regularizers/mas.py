@@ -20,6 +20,7 @@ from clsweep.regularizers.per_example import sum_over_examples
 from clsweep.regularizers.quadratic import weighted_squares
 
 USES_PATH_INTEGRAL = False
+PENALTY_IS_PURE = True
 
 
 def squared_norm(logits: Tensor, labels: Tensor) -> Iterator[Tensor]:

@@ -11,6 +11,7 @@ from clsweep.networks import Classifier
 from clsweep.regularizers.quadratic import weighted_squares
 
 USES_PATH_INTEGRAL = False
+PENALTY_IS_PURE = True
 
 
 def estimate_importance(

@@ -17,6 +17,8 @@ from clsweep.contract import NamedTensors, contract_parameters
 from clsweep.networks import Classifier
 from clsweep.regularizers.quadratic import weighted_squares
 
+PENALTY_IS_PURE = True
+
 
 def estimate_importance(
     model: Classifier, dataset: TensorDataset, prev_params: NamedTensors, device: torch.device
