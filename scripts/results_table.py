@@ -1,56 +1,63 @@
-"""Print the runs in `outputs/reference/` as the Markdown table of `docs/results.md`.
+"""Print the runs in `outputs/reference/` as the Markdown tables of `docs/results.md`.
 
-python scripts/results_table.py
+    python scripts/results_table.py
+
+`runs/` holds the runs that are reported, `tuning/` those with held-out data that hyperparameters were chosen by.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pandas as pd
 
 REFERENCE = Path(__file__).resolve().parent.parent / "outputs" / "reference"
-COLUMNS = {
+SETTING = {
     "benchmark": "benchmark",
+    "contexts": "contexts",
     "dataset": "data set",
     "regularizer": "method",
-    "budget": "budget",
+    "iters": "iterations a context",
     "precision": "precision",
     "seed": "seed",
     "reg_strength": "reg_strength",
+    "epsilon": "epsilon",
+}
+REPORTED = {
     "average_accuracy": "average accuracy",
     "learning_accuracy": "learning accuracy",
     "forgetting": "forgetting",
-    "iters_per_second": "it/s",
 }
+TUNING = {"validation_average_accuracy": "average accuracy, validation"}
 
 
 def read(folder: Path) -> pd.DataFrame:
-    """The summaries of all runs below `folder`, one row each, sorted as they are shown."""
-    runs = pd.concat([pd.read_csv(path) for path in sorted(folder.glob("**/summary.csv"))])
-    runs = runs[runs["status"] == "finished"]
-    return runs.sort_values(["benchmark", "budget", "dataset", "average_accuracy"], ascending=[True, True, True, False])
+    """The summaries of all finished runs below `folder`, one row each; empty where there are none."""
+    runs = pd.concat([pd.DataFrame(), *(pd.read_csv(path) for path in sorted(folder.glob("**/summary.csv")))])
+    return runs[runs["status"] == "finished"] if len(runs) else runs
 
 
-def cell(value: object) -> str:
-    """A number with the digits that mean something; an empty cell for what doesn't apply."""
-    if isinstance(value, float):
-        return "" if pd.isna(value) else f"{value:.4f}" if abs(value) < 1 else f"{value:g}"
-    return str(value)
-
-
-def markdown(runs: pd.DataFrame) -> str:
-    """The runs as a Markdown table."""
-    shown = runs[list(COLUMNS)].copy()
-    shown["iters_per_second"] = shown["iters_per_second"].round().astype(int)
-    shown.loc[shown["regularizer"].isin(["joint", "none"]), "reg_strength"] = float("nan")
-    lines = [list(COLUMNS.values()), ["---"] * len(COLUMNS)]
-    lines += [[cell(value) for value in row] for row in shown.itertuples(index=False)]
+def markdown(runs: pd.DataFrame, figures: dict[str, str]) -> str:
+    """The runs as a Markdown table, the best of the first of `figures` first within each benchmark and budget."""
+    columns = SETTING | figures
+    best = next(iter(figures))
+    shown = runs.sort_values(["benchmark", "contexts", "iters", "dataset", best], ascending=[*[True] * 4, False])
+    shown = shown[list(columns)].astype({"reg_strength": object, "epsilon": object})
+    shown.loc[runs["regularizer"].isin(["joint", "none"]), ["reg_strength", "epsilon"]] = ""
+    shown.loc[shown["regularizer"] != "si", "epsilon"] = ""
+    lines = [list(columns.values()), ["---"] * len(columns)]
+    lines += [[_cell(name, value) for name, value in row.items()] for _, row in shown.iterrows()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def _cell(name: object, value: object) -> str:
+    """A figure with four decimals, a hyperparameter as short as it is; empty for what doesn't apply."""
+    if isinstance(value, float):
+        return "" if pd.isna(value) else f"{value:g}" if name in SETTING else f"{value:.4f}"
+    return str(value)
+
+
 if __name__ == "__main__":
-    if not any(REFERENCE.glob("**/summary.csv")):
-        sys.exit(f"{REFERENCE}: holds no runs.")
-    print(markdown(read(REFERENCE)))
+    print(markdown(read(REFERENCE / "runs"), REPORTED))
+    print()
+    print(markdown(read(REFERENCE / "tuning"), TUNING))

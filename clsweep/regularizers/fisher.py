@@ -42,7 +42,7 @@ def diagonal_fisher(model: Classifier, dataset: TensorDataset, batch_size: int =
     """
     options: FisherConfig = getattr(model, "fisher", None) or FisherConfig()
     inputs, labels = dataset.tensors
-    inputs, labels = _subset(inputs, labels, min(options.examples or MAX_EXAMPLES, MAX_EXAMPLES))
+    inputs, labels = _subset(inputs, labels, options.examples or MAX_EXAMPLES)
     sums = sum_over_examples(model, inputs, labels, LABEL_MODES[options.labels], torch.square, batch_size)
     return {key: value / len(inputs) for key, value in sums.items()}
 
