@@ -28,8 +28,10 @@ from clsweep.networks import Classifier, Head
 Phi = Callable[[Tensor], Tensor]
 LogitWeights = Callable[[Tensor, Tensor], Iterable[Tensor]]
 
-# Large enough for efficient matrix products, small enough for the per-example gradients of a convolution.
+# Large enough for efficient matrix products.
 BATCH_SIZE = 256
+# Per-example gradients of a convolution that are formed at once: few enough to stay in a processor's cache.
+CONVOLUTION_VALUES = 2**20
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ class _PerExampleSum(_LayerSum):
         self.sums: dict[nn.Parameter, Tensor] = {}
 
     def per_example(self, gradient: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        """The layer's parameters, each with its gradients [B, *parameter.shape]."""
+        """The layer's parameters with their examples' gradients [B, *parameter.shape], all at once or part by part."""
         raise NotImplementedError
 
     def add(self, gradient: Tensor, phi: Phi) -> None:
@@ -188,10 +190,12 @@ class _ConvolutionSum(_PerExampleSum):
         self.patches = F.unfold(self.input, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
 
     def per_example(self, gradient: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        """Weight [B, out, in * kh * kw] and bias [B, out]."""
+        """Weight [b, out, in * kh * kw], a few examples at a time, and bias [B, out]."""
         weight, bias = _of_layer(self.layer)
         positions = gradient.flatten(2)
-        yield weight, positions @ self.patches.transpose(1, 2)
+        at_once = max(1, CONVOLUTION_VALUES // weight.numel())
+        for d, patches in zip(positions.split(at_once), self.patches.split(at_once), strict=True):
+            yield weight, d @ patches.transpose(1, 2)
         if bias is not None:
             yield bias, positions.sum(2)
 
