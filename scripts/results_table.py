@@ -32,9 +32,9 @@ TUNING = {"validation_average_accuracy": "average accuracy, validation"}
 
 
 def read(folder: Path) -> pd.DataFrame:
-    """The summaries of all finished runs below `folder`, one row each; empty where there are none."""
-    runs = pd.concat([pd.DataFrame(), *(pd.read_csv(path) for path in sorted(folder.glob("**/summary.csv")))])
-    return runs[runs["status"] == "finished"] if len(runs) else runs
+    """The summaries of all finished runs below `folder`, one row each."""
+    runs = pd.concat([pd.read_csv(path) for path in sorted(folder.glob("**/summary.csv"))], ignore_index=True)
+    return runs[runs["status"] == "finished"]
 
 
 def markdown(runs: pd.DataFrame, figures: dict[str, str]) -> str:
@@ -43,7 +43,7 @@ def markdown(runs: pd.DataFrame, figures: dict[str, str]) -> str:
     best = next(iter(figures))
     shown = runs.sort_values(["benchmark", "contexts", "iters", "dataset", best], ascending=[*[True] * 4, False])
     shown = shown[list(columns)].astype({"reg_strength": object, "epsilon": object})
-    shown.loc[runs["regularizer"].isin(["joint", "none"]), ["reg_strength", "epsilon"]] = ""
+    shown.loc[shown["regularizer"].isin(["joint", "none"]), ["reg_strength", "epsilon"]] = ""
     shown.loc[shown["regularizer"] != "si", "epsilon"] = ""
     lines = [list(columns.values()), ["---"] * len(columns)]
     lines += [[_cell(name, value) for name, value in row.items()] for _, row in shown.iterrows()]
