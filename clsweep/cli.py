@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from clsweep import config as settings
+from clsweep.config import Config
 from clsweep.errors import ClsweepError, InputError
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -65,24 +66,36 @@ def _task(composed: DictConfig) -> None:
     problem = _attempt(composed, Path(hydra_config.runtime.output_dir))
     if problem is None:
         return
-    code = _report(problem)
     if hydra_config.mode == RunMode.MULTIRUN:
-        raise problem
-    raise SystemExit(code)  # Hydra adds lines of its own to other exceptions
+        raise problem  # the sweeper hands it on to main
+    raise SystemExit(_report(problem))  # Hydra adds lines of its own to other exceptions
 
 
 def _attempt(composed: DictConfig, folder: Path) -> ClsweepError | None:
     """Run; what is wrong comes back as a new error, since a traceback would keep the model and the data in memory."""
     try:
         config = settings.parse(composed)
-        from clsweep.run import run  # here, since it imports torch
-
-        run(config, folder)
+        if config.search.plan is not None:
+            _work(Path(config.search.plan))
+        else:
+            _run(config, folder)
     except ClsweepError as error:
         if _wants_traceback():
             raise
         return type(error)(str(error))
     return None
+
+
+def _run(config: Config, folder: Path) -> None:
+    from clsweep.run import run  # here, since it imports torch
+
+    run(config, folder)
+
+
+def _work(task: Path) -> None:
+    from clsweep.sweep.command import work_on  # here, since it imports torch and Optuna
+
+    work_on(task)
 
 
 def _wants_traceback() -> bool:

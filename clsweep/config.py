@@ -9,8 +9,8 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, is_dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -23,6 +23,7 @@ SCENARIOS = ("task", "domain", "class")
 KINDS = ("split", "permuted")
 STREAMS = ("sequential", "joint")
 PRECISIONS = ("float32", "bf16")
+HYPERPARAMETERS = ("reg_strength", "gamma", "epsilon")
 FISHER_LABELS = ("exact", "sampled", "empirical")
 NETWORKS = ("mlp", "cnn")
 _PROTOCOL_KEYS = (
@@ -62,6 +63,7 @@ class BenchmarkConfig:
     batch_size: int = MISSING
     lr: float = MISSING
     good_values: dict[str, dict[str, Any]] = MISSING
+    spaces: dict[str, dict[str, str]] = field(default_factory=dict)
     published: PublishedConfig = MISSING
 
 
@@ -96,7 +98,10 @@ class FisherConfig:
 
 @dataclass
 class RegularizerConfig:
-    """A method and its hyperparameters (`conf/regularizer`); either `module` or `file` says where its code is."""
+    """A method and its hyperparameters (`conf/regularizer`); either `module` or `file` says where its code is.
+
+    `space` says what a sweep searches: hyperparameters by name, each a range in Hydra's syntax for sweeps.
+    """
 
     name: str = MISSING
     reg_strength: float = MISSING
@@ -106,6 +111,25 @@ class RegularizerConfig:
     file: str | None = None
     fisher: FisherConfig | None = None
     floor_at_zero: bool = False
+    space: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class SearchConfig:
+    """How a sweep searches (`conf/search`)."""
+
+    n_trials: int = MISSING
+    seeds: int = MISSING
+    final_seeds: int = MISSING
+    max_failures: int = MISSING
+    storage: str | None = None
+    sampler: str = MISSING
+    sampler_options: dict[str, Any] = field(default_factory=dict)
+    pruner: str | None = None
+    pruner_options: dict[str, Any] = field(default_factory=dict)
+    workers: int | None = None
+    dry_run: bool = False
+    plan: str | None = None
 
 
 @dataclass
@@ -116,6 +140,7 @@ class Config:
     dataset: DatasetConfig = MISSING
     network: NetworkConfig = MISSING
     regularizer: RegularizerConfig = MISSING
+    search: SearchConfig = MISSING
     seed: int = MISSING
     budget: str = MISSING
     stream: str = MISSING
@@ -195,6 +220,25 @@ def parse(composed: DictConfig) -> Config:
     return config
 
 
+def from_values(values: Mapping[str, Any]) -> Config:
+    """The setting from its values, as `dataclasses.asdict` gives them.
+
+    Raises:
+        InputError: see `parse`.
+    """
+    return parse(OmegaConf.create(dict(values)))
+
+
+def with_values(regularizer: RegularizerConfig, values: Mapping[str, float]) -> RegularizerConfig:
+    """The method with other hyperparameters, by name."""
+    return replace(regularizer, **values)  # type: ignore[arg-type]
+
+
+def to_yaml(config: Config) -> str:
+    """The whole setting as YAML, every value in it; `parse` reads it again."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
 def unknown_key(key: str) -> InputError:
     """The error for a key that no configuration has, with the closest one that exists.
 
@@ -258,12 +302,7 @@ def check(config: Config) -> None:
     for key in ("hidden", "channels"):
         widths = getattr(config.network, key)
         _require(all(width >= 1 for width in widths), f"network.{key}", widths, "widths of 1 or more")
-    strength = regularizer.reg_strength
-    _require(
-        math.isfinite(strength) and strength >= 0, "regularizer.reg_strength", strength, "a finite number of 0 or more"
-    )
-    _require(0 < regularizer.gamma <= 1, "regularizer.gamma", regularizer.gamma, "a number above 0 and at most 1")
-    _require(_positive(regularizer.epsilon), "regularizer.epsilon", regularizer.epsilon, "a finite number above 0")
+    check_hyperparameters({key: getattr(regularizer, key) for key in HYPERPARAMETERS})
     if regularizer.fisher is not None:
         _one_of("regularizer.fisher.labels", regularizer.fisher.labels, FISHER_LABELS)
         examples = regularizer.fisher.examples
@@ -285,6 +324,33 @@ def check(config: Config) -> None:
         )
     if config.dataset.n_classes is not None:
         check_class_count(config, config.dataset.n_classes)
+    _check_search(config.search)
+
+
+def check_hyperparameters(values: Mapping[str, float]) -> None:
+    """Check some of the values of `regularizer.reg_strength`, `.gamma` and `.epsilon`.
+
+    Args:
+        values: by name, without the `regularizer.`.
+
+    Raises:
+        InputError: naming the first key whose value is out of its range.
+    """
+    for name, (holds, expected) in _HYPERPARAMETER_RANGES.items():
+        if name in values:
+            _require(holds(values[name]), f"regularizer.{name}", values[name], expected)
+
+
+def _check_search(search: SearchConfig) -> None:
+    for key, least in {"n_trials": 1, "seeds": 1, "final_seeds": 0, "max_failures": 1}.items():
+        value = getattr(search, key)
+        _require(value >= least, f"search.{key}", value, f"an integer of {least} or more")
+    _require(
+        search.workers is None or search.workers >= 1,
+        "search.workers",
+        search.workers,
+        "an integer of 1 or more, or null for as many as the launcher runs at once",
+    )
 
 
 def check_class_count(config: Config, n_classes: int) -> None:
@@ -318,6 +384,13 @@ def check_class_count(config: Config, n_classes: int) -> None:
 
 def _positive(value: float) -> bool:
     return math.isfinite(value) and value > 0
+
+
+_HYPERPARAMETER_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "reg_strength": (lambda value: math.isfinite(value) and value >= 0, "a finite number of 0 or more"),
+    "gamma": (lambda value: 0 < value <= 1, "a number above 0 and at most 1"),
+    "epsilon": (_positive, "a finite number above 0"),
+}
 
 
 def _one_of(key: str, value: str, choices: Iterable[str]) -> None:

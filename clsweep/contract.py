@@ -12,7 +12,9 @@ Optional attributes of the module:
 - `USES_PATH_INTEGRAL = False` says that the method reads neither `model._custom_W` nor `model._custom_p_old`, which
   are then not kept up to date while a context is trained;
 - `PENALTY_IS_PURE = True` says that `compute_regularization_loss` draws no random numbers and changes nothing, so that
-  nothing has to be put back after each step.
+  nothing has to be put back after each step;
+- `HYPERPARAMETERS = ("reg_strength", "gamma")` says which of `reg_strength`, `gamma` and `epsilon` the method uses, so
+  that a sweep doesn't search the others; without it, it searches all three.
 
 `Regularizer` calls the two functions, puts back what they disturbed, and checks what they return.
 """
@@ -36,7 +38,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from clsweep.config import RegularizerConfig
+from clsweep.config import HYPERPARAMETERS, RegularizerConfig
 from clsweep.errors import InputError, RunError
 from clsweep.networks import Classifier
 from clsweep.seeding import GlobalStream
@@ -76,6 +78,7 @@ class Regularizer:
     Attributes:
         reg_strength_scale: the module's multiplier on `reg_strength`, 1 where it declares none.
         uses_path_integral: whether `_custom_W` and `_custom_p_old` must be kept up to date.
+        hyperparameters: which of `reg_strength`, `gamma` and `epsilon` the method uses.
 
     Raises:
         InputError: the module doesn't keep the contract.
@@ -90,6 +93,7 @@ class Regularizer:
         self._penalty = _function(module, PENALTY, source)
         self.reg_strength_scale = _reg_strength_scale(module, source)
         self.uses_path_integral = bool(getattr(module, "USES_PATH_INTEGRAL", True))
+        self.hyperparameters = _hyperparameters(module, source)
 
     def importance(
         self,
@@ -297,6 +301,15 @@ def _reg_strength_scale(module: ModuleType, source: str) -> float:
     raise InputError(
         f"{source}: CONFIG_OVERRIDES={overrides!r}; expected a dict such as {{'reg_strength_scale': 1.0}}, a finite "
         "number of 0 or more."
+    )
+
+
+def _hyperparameters(module: ModuleType, source: str) -> tuple[str, ...]:
+    declared = getattr(module, "HYPERPARAMETERS", HYPERPARAMETERS)
+    if isinstance(declared, tuple | list) and all(name in HYPERPARAMETERS for name in declared):
+        return tuple(declared)
+    raise InputError(
+        f"{source}: HYPERPARAMETERS={declared!r}; expected a tuple of some of {', '.join(HYPERPARAMETERS)}."
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -14,9 +13,7 @@ from rich.table import Table
 
 from clsweep.config import Config
 from clsweep.metrics import Cell, Matrix
-
-if TYPE_CHECKING:
-    from clsweep.results import Summary
+from clsweep.results import Summary, short
 
 _PLAIN_WIDTH = 140  # where the output is no terminal nothing should be cut at 80 columns
 _SECONDS_BETWEEN_LINES = 30.0
@@ -74,7 +71,7 @@ class Display:
             "training": f"{config.effective_budget} budget: {benchmark.iters} iterations a context, batch "
             f"{benchmark.batch_size}, Adam lr {benchmark.lr:g}",
             "run": f"seed {config.seed}, {device}, {config.precision}",
-            "results": str(_short(folder)),
+            "results": str(short(folder)),
         }
         for name, value in rows.items():
             self._print(f"{name:<10} {value}")
@@ -92,7 +89,7 @@ class Display:
         else:
             left = (self._total - self._done) / self._rate()
             done = f"iteration {self._done} of {self._total}"
-            self._print(f"{self._where()}: {done}, {self._rate():.0f} it/s, {_clock(left)} left")
+            self._print(f"{self._where()}: {done}, {self._rate():.0f} it/s, {clock(left)} left")
 
     def context_done(self, cells: Sequence[Cell]) -> None:
         """Print the accuracies after a context; the untrained network's are not worth a line.
@@ -128,10 +125,10 @@ class Display:
         if not np.isnan(summary.forgetting):
             self._print(f"forgetting        {summary.forgetting:.4f}")
         self._print(
-            f"time              {_clock(summary.train_seconds)} training ({summary.iters_per_second:.0f} it/s), "
-            f"{_clock(summary.importance_seconds)} importance, {_clock(summary.eval_seconds)} evaluation"
+            f"time              {clock(summary.train_seconds)} training ({summary.iters_per_second:.0f} it/s), "
+            f"{clock(summary.importance_seconds)} importance, {clock(summary.eval_seconds)} evaluation"
         )
-        self._print(f"files             {_short(folder)}/summary.csv, accuracy.csv")
+        self._print(f"files             {short(folder)}/summary.csv, accuracy.csv")
 
     def stopped(self, summary: Summary, folder: Path) -> None:
         """Print where the results of an unfinished run are.
@@ -140,7 +137,7 @@ class Display:
             summary: the run's row.
             folder: where the files are.
         """
-        self._print(f"{summary.status}: what was measured is in {_short(folder)}/summary.csv, accuracy.csv")
+        self._print(f"{summary.status}: what was measured is in {short(folder)}/summary.csv, accuracy.csv")
 
     def __enter__(self) -> Display:
         self._started = self._updated = time.monotonic()
@@ -175,11 +172,7 @@ def _matrix_table(matrix: Matrix) -> Table:
     return table
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A time as it is printed."""
     minutes, rest = divmod(seconds, 60)
     return f"{minutes:.0f} min {rest:.0f} s" if minutes else f"{rest:.1f} s"
-
-
-def _short(folder: Path) -> Path:
-    here = Path.cwd()
-    return folder.relative_to(here) if folder.is_relative_to(here) else folder

@@ -5,6 +5,7 @@ Files are written whole under a temporary name and then renamed, so that a file 
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from clsweep.metrics import Cell, Matrix
 
 ACCURACY_FILE = "accuracy.csv"
 SUMMARY_FILE = "summary.csv"
-FINISHED, INTERRUPTED, FAILED = "finished", "interrupted", "failed"
+FINISHED, INTERRUPTED, FAILED, PRUNED = "finished", "interrupted", "failed", "pruned"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Summary:
 
     Attributes:
         run_id: unique to the run; the same in `accuracy.csv`.
-        status: finished, interrupted or failed.
+        status: finished, interrupted, failed or (in a sweep) pruned.
         stream: sequential or joint.
         n_train: distinct training images, those held out not counted.
         n_test: distinct test images.
@@ -47,7 +48,7 @@ class Summary:
             memory, with what earlier runs of the same process took.
         git_commit: of the clsweep checkout, `-dirty` where files differ from it; empty for an installed package.
         started_at: UTC, ISO 8601.
-        reason: why a run failed.
+        reason: why a run failed or was pruned.
     """
 
     run_id: str
@@ -131,11 +132,23 @@ def write(folder: Path, summary: Summary, cells: Sequence[Cell]) -> None:
     columns = ["after_context", "context", "split", "accuracy", "n"]
     accuracy = pd.DataFrame([asdict(cell) for cell in cells], columns=columns)
     accuracy.insert(0, "run_id", summary.run_id)
-    _write_csv(accuracy, folder / ACCURACY_FILE)
-    _write_csv(pd.DataFrame([asdict(summary)]), folder / SUMMARY_FILE)
+    write_csv(accuracy, folder / ACCURACY_FILE)
+    write_csv(pd.DataFrame([asdict(summary)]), folder / SUMMARY_FILE)
 
 
-def _write_csv(table: pd.DataFrame, path: Path) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    table.to_csv(partial, index=False, lineterminator="\n")
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table, whole or not at all."""
+    write_text(table.to_csv(index=False, lineterminator="\n"), path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a file, whole or not at all; processes that write the same one at once don't disturb each other."""
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    partial.write_text(text, encoding="utf-8", newline="")
     partial.replace(path)
+
+
+def short(path: Path) -> Path:
+    """The path as it is printed: from here, where it is below the current folder."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

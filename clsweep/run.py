@@ -10,33 +10,70 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol, Self
 
 import torch
 
 import clsweep
 from clsweep import contexts, contract, datasets, metrics, networks, results
-from clsweep.config import Config, RegularizerConfig
+from clsweep.config import Config, DatasetConfig, RegularizerConfig
 from clsweep.display import Display
 from clsweep.errors import InputError, RunError
 from clsweep.learner import Learner
 from clsweep.metrics import Cell
 from clsweep.results import Summary
 from clsweep.seeding import derived_seed
-from clsweep.training import Protocol, Timings, Trainer
+from clsweep.training import Timings, Trainer, TrainingProtocol
 
 _NO_REGULARIZER = RegularizerConfig("none", 0.0, 1.0, 1.0, module="clsweep.regularizers.none")
 
 
-def run(config: Config, folder: Path) -> Summary:
+class PrunedError(Exception):
+    """Raised by an observer's `context_done` to end a run early; its message says why."""
+
+
+class Observer(Protocol):
+    """What is told about a run on its way; `clsweep.display.Display` prints it."""
+
+    def setting(self, device: str, folder: Path) -> None:
+        """The run starts on `device` and writes to `folder`."""
+
+    def step(self) -> None:
+        """One optimizer step was made."""
+
+    def context_done(self, cells: Sequence[Cell]) -> None:
+        """A context was learned (or none yet, `after_context=0`), and all contexts were measured."""
+
+    def finished(self, matrix: metrics.Matrix, summary: Summary, folder: Path) -> None:
+        """The run is finished and written; `matrix` holds its test accuracies."""
+
+    def stopped(self, summary: Summary, folder: Path) -> None:
+        """The run ended early; what was measured is written."""
+
+    def __enter__(self) -> Self:
+        """Training starts."""
+
+    def __exit__(self, *_: object) -> None:
+        """Training is over."""
+
+
+def run(
+    config: Config,
+    folder: Path,
+    observer: Observer | None = None,
+    load: Callable[[DatasetConfig], datasets.ImageData] = datasets.load,
+) -> Summary:
     """Train, measure and write one run.
 
     Args:
         config: the checked setting.
         folder: where `accuracy.csv` and `summary.csv` go; must exist and hold neither.
+        observer: is told what happens; by default it is printed.
+        load: reads the data set; a sweep reads it once for all of its runs.
 
     Returns:
         The row of `summary.csv`.
@@ -44,6 +81,7 @@ def run(config: Config, folder: Path) -> Summary:
     Raises:
         InputError: the device, data, network or regularizer is not there or doesn't fit; nothing was trained.
         RunError: the run failed on its way; what was measured has been written.
+        PrunedError: the observer ended the run; what was measured has been written.
         KeyboardInterrupt: the run was interrupted; what was measured has been written.
     """
     started_at = datetime.now(UTC)
@@ -55,34 +93,36 @@ def run(config: Config, folder: Path) -> Summary:
         torch.cuda.reset_peak_memory_stats(device)
     method = _NO_REGULARIZER if config.stream == "joint" else config.regularizer
     regularizer = contract.load(method, derived_seed(config.seed, "methods"))
-    stream = contexts.build(datasets.load(config.dataset), config, device)
+    stream = contexts.build(load(config.dataset), config, device)
     model = networks.build(
         config.network, stream.input_shape, stream.n_outputs, derived_seed(config.seed, "parameters")
     ).to(device)
     learner = Learner(model, regularizer, method, config.benchmark.lr, config.precision)
-    display = Display(config)
-    protocol = Protocol(config.benchmark.iters, config.benchmark.batch_size, config.seed)
-    trainer = Trainer(learner, stream, protocol, display.step)
+    observer = observer or Display(config)
+    protocol = TrainingProtocol(config.benchmark.iters, config.benchmark.batch_size, config.seed)
+    trainer = Trainer(learner, stream, protocol, observer.step)
     record = Record(config, stream, device, regularizer.reg_strength_scale, started_at, trainer.timings)
     if method.file is not None:
         shutil.copy(method.file, folder)  # as it was: the file is there to be edited
-    display.setting(str(device), folder)
+    observer.setting(str(device), folder)
     try:
-        with display:
+        with observer:
             for cells in trainer.jointly() if config.stream == "joint" else trainer.sequentially():
                 record.cells += cells
-                display.context_done(cells)
+                observer.context_done(cells)
         summary = record.write(folder, results.FINISHED)
     except BaseException as error:  # whatever ends the run: what it has measured is kept
         if not record.written:
-            display.stopped(record.write(folder, *_ending(error)), folder)
+            observer.stopped(record.write(folder, *_ending(error)), folder)
         raise
-    display.finished(record.matrix("test"), summary, folder)
+    observer.finished(record.matrix("test"), summary, folder)
     return summary
 
 
 def _ending(error: BaseException) -> tuple[str, str]:
     """The status of a run that `error` ended, and the reason."""
+    if isinstance(error, PrunedError):
+        return results.PRUNED, str(error)
     if isinstance(error, KeyboardInterrupt):
         return results.INTERRUPTED, ""
     if isinstance(error, SystemExit):  # such as a closed pipe under the display

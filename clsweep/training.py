@@ -31,7 +31,7 @@ class Timings:
 
 
 @dataclass(frozen=True)
-class Protocol:
+class TrainingProtocol:
     """How long and with what a network is trained.
 
     Attributes:
@@ -59,7 +59,7 @@ class Trainer:
 
     learner: Learner
     stream: Stream
-    protocol: Protocol
+    protocol: TrainingProtocol
     on_step: Callable[[], None] = lambda: None
     timings: Timings = field(default_factory=Timings)
 

@@ -15,7 +15,7 @@ from clsweep.contract import snapshot
 from clsweep.errors import RunError
 from clsweep.metrics import Cell
 from clsweep.networks import Classifier
-from clsweep.training import Protocol, Trainer, _Pool, batch_indices, evaluate
+from clsweep.training import Trainer, TrainingProtocol, _Pool, batch_indices, evaluate
 
 scenarios = pytest.mark.parametrize("scenario", list(SCENARIOS))
 NETWORKS = ("mlp", "cnn")
@@ -48,7 +48,7 @@ def test_epochs_are_shuffled_anew_and_decided_by_the_generator() -> None:
 def test_each_context_has_an_order_of_its_own_which_the_seed_decides() -> None:
     def batches(seed: int) -> list[Tensor]:
         made = trainer(method("none"), iters=2)
-        made.protocol = Protocol(2, 6, seed)
+        made.protocol = TrainingProtocol(2, 6, seed)
         step, seen = made.learner.step, []
 
         def recorded(inputs: Tensor, labels: Tensor) -> Tensor:
@@ -282,7 +282,7 @@ def test_a_strong_penalty_keeps_the_first_context_and_none_does_not() -> None:
     of = Stream([Context(p, None, p) for p in parts], SCENARIOS["domain"], CLASSES, SHAPE, 0, 0)
 
     def final(config: RegularizerConfig) -> list[float]:
-        made = Trainer(learner(config, network(n_outputs=CLASSES)), of, Protocol(80, 10, seed=0))
+        made = Trainer(learner(config, network(n_outputs=CLASSES)), of, TrainingProtocol(80, 10, seed=0))
         *_, cells = made.sequentially()
         return [cell.accuracy for cell in cells]
 

@@ -15,7 +15,7 @@ from clsweep.contexts import SCENARIOS, Context, Part, Stream
 from clsweep.contract import Regularizer, load
 from clsweep.learner import Learner
 from clsweep.networks import Classifier, build
-from clsweep.training import Protocol, Trainer
+from clsweep.training import Trainer, TrainingProtocol
 
 SHAPE = (1, 4, 4)
 CLASSES = 2
@@ -115,7 +115,7 @@ def trainer(
     """A trainer of a new network on `of`, by default the task-incremental stream."""
     contexts = stream() if of is None else of
     made = learner(config, network(name, contexts.n_outputs))
-    return Trainer(made, contexts, Protocol(iters, batch_size, seed=5))
+    return Trainer(made, contexts, TrainingProtocol(iters, batch_size, seed=5))
 
 
 def trained(

@@ -1,0 +1,134 @@
+"""The files of a study: `trials.csv`, `best.yaml` and `final.csv`, written anew after every trial."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+
+from clsweep import results
+from clsweep.config import HYPERPARAMETERS, to_yaml
+from clsweep.errors import InputError
+from clsweep.sweep.finals import FinalRun
+from clsweep.sweep.ledger import REASON
+from clsweep.sweep.plan import StudyPlan
+from clsweep.sweep.status import seconds, status
+from clsweep.sweep.trial import FOLDER, SEEDS, TEST
+
+TRIALS_FILE = "trials.csv"
+FINAL_FILE = "final.csv"
+BEST = "best"
+
+
+def write(plan: StudyPlan, trials: Sequence[FrozenTrial]) -> None:
+    """Write `trials.csv`, and `best.yaml` once a trial is complete.
+
+    `trials.csv` has a row for each trial that has begun: its number, Optuna's state, the hyperparameters, the average
+    accuracy on validation and test data after the last context (means over its seeds; empty where it was not reached),
+    the average validation accuracy over the learned contexts after each context, its time in seconds, the seeds,
+    the folder of its runs, and why it failed or was pruned.
+
+    Args:
+        plan: the study's.
+        trials: all of them.
+    """
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    begun = [trial for trial in trials if trial.state != TrialState.WAITING]
+    results.write_csv(pd.DataFrame([_row(plan, trial) for trial in begun]), plan.folder / TRIALS_FILE)
+    best = status(trials).best
+    if best is not None:
+        results.write_text(_best(plan, best), plan.folder / f"{BEST}.yaml")
+
+
+def _row(plan: StudyPlan, trial: FrozenTrial) -> dict[str, Any]:
+    attributes = trial.user_attrs
+    complete = trial.state == TrialState.COMPLETE
+    default = {name: getattr(plan.config.regularizer, name) for name in HYPERPARAMETERS}
+    return {
+        "number": trial.number,
+        "state": trial.state.name,
+        **(default | {name: trial.params.get(name, math.nan) for name in plan.space}),
+        "validation_average_accuracy": trial.value if complete else math.nan,
+        "test_average_accuracy": attributes.get(TEST, math.nan) if complete else math.nan,
+        **_after_contexts(plan, trial),
+        "seconds": round(seconds(trial), 3),
+        "seed": " ".join(map(str, attributes.get(SEEDS, []))),
+        "folder": attributes.get(FOLDER, ""),
+        "reason": attributes.get(REASON, ""),
+    }
+
+
+def _after_contexts(plan: StudyPlan, trial: FrozenTrial) -> dict[str, float]:
+    """What was reported after each context, the mean over the seeds that came so far."""
+
+    def mean(context: int) -> float:
+        steps = range(context, len(plan.seeds) * plan.contexts + 1, plan.contexts)
+        values = [trial.intermediate_values[step] for step in steps if step in trial.intermediate_values]
+        return sum(values) / len(values) if values else math.nan
+
+    return {f"validation_after_{context}": mean(context) for context in range(1, plan.contexts + 1)}
+
+
+def _best(plan: StudyPlan, best: FrozenTrial) -> str:
+    """A configuration that is the best trial's, for `--config-name best`."""
+    setting = to_yaml(plan.trial_config(best.params, plan.seeds[0]))
+    return (
+        f"# Trial {best.number} of {plan.name}: validation accuracy {best.value:.4f}. To run it again:\n"
+        f"# {reproduce(plan)}\n"
+        f"defaults:\n- config\n- _self_\n{setting}"
+    )
+
+
+def reproduce(plan: StudyPlan) -> str:
+    """The command that runs the best trial again."""
+    return f"python -m clsweep --config-dir {results.short(plan.folder)} --config-name {BEST}"
+
+
+def write_finals(plan: StudyPlan, runs: Sequence[FinalRun]) -> None:
+    """Write `final.csv`: a row for each final run that is done.
+
+    Args:
+        plan: the study's.
+        runs: its final runs.
+    """
+    rows = [
+        {
+            "setting": run.setting,
+            **run.point,
+            "seed": run.seed,
+            "test_average_accuracy": run.test_average_accuracy,
+            "folder": run.folder,
+        }
+        for run in runs
+        if run.test_average_accuracy is not None
+    ]
+    if rows:
+        results.write_csv(pd.DataFrame(rows), plan.folder / FINAL_FILE)
+
+
+def refuse_foreign(plan: StudyPlan, trials: Sequence[FrozenTrial], storage: str) -> None:
+    """Refuse a folder that holds trials which the storage doesn't know: they would be overwritten.
+
+    Args:
+        plan: the study's.
+        trials: those in the storage.
+        storage: its URL as it may be shown.
+
+    Raises:
+        InputError: it does.
+    """
+    known = {trial.user_attrs.get(FOLDER) for trial in trials}
+    foreign = [one.name for one in _trial_folders(plan.folder) if one.name not in known]
+    if foreign:
+        raise InputError(
+            f"hydra.sweep.dir: {results.short(plan.folder)} holds {foreign[0]} of another study ({storage} has no such "
+            f"trial of {plan.name}); expected another folder, or the storage that it was made with."
+        )
+
+
+def _trial_folders(folder: Path) -> list[Path]:
+    return sorted(one for one in folder.glob("trial-*") if one.is_dir())

@@ -1,0 +1,136 @@
+"""The final runs: the best setting and the default one, trained on all training data with fresh seeds.
+
+They are trials of a second Optuna study beside the first, whose values are test accuracies: no sampler or pruner
+reads those. So they too are shared by several processes, and survive being killed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from optuna.distributions import FloatDistribution
+from optuna.storages import BaseStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+from scipy import stats
+
+from clsweep.sweep.ledger import Ledger, open_study
+from clsweep.sweep.plan import StudyPlan
+from clsweep.sweep.space import Point, Space
+from clsweep.sweep.trial import FOLDER, Loader, Silent, run_in
+
+TUNED, DEFAULT = "tuned", "default"
+_SEED = "seed"
+_ANY = FloatDistribution(0.0, 1e300)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its uncertainty.
+
+    Attributes:
+        mean: over the seeds.
+        half_width: of the 95 % interval from Student's t; NaN for a single seed.
+        n: the number of seeds.
+    """
+
+    mean: float
+    half_width: float
+    n: int
+
+
+@dataclass(frozen=True)
+class FinalRun:
+    """One final run.
+
+    Attributes:
+        setting: `tuned` or `default`.
+        point: the hyperparameters' values.
+        seed: its seed.
+        test_average_accuracy: from 0 to 1; None where the run failed or is still to come.
+        folder: within the study's, or None.
+    """
+
+    setting: str
+    point: Point
+    seed: int
+    test_average_accuracy: float | None
+    folder: str | None
+
+
+class Finals:
+    """The final runs of one study.
+
+    Args:
+        plan: the study's.
+        storage: where it is.
+        best: the best trial's values.
+        load: reads the data set.
+    """
+
+    def __init__(self, plan: StudyPlan, storage: BaseStorage, best: Point, load: Loader) -> None:
+        self._plan = plan
+        self._load = load
+        self._settings = {TUNED: best, DEFAULT: plan.default}
+        self._study: Study = open_study(storage, f"{plan.name}-final")
+        points = [
+            {**point, _SEED: float(seed)}
+            for number, point in enumerate(self._settings.values())
+            for seed in plan.final_seeds
+            if point not in list(self._settings.values())[:number]
+        ]
+        space: Space = dict.fromkeys((*plan.space, _SEED), _ANY)
+        self.ledger = Ledger(self._study, storage, space, len(points), points, points)
+
+    def objective(self, trial: Trial) -> float:
+        """Train one final run; see `clsweep.sweep.trial.Runner.objective` for the errors.
+
+        Returns:
+            The average accuracy on the test data after the last context, from 0 to 1.
+        """
+        point = dict(trial.params)
+        seed = int(point.pop(_SEED))
+        name = f"final-{trial.number:04d}"
+        trial.set_user_attr(FOLDER, name)
+        config = self._plan.final_config(point, seed)
+        return run_in(self._plan.folder / name, config, Silent(), self._load).average_accuracy
+
+    def runs(self) -> list[FinalRun]:
+        """Every final run, those of the best setting first."""
+        trials = self.ledger.trials()
+        return [
+            self._run(setting, point, seed, trials)
+            for setting, point in self._settings.items()
+            for seed in self._plan.final_seeds
+        ]
+
+    def _run(self, setting: str, point: Point, seed: int, trials: Sequence[FrozenTrial]) -> FinalRun:
+        wanted = {**point, _SEED: float(seed)}
+        done = [trial for trial in trials if trial.params == wanted and trial.state == TrialState.COMPLETE]
+        if not done:
+            return FinalRun(setting, point, seed, None, None)
+        return FinalRun(setting, point, seed, done[0].value, done[0].user_attrs[FOLDER])
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """The mean of a few values with its 95 % interval.
+
+    The interval is Student's t ("The probable error of a mean", Biometrika 1908): mean ± t_{0.975, n-1} s / sqrt(n).
+
+    Args:
+        values: at least one.
+    """
+    n = len(values)
+    mean = float(np.mean(values))
+    if n < 2:
+        return Estimate(mean, float("nan"), n)
+    return Estimate(mean, float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)), n)
+
+
+def accuracies(runs: Sequence[FinalRun], setting: str) -> list[float]:
+    """The test accuracies of a setting's runs that are done."""
+    return [
+        run.test_average_accuracy for run in runs if run.setting == setting and run.test_average_accuracy is not None
+    ]

@@ -1,0 +1,231 @@
+"""The trials of one study, as several processes share them.
+
+Every process reads and writes the same storage and waits for nobody. What makes that safe:
+
+- A process first makes its claim visible (Optuna's `ask` sets a trial RUNNING), then counts what others have claimed.
+  Of two processes that claim at the same moment at least one sees the other, and whoever sees that the budget would be
+  exceeded, or that another trial has the same point, steps back. The budget is never exceeded and no point is run
+  twice; that both step back is possible and mended by trying again.
+- A trial whose process is gone is marked as failed, and its point is put into the queue unless another trial has it.
+  Both can be done twice, or be left half done, without harm.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from clsweep.sweep import owner as owners
+from clsweep.sweep import space as spaces
+from clsweep.sweep.owner import beating
+from clsweep.sweep.space import Point, Space
+
+REASON = "reason"
+ENDED = "ended"
+FAILED, INTERRUPTED, LOST, VOID = "failed", "interrupted", "lost", "void"
+_OWNER, _BEAT = "owner", "beat"
+_TAKEN = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
+_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+_SECONDS_UNTIL_OWNED = 60
+_STEP_BACK_SECONDS = (0.05, 0.5)
+
+
+@dataclass
+class Ledger:
+    """The trials of one study.
+
+    Attributes:
+        study: Optuna's.
+        storage: where it is.
+        space: what is searched.
+        n_trials: how many finished trials there are to be.
+        first: points to be tried before the sampler chooses any.
+        points: all that may be tried; None where the space is not finite.
+    """
+
+    study: Study
+    storage: BaseStorage
+    space: Space
+    n_trials: int
+    first: Sequence[Point]
+    points: Sequence[Point] | None
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials, by number, as they are now."""
+        return self.study.get_trials(deepcopy=False)
+
+    def is_complete(self) -> bool:
+        """Whether the budget is spent and finished."""
+        trials = self.trials()
+        return len(self._counted(trials, _FINISHED)) >= self._budget(trials)
+
+    def claim(self) -> Trial | None:
+        """The next trial for this process, its point chosen; None where others have claimed all that is left."""
+        while True:
+            self.reclaim()
+            self._queue_points()
+            trials = self.trials()
+            if len(self._counted(trials, _TAKEN)) >= self._budget(trials):
+                return None
+            trial = self._ask()
+            if trial is not None:
+                return trial
+            time.sleep(random.uniform(*_STEP_BACK_SECONDS))
+
+    def _ask(self) -> Trial | None:
+        """Claim a trial; None where this process has to step back."""
+        trial = self.study.ask(self.space)
+        trial.set_user_attr(_OWNER, owners.to_json(owners.this_process()))
+        trials = self.trials()
+        others = [one for one in trials if one.number != trial.number]
+        if len(self._counted(others, _TAKEN)) >= self._budget(trials):
+            self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+            return None
+        twins = [one.number for one in others if one.state in _TAKEN and one.params == trial.params]
+        if twins or not self._may_be_tried(trial.params):
+            self._end(trial, VOID, f"trial {twins[0]} has the same values" if twins else "not asked for")
+            self._queue_untried()
+            return None
+        return trial
+
+    def _may_be_tried(self, point: Point) -> bool:
+        return self.points is None or point in self.points
+
+    def _counted(self, trials: Iterable[FrozenTrial], states: tuple[TrialState, ...]) -> list[FrozenTrial]:
+        """Trials that count towards the budget."""
+        return [trial for trial in trials if trial.state in states and self._may_be_tried(trial.params)]
+
+    def _budget(self, trials: Iterable[FrozenTrial]) -> int:
+        """`n_trials`, or the number of points that can be finished where that is less."""
+        if self.points is None:
+            return self.n_trials
+        failed = [trial.params for trial in trials if trial.user_attrs.get(ENDED) == FAILED]
+        return min(self.n_trials, sum(point not in failed for point in self.points))
+
+    # What ends a trial
+
+    def complete(self, trial: Trial, value: float) -> None:
+        """Record the objective's value, from 0 to 1."""
+        self.study.tell(trial, value, skip_if_finished=True)
+
+    def prune(self, trial: Trial, reason: str) -> None:
+        """Record that a trial was stopped early, and why."""
+        trial.set_user_attr(REASON, reason)
+        self.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+
+    def fail(self, trial: Trial, reason: str) -> None:
+        """Record that a trial failed, and why; its point is not tried again."""
+        self._end(trial, FAILED, reason)
+
+    def interrupt(self, trial: Trial) -> None:
+        """Record that a trial was interrupted; its point is tried again."""
+        self._end(trial, INTERRUPTED, "interrupted")
+        self._queue_points()
+
+    def _end(self, trial: Trial, how: str, reason: str) -> None:
+        try:
+            trial.set_user_attr(ENDED, how)
+            trial.set_user_attr(REASON, reason)
+            self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        except UpdateFinishedTrialError:
+            pass  # another process took this one for gone, and has marked it
+
+    def failures_in_a_row(self, since: datetime) -> list[str]:
+        """The reasons of the trials that failed one after the other since then, the latest last."""
+        ended = [
+            trial
+            for trial in self.trials()
+            if trial.datetime_complete is not None and trial.datetime_complete >= since and _is_decided(trial)
+        ]
+        reasons: list[str] = []
+        for trial in sorted(ended, key=lambda trial: trial.datetime_complete or since):
+            reasons = [*reasons, trial.user_attrs.get(REASON, "")] if trial.state == TrialState.FAIL else []
+        return reasons
+
+    # Points that wait
+
+    def _queue_points(self) -> None:
+        """Queue the first points and those of trials that were lost or interrupted, where no trial has them."""
+        trials = self.trials()
+        settled = [point for trial in trials for point in [_point(trial)] if point and _is_settled(trial)]
+        again = [trial.params for trial in trials if trial.user_attrs.get(ENDED) in (INTERRUPTED, LOST)]
+        for point in [*self.first, *again]:
+            if point not in settled and spaces.contains(self.space, point) and self._may_be_tried(point):
+                self.study.enqueue_trial(point)
+                settled.append(point)
+
+    def _queue_untried(self) -> None:
+        """Queue any point of a finite space that has not been tried: the sampler goes on proposing those that have."""
+        settled = [_point(trial) for trial in self.trials() if _is_settled(trial)]
+        untried = [point for point in self.points or () if point not in settled]
+        if untried:
+            self.study.enqueue_trial(random.choice(untried))
+
+    def reclaim(self) -> None:
+        """Mark the trials whose process is gone; their points are queued with the next claim."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            reason = _lost(trial)
+            if reason is not None:
+                self._mark_lost(trial, reason)
+
+    def _mark_lost(self, trial: FrozenTrial, reason: str) -> None:
+        try:
+            self.storage.set_trial_user_attr(trial._trial_id, ENDED, LOST)
+            self.storage.set_trial_user_attr(trial._trial_id, REASON, reason)
+            self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        except UpdateFinishedTrialError:
+            pass  # another process was faster
+
+    def beating(self, trial: Trial) -> Any:
+        """A context in which other machines see that the trial is being run."""
+
+        def beat() -> None:
+            try:
+                trial.set_user_attr(_BEAT, time.time())
+            except Exception:  # the storage is away for a moment: the next beat will do
+                return
+
+        beat()
+        return beating(beat)
+
+
+def _point(trial: FrozenTrial) -> Point:
+    return trial.system_attrs.get("fixed_params", trial.params) if trial.state == TrialState.WAITING else trial.params
+
+
+def _is_decided(trial: FrozenTrial) -> bool:
+    """Finished for good, well or badly."""
+    return trial.state in _FINISHED or trial.user_attrs.get(ENDED) == FAILED
+
+
+def _is_settled(trial: FrozenTrial) -> bool:
+    """Whether the trial's point needs no other trial."""
+    return trial.state in (TrialState.WAITING, TrialState.RUNNING) or _is_decided(trial)
+
+
+def _lost(trial: FrozenTrial) -> str | None:
+    """Why a running trial counts as lost, if it does."""
+    attribute = trial.user_attrs.get(_OWNER)
+    if attribute is None:  # claimed this moment, or its process was killed in that moment
+        started = trial.datetime_start
+        waited = started is not None and datetime.now() - started > timedelta(seconds=_SECONDS_UNTIL_OWNED)
+        return "its process ended before it could say who it was" if waited else None
+    owner = owners.from_json(attribute)
+    if owner.has_ended(trial.user_attrs.get(_BEAT)):
+        return f"its process ended (process {owner.pid} on {owner.host})"
+    return None
+
+
+def open_study(storage: BaseStorage, name: str) -> Study:
+    """The study with this name, made on first use."""
+    return optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)

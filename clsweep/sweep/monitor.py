@@ -1,0 +1,220 @@
+"""The terminal during a sweep. It reads the storage alone, so it shows what all processes do."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from clsweep.display import clock
+from clsweep.results import short
+from clsweep.sweep import finals, status
+from clsweep.sweep.files import reproduce
+from clsweep.sweep.finals import Estimate, FinalRun
+from clsweep.sweep.ledger import REASON
+from clsweep.sweep.status import Status
+from clsweep.sweep.worker import StudyWorker
+
+_SECONDS_BETWEEN_LOOKS = 1.0
+_PLAIN_WIDTH = 160  # where the output is no terminal
+
+
+def console() -> Console:
+    """The standard output."""
+    made = Console(highlight=False)
+    if not made.is_terminal:
+        made.width = _PLAIN_WIDTH
+    return made
+
+
+class Monitor:
+    """Shows the studies of a sweep while they are searched: a live table, or a line for each trial that ends.
+
+    Args:
+        studies: what is shown; of this process's own, as a storage's connection is used by one thread at a time.
+        out: where.
+    """
+
+    def __init__(self, studies: Sequence[StudyWorker], out: Console) -> None:
+        self._studies = studies
+        self._out = out
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep_looking, daemon=True)
+        self._seen = {(study.plan.name, trial.number) for study in studies for trial in _ended(study)}
+        self._live = Live(console=out, auto_refresh=False, transient=True) if out.is_terminal else None
+
+    def __enter__(self) -> Self:
+        """Start to look."""
+        if self._live is not None:
+            self._live.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Look a last time, and stop."""
+        self._stop.set()
+        self._thread.join()
+        self._look()
+        if self._live is not None:
+            self._live.stop()
+
+    def _keep_looking(self) -> None:
+        while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):
+            try:
+                self._look()
+            except Exception:  # the storage is away for a moment: look again
+                continue
+
+    def _look(self) -> None:
+        for study in self._studies:
+            for trial in _ended(study):
+                key = (study.plan.name, trial.number)
+                if key not in self._seen:
+                    self._seen.add(key)
+                    self._out.print(_trial_line(study, trial), markup=False, soft_wrap=True)
+        if self._live is not None:
+            self._live.update(_progress(self._studies), refresh=True)
+
+
+def _ended(study: StudyWorker) -> list[FrozenTrial]:
+    return [trial for trial in study.ledger.trials() if trial.state.is_finished()]
+
+
+def _trial_line(study: StudyWorker, trial: FrozenTrial) -> str:
+    now = status.status(study.ledger.trials())
+    value = f"{trial.value:.4f}" if trial.state == TrialState.COMPLETE else trial.user_attrs.get(REASON, "")
+    best = f", best {now.best.value:.4f}" if now.best is not None else ""
+    return (
+        f"{study.plan.name}  {now.finished:>3}/{study.plan.n_trials}  trial {trial.number} {trial.state.name.lower()}  "
+        f"{value}  {status.named(trial.params)}  {clock(status.seconds(trial))}{best}"
+    )
+
+
+def _progress(studies: Sequence[StudyWorker]) -> Table:
+    table = Table("study", "finished", "pruned", "failed", "best", "with", "running", "left")
+    for study in studies:
+        now = status.status(study.ledger.trials())
+        best = now.best
+        table.add_row(
+            study.plan.name,
+            f"{now.finished}/{study.plan.n_trials}",
+            str(len(now.pruned)),
+            str(len(now.failed)),
+            f"{best.value:.4f}" if best is not None else "",
+            status.named(best.params) if best is not None else "",
+            "  ".join(_running(study, trial) for trial in now.running) or _final_progress(study),
+            _left(study, now),
+        )
+    return table
+
+
+def _running(study: StudyWorker, trial: FrozenTrial) -> str:
+    return f"trial {trial.number} (context {1 + (trial.last_step or 0) % study.plan.contexts}/{study.plan.contexts})"
+
+
+def _final_progress(study: StudyWorker) -> str:
+    final = study.finals() if study.ledger.is_complete() else None
+    if final is None:
+        return ""
+    runs = final.runs()
+    return f"final runs {sum(run.test_average_accuracy is not None for run in runs)}/{len(runs)}"
+
+
+def _left(study: StudyWorker, now: Status) -> str:
+    each = now.seconds_per_trial
+    left = study.plan.n_trials - now.finished
+    return "" if each is None or left <= 0 else clock(each * left / max(1, len(now.running)))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a study ended.
+
+    Attributes:
+        study: this process's part in it.
+        now: its trials.
+        runs: its final runs.
+    """
+
+    study: StudyWorker
+    now: Status
+    runs: list[FinalRun]
+
+
+def outcome(study: StudyWorker) -> Outcome:
+    """How a study stands."""
+    final = study.finals()
+    now = status.status(study.ledger.trials())
+    return Outcome(study, now, final.runs() if final is not None else [])
+
+
+def summary(outcomes: Sequence[Outcome], out: Console) -> None:
+    """Print the table at the end of a sweep, what pruning saved, and the commands that run the best trials again.
+
+    Args:
+        outcomes: the studies.
+        out: where.
+    """
+    table = Table(title="average accuracy after the last context", title_justify="left")
+    for column in ("benchmark", "method", "finished", "pruned", "failed", "best values", "validation"):
+        table.add_column(column)
+    seeds = max((study.study.plan.config.search.final_seeds for study in outcomes), default=0)
+    if seeds:
+        table.add_column(f"test, tuned ({_over(seeds)})")
+        table.add_column(f"test, default ({_over(seeds)})")
+    for one in outcomes:
+        table.add_row(*_row(one, seeds > 0))
+    out.print(table, soft_wrap=True)
+    for one in outcomes:
+        _print_details(one, out)
+
+
+def _over(seeds: int) -> str:
+    return "1 seed" if seeds == 1 else f"{seeds} seeds, 95 %"
+
+
+def _row(one: Outcome, with_finals: bool) -> list[str]:
+    plan, now = one.study.plan, one.now
+    best = now.best
+    cells = [
+        plan.config.benchmark.name,
+        plan.config.method,
+        str(now.finished),
+        str(len(now.pruned)),
+        str(len(now.failed)),
+        status.named(best.params) if best is not None else "none complete",
+        f"{best.value:.4f}" if best is not None else "",
+    ]
+    if with_finals:
+        for setting in (finals.TUNED, finals.DEFAULT):
+            values = finals.accuracies(one.runs, setting)
+            cells.append(_shown(finals.estimate(values)) if values else "")
+    return cells
+
+
+def _shown(estimate: Estimate) -> str:
+    return (
+        f"{estimate.mean:.4f}" if np.isnan(estimate.half_width) else f"{estimate.mean:.4f} ± {estimate.half_width:.4f}"
+    )
+
+
+def _print_details(one: Outcome, out: Console) -> None:
+    plan, now = one.study.plan, one.now
+    lines = [f"{plan.name}: {short(plan.folder)}/trials.csv"]
+    if now.pruned:
+        spent = sum(status.seconds(trial) for trial in [*now.complete, *now.pruned])
+        part = now.seconds_saved / (spent + now.seconds_saved)
+        lines.append(f"  pruning saved about {clock(now.seconds_saved)} ({part:.0%} of the search)")
+    if now.failed:
+        lines.append(f"  the last failure: {now.failed[-1].user_attrs.get(REASON, '')}")
+    if now.best is not None:
+        lines.append(f"  the best trial again: {reproduce(plan)}")
+    for line in lines:
+        out.print(line, markup=False, soft_wrap=True)

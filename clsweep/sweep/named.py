@@ -1,0 +1,56 @@
+"""Optuna's samplers and pruners by the names of their classes."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from types import ModuleType
+from typing import Any
+
+from clsweep.errors import InputError
+
+
+def find(module: ModuleType, base: type[Any], key: str, name: str) -> type[Any]:
+    """One of a module's classes by its name, in any case, with or without the last word.
+
+    Args:
+        module: where the classes are.
+        base: what they derive from.
+        key: what they are called in the setting, and their names' last word: sampler or pruner.
+        name: such as `MedianPruner` or `median`.
+
+    Raises:
+        InputError: there is no such class.
+    """
+    classes = {
+        one.lower(): kind
+        for one, kind in vars(module).items()
+        if inspect.isclass(kind) and issubclass(kind, base) and kind is not base and not inspect.isabstract(kind)
+    }
+    wanted = name.lower()
+    found = classes.get(wanted, classes.get(wanted + key))
+    if found is None:
+        close = difflib.get_close_matches(wanted, classes, n=1, cutoff=0.4) or sorted(classes)
+        names = ", ".join(classes[one].__name__ for one in close)
+        raise InputError(f"search.{key}={name}: no such class in {module.__name__}; expected one such as {names}.")
+    return found
+
+
+def build(kind: type[Any], key: str, options: dict[str, Any]) -> Any:
+    """An instance of a sampler's or pruner's class.
+
+    Args:
+        kind: the class.
+        key: sampler or pruner.
+        options: its arguments.
+
+    Raises:
+        InputError: it doesn't take these arguments.
+    """
+    try:
+        return kind(**options)
+    except (TypeError, ValueError) as error:
+        message = str(error).splitlines()[0].rstrip(".")
+        raise InputError(
+            f"search.{key}_options={options}: {message}; expected arguments of {kind.__name__}."
+        ) from error

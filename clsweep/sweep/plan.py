@@ -1,0 +1,165 @@
+"""One study: a method on a benchmark, what is searched, and what makes its trials comparable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+
+from clsweep.config import HYPERPARAMETERS, Config, with_values
+from clsweep.sweep import space
+from clsweep.sweep.space import Point, Space
+
+HELD_OUT = 0.1
+_FIRST_FINAL_SEED = 1_000
+# What doesn't change a result, or is searched, or is a description of something else.
+_NOT_COMPARED = ("search", "device", "budget", "seed")
+_NOT_COMPARED_OF_BENCHMARK = ("good_values", "published", "iters_by_budget", "spaces")
+_NOT_COMPARED_OF_REGULARIZER = ("space", "file")
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """One study.
+
+    Attributes:
+        config: the setting of a trial; the hyperparameters that are searched hold their default values.
+        folder: where its files and its runs' folders go.
+    """
+
+    config: Config
+    folder: Path
+
+    @cached_property
+    def space(self) -> Space:
+        """What is searched, by hyperparameter."""
+        return space.parse(self.config.regularizer.space)
+
+    @cached_property
+    def name(self) -> str:
+        """Benchmark, method and a hash of what makes results comparable; the same on every machine."""
+        return study_name(self.config)
+
+    @property
+    def default(self) -> Point:
+        """The method's good values of the hyperparameters that are searched."""
+        return {name: getattr(self.config.regularizer, name) for name in self.space}
+
+    @property
+    def n_trials(self) -> int:
+        """How many finished trials the study has in the end: `search.n_trials`, or a finite space's size."""
+        points = space.grid(self.space)
+        wanted = self.config.search.n_trials
+        return wanted if points is None else min(wanted, len(points))
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of a trial."""
+        return [self.config.seed + number for number in range(self.config.search.seeds)]
+
+    @property
+    def final_seeds(self) -> list[int]:
+        """The fresh seeds that the best setting is trained with."""
+        first = self.config.seed + _FIRST_FINAL_SEED
+        return [first + number for number in range(self.config.search.final_seeds)]
+
+    @property
+    def contexts(self) -> int:
+        """How many contexts a run has."""
+        return self.config.benchmark.contexts
+
+    @property
+    def validation_fraction(self) -> float:
+        """The part of each context's training data that a trial is judged on."""
+        return self.config.validation_fraction or HELD_OUT
+
+    def trial_config(self, point: Point, seed: int) -> Config:
+        """The setting of one run of a trial, with validation data held out."""
+        return self._run_config(point, seed, self.validation_fraction)
+
+    def final_config(self, point: Point, seed: int) -> Config:
+        """The setting of one final run, on all training data."""
+        return self._run_config(point, seed, 0.0)
+
+    def _run_config(self, point: Point, seed: int, validation_fraction: float) -> Config:
+        regularizer = with_values(self.config.regularizer, point)
+        return replace(self.config, regularizer=regularizer, seed=seed, validation_fraction=validation_fraction)
+
+
+def study_name(config: Config) -> str:
+    """The name of the study that a setting belongs to: benchmark, method and eight characters of a hash.
+
+    The hash covers the protocol, the network, the data set (the content of arrays of one's own), the method (the
+    content of a file of one's own), the hyperparameters that are not searched, the seeds and the validation data.
+
+    Args:
+        config: the setting.
+
+    Returns:
+        A name that also serves as a folder's.
+    """
+    text = json.dumps(_comparable(config), sort_keys=True)
+    digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+    return f"{config.benchmark.name}-{config.method}-{digest}"
+
+
+def _comparable(config: Config) -> dict[str, Any]:
+    values = _without(asdict(config), _NOT_COMPARED)
+    values["benchmark"] = _without(values["benchmark"], _NOT_COMPARED_OF_BENCHMARK)
+    searched = config.regularizer.space
+    values["regularizer"] = _without(values["regularizer"], (*_NOT_COMPARED_OF_REGULARIZER, *searched))
+    values["dataset"] = {"name": config.dataset.name, "source": config.dataset.source}
+    files = [config.regularizer.file, config.dataset.train, config.dataset.test]
+    values["files"] = [_digest(file) for file in files if file is not None]
+    plan = StudyPlan(config, Path())
+    values["seeds"] = plan.seeds
+    values["validation_fraction"] = plan.validation_fraction
+    values["searched"] = {name: _kind(distribution) for name, distribution in plan.space.items()}
+    return values
+
+
+def _kind(distribution: BaseDistribution) -> Any:
+    """What Optuna keeps fixed in a study: an interval may be moved, the choices may not change."""
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    return "log" if getattr(distribution, "log", False) else "linear"
+
+
+def _without(values: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}
+
+
+def _digest(file: str) -> str:
+    path = Path(file)
+    if not path.is_file():
+        return ""  # loading it says what is wrong
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "blake2b").hexdigest()
+
+
+def searched(config: Config, used: tuple[str, ...], ranges: Mapping[str, str], fixed: set[str]) -> dict[str, str]:
+    """The ranges that a study searches.
+
+    Args:
+        config: its setting.
+        used: the hyperparameters that the method says it uses.
+        ranges: those given on the command line, by hyperparameter.
+        fixed: the hyperparameters that the command line gives one value.
+
+    Returns:
+        Ranges by hyperparameter; none for joint training.
+    """
+    if config.stream == "joint":
+        return {}
+    own = config.regularizer.space
+    return {
+        name: ranges.get(name, own[name])
+        for name in HYPERPARAMETERS
+        if name in own and name in used and name not in fixed
+    }

@@ -1,0 +1,79 @@
+"""Where a study stands, read from its trials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+
+from clsweep.sweep.ledger import ENDED, FAILED
+
+
+@dataclass(frozen=True)
+class Status:
+    """The trials of one study, sorted.
+
+    Attributes:
+        complete: those that ran to the end.
+        pruned: those that were stopped early.
+        failed: those that failed.
+        running: those that run now.
+        marked: those whose point is, or was, tried again: lost, interrupted or void.
+    """
+
+    complete: list[FrozenTrial]
+    pruned: list[FrozenTrial]
+    failed: list[FrozenTrial]
+    running: list[FrozenTrial]
+    marked: list[FrozenTrial]
+
+    @property
+    def finished(self) -> int:
+        """How many trials count towards the budget."""
+        return len(self.complete) + len(self.pruned)
+
+    @property
+    def best(self) -> FrozenTrial | None:
+        """The complete trial with the highest validation accuracy, the earliest of equals."""
+        return max(self.complete, key=lambda trial: trial.value or 0.0, default=None)
+
+    @property
+    def seconds_per_trial(self) -> float | None:
+        """Mean time of the finished trials."""
+        finished = [*self.complete, *self.pruned]
+        return float(np.mean([seconds(trial) for trial in finished])) if finished else None
+
+    @property
+    def seconds_saved(self) -> float:
+        """About how long the pruned trials would have gone on: to the mean time of the complete ones."""
+        if not self.complete:
+            return 0.0
+        whole = float(np.mean([seconds(trial) for trial in self.complete]))
+        return sum(max(0.0, whole - seconds(trial)) for trial in self.pruned)
+
+
+def status(trials: Sequence[FrozenTrial]) -> Status:
+    """Sort a study's trials."""
+    ended = [trial for trial in trials if trial.state == TrialState.FAIL]
+    return Status(
+        complete=[trial for trial in trials if trial.state == TrialState.COMPLETE],
+        pruned=[trial for trial in trials if trial.state == TrialState.PRUNED],
+        failed=[trial for trial in ended if trial.user_attrs.get(ENDED) == FAILED],
+        running=[trial for trial in trials if trial.state == TrialState.RUNNING],
+        marked=[trial for trial in ended if trial.user_attrs.get(ENDED) != FAILED],
+    )
+
+
+def seconds(trial: FrozenTrial) -> float:
+    """How long a trial took, or has taken so far; NaN for one that has not begun."""
+    if trial.datetime_start is None:
+        return float("nan")
+    return ((trial.datetime_complete or datetime.now()) - trial.datetime_start).total_seconds()
+
+
+def named(point: dict[str, float]) -> str:
+    """A point as it is printed."""
+    return "  ".join(f"{name}={value:.4g}" for name, value in point.items())

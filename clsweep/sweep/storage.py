@@ -1,0 +1,98 @@
+"""Optuna's storages by URL."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from clsweep.errors import InputError
+
+JOURNAL = "journal:"
+_SQLITE_FILE = "studies.db"
+_SECONDS_TO_WAIT_FOR_SQLITE = 120
+_ATTEMPTS = 8
+
+
+def url(given: str | None, folder: Path) -> str:
+    """The storage's URL: the one given, else a SQLite file in the sweep folder.
+
+    Args:
+        given: `search.storage`.
+        folder: the sweep folder.
+    """
+    return given if given is not None else f"sqlite:///{folder / _SQLITE_FILE}"
+
+
+def shown(storage: str) -> str:
+    """The URL as it may be printed: without its password."""
+    return storage if storage.startswith(JOURNAL) else make_url(storage).render_as_string(hide_password=True)
+
+
+def connect(storage: str) -> BaseStorage:
+    """Open a storage, made on first use; several processes may do so at the same time.
+
+    Args:
+        storage: a URL that Optuna's RDBStorage takes, or `journal:FILE` for its journal.
+
+    Raises:
+        InputError: it cannot be reached or read, or its driver is not installed.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # its lines would tear the display apart
+    if storage.startswith(JOURNAL):
+        file = Path(storage.removeprefix(JOURNAL))
+        _make_folder(file.parent)
+        return JournalStorage(JournalFileBackend(str(file)))
+    try:
+        parsed = make_url(storage)
+    except ArgumentError as error:
+        raise InputError(
+            f"search.storage={storage}: expected a URL such as sqlite:///FILE, postgresql+psycopg://USER@HOST/DATABASE "
+            "or journal:FILE."
+        ) from error
+    arguments: dict[str, object] = {}
+    if parsed.get_backend_name() == "sqlite":
+        arguments = {"connect_args": {"timeout": _SECONDS_TO_WAIT_FOR_SQLITE}}
+        if parsed.database:
+            _make_folder(Path(parsed.database).parent)
+    return _relational(storage, arguments)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"search.storage: the folder {folder} can't be made ({error.strerror}).") from error
+
+
+def _relational(storage: str, engine_kwargs: dict[str, object]) -> RDBStorage:
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return RDBStorage(storage, engine_kwargs=engine_kwargs)
+        except ImportError as error:
+            raise InputError(
+                f"search.storage={shown(storage)}: its driver is not installed ({error.name or error}); for PostgreSQL "
+                "install clsweep[postgres]."
+            ) from error
+        except (DBAPIError, SQLAlchemyError) as error:
+            # Two processes that make the tables at the same time get in each other's way once.
+            if attempt == _ATTEMPTS or _refused(error):
+                raise InputError(f"search.storage={shown(storage)}: {_first_line(error)}.") from error
+            time.sleep(random.uniform(0.1, 0.5))
+    raise AssertionError("unreachable")
+
+
+def _refused(error: SQLAlchemyError) -> bool:
+    text = str(error).lower()
+    return any(word in text for word in ("connection", "could not translate", "authentication", "unable to open"))
+
+
+def _first_line(error: SQLAlchemyError) -> str:
+    cause = getattr(error, "orig", None) or error
+    return str(cause).strip().splitlines()[0].rstrip(".")

@@ -1,0 +1,172 @@
+"""One trial: a run for each seed, reported to Optuna context by context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from optuna.study import Study
+from optuna.trial import Trial, TrialState
+
+from clsweep import results
+from clsweep.config import Config, DatasetConfig, to_yaml
+from clsweep.datasets import ImageData
+from clsweep.metrics import Cell, Matrix
+from clsweep.results import Summary
+from clsweep.run import PrunedError, run
+from clsweep.sweep.plan import StudyPlan
+from clsweep.sweep.pruners import hopeless
+
+Loader = Callable[[DatasetConfig], ImageData]
+
+FOLDER = "folder"
+SEEDS = "seeds"
+TEST = "test_average_accuracy"
+ON_CONTEXTS = "validation_on_contexts"
+
+
+class Silent:
+    """An observer that prints nothing; see `clsweep.run.Observer`."""
+
+    def setting(self, device: str, folder: Path) -> None:
+        """Nothing."""
+
+    def step(self) -> None:
+        """Nothing."""
+
+    def context_done(self, cells: Sequence[Cell]) -> None:
+        """Nothing."""
+
+    def finished(self, matrix: Matrix, summary: Summary, folder: Path) -> None:
+        """Nothing."""
+
+    def stopped(self, summary: Summary, folder: Path) -> None:
+        """Nothing."""
+
+    def __enter__(self) -> Self:
+        """Nothing."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing."""
+
+
+class Reporter(Silent):
+    """Reports the average validation accuracy over the learned contexts to Optuna, and ends hopeless runs.
+
+    The test accuracies in the same cells are not looked at.
+
+    Args:
+        trial: Optuna's.
+        steps_before: steps that the trial's earlier seeds have reported.
+        is_last: whether no seed follows: then the last context decides nothing any more.
+        contexts: how many contexts a run has.
+
+    Attributes:
+        on_contexts: the validation accuracy on each learned context, after the latest one.
+    """
+
+    def __init__(self, trial: Trial, steps_before: int, is_last: bool, contexts: int) -> None:
+        self.on_contexts: list[float] = []
+        self._trial = trial
+        self._steps_before = steps_before
+        self._last = contexts if is_last else contexts + 1
+        self._contexts = contexts
+
+    def context_done(self, cells: Sequence[Cell]) -> None:
+        """Report, and ask the pruner.
+
+        Raises:
+            PrunedError: the pruner says so.
+        """
+        after = cells[0].after_context
+        if after == 0:
+            return
+        self.on_contexts = [cell.accuracy for cell in cells if cell.split == "validation" and cell.context <= after]
+        value = float(np.mean(self.on_contexts))
+        self._trial.report(value, self._steps_before + after)
+        if after < self._last and self._trial.should_prune():
+            raise PrunedError(f"validation accuracy {value:.4f} after context {after} of {self._contexts}")
+
+
+@dataclass
+class Runner:
+    """Runs trials of one study.
+
+    Attributes:
+        plan: the study's.
+        study: Optuna's.
+        load: reads the data set.
+    """
+
+    plan: StudyPlan
+    study: Study
+    load: Loader
+    _seed_folders: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Several seeds each get a folder within the trial's."""
+        self._seed_folders = len(self.plan.seeds) > 1
+
+    def objective(self, trial: Trial) -> float:
+        """Train with a trial's values and all seeds.
+
+        Args:
+            trial: Optuna's, with its values chosen.
+
+        Returns:
+            The average accuracy on the validation data after the last context, the mean over the seeds, from 0 to 1.
+
+        Raises:
+            PrunedError: the trial was stopped early.
+            RunError: training diverged, or the regularizer failed.
+            InputError: the data or the method don't fit.
+        """
+        plan, point = self.plan, trial.params
+        name = f"trial-{trial.number:04d}"
+        trial.set_user_attr(FOLDER, name)
+        on_contexts: list[list[float]] = []
+        summaries: list[Summary] = []
+        for number, seed in enumerate(plan.seeds):
+            is_last = number == len(plan.seeds) - 1
+            reporter = Reporter(trial, number * plan.contexts, is_last, plan.contexts)
+            folder = plan.folder / name / (f"seed-{seed}" if self._seed_folders else "")
+            trial.set_user_attr(SEEDS, plan.seeds[: number + 1])
+            summaries.append(run_in(folder, plan.trial_config(point, seed), reporter, self.load))
+            on_contexts.append(reporter.on_contexts)
+            trial.set_user_attr(ON_CONTEXTS, on_contexts)
+            trial.set_user_attr(TEST, float(np.mean([summary.average_accuracy for summary in summaries])))
+            if not is_last:
+                self._compare(trial.number, on_contexts)
+        return float(np.mean([summary.validation_average_accuracy for summary in summaries]))
+
+    def _compare(self, number: int, on_contexts: list[list[float]]) -> None:
+        """End a trial that is clearly worse than the best one."""
+        if self.plan.config.search.pruner is None:
+            return
+        complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if not complete:
+            return
+        best = max(complete, key=lambda one: one.value or 0.0)
+        seeds = len(on_contexts)
+        if hopeless(np.ravel(on_contexts).tolist(), np.ravel(best.user_attrs[ON_CONTEXTS][:seeds]).tolist()):
+            raise PrunedError(f"worse than trial {best.number} on {seeds} of {len(self.plan.seeds)} seeds")
+
+
+def run_in(folder: Path, config: Config, observer: Silent, load: Loader) -> Summary:
+    """One run in a folder of its own, with its setting beside its results as Hydra leaves it.
+
+    Args:
+        folder: made if it isn't there.
+        config: the run's setting.
+        observer: is told what happens.
+        load: reads the data set.
+    """
+    setting = folder / ".hydra" / "config.yaml"
+    results.refuse_used(folder)
+    setting.parent.mkdir(parents=True, exist_ok=True)
+    setting.write_text(to_yaml(config))
+    return run(config, folder, observer, load)

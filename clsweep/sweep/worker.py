@@ -1,0 +1,157 @@
+"""A worker: it claims trials of a sweep's studies and runs them until all budgets are spent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+
+from optuna.storages import BaseStorage
+from optuna.trial import Trial
+
+from clsweep import datasets
+from clsweep.config import DatasetConfig
+from clsweep.datasets import ImageData
+from clsweep.errors import InputError, RunError
+from clsweep.run import PrunedError
+from clsweep.sweep import files
+from clsweep.sweep import space as spaces
+from clsweep.sweep.finals import Finals
+from clsweep.sweep.ledger import Ledger, open_study
+from clsweep.sweep.plan import StudyPlan
+from clsweep.sweep.pruners import pruner
+from clsweep.sweep.samplers import sampler
+from clsweep.sweep.status import status
+from clsweep.sweep.trial import Loader, Runner
+
+_SECONDS_BETWEEN_LOOKS = 1.0
+
+
+class LastLoaded:
+    """Reads a data set, and keeps the last one for the next run."""
+
+    def __init__(self) -> None:
+        self._config: DatasetConfig | None = None
+        self._data: ImageData | None = None
+
+    def __call__(self, config: DatasetConfig) -> ImageData:
+        """The data set; see `clsweep.datasets.load`."""
+        if self._data is None or self._config is None or asdict(self._config) != asdict(config):
+            self._config, self._data = config, datasets.load(config)
+        return self._data
+
+
+class StudyWorker:
+    """This process's part in one study.
+
+    Args:
+        plan: the study's.
+        storage: where it is.
+        load: reads the data set.
+
+    Attributes:
+        plan: the study's.
+        ledger: its trials.
+    """
+
+    def __init__(self, plan: StudyPlan, storage: BaseStorage, load: Loader) -> None:
+        self.plan = plan
+        search = plan.config.search
+        study = open_study(storage, plan.name)
+        study.sampler = sampler(search.sampler, search.sampler_options, plan.config.seed)
+        study.pruner = pruner(search.pruner, search.pruner_options)
+        points = spaces.grid(plan.space)
+        whole_grid = points is not None and len(points) <= plan.n_trials
+        first = [plan.default, *(points or [] if whole_grid else [])]
+        self.ledger = Ledger(study, storage, plan.space, plan.n_trials, first, points)
+        self._storage = storage
+        self._load = load
+        self._runner = Runner(plan, study, load)
+        self._started = datetime.now()
+
+    def stopped(self) -> str | None:
+        """Why the study is given up: too many failures in a row."""
+        reasons = self.ledger.failures_in_a_row(self._started)
+        if len(reasons) < self.plan.config.search.max_failures:
+            return None
+        return f"{self.plan.name}: {len(reasons)} trials in a row failed, the last because {reasons[-1].rstrip('.')}."
+
+    def is_done(self) -> bool:
+        """Whether nothing is left to do, here or in another process."""
+        if self.stopped() is not None:
+            return True
+        finals = self.finals()
+        return self.ledger.is_complete() and (finals is None or finals.ledger.is_complete())
+
+    def finals(self) -> Finals | None:
+        """The final runs; None where there are none to be."""
+        best = status(self.ledger.trials()).best
+        if best is None or not self.plan.final_seeds:
+            return None
+        return Finals(self.plan, self._storage, best.params, self._load)
+
+    def work_once(self) -> bool:
+        """Run one trial or one final run.
+
+        Returns:
+            Whether there was one to be had.
+
+        Raises:
+            InputError: the data or the method don't fit; the trial's point waits for another try.
+            KeyboardInterrupt: as above.
+        """
+        self._load(self.plan.config.dataset)  # what is wrong with it is no trial's fault
+        if not self.ledger.is_complete():
+            return self._work(self.ledger, self._runner.objective)
+        finals = self.finals()
+        return finals is not None and self._work(finals.ledger, finals.objective)
+
+    def write(self) -> None:
+        """Write the study's files."""
+        files.write(self.plan, self.ledger.trials())
+        finals = self.finals()
+        if finals is not None and self.ledger.is_complete():
+            files.write_finals(self.plan, finals.runs())
+
+    def _work(self, ledger: Ledger, objective: Callable[[Trial], float]) -> bool:
+        trial = ledger.claim()
+        if trial is None:
+            return False
+        try:
+            self._run(ledger, trial, objective)
+        finally:
+            self.write()
+        return True
+
+    def _run(self, ledger: Ledger, trial: Trial, objective: Callable[[Trial], float]) -> None:
+        try:
+            with ledger.beating(trial):
+                value = objective(trial)
+        except PrunedError as reason:
+            ledger.prune(trial, str(reason))
+        except (InputError, KeyboardInterrupt, SystemExit):  # not the trial's fault
+            ledger.interrupt(trial)
+            raise
+        except Exception as error:
+            ledger.fail(trial, str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}")
+        else:
+            ledger.complete(trial, value)
+
+
+def work(plans: Sequence[StudyPlan], storage: BaseStorage, orphaned: Callable[[], bool] = lambda: False) -> None:
+    """Run trials of these studies, the first ones first, until all are done.
+
+    Where other processes have claimed the rest of a study, this one goes on with the next, and comes back in case one
+    of those trials is lost.
+
+    Args:
+        plans: the studies.
+        storage: where they are.
+        orphaned: whether the process that this one works for is gone; then it stops.
+    """
+    load = LastLoaded()
+    workers = [StudyWorker(plan, storage, load) for plan in plans]
+    while not orphaned() and (pending := [worker for worker in workers if not worker.is_done()]):
+        if not any(worker.work_once() for worker in pending):
+            time.sleep(_SECONDS_BETWEEN_LOOKS)

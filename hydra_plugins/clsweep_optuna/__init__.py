@@ -1,0 +1,1 @@
+"""Hydra's way to clsweep's sweeper; Hydra finds sweepers under `hydra_plugins` alone."""
