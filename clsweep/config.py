@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -237,6 +237,13 @@ def with_values(regularizer: RegularizerConfig, values: Mapping[str, float]) -> 
 def to_yaml(config: Config) -> str:
     """The whole setting as YAML, every value in it; `parse` reads it again."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def rerun_yaml(config: Config) -> str:
+    """What makes another run the same, as YAML: the setting without `search` and without this machine's data folder."""
+    values = asdict(config)
+    del values["search"], values["dataset"]["root"]
+    return OmegaConf.to_yaml(OmegaConf.create(values))
 
 
 def unknown_key(key: str) -> InputError:

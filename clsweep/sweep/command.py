@@ -22,7 +22,6 @@ from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.table import Table
 
 from clsweep import config as settings
 from clsweep import contract
@@ -39,7 +38,6 @@ from clsweep.sweep.status import named, status
 from clsweep.sweep.worker import LastLoaded, StudyWorker, work
 
 _TASKS = ".tasks"
-_SETTINGS = 2  # tuned and default
 _HYPERPARAMETER_KEYS = {f"regularizer.{name}": name for name in HYPERPARAMETERS}
 
 
@@ -66,14 +64,14 @@ def sweep(
     plans = _plans(configs, folder, single_in_folder=str(folder) != default_folder)
     out = monitor.console()
     url = storage.url(configs[0].search.storage, folder)
+    if configs[0].search.dry_run:
+        _print_plan(plans, url, out)
+        return
     connection = storage.connect(url)
     load = LastLoaded()
     studies = [StudyWorker(plan, connection, load) for plan in plans]
     for study in studies:
         files.refuse_foreign(study.plan, study.ledger.trials(), storage.shown(url))
-    if configs[0].search.dry_run:
-        _print_plan(studies, storage.shown(url), out)
-        return
     out.print(f"storage  {storage.shown(url)}", markup=False, soft_wrap=True)
     try:
         with Monitor(studies, out):
@@ -250,25 +248,33 @@ def work_on(file: Path) -> None:
     work(task.plans, storage.connect(task.storage), lambda: parent is not None and not psutil.pid_exists(parent))
 
 
-def _print_plan(studies: Sequence[StudyWorker], url: str, out: Console) -> None:
+def _print_plan(plans: Sequence[StudyPlan], url: str, out: Console) -> None:
     """What a sweep would do."""
-    table = Table(title=f"dry run: nothing is trained; storage {url}", title_justify="left")
-    for column in ("study", "to do", "searched", "first tried", "one run", "search", "final runs"):
-        table.add_column(column)
+    known = storage.finished_trials(url, [plan.name for plan in plans])
     load = LastLoaded()
-    for study in studies:
-        plan, now = study.plan, status(study.ledger.trials())
-        each = estimate.run_seconds(plan.trial_config(plan.default, plan.config.seed), load)
-        to_do = max(0, plan.n_trials - now.finished)
-        runs = _SETTINGS * len(plan.final_seeds)
-        table.add_row(
-            plan.name,
-            f"{to_do} of {plan.n_trials} trials of {len(plan.seeds)} seed(s)",
-            "\n".join(f"{name} {text}" for name, text in plan.config.regularizer.space.items()) or "nothing",
-            named(plan.default),
-            f"about {clock(each)}",
-            f"about {clock(to_do * len(plan.seeds) * each)}",
-            f"{runs}, about {clock(runs * each)}",
+    for plan in plans:
+        now = status(known.get(plan.name, []))
+        measured = now.seconds_per_trial
+        a_run = (
+            measured / len(plan.seeds) if measured else estimate.run_seconds(plan.trial_config(plan.default, 0), load)
         )
-    out.print(table, soft_wrap=True)
-    out.print("Times are estimates from this machine's speed at matrix products, without pruning.", soft_wrap=True)
+        to_do = max(0, plan.n_trials - now.finished)
+        final = len(plan.final_seeds) * (2 if plan.space else 1)  # the best values, and the default ones
+        lines = {
+            "study": f"{plan.name}: {now.finished} of {plan.n_trials} trials are finished",
+            "searched": ", ".join(f"{name} {text}" for name, text in plan.config.regularizer.space.items())
+            or "nothing",
+            "first": named(plan.default) or "the only setting",
+            "a run": f"about {clock(a_run)} ({'measured' if measured else 'estimated'})",
+            "search": f"{to_do} trials of {len(plan.seeds)} seed(s), about {clock(to_do * len(plan.seeds) * a_run)}",
+            "final": f"{final} runs on all training data, about {clock(final * a_run)}",
+        }
+        for name, value in lines.items():
+            out.print(f"{name:<10} {value}", markup=False, soft_wrap=True)
+        out.print()
+    out.print(f"storage    {storage.shown(url)}", markup=False, soft_wrap=True)
+    out.print(
+        "Dry run: nothing was trained. An estimate goes by this machine's speed at matrix products, on one worker "
+        "and without pruning.",
+        soft_wrap=True,
+    )

@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
+from clsweep import config as settings
 from clsweep import results
-from clsweep.config import HYPERPARAMETERS, to_yaml
+from clsweep.config import HYPERPARAMETERS
 from clsweep.errors import InputError
 from clsweep.sweep.finals import FinalRun
 from clsweep.sweep.ledger import REASON
@@ -75,7 +76,7 @@ def _after_contexts(plan: StudyPlan, trial: FrozenTrial) -> dict[str, float]:
 
 def _best(plan: StudyPlan, best: FrozenTrial) -> str:
     """A configuration that is the best trial's, for `--config-name best`."""
-    setting = to_yaml(plan.trial_config(best.params, plan.seeds[0]))
+    setting = settings.rerun_yaml(plan.trial_config(best.params, plan.seeds[0]))
     return (
         f"# Trial {best.number} of {plan.name}: validation accuracy {best.value:.4f}. To run it again:\n"
         f"# {reproduce(plan)}\n"
@@ -121,7 +122,7 @@ def refuse_foreign(plan: StudyPlan, trials: Sequence[FrozenTrial], storage: str)
     Raises:
         InputError: it does.
     """
-    known = {trial.user_attrs.get(FOLDER) for trial in trials}
+    known = {Path(trial.user_attrs[FOLDER]).name for trial in trials if FOLDER in trial.user_attrs}
     foreign = [one.name for one in _trial_folders(plan.folder) if one.name not in known]
     if foreign:
         raise InputError(

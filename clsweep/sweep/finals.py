@@ -16,6 +16,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from scipy import stats
 
+from clsweep import results
 from clsweep.sweep.ledger import Ledger, open_study
 from clsweep.sweep.plan import StudyPlan
 from clsweep.sweep.space import Point, Space
@@ -50,7 +51,7 @@ class FinalRun:
         point: the hyperparameters' values.
         seed: its seed.
         test_average_accuracy: from 0 to 1; None where the run failed or is still to come.
-        folder: within the study's, or None.
+        folder: of its results, or None.
     """
 
     setting: str
@@ -93,9 +94,10 @@ class Finals:
         point = dict(trial.params)
         seed = int(point.pop(_SEED))
         name = f"final-{trial.number:04d}"
-        trial.set_user_attr(FOLDER, name)
+        folder = self._plan.folder / name
+        trial.set_user_attr(FOLDER, str(results.short(folder)))
         config = self._plan.final_config(point, seed)
-        return run_in(self._plan.folder / name, config, Silent(), self._load).average_accuracy
+        return run_in(folder, config, Silent(), self._load).average_accuracy
 
     def runs(self) -> list[FinalRun]:
         """Every final run, those of the best setting first."""

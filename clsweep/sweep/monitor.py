@@ -47,7 +47,7 @@ class Monitor:
         self._out = out
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_looking, daemon=True)
-        self._seen = {(study.plan.name, trial.number) for study in studies for trial in _ended(study)}
+        self._seen = {name for study in studies for name in _events(study)}
         self._live = Live(console=out, auto_refresh=False, transient=True) if out.is_terminal else None
 
     def __enter__(self) -> Self:
@@ -74,21 +74,38 @@ class Monitor:
 
     def _look(self) -> None:
         for study in self._studies:
-            for trial in _ended(study):
-                key = (study.plan.name, trial.number)
-                if key not in self._seen:
-                    self._seen.add(key)
-                    self._out.print(_trial_line(study, trial), markup=False, soft_wrap=True)
+            for name, line in _events(study).items():
+                if name not in self._seen:
+                    self._seen.add(name)
+                    self._out.print(line, markup=False, soft_wrap=True)
         if self._live is not None:
             self._live.update(_progress(self._studies), refresh=True)
 
 
-def _ended(study: StudyWorker) -> list[FrozenTrial]:
-    return [trial for trial in study.ledger.trials() if trial.state.is_finished()]
+def _events(study: StudyWorker) -> dict[tuple[str, ...], str]:
+    """What has ended in a study: a line each, by what it is about."""
+    name = study.plan.name
+    trials = [trial for trial in study.ledger.trials() if trial.state.is_finished()]
+    now = status.status(trials)
+    lines: dict[tuple[str, ...], str] = {}
+    for trial in trials:
+        lines[name, str(trial.number)] = _trial_line(study, trial, now)
+    runs = _final_runs(study)
+    done = [run for run in runs if run.test_average_accuracy is not None]
+    for run in done:
+        lines[name, run.setting, str(run.point), str(run.seed)] = (
+            f"{name}  final run {len(done)}/{len(runs)}  {run.setting} values, seed {run.seed}: "
+            f"test {run.test_average_accuracy:.4f}"
+        )
+    return lines
 
 
-def _trial_line(study: StudyWorker, trial: FrozenTrial) -> str:
-    now = status.status(study.ledger.trials())
+def _final_runs(study: StudyWorker) -> list[FinalRun]:
+    final = study.finals() if study.ledger.is_complete() else None
+    return final.runs() if final is not None else []
+
+
+def _trial_line(study: StudyWorker, trial: FrozenTrial, now: Status) -> str:
     value = f"{trial.value:.4f}" if trial.state == TrialState.COMPLETE else trial.user_attrs.get(REASON, "")
     best = f", best {now.best.value:.4f}" if now.best is not None else ""
     return (
@@ -120,11 +137,9 @@ def _running(study: StudyWorker, trial: FrozenTrial) -> str:
 
 
 def _final_progress(study: StudyWorker) -> str:
-    final = study.finals() if study.ledger.is_complete() else None
-    if final is None:
-        return ""
-    runs = final.runs()
-    return f"final runs {sum(run.test_average_accuracy is not None for run in runs)}/{len(runs)}"
+    runs = _final_runs(study)
+    done = sum(run.test_average_accuracy is not None for run in runs)
+    return f"final runs {done}/{len(runs)}" if runs else ""
 
 
 def _left(study: StudyWorker, now: Status) -> str:

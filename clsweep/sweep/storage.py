@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy.engine import make_url
+from optuna.trial import FrozenTrial
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from clsweep.errors import InputError
@@ -32,7 +34,7 @@ def url(given: str | None, folder: Path) -> str:
 
 def shown(storage: str) -> str:
     """The URL as it may be printed: without its password."""
-    return storage if storage.startswith(JOURNAL) else make_url(storage).render_as_string(hide_password=True)
+    return storage if storage.startswith(JOURNAL) else _parsed(storage).render_as_string(hide_password=True)
 
 
 def connect(storage: str) -> BaseStorage:
@@ -45,23 +47,49 @@ def connect(storage: str) -> BaseStorage:
         InputError: it cannot be reached or read, or its driver is not installed.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # its lines would tear the display apart
-    if storage.startswith(JOURNAL):
-        file = Path(storage.removeprefix(JOURNAL))
+    file = _file(storage)
+    if file is not None:
         _make_folder(file.parent)
+    if storage.startswith(JOURNAL):
         return JournalStorage(JournalFileBackend(str(file)))
+    wait: dict[str, object] = {"connect_args": {"timeout": _SECONDS_TO_WAIT_FOR_SQLITE}}
+    return _relational(storage, wait if file is not None else {})
+
+
+def finished_trials(storage: str, names: Sequence[str]) -> dict[str, list[FrozenTrial]]:
+    """The trials of the studies that exist already; a storage in a file that is not there is not made.
+
+    Args:
+        storage: its URL.
+        names: the studies.
+
+    Returns:
+        Trials by study.
+    """
+    file = _file(storage)
+    if file is not None and not file.is_file():
+        return {}
+    connection = connect(storage)
+    there = set(optuna.get_all_study_names(connection)) & set(names)
+    return {name: optuna.load_study(study_name=name, storage=connection).get_trials(deepcopy=False) for name in there}
+
+
+def _file(storage: str) -> Path | None:
+    """The file of a storage that is one."""
+    if storage.startswith(JOURNAL):
+        return Path(storage.removeprefix(JOURNAL))
+    parsed = _parsed(storage)
+    return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+
+
+def _parsed(storage: str) -> URL:
     try:
-        parsed = make_url(storage)
+        return make_url(storage)
     except ArgumentError as error:
         raise InputError(
             f"search.storage={storage}: expected a URL such as sqlite:///FILE, postgresql+psycopg://USER@HOST/DATABASE "
             "or journal:FILE."
         ) from error
-    arguments: dict[str, object] = {}
-    if parsed.get_backend_name() == "sqlite":
-        arguments = {"connect_args": {"timeout": _SECONDS_TO_WAIT_FOR_SQLITE}}
-        if parsed.database:
-            _make_folder(Path(parsed.database).parent)
-    return _relational(storage, arguments)
 
 
 def _make_folder(folder: Path) -> None:

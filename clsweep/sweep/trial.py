@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -127,7 +129,7 @@ class Runner:
         """
         plan, point = self.plan, trial.params
         name = f"trial-{trial.number:04d}"
-        trial.set_user_attr(FOLDER, name)
+        trial.set_user_attr(FOLDER, str(results.short(plan.folder / name)))
         on_contexts: list[list[float]] = []
         summaries: list[Summary] = []
         for number, seed in enumerate(plan.seeds):
@@ -169,4 +171,17 @@ def run_in(folder: Path, config: Config, observer: Silent, load: Loader) -> Summ
     results.refuse_used(folder)
     setting.parent.mkdir(parents=True, exist_ok=True)
     setting.write_text(to_yaml(config))
-    return run(config, folder, observer, load)
+    with _logging_to(folder / "clsweep.log"):
+        return run(config, folder, observer, load)
+
+
+@contextmanager
+def _logging_to(file: Path) -> Iterator[None]:
+    """Keep what is logged, such as the traceback of a regularizer that failed; no file where nothing is."""
+    handler = logging.FileHandler(file, delay=True)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()

@@ -1,0 +1,67 @@
+"""A PostgreSQL server of the tests' own, where the machine has the programs (Debian: `postgresql`)."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """Start a server in a folder of its own; gives the URL of an empty database, and stops the server in the end.
+
+    Skips the test where PostgreSQL is not installed.
+    """
+    initdb, pg_ctl = _program("initdb"), _program("pg_ctl")
+    folder = Path(tempfile.mkdtemp(prefix="clsweep-postgres-"))
+    user = _unprivileged()
+    try:
+        if user is not None:
+            shutil.chown(folder, user)
+        data, port = folder / "data", _free_port()
+        _run(user, initdb, "--auth=trust", "--username=clsweep", "--no-sync", f"--pgdata={data}")
+        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        _run(user, pg_ctl, f"--pgdata={data}", f"--options={options}", f"--log={folder / 'log'}", "--wait", "start")
+        try:
+            yield f"postgresql+psycopg://clsweep@127.0.0.1:{port}/postgres"
+        finally:
+            _run(user, pg_ctl, f"--pgdata={data}", "--mode=immediate", "stop")
+    finally:
+        shutil.rmtree(folder)
+
+
+def _program(name: str) -> str:
+    folders = [os.environ["PATH"], *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))]
+    found = shutil.which(name, path=os.pathsep.join(folders))
+    if found is None:
+        pytest.skip(f"PostgreSQL is not installed here: no {name} (Debian: apt-get install postgresql)")
+    return found
+
+
+def _unprivileged() -> str | None:
+    """The account to run as: PostgreSQL refuses to run as root."""
+    if os.geteuid() != 0:
+        return None
+    accounts = [account.pw_name for account in pwd.getpwall() if account.pw_name in ("postgres", "nobody")]
+    return max(accounts)  # postgres where there is one
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def _run(user: str | None, *command: str) -> None:
+    # A server that inherited the pipes would keep them open.
+    done = subprocess.run(command, user=user, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 0, done.stderr.decode()
