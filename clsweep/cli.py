@@ -93,7 +93,7 @@ def _run(config: Config, folder: Path) -> None:
 
 
 def _work(task: Path) -> None:
-    from clsweep.sweep.command import work_on  # here, since it imports torch and Optuna
+    from clsweep.sweep.workers import work_on  # here, since it imports torch and Optuna
 
     work_on(task)
 

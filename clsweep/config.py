@@ -124,9 +124,9 @@ class SearchConfig:
     max_failures: int = MISSING
     storage: str | None = None
     sampler: str = MISSING
-    sampler_options: dict[str, Any] = field(default_factory=dict)
+    sampler_options: dict[str, Any] | None = None
     pruner: str | None = None
-    pruner_options: dict[str, Any] = field(default_factory=dict)
+    pruner_options: dict[str, Any] | None = None
     workers: int | None = None
     dry_run: bool = False
     plan: str | None = None

@@ -1,7 +1,15 @@
 """Sweeps: the hyperparameters of each method tuned on each benchmark with Optuna.
 
-From the bottom up: `space` (what is searched), `plan` (one study, and what its results can be compared with),
-`storage`, `samplers` and `pruners` (Optuna's, configured), `ledger` (a study's trials as several processes share
-them), `trial` (one trial), `files` (CSV and YAML), `worker` (trials until the budget is spent), `monitor` (the
-terminal). The Hydra plugin in `hydra_plugins/clsweep_optuna` starts the workers.
+From the bottom up:
+
+- `space` (what is searched), `plan` (one study, and what its results can be compared with);
+- `storage`, `samplers`, `pruners`: Optuna's, configured;
+- `owner`, `ledger`: a study's trials as several processes share them;
+- `trial`, `finals`: one trial, one final run;
+- `status`, `files`: what a study has, and its CSV and YAML files;
+- `worker`: trials and final runs until nothing is left;
+- `workers`, `monitor`, `dry_run`: the processes, and the terminal;
+- `overrides`, `command`: from the command line to all of it.
+
+The Hydra plugin in `hydra_plugins/clsweep_optuna` calls `command`.
 """

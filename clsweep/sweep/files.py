@@ -30,8 +30,9 @@ def write(plan: StudyPlan, trials: Sequence[FrozenTrial]) -> None:
 
     `trials.csv` has a row for each trial that has begun: its number, Optuna's state, the hyperparameters, the average
     accuracy on validation and test data after the last context (means over its seeds; empty where it was not reached),
-    the average validation accuracy over the learned contexts after each context, its time in seconds, the seeds,
-    the folder of its runs, and why it failed or was pruned.
+    the average validation accuracy over the learned contexts after each context (Optuna's intermediate values; with
+    several seeds, the mean with what the earlier ones reached), its time in seconds, its seeds, the folder of its runs,
+    and why it failed or was pruned.
 
     Args:
         plan: the study's.
@@ -64,14 +65,12 @@ def _row(plan: StudyPlan, trial: FrozenTrial) -> dict[str, Any]:
 
 
 def _after_contexts(plan: StudyPlan, trial: FrozenTrial) -> dict[str, float]:
-    """What was reported after each context, the mean over the seeds that came so far."""
-
-    def mean(context: int) -> float:
-        steps = range(context, len(plan.seeds) * plan.contexts + 1, plan.contexts)
-        values = [trial.intermediate_values[step] for step in steps if step in trial.intermediate_values]
-        return sum(values) / len(values) if values else math.nan
-
-    return {f"validation_after_{context}": mean(context) for context in range(1, plan.contexts + 1)}
+    """Optuna's intermediate values: one for each context; with several seeds, seed by seed."""
+    contexts = range(1, plan.contexts + 1)
+    names = [f"validation_after_{context}" for context in contexts]
+    if len(plan.seeds) > 1:
+        names = [f"seed_{seed}_validation_after_{context}" for seed in plan.seeds for context in contexts]
+    return {name: trial.intermediate_values.get(step, math.nan) for step, name in enumerate(names, start=1)}
 
 
 def _best(plan: StudyPlan, best: FrozenTrial) -> str:

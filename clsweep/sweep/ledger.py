@@ -73,7 +73,7 @@ class Ledger:
         """The next trial for this process, its point chosen; None where others have claimed all that is left."""
         while True:
             self.reclaim()
-            self._queue_points()
+            self.queue_points()
             trials = self.trials()
             if len(self._counted(trials, _TAKEN)) >= self._budget(trials):
                 return None
@@ -130,7 +130,7 @@ class Ledger:
     def interrupt(self, trial: Trial) -> None:
         """Record that a trial was interrupted; its point is tried again."""
         self._end(trial, INTERRUPTED, "interrupted")
-        self._queue_points()
+        self.queue_points()
 
     def _end(self, trial: Trial, how: str, reason: str) -> None:
         try:
@@ -154,7 +154,7 @@ class Ledger:
 
     # Points that wait
 
-    def _queue_points(self) -> None:
+    def queue_points(self) -> None:
         """Queue the first points and those of trials that were lost or interrupted, where no trial has them."""
         trials = self.trials()
         settled = [point for trial in trials for point in [_point(trial)] if point and _is_settled(trial)]

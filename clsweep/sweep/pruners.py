@@ -43,7 +43,7 @@ class LatestValue(BasePruner):
         return self._pruner.prune(study, latest)
 
 
-def pruner(name: str | None, options: dict[str, Any]) -> BasePruner:
+def pruner(name: str | None, options: dict[str, Any] | None) -> BasePruner:
     """The pruner of a study.
 
     Args:
@@ -57,7 +57,7 @@ def pruner(name: str | None, options: dict[str, Any]) -> BasePruner:
         return NopPruner()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        made = build(find(optuna.pruners, BasePruner, "pruner", name), "pruner", options)
+        made = build(find(optuna.pruners, BasePruner, "pruner", name), "pruner", options or {})
     return LatestValue(made) if isinstance(made, PercentilePruner) else made
 
 

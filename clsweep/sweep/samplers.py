@@ -59,7 +59,7 @@ class SeededByTrial(BaseSampler):
         self._sampler.after_trial(study, trial, state, values)
 
 
-def sampler(name: str, options: dict[str, Any], seed: int) -> BaseSampler:
+def sampler(name: str, options: dict[str, Any] | None, seed: int) -> BaseSampler:
     """The sampler of a study.
 
     Args:
@@ -77,7 +77,7 @@ def sampler(name: str, options: dict[str, Any], seed: int) -> BaseSampler:
         seeded = {"seed": own_seed} if takes_seed else {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            made: BaseSampler = build(kind, "sampler", seeded | options)
+            made: BaseSampler = build(kind, "sampler", seeded | (options or {}))
         return made
 
     return SeededByTrial(make, seed)

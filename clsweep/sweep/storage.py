@@ -56,6 +56,13 @@ def connect(storage: str) -> BaseStorage:
     return _relational(storage, wait if file is not None else {})
 
 
+def close(connection: BaseStorage) -> None:
+    """Close a storage's connections."""
+    if isinstance(connection, RDBStorage):
+        connection.remove_session()
+        connection.engine.dispose()
+
+
 def finished_trials(storage: str, names: Sequence[str]) -> dict[str, list[FrozenTrial]]:
     """The trials of the studies that exist already; a storage in a file that is not there is not made.
 
@@ -70,8 +77,11 @@ def finished_trials(storage: str, names: Sequence[str]) -> dict[str, list[Frozen
     if file is not None and not file.is_file():
         return {}
     connection = connect(storage)
-    there = set(optuna.get_all_study_names(connection)) & set(names)
-    return {name: optuna.load_study(study_name=name, storage=connection).get_trials(deepcopy=False) for name in there}
+    try:
+        there = set(optuna.get_all_study_names(connection)) & set(names)
+        return {name: optuna.load_study(study_name=name, storage=connection).get_trials() for name in there}
+    finally:
+        close(connection)
 
 
 def _file(storage: str) -> Path | None:

@@ -59,11 +59,12 @@ class Silent:
 class Reporter(Silent):
     """Reports the average validation accuracy over the learned contexts to Optuna, and ends hopeless runs.
 
-    The test accuracies in the same cells are not looked at.
+    With several seeds, what is reported is the mean of it and of what the earlier seeds reached in the end. The test
+    accuracies in the same cells are not looked at.
 
     Args:
         trial: Optuna's.
-        steps_before: steps that the trial's earlier seeds have reported.
+        earlier: what the trial's earlier seeds reached.
         is_last: whether no seed follows: then the last context decides nothing any more.
         contexts: how many contexts a run has.
 
@@ -71,10 +72,10 @@ class Reporter(Silent):
         on_contexts: the validation accuracy on each learned context, after the latest one.
     """
 
-    def __init__(self, trial: Trial, steps_before: int, is_last: bool, contexts: int) -> None:
+    def __init__(self, trial: Trial, earlier: Sequence[float], is_last: bool, contexts: int) -> None:
         self.on_contexts: list[float] = []
         self._trial = trial
-        self._steps_before = steps_before
+        self._earlier = earlier
         self._last = contexts if is_last else contexts + 1
         self._contexts = contexts
 
@@ -88,8 +89,8 @@ class Reporter(Silent):
         if after == 0:
             return
         self.on_contexts = [cell.accuracy for cell in cells if cell.split == "validation" and cell.context <= after]
-        value = float(np.mean(self.on_contexts))
-        self._trial.report(value, self._steps_before + after)
+        value = float(np.mean([*self._earlier, np.mean(self.on_contexts)]))
+        self._trial.report(value, len(self._earlier) * self._contexts + after)
         if after < self._last and self._trial.should_prune():
             raise PrunedError(f"validation accuracy {value:.4f} after context {after} of {self._contexts}")
 
@@ -134,7 +135,8 @@ class Runner:
         summaries: list[Summary] = []
         for number, seed in enumerate(plan.seeds):
             is_last = number == len(plan.seeds) - 1
-            reporter = Reporter(trial, number * plan.contexts, is_last, plan.contexts)
+            reached = [summary.validation_average_accuracy for summary in summaries]
+            reporter = Reporter(trial, reached, is_last, plan.contexts)
             folder = plan.folder / name / (f"seed-{seed}" if self._seed_folders else "")
             trial.set_user_attr(SEEDS, plan.seeds[: number + 1])
             summaries.append(run_in(folder, plan.trial_config(point, seed), reporter, self.load))

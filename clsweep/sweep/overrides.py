@@ -1,0 +1,118 @@
+"""A sweep's command line: which studies it asks for."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
+
+from clsweep import config as settings
+from clsweep import contract
+from clsweep.config import HYPERPARAMETERS, Config
+from clsweep.errors import InputError
+from clsweep.run import pick_device
+from clsweep.sweep.plan import StudyPlan, searched, study_name
+from clsweep.sweep.pruners import pruner
+from clsweep.sweep.samplers import sampler
+
+_HYPERPARAMETER_KEYS = {f"regularizer.{name}": name for name in HYPERPARAMETERS}
+
+
+class Commands:
+    """The overrides of a sweep, taken apart.
+
+    Values that are swept of the hyperparameters are searched; every other swept value, such as several benchmarks or
+    methods, makes one study for each of its combinations.
+
+    Args:
+        composed: the configuration of the command without the overrides, Hydra's own part in it.
+        loader: composes a study's configuration.
+        arguments: the overrides.
+
+    Raises:
+        InputError: an interval is given for what is not a hyperparameter.
+    """
+
+    def __init__(self, composed: DictConfig, loader: ConfigLoader, arguments: Sequence[str]) -> None:
+        self._composed = composed
+        self._loader = loader
+        self.ranges: dict[str, str] = {}
+        self._fixed: set[str] = set()
+        alternatives: dict[str, list[str]] = {}
+        for override in OverridesParser.create(config_loader=loader).parse_overrides(list(arguments)):
+            name = _HYPERPARAMETER_KEYS.get(override.key_or_group)
+            if name is not None and override.is_sweep_override():
+                self.ranges[name] = str(override.input_line).partition("=")[2]
+                continue
+            if name is not None:
+                self._fixed.add(name)
+            alternatives[override.get_key_element()] = _alternatives(override)
+        self.combinations = [list(combination) for combination in itertools.product(*alternatives.values())]
+
+    def configs(self) -> Iterator[Config]:
+        """The setting of each study, with what is searched in `regularizer.space`.
+
+        Raises:
+            InputError: one is wrong, or a range is given for a hyperparameter that no method uses.
+        """
+        used: set[str] = set()
+        for combination in self.combinations:
+            config = self._config(combination)
+            used |= set(config.regularizer.space)
+            yield config
+        unused = set(self.ranges) - used
+        if unused:
+            name = min(unused)
+            raise InputError(
+                f"regularizer.{name}={self.ranges[name]}: none of the chosen methods uses {name}; expected a range for "
+                f"{', '.join(sorted(used)) or 'none of them'}."
+            )
+
+    def _config(self, combination: list[str]) -> Config:
+        composed = self._loader.load_sweep_config(self._composed, combination)
+        config = settings.parse(composed)
+        pick_device(config.device)
+        regularizer = config.regularizer
+        used = () if config.stream == "joint" else contract.load(regularizer).hyperparameters
+        ranges = searched(config, used, self.ranges, self._fixed)
+        return replace(config, regularizer=replace(regularizer, space=ranges))
+
+
+def _alternatives(override: Override) -> list[str]:
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    if not override.is_discrete_sweep():
+        raise InputError(
+            f"{override.input_line}: only {', '.join(_HYPERPARAMETER_KEYS)} are searched in an interval; expected "
+            f"values such as {key}=a,b."
+        )
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def plans(configs: Sequence[Config], folder: Path, single_in_folder: bool) -> list[StudyPlan]:
+    """The studies of a sweep.
+
+    Args:
+        configs: their settings.
+        folder: the sweep folder.
+        single_in_folder: whether a single study has that folder to itself, without one of its own in it.
+
+    Raises:
+        InputError: a space, the sampler or the pruner is wrong.
+    """
+    if len(configs) == 1 and single_in_folder:
+        made = [StudyPlan(configs[0], folder)]
+    else:
+        made = [StudyPlan(config, folder / study_name(config)) for config in configs]
+    for plan in made:  # what is wrong is said before anything is made
+        assert plan.n_trials
+        sampler(plan.config.search.sampler, plan.config.search.sampler_options, 0)
+        pruner(plan.config.search.pruner, plan.config.search.pruner_options)
+    return list({plan.name: plan for plan in made}.values())

@@ -1,0 +1,60 @@
+"""Ledgers without any training, and processes that share one; imports no torch, so that they start fast."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+
+import optuna
+from optuna.distributions import FloatDistribution
+from optuna.storages import BaseStorage
+
+from clsweep.sweep import storage
+from clsweep.sweep.ledger import Ledger, open_study
+from clsweep.sweep.space import Point, Space
+
+opened: list[BaseStorage] = []  # for the tests to close
+SPACE: Space = {"reg_strength": FloatDistribution(1.0, 1e6, log=True)}
+
+
+def ledger(
+    url: str,
+    n_trials: int,
+    first: tuple[Point, ...] = (),
+    space: Space | None = None,
+    points: list[Point] | None = None,
+) -> Ledger:
+    """A ledger on a study named `shared`."""
+    connection = storage.connect(url)
+    opened.append(connection)
+    study = open_study(connection, "shared")
+    study.sampler = optuna.samplers.RandomSampler()
+    return Ledger(study, connection, SPACE if space is None else space, n_trials, list(first), points)
+
+
+def take_part(url: str, n_trials: int) -> None:
+    """Claim and complete trials until none is left, as one of several processes."""
+    shared = ledger(url, n_trials, first=({"reg_strength": 10.0},))
+    while not shared.is_complete():
+        trial = shared.claim()
+        if trial is None:
+            time.sleep(0.05)
+            continue
+        time.sleep(random.uniform(0, 0.05))
+        shared.complete(trial, 0.5)
+
+
+def claim_and_hang(url: str) -> None:
+    """Claim a trial, say so, and never end it."""
+    trial = ledger(url, 3, first=({"reg_strength": 10.0},)).claim()
+    assert trial is not None
+    print(trial.number, flush=True)
+    time.sleep(600)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "take_part":
+        take_part(sys.argv[2], int(sys.argv[3]))
+    else:
+        claim_and_hang(sys.argv[2])

@@ -1,0 +1,208 @@
+"""The trials of a study as several processes share them: nothing is trained here."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+
+import postgres
+import pytest
+import sharing
+from builders import ROOT
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import TrialState
+from sharing import ledger
+
+from clsweep.sweep import ledger as ledgers
+from clsweep.sweep import storage
+from clsweep.sweep.ledger import ENDED, INTERRUPTED, LOST, REASON, VOID, Ledger
+from clsweep.sweep.space import Space
+
+N_TRIALS = 25
+TEN = {"reg_strength": 10.0}
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    while sharing.opened:
+        storage.close(sharing.opened.pop())
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'studies.db'}"
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[str]:
+    with postgres.server() as url:
+        yield url
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "tests" / "sharing.py"), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def finished(shared: Ledger) -> list[dict[str, float]]:
+    trials = [trial for trial in shared.trials() if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    return [trial.params for trial in trials]
+
+
+def four_processes_share(url: str) -> None:
+    with ExitStack() as stack:
+        processes = [stack.enter_context(start("take_part", url, str(N_TRIALS))) for _ in range(4)]
+        assert [process.wait(timeout=120) for process in processes] == [0] * 4
+    points = finished(ledger(url, N_TRIALS))
+    assert len(points) == N_TRIALS
+    assert len({point["reg_strength"] for point in points}) == N_TRIALS
+    assert TEN in points
+
+
+def test_four_processes_share_a_budget_on_sqlite(sqlite: str) -> None:
+    four_processes_share(sqlite)
+
+
+def test_four_processes_share_a_budget_on_a_journal(tmp_path: Path) -> None:
+    four_processes_share(f"journal:{tmp_path / 'journal.log'}")
+
+
+def test_four_processes_share_a_budget_on_postgresql(postgresql: str) -> None:
+    four_processes_share(postgresql)
+
+
+def test_the_trial_of_a_killed_process_is_marked_and_tried_again(sqlite: str) -> None:
+    with start("claim_and_hang", sqlite) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "0\n"
+        shared = ledger(sqlite, 3, first=(TEN,))
+        other = shared.claim()
+        assert other is not None
+        assert other.params != TEN  # its process is alive
+        process.send_signal(signal.SIGKILL)
+
+    again = shared.claim()
+
+    assert again is not None
+    assert again.params == TEN
+    lost = shared.trials()[0]
+    assert lost.state == TrialState.FAIL
+    assert lost.user_attrs[ENDED] == LOST
+    assert str(process.pid) in lost.user_attrs[REASON]
+    shared.complete(other, 0.1)
+    shared.complete(again, 0.2)
+    last = shared.claim()
+    assert last is not None
+    assert last.params != TEN
+
+
+def test_an_interrupted_trial_is_tried_again_and_a_failed_one_is_not(sqlite: str) -> None:
+    shared = ledger(sqlite, 3, first=(TEN,))
+    trial = shared.claim()
+    assert trial is not None
+    assert trial.params == TEN
+    shared.interrupt(trial)
+    assert shared.trials()[0].user_attrs[ENDED] == INTERRUPTED
+    trial = shared.claim()
+    assert trial is not None
+    assert trial.params == TEN
+    shared.fail(trial, "it diverged")
+    trial = shared.claim()
+    assert trial is not None
+    assert trial.params != TEN
+    assert [one.user_attrs.get(REASON) for one in shared.trials()] == ["interrupted", "it diverged", None]
+
+
+def test_nothing_is_claimed_beyond_the_budget_while_others_run(sqlite: str) -> None:
+    shared = ledger(sqlite, 2)
+    first, second = shared.claim(), shared.claim()
+    assert first is not None
+    assert second is not None
+    assert shared.claim() is None
+    shared.prune(first, "worse")
+    assert shared.claim() is None
+    assert not shared.is_complete()
+    shared.fail(second, "it diverged")  # its place is free again
+    third = shared.claim()
+    assert third is not None
+    shared.complete(third, 0.5)
+    assert shared.is_complete()
+    assert shared.claim() is None
+
+
+def test_a_claim_beyond_the_budget_is_put_back_for_later(sqlite: str) -> None:
+    mine, other = ledger(sqlite, 1), ledger(sqlite, 1)
+    taken = other.claim()
+    assert taken is not None
+    assert mine._ask() is None  # as in the moment between two processes' counting and claiming
+    assert [trial.state for trial in mine.trials()] == [TrialState.RUNNING, TrialState.WAITING]
+    other.fail(taken, "it diverged")
+    again = mine.claim()
+    assert again is not None
+    assert again.number == 1
+
+
+def test_a_point_that_another_trial_has_is_not_run_twice(sqlite: str) -> None:
+    mine, other = ledger(sqlite, 5, first=(TEN,)), ledger(sqlite, 5, first=(TEN,))
+    for one in (mine, other):
+        one.study.enqueue_trial(TEN)
+    first, second = mine.claim(), other.claim()
+    assert first is not None
+    assert second is not None
+    assert first.params == TEN
+    assert second.params != TEN
+    assert [trial.user_attrs.get(ENDED) for trial in mine.trials()] == [None, VOID, None]
+
+
+def test_every_point_of_a_finite_space_comes_once(sqlite: str) -> None:
+    points = [{"gamma": value} for value in (0.2, 0.4, 0.6, 0.8, 1.0)]
+    space: Space = {"gamma": CategoricalDistribution([point["gamma"] for point in points])}
+    shared = ledger(sqlite, 100, space=space, points=points)
+    for number in range(5):
+        trial = shared.claim()
+        assert trial is not None
+        if number == 2:
+            shared.fail(trial, "it diverged")
+        else:
+            shared.complete(trial, 0.5)
+    assert shared.claim() is None
+    assert shared.is_complete()  # what failed is not to be had
+    assert len(finished(shared)) == 4
+
+
+def test_failures_count_in_a_row_and_from_a_time_on(sqlite: str) -> None:
+    shared = ledger(sqlite, 10)
+
+    def end(how: str) -> None:
+        trial = shared.claim()
+        assert trial is not None
+        if how == "complete":
+            shared.complete(trial, 0.5)
+        elif how == "interrupt":
+            shared.interrupt(trial)
+        else:
+            shared.fail(trial, how)
+
+    start_of_all = datetime.now()
+    for how in ("a", "complete", "b", "interrupt", "c"):
+        end(how)
+    assert shared.failures_in_a_row(start_of_all) == ["b", "c"]
+    time.sleep(0.01)
+    assert shared.failures_in_a_row(datetime.now()) == []
+
+
+def test_a_trial_without_an_owner_is_lost_after_a_while(sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = ledger(sqlite, 3)
+    shared.study.ask()  # killed before it could say who it was
+    shared.reclaim()
+    assert shared.trials()[0].state == TrialState.RUNNING
+    monkeypatch.setattr(ledgers, "_SECONDS_UNTIL_OWNED", 0)
+    shared.reclaim()
+    assert shared.trials()[0].user_attrs[ENDED] == LOST

@@ -1,0 +1,233 @@
+"""Whole studies in this process, on random images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+import sweeping
+from builders import image_data
+from optuna.trial import FrozenTrial, TrialState
+from scipy import stats
+from sweeping import finish, worker
+
+from clsweep.config import DatasetConfig
+from clsweep.datasets import ImageData, LabelledImages
+from clsweep.errors import InputError
+from clsweep.sweep import finals, storage
+from clsweep.sweep.ledger import REASON
+from clsweep.sweep.status import status
+
+DIVERGES_WHEN_STRONG = """
+import torch
+
+
+def estimate_importance(model, dataset, prev_params, device):
+    return {}
+
+
+def compute_regularization_loss(model, importance_dict, prev_params_dict):
+    return sum(p.sum() * 0 for p in model.parameters()) + (float("nan") if model.reg_strength > 1 else 0.0)
+
+
+HYPERPARAMETERS = ("reg_strength",)
+"""
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    while sweeping.opened:
+        storage.close(sweeping.opened.pop())
+
+
+def states(trials: list[FrozenTrial]) -> list[str]:
+    return [trial.state.name for trial in trials]
+
+
+def read(folder: Path, name: str = "trials.csv") -> pd.DataFrame:
+    return pd.read_csv(folder / name)
+
+
+def test_a_study_tries_the_good_values_first_and_ends_in_files(tmp_path: Path) -> None:
+    study = worker(tmp_path, "regularizer=si", "search.n_trials=4", "search.final_seeds=2", "search.pruner=null")
+    trials = finish(study)
+
+    assert states(trials) == ["COMPLETE"] * 4
+    assert trials[0].params == {"reg_strength": 10.0, "epsilon": 0.1}
+    table = read(tmp_path)
+    assert table.number.tolist() == [0, 1, 2, 3]
+    for trial, (_, row) in zip(trials, table.iterrows(), strict=True):
+        runs = tmp_path / f"trial-{trial.number:04d}"
+        summary = pd.read_csv(runs / "summary.csv").iloc[0]
+        assert trial.value == row.validation_average_accuracy == summary.validation_average_accuracy
+        assert row.test_average_accuracy == summary.average_accuracy
+        assert row.reg_strength == summary.reg_strength == trial.params["reg_strength"]
+        cells = pd.read_csv(runs / "accuracy.csv").query("split == 'validation'")
+        for after in (1, 2, 3):
+            learned = cells[(cells.after_context == after) & (cells.context <= after)].accuracy.mean()
+            assert row[f"validation_after_{after}"] == pytest.approx(learned, abs=1e-12)
+            assert trial.intermediate_values[after] == pytest.approx(learned, abs=1e-12)
+    final = read(tmp_path, "final.csv")
+    best = max(trials, key=lambda trial: trial.value or 0)
+    assert final.groupby("setting").size().to_dict() == {"default": 2, "tuned": 2}
+    assert set(final[final.setting == "tuned"].reg_strength) == {best.params["reg_strength"]}
+    for _, run in final.iterrows():
+        summary = pd.read_csv(Path(str(run.folder)) / "summary.csv").iloc[0]
+        assert summary.validation_fraction == 0
+        assert (summary.seed, summary.average_accuracy) == (run.seed, run.test_average_accuracy)
+    assert "config" in (tmp_path / "best.yaml").read_text()
+
+
+def test_what_is_there_counts_towards_the_budget(tmp_path: Path) -> None:
+    overrides = ("regularizer=mas", "search.final_seeds=0", "search.pruner=null")
+    first = finish(worker(tmp_path, *overrides, "search.n_trials=3"))
+    again = finish(worker(tmp_path, *overrides, "search.n_trials=5"))
+    assert len(again) == 5
+    assert [trial.value for trial in again[:3]] == [trial.value for trial in first]
+    assert len({trial.params["reg_strength"] for trial in again}) == 5
+    assert finish(worker(tmp_path, *overrides, "search.n_trials=5"))[-1].number == 4
+
+
+def easy_images(_: DatasetConfig) -> ImageData:
+    """Six classes, each a brighter pixel of its own: learned at once, and forgotten without a penalty."""
+    data = image_data(6, train_per_class=20, test_per_class=7)
+    for part in (data.train, data.test):
+        part.images[:] //= 8
+        part.images.flatten(1)[range(len(part.labels)), part.labels] = 255
+    return data
+
+
+def scrambled(config: DatasetConfig) -> ImageData:
+    """The same training images, other test labels."""
+    data = easy_images(config)
+    return ImageData(data.train, LabelledImages(data.test.images, data.test.labels.roll(1)), data.n_classes)
+
+
+EASY = ("regularizer=l2", "benchmark.iters=60", "benchmark.lr=0.01", "search.final_seeds=0")
+
+
+def test_neither_sampler_nor_pruner_reads_test_accuracies(tmp_path: Path) -> None:
+    startup = ("search.sampler_options={n_startup_trials: 3}", "search.pruner_options={n_startup_trials: 2}")
+    overrides = (*EASY, "search.n_trials=12", *startup)
+    one = finish(worker(tmp_path / "one", *overrides, load=easy_images))
+    other = finish(worker(tmp_path / "other", *overrides, load=scrambled))
+
+    def seen(trials: list[FrozenTrial]) -> list[object]:
+        return [(trial.params, trial.state, trial.value, trial.intermediate_values) for trial in trials]
+
+    assert seen(one) == seen(other)
+    assert {trial.state for trial in one} == {TrialState.COMPLETE, TrialState.PRUNED}
+    tests = [read(tmp_path / name).test_average_accuracy for name in ("one", "other")]
+    assert not tests[0].equals(tests[1])
+
+
+def test_failed_trials_are_recorded_and_the_study_goes_on(tmp_path: Path) -> None:
+    file = tmp_path / "strong.py"
+    file.write_text(DIVERGES_WHEN_STRONG)
+    study = worker(
+        tmp_path / "sweep",
+        f"regularizer.file={file}",
+        "regularizer.reg_strength=2",
+        "search.final_seeds=0",
+        "search.pruner=null",
+        space={"reg_strength": "choice(0.5, 2, 3, 0.25)"},
+    )
+    trials = finish(study)
+    by_strength = {trial.params["reg_strength"]: trial for trial in trials}
+    assert {strength: trial.state.name for strength, trial in by_strength.items()} == {
+        0.5: "COMPLETE",
+        0.25: "COMPLETE",
+        2.0: "FAIL",
+        3.0: "FAIL",
+    }
+    assert "returned nan" in by_strength[2.0].user_attrs[REASON]
+    assert pd.read_csv(tmp_path / "sweep" / "trial-0000" / "summary.csv").status.item() == "failed"
+    assert len(status(trials).failed) == 2
+
+
+def test_too_many_failures_in_a_row_stop_the_study(tmp_path: Path) -> None:
+    file = tmp_path / "strong.py"
+    file.write_text(DIVERGES_WHEN_STRONG)
+    study = worker(
+        tmp_path / "sweep",
+        f"regularizer.file={file}",
+        "search.max_failures=3",
+        space={"reg_strength": "interval(2, 3)"},
+    )
+    assert states(finish(study)) == ["FAIL"] * 3
+    stopped = study.stopped()
+    assert stopped is not None
+    assert stopped.startswith(f"{study.plan.name}: 3 trials in a row failed, the last because ")
+    assert not (tmp_path / "sweep" / "best.yaml").exists()
+
+
+def test_wrong_data_is_no_trials_fault(tmp_path: Path) -> None:
+    def missing(_: DatasetConfig) -> ImageData:
+        raise InputError("no data")
+
+    study = worker(tmp_path, "regularizer=si", load=missing)
+    with pytest.raises(InputError, match="no data"):
+        study.work_once()
+    assert study.ledger.trials() == []
+
+
+def test_an_interrupted_run_is_marked_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides = ("regularizer=si", "search.n_trials=1", "search.final_seeds=0")
+    study = worker(tmp_path, *overrides)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.trial.Trial, "report", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            study.work_once()
+    assert read(tmp_path).reason.tolist() == ["interrupted"]
+    trials = finish(worker(tmp_path, *overrides))
+    assert states(trials) == ["FAIL", "COMPLETE"]
+    assert trials[0].params == trials[1].params
+
+
+def test_several_seeds_are_averaged_and_a_hopeless_setting_is_stopped(tmp_path: Path) -> None:
+    study = worker(
+        tmp_path,
+        *EASY,
+        "regularizer.reg_strength=0.01",
+        "search.seeds=3",
+        "search.pruner_options={n_startup_trials: 100}",
+        space={"reg_strength": "choice(0.01, 1e4)"},  # the second can't learn anything after the first context
+        load=easy_images,
+    )
+    trials = finish(study)
+    assert states(trials) == ["COMPLETE", "PRUNED"]
+    values = [
+        pd.read_csv(tmp_path / "trial-0000" / f"seed-{seed}" / "summary.csv").validation_average_accuracy.item()
+        for seed in (0, 1, 2)
+    ]
+    assert trials[0].value == pytest.approx(np.mean(values), abs=1e-12)
+    assert trials[0].intermediate_values[9] == pytest.approx(np.mean(values), abs=1e-12)
+    assert trials[0].intermediate_values[6] == pytest.approx(np.mean(values[:2]), abs=1e-12)
+    assert trials[1].user_attrs[REASON] == "worse than trial 0 on 2 of 3 seeds"
+    assert len(list((tmp_path / "trial-0001").glob("seed-*"))) == 2
+
+
+def test_a_method_without_hyperparameters_is_run_once(tmp_path: Path) -> None:
+    trials = finish(worker(tmp_path, "regularizer=none", "search.final_seeds=2"))
+    assert states(trials) == ["COMPLETE"]
+    assert len(list(tmp_path.glob("final-*"))) == 2  # tuned and default are the same
+
+
+def test_an_estimate_is_the_mean_with_students_interval() -> None:
+    values = [0.90, 0.92, 0.97]
+    made = finals.estimate(values)
+    low, high = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
+    assert made.mean == pytest.approx(np.mean(values))
+    assert made.mean - made.half_width == pytest.approx(low)
+    assert made.mean + made.half_width == pytest.approx(high)
+    assert math.isnan(finals.estimate([0.9]).half_width)

@@ -1,0 +1,164 @@
+"""Sweeps as they are typed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from builders import ROOT
+from test_cli import TINY, clsweep, environment, without_run_id
+
+SWEEP = ("--multirun", *TINY, "benchmark.iters=5", "search.final_seeds=1")
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A sweep of two methods, and what it printed."""
+    folder = tmp_path_factory.mktemp("sweep")
+    done = clsweep(*SWEEP, "regularizer=ewc,si", "search.n_trials=3", f"hydra.sweep.dir={folder}")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return folder, done.stdout
+
+
+def studies(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob("*/trials.csv"))
+
+
+def test_a_study_for_each_method(swept: tuple[Path, str]) -> None:
+    folder, printed = swept
+    assert [study.name.rpartition("-")[0] for study in studies(folder)] == ["split_mnist-ewc", "split_mnist-si"]
+    for study in studies(folder):
+        trials = pd.read_csv(study / "trials.csv")
+        assert trials.state.isin(["COMPLETE", "PRUNED"]).sum() == 3
+        assert len(pd.read_csv(study / "final.csv")) == 2
+        assert f"{study.name}    3/3  trial 2 complete" in printed
+    assert "test, tuned (1 seed)" in printed
+
+
+def test_the_printed_command_runs_the_best_trial_again(swept: tuple[Path, str], tmp_path: Path) -> None:
+    folder, printed = swept
+    study = studies(folder)[1]
+    command = next(line for line in printed.splitlines() if "--config-name best" in line and "-si-" in line)
+    arguments = command.split("python -m clsweep ")[1].split()
+    done = clsweep(*arguments, f"hydra.run.dir={tmp_path / 'again'}")
+    assert done.returncode == 0, done.stderr
+    trials = pd.read_csv(study / "trials.csv")
+    best = trials.sort_values("validation_average_accuracy", ascending=False, kind="stable").iloc[0]
+    again, before = tmp_path / "again" / "accuracy.csv", ROOT / str(best.folder) / "accuracy.csv"
+    assert without_run_id(again) == without_run_id(before)
+
+
+def test_the_same_command_continues_its_study(swept: tuple[Path, str]) -> None:
+    folder, _ = swept
+    study = studies(folder)[0]
+    before = pd.read_csv(study / "trials.csv")
+    done = clsweep(
+        *SWEEP, "regularizer=ewc", "search.n_trials=4", f"hydra.sweep.dir={study}", f"search.storage={url(folder)}"
+    )
+    assert done.returncode == 0, done.stderr
+    after = pd.read_csv(study / "trials.csv")
+    assert len(after) == 4
+    assert after.head(3).equals(before)
+
+
+def url(folder: Path) -> str:
+    return f"sqlite:///{folder / 'studies.db'}"
+
+
+def test_a_dry_run_says_what_would_happen_and_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    done = clsweep(*SWEEP, "regularizer=online_ewc", "search.dry_run=true", f"hydra.sweep.dir={folder}")
+    assert done.returncode == 0, done.stderr
+    for words in ("0 of 40 trials are finished", "gamma interval(0.05, 1)", "reg_strength=1e+06  gamma=1", "about"):
+        assert words in done.stdout
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ("regularizer.gamma=interval(0.5,2)", "regularizer=online_ewc"),
+            "regularizer.gamma=2.0: expected a number above 0",
+        ),
+        (("regularizer.epsilon=interval(0.1,1)", "regularizer=ewc"), "none of the chosen methods uses epsilon"),
+        (("benchmark.lr=interval(0.1,1)",), "benchmark.lr=interval(0.1,1): only regularizer.reg_strength"),
+        (("search.ntrials=3",), "search.ntrials: no such key here; did you mean search.n_trials?"),
+        (("search.storage=mysql://me:secret@localhost/db",), "search.storage=mysql://me:***@localhost/db: its driver"),
+        (("dataset=mnist", "dataset.root=nowhere"), "dataset=mnist"),
+    ],
+)
+def test_wrong_input_is_one_sentence(overrides: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    done = clsweep(*SWEEP, f"hydra.sweep.dir={folder}", *overrides)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_with_another_studys_trials_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "trial-0000").mkdir()
+    done = clsweep(*SWEEP, "regularizer=ewc", f"hydra.sweep.dir={tmp_path}")
+    assert done.returncode == 2
+    assert "holds trial-0000 of another study" in done.stderr
+
+
+def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
+    arguments = [*SWEEP, "benchmark.iters=400", "regularizer=ewc", f"hydra.sweep.dir={tmp_path}"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "clsweep", *arguments], cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
+    ) as process:
+        while not (tmp_path / "trial-0001").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+    trials = pd.read_csv(tmp_path / "trials.csv")
+    assert trials.state.tolist() == ["COMPLETE", "FAIL"]
+    assert trials.reason.tolist()[1] == "interrupted"
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_again_and_again_ends_with_its_budget(tmp_path: Path) -> None:
+    arguments = [*SWEEP, "benchmark.iters=200", "regularizer=si", "search.n_trials=6", f"hydra.sweep.dir={tmp_path}"]
+    for started in (1, 2, 4):
+        with subprocess.Popen(
+            [sys.executable, "-m", "clsweep", *arguments], cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
+        ) as process:
+            while len(list(tmp_path.glob("trial-*"))) <= started:
+                assert process.poll() is None
+                time.sleep(0.05)
+            process.kill()
+    assert clsweep(*arguments).returncode == 0
+    trials = pd.read_csv(tmp_path / "trials.csv")
+    finished = trials[trials.state.isin(["COMPLETE", "PRUNED"])]
+    assert len(finished) == 6
+    assert not finished.duplicated(["reg_strength", "epsilon"]).any()
+    lost = trials[trials.state == "FAIL"]
+    assert len(lost) == 3
+    assert lost.reg_strength.isin(finished.reg_strength).all()  # each was tried again
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
+        ("hydra/launcher=submitit_local", "search.workers=2", "hydra.launcher.timeout_min=5"),
+    ],
+)
+def test_workers_share_a_study(launcher: tuple[str, ...], tmp_path: Path) -> None:
+    done = clsweep(*SWEEP, *launcher, "regularizer=ewc", "search.n_trials=8", f"hydra.sweep.dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    trials = pd.read_csv(tmp_path / "trials.csv")
+    finished = trials[trials.state.isin(["COMPLETE", "PRUNED"])]
+    assert len(finished) == 8
+    assert not finished.duplicated("reg_strength").any()
+    assert not list((tmp_path / ".tasks").glob("*.json"))
