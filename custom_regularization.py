@@ -21,6 +21,7 @@ import torch.nn.functional as F
 
 EXAMPLES = 500  # how many of the context's examples the estimate is averaged over
 CHUNK = 25  # how many per-example gradients are held in memory at once
+HYPERPARAMETERS = ("reg_strength",)  # of reg_strength, gamma and epsilon, those that a sweep should search
 
 
 def estimate_importance(

@@ -38,13 +38,13 @@ def test_a_study_for_each_method(swept: tuple[Path, str]) -> None:
         assert trials.state.isin(["COMPLETE", "PRUNED"]).sum() == 3
         assert len(pd.read_csv(study / "final.csv")) == 2
         assert f"{study.name}    3/3  trial 2 complete" in printed
-    assert "test, tuned (1 seed)" in printed
+    assert "test, tuned" in printed
 
 
 def test_the_printed_command_runs_the_best_trial_again(swept: tuple[Path, str], tmp_path: Path) -> None:
     folder, printed = swept
     study = studies(folder)[1]
-    command = next(line for line in printed.splitlines() if "--config-name best" in line and "-si-" in line)
+    command = next(line for line in printed.splitlines() if "run it again" in line and "-si-" in line)
     arguments = command.split("python -m clsweep ")[1].split()
     done = clsweep(*arguments, f"hydra.run.dir={tmp_path / 'again'}")
     assert done.returncode == 0, done.stderr

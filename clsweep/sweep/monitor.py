@@ -9,9 +9,11 @@ from typing import Self
 
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from clsweep.display import clock
 from clsweep.results import short
@@ -23,6 +25,7 @@ from clsweep.sweep.status import Status
 from clsweep.sweep.worker import StudyWorker
 
 _SECONDS_BETWEEN_LOOKS = 1.0
+_BAR_WIDTH = 20
 _PLAIN_WIDTH = 160  # where the output is no terminal
 
 
@@ -93,10 +96,9 @@ def _events(study: StudyWorker) -> dict[tuple[str, ...], str]:
     runs = _final_runs(study)
     done = [run for run in runs if run.test_average_accuracy is not None]
     for run in done:
-        lines[name, run.setting, str(run.point), str(run.seed)] = (
-            f"{name}  final run {len(done)}/{len(runs)}  {run.setting} values, seed {run.seed}: "
-            f"test {run.test_average_accuracy:.4f}"
-        )
+        line = f"{name}  final run {len(done)}/{len(runs)}  {run.setting} values, seed {run.seed}: "
+        # The best values may be the default ones: then a run is both.
+        lines.setdefault((name, str(run.point), str(run.seed)), f"{line}test {run.test_average_accuracy:.4f}")
     return lines
 
 
@@ -114,26 +116,28 @@ def _trial_line(study: StudyWorker, trial: FrozenTrial, now: Status) -> str:
     )
 
 
-def _progress(studies: Sequence[StudyWorker]) -> Table:
-    table = Table("study", "finished", "pruned", "failed", "best", "with", "running", "left")
+def _progress(studies: Sequence[StudyWorker]) -> Group:
+    """Two lines a study, short enough for a narrow terminal."""
+    lines: list[RenderableType] = []
     for study in studies:
         now = status.status(study.ledger.trials())
-        best = now.best
-        table.add_row(
-            study.plan.name,
-            f"{now.finished}/{study.plan.n_trials}",
-            str(len(now.pruned)),
-            str(len(now.failed)),
-            f"{best.value:.4f}" if best is not None else "",
-            status.named(best.params) if best is not None else "",
-            "  ".join(_running(study, trial) for trial in now.running) or _final_progress(study),
-            _left(study, now),
-        )
-    return table
+        grid = Table.grid(padding=(0, 1))
+        bar = ProgressBar(total=study.plan.n_trials, completed=now.finished, width=_BAR_WIDTH)
+        grid.add_row(study.plan.name, bar, f"{now.finished}/{study.plan.n_trials}", _left(study, now))
+        lines += [grid, Text(f"  {_details(study, now)}", overflow="ellipsis", no_wrap=True)]
+    return Group(*lines)
+
+
+def _details(study: StudyWorker, now: Status) -> str:
+    parts = [f"{len(now.pruned)} pruned, {len(now.failed)} failed"]
+    if now.best is not None:
+        parts.append(f"best {now.best.value:.4f} with {status.named(now.best.params)}")
+    parts += [_running(study, trial) for trial in now.running] or [_final_progress(study)]
+    return "; ".join(part for part in parts if part)
 
 
 def _running(study: StudyWorker, trial: FrozenTrial) -> str:
-    return f"trial {trial.number} (context {1 + (trial.last_step or 0) % study.plan.contexts}/{study.plan.contexts})"
+    return f"trial {trial.number} in context {1 + (trial.last_step or 0) % study.plan.contexts}/{study.plan.contexts}"
 
 
 def _final_progress(study: StudyWorker) -> str:
@@ -145,7 +149,7 @@ def _final_progress(study: StudyWorker) -> str:
 def _left(study: StudyWorker, now: Status) -> str:
     each = now.seconds_per_trial
     left = study.plan.n_trials - now.finished
-    return "" if each is None or left <= 0 else clock(each * left / max(1, len(now.running)))
+    return "" if each is None or left <= 0 else f"{clock(each * left / max(1, len(now.running)))} left"
 
 
 @dataclass(frozen=True)
@@ -171,47 +175,38 @@ def outcome(study: StudyWorker) -> Outcome:
 
 
 def summary(outcomes: Sequence[Outcome], out: Console) -> None:
-    """Print the table at the end of a sweep, what pruning saved, and the commands that run the best trials again.
+    """Print the table at the end of a sweep, then for each study its best values, its files, and how to go on.
 
     Args:
-        outcomes: the studies.
+        outcomes: the studies; those without a finished or failed trial are left out.
         out: where.
     """
+    begun = [one for one in outcomes if one.now.finished or one.now.failed]
+    if not begun:
+        return
     table = Table(title="average accuracy after the last context", title_justify="left")
-    for column in ("benchmark", "method", "finished", "pruned", "failed", "best values", "validation"):
-        table.add_column(column)
-    seeds = max((study.study.plan.config.search.final_seeds for study in outcomes), default=0)
-    if seeds:
-        table.add_column(f"test, tuned ({_over(seeds)})")
-        table.add_column(f"test, default ({_over(seeds)})")
-    for one in outcomes:
-        table.add_row(*_row(one, seeds > 0))
+    for column in ("benchmark", "method", "validation", "test, tuned", "test, default", "seeds"):
+        table.add_column(column, overflow="fold")
+    for one in begun:
+        table.add_row(*_row(one))
     out.print(table, soft_wrap=True)
-    for one in outcomes:
+    out.print(
+        "validation: the best trial; test: mean and 95 % interval over the seeds of the final runs", soft_wrap=True
+    )
+    for one in begun:
         _print_details(one, out)
 
 
-def _over(seeds: int) -> str:
-    return "1 seed" if seeds == 1 else f"{seeds} seeds, 95 %"
-
-
-def _row(one: Outcome, with_finals: bool) -> list[str]:
-    plan, now = one.study.plan, one.now
-    best = now.best
-    cells = [
-        plan.config.benchmark.name,
-        plan.config.method,
-        str(now.finished),
-        str(len(now.pruned)),
-        str(len(now.failed)),
-        status.named(best.params) if best is not None else "none complete",
+def _row(one: Outcome) -> list[str]:
+    config, best = one.study.plan.config, one.now.best
+    values = {setting: finals.accuracies(one.runs, setting) for setting in (finals.TUNED, finals.DEFAULT)}
+    return [
+        config.benchmark.name,
+        config.method,
         f"{best.value:.4f}" if best is not None else "",
+        *(_shown(finals.estimate(some)) if some else "" for some in values.values()),
+        str(len(values[finals.TUNED])),
     ]
-    if with_finals:
-        for setting in (finals.TUNED, finals.DEFAULT):
-            values = finals.accuracies(one.runs, setting)
-            cells.append(_shown(finals.estimate(values)) if values else "")
-    return cells
 
 
 def _shown(estimate: Estimate) -> str:
@@ -222,14 +217,21 @@ def _shown(estimate: Estimate) -> str:
 
 def _print_details(one: Outcome, out: Console) -> None:
     plan, now = one.study.plan, one.now
-    lines = [f"{plan.name}: {short(plan.folder)}/trials.csv"]
+    lines = [
+        f"{plan.name}: {now.finished} of {plan.n_trials} trials finished, {len(now.pruned)} of them pruned; "
+        f"{len(now.failed)} failed"
+    ]
+    if now.best is not None:
+        lines.append(
+            f"  best values      {status.named(now.best.params) or 'the only ones'}  (trial {now.best.number})"
+        )
+        lines.append(f"  run it again     {reproduce(plan)}")
     if now.pruned:
         spent = sum(status.seconds(trial) for trial in [*now.complete, *now.pruned])
         part = now.seconds_saved / (spent + now.seconds_saved)
-        lines.append(f"  pruning saved about {clock(now.seconds_saved)} ({part:.0%} of the search)")
+        lines.append(f"  pruning saved    about {clock(now.seconds_saved)}, {part:.0%} of the search")
     if now.failed:
-        lines.append(f"  the last failure: {now.failed[-1].user_attrs.get(REASON, '')}")
-    if now.best is not None:
-        lines.append(f"  the best trial again: {reproduce(plan)}")
+        lines.append(f"  last failure     {now.failed[-1].user_attrs.get(REASON, '')}")
+    lines.append(f"  files            {short(plan.folder)}/trials.csv" + (", final.csv" if one.runs else ""))
     for line in lines:
         out.print(line, markup=False, soft_wrap=True)
