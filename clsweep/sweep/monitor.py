@@ -232,6 +232,6 @@ def _print_details(one: Outcome, out: Console) -> None:
         lines.append(f"  pruning saved    about {clock(now.seconds_saved)}, {part:.0%} of the search")
     if now.failed:
         lines.append(f"  last failure     {now.failed[-1].user_attrs.get(REASON, '')}")
-    lines.append(f"  files            {short(plan.folder)}/trials.csv" + (", final.csv" if one.runs else ""))
+    lines.append(f"  files            {short(plan.folder)}/trials.csv" + (", final.csv" if finals.accuracies(one.runs, finals.TUNED) else ""))
     for line in lines:
         out.print(line, markup=False, soft_wrap=True)
