@@ -8,16 +8,33 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 
+class Server:
+    """A running server."""
+
+    def __init__(self, port: int, run: Callable[..., None]) -> None:
+        self._port = port
+        self._run = run
+        self._databases = 0
+
+    def new_database(self) -> str:
+        """The URL of an empty database."""
+        self._databases += 1
+        name = f"studies_{self._databases}"
+        self._run(_program("createdb"), "--host=127.0.0.1", f"--port={self._port}", "--username=clsweep", name)
+        return f"postgresql+psycopg://clsweep@127.0.0.1:{self._port}/{name}"
+
+
 @contextmanager
-def server() -> Iterator[str]:
-    """Start a server in a folder of its own; gives the URL of an empty database, and stops the server in the end.
+def server() -> Iterator[Server]:
+    """Start a server in a folder of its own, and stop it in the end.
 
     Skips the test where PostgreSQL is not installed.
     """
@@ -32,7 +49,7 @@ def server() -> Iterator[str]:
         options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
         _run(user, pg_ctl, f"--pgdata={data}", f"--options={options}", f"--log={folder / 'log'}", "--wait", "start")
         try:
-            yield f"postgresql+psycopg://clsweep@127.0.0.1:{port}/postgres"
+            yield Server(port, partial(_run, user))
         finally:
             _run(user, pg_ctl, f"--pgdata={data}", "--mode=immediate", "stop")
     finally:

@@ -14,6 +14,7 @@ from clsweep.sweep import storage
 from clsweep.sweep.ledger import Ledger, open_study
 from clsweep.sweep.space import Point, Space
 
+QUEUED: tuple[Point, ...] = tuple({"reg_strength": float(value)} for value in range(1, 21))
 opened: list[BaseStorage] = []  # for the tests to close
 SPACE: Space = {"reg_strength": FloatDistribution(1.0, 1e6, log=True)}
 
@@ -34,14 +35,15 @@ def ledger(
 
 
 def take_part(url: str, n_trials: int) -> None:
-    """Claim and complete trials until none is left, as one of several processes."""
-    shared = ledger(url, n_trials, first=({"reg_strength": 10.0},))
+    """Claim and complete trials until none is left, as one of several processes; print the numbers claimed."""
+    shared = ledger(url, n_trials, first=QUEUED)
     while not shared.is_complete():
         trial = shared.claim()
         if trial is None:
             time.sleep(0.05)
             continue
-        time.sleep(random.uniform(0, 0.05))
+        print(trial.number, flush=True)
+        time.sleep(random.uniform(0, 0.02))
         shared.complete(trial, 0.5)
 
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import datetime
 from pathlib import Path
 
 import postgres
 import pytest
 import sharing
 from builders import ROOT
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
-from sharing import ledger
+from sharing import QUEUED, ledger
 
+from clsweep.errors import InputError
 from clsweep.sweep import ledger as ledgers
 from clsweep.sweep import storage
 from clsweep.sweep.ledger import ENDED, INTERRUPTED, LOST, REASON, VOID, Ledger
@@ -41,9 +40,15 @@ def sqlite(tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def postgresql() -> Iterator[str]:
-    with postgres.server() as url:
-        yield url
+def postgresql_server() -> Iterator[postgres.Server]:
+    with postgres.server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql(postgresql_server: postgres.Server) -> str:
+    """An empty database."""
+    return postgresql_server.new_database()
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
@@ -56,26 +61,32 @@ def finished(shared: Ledger) -> list[dict[str, float]]:
     return [trial.params for trial in trials]
 
 
-def four_processes_share(url: str) -> None:
+def share(url: str, n_processes: int) -> None:
+    """Twenty queued points, five that a sampler chooses, and several processes that take them."""
+    ledger(url, N_TRIALS, first=QUEUED).queue_points()
     with ExitStack() as stack:
-        processes = [stack.enter_context(start("take_part", url, str(N_TRIALS))) for _ in range(4)]
-        assert [process.wait(timeout=120) for process in processes] == [0] * 4
+        processes = [stack.enter_context(start("take_part", url, str(N_TRIALS))) for _ in range(n_processes)]
+        claimed = [int(line) for process in processes for line in process.communicate(timeout=120)[0].split()]
+        assert [process.returncode for process in processes] == [0] * n_processes
+    assert len(claimed) == len(set(claimed)) == N_TRIALS
     points = finished(ledger(url, N_TRIALS))
     assert len(points) == N_TRIALS
     assert len({point["reg_strength"] for point in points}) == N_TRIALS
-    assert TEN in points
+    assert all(point in points for point in QUEUED)
 
 
-def test_four_processes_share_a_budget_on_sqlite(sqlite: str) -> None:
-    four_processes_share(sqlite)
+@pytest.mark.parametrize("n_processes", [pytest.param(2, marks=pytest.mark.slow), 4])
+def test_processes_share_a_budget_on_sqlite(sqlite: str, n_processes: int) -> None:
+    share(sqlite, n_processes)
 
 
-def test_four_processes_share_a_budget_on_a_journal(tmp_path: Path) -> None:
-    four_processes_share(f"journal:{tmp_path / 'journal.log'}")
+def test_processes_share_a_budget_on_a_journal(tmp_path: Path) -> None:
+    share(f"journal:{tmp_path / 'journal.log'}", 4)
 
 
-def test_four_processes_share_a_budget_on_postgresql(postgresql: str) -> None:
-    four_processes_share(postgresql)
+@pytest.mark.parametrize("n_processes", [pytest.param(2, marks=pytest.mark.slow), 4])
+def test_processes_share_a_budget_on_postgresql(postgresql: str, n_processes: int) -> None:
+    share(postgresql, n_processes)
 
 
 def test_the_trial_of_a_killed_process_is_marked_and_tried_again(sqlite: str) -> None:
@@ -177,7 +188,7 @@ def test_every_point_of_a_finite_space_comes_once(sqlite: str) -> None:
     assert len(finished(shared)) == 4
 
 
-def test_failures_count_in_a_row_and_from_a_time_on(sqlite: str) -> None:
+def test_failures_count_in_a_row_from_this_process_on(sqlite: str) -> None:
     shared = ledger(sqlite, 10)
 
     def end(how: str) -> None:
@@ -190,12 +201,10 @@ def test_failures_count_in_a_row_and_from_a_time_on(sqlite: str) -> None:
         else:
             shared.fail(trial, how)
 
-    start_of_all = datetime.now()
     for how in ("a", "complete", "b", "interrupt", "c"):
         end(how)
-    assert shared.failures_in_a_row(start_of_all) == ["b", "c"]
-    time.sleep(0.01)
-    assert shared.failures_in_a_row(datetime.now()) == []
+    assert shared.failures_in_a_row(before=set()) == ["b", "c"]
+    assert shared.failures_in_a_row(before=shared.decided()) == []
 
 
 def test_a_trial_without_an_owner_is_lost_after_a_while(sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,3 +215,36 @@ def test_a_trial_without_an_owner_is_lost_after_a_while(sqlite: str, monkeypatch
     monkeypatch.setattr(ledgers, "_SECONDS_UNTIL_OWNED", 0)
     shared.reclaim()
     assert shared.trials()[0].user_attrs[ENDED] == LOST
+
+
+def test_a_point_whose_process_ends_again_and_again_is_given_up(sqlite: str) -> None:
+    shared = ledger(sqlite, 2, first=(TEN,))
+    for number in range(ledgers._MOST_LOST):
+        trial = shared.claim()
+        assert trial is not None
+        assert trial.params == TEN
+        shared._mark_lost(shared.trials()[number], "killed")
+    trial = shared.claim()
+    assert trial is not None
+    assert trial.params != TEN
+
+
+def test_a_point_outside_of_a_narrower_space_is_not_run(sqlite: str) -> None:
+    shared = ledger(sqlite, 2, space={"reg_strength": FloatDistribution(20.0, 30.0)})
+    shared.study.enqueue_trial(TEN)
+    with pytest.warns(UserWarning, match="out of range"):
+        trial = shared.claim()
+    assert trial is not None
+    assert 20 <= trial.params["reg_strength"] <= 30
+    assert shared.trials()[0].user_attrs[ENDED] == VOID
+
+
+def test_a_sampler_without_new_points_is_not_asked_forever(sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledgers, "_STEP_BACK_SECONDS", (0, 0))
+    monkeypatch.setattr(ledgers, "_MOST_STEPS_BACK", 5)
+    shared = ledger(sqlite, 2, space={"reg_strength": FloatDistribution(1.0, 1.0)})
+    trial = shared.claim()
+    assert trial is not None
+    shared.complete(trial, 0.5)
+    with pytest.raises(InputError, match=r"search.sampler: proposed points that have been tried 5 times in a row"):
+        shared.claim()

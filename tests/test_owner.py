@@ -34,7 +34,7 @@ def test_another_machines_process_is_judged_by_its_beats() -> None:
     for elsewhere in (replace(this_process(), host="elsewhere"), replace(this_process(), boot="another container")):
         assert not elsewhere.has_ended(beat=time.time() - 60)
         assert elsewhere.has_ended(beat=time.time() - 600)
-        assert elsewhere.has_ended(beat=None)
+        assert elsewhere.has_ended(beat=None)  # a claim writes its first beat before its owner
 
 
 def test_beats_come_until_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

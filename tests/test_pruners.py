@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import optuna
 import pytest
 from optuna.pruners import MedianPruner, SuccessiveHalvingPruner
@@ -42,6 +43,8 @@ def test_a_trial_is_judged_by_its_latest_value() -> None:
 
 def test_pruners_by_name() -> None:
     assert isinstance(pruner("MedianPruner", {"n_startup_trials": 2}), LatestValue)
+    every_third = {"n_startup_trials": 3, "interval_steps": 3}
+    assert not prunes(pruner("median", every_third), [0.99, 0.5])
     assert isinstance(pruner("percentile", {"percentile": 25.0}), LatestValue)
     assert isinstance(pruner("SuccessiveHalving", {}), SuccessiveHalvingPruner)
     assert not prunes(pruner(None, {}), [0.0, 0.0])
@@ -70,7 +73,8 @@ def test_a_wrong_pruner_is_one_sentence(name: str, options: dict[str, int], mess
     [
         ("tpee", {}, "search.sampler=tpee: no such class in optuna.samplers; expected one such as TPESampler"),
         ("tpe", {"startup": 3}, "search.sampler_options={"),
-        ("grid", {}, "search.sampler_options="),
+        ("grid", {}, "search.sampler=grid: goes through a grid"),
+        ("bruteforce", {}, "search.sampler=bruteforce: goes through a grid"),
     ],
 )
 def test_a_wrong_sampler_is_one_sentence(name: str, options: dict[str, int], message: str) -> None:
@@ -91,6 +95,12 @@ def draws(name: str, seed: int, n: int, per_session: int) -> list[float]:
     return [trial.params["reg_strength"] for trial in study.trials]
 
 
+def test_a_seed_among_the_options_does_not_stop_the_sampler() -> None:
+    study = optuna.create_study(direction="maximize", sampler=sampler("random", {"seed": 1}, 0))
+    space = parse({"reg_strength": "interval(0, 1)"})
+    assert len({study.ask(space).params["reg_strength"] for _ in range(3)}) == 3
+
+
 @pytest.mark.parametrize("name", ["TPESampler", "RandomSampler"])
 def test_a_resumed_study_repeats_no_point_and_can_be_reproduced(name: str) -> None:
     whole = draws(name, seed=3, n=14, per_session=100)
@@ -100,9 +110,10 @@ def test_a_resumed_study_repeats_no_point_and_can_be_reproduced(name: str) -> No
 
 
 def test_only_a_clearly_worse_trial_is_hopeless() -> None:
-    best = [0.99, 0.98, 0.97, 0.96, 0.98]
-    assert hopeless([value - 0.01 for value in best], best)
-    assert not hopeless([value + 0.01 for value in best], best)
-    assert not hopeless(best, best)
-    assert not hopeless([0.98, 0.99, 0.96, 0.97, 0.97], best)  # worse here, better there
-    assert not hopeless([0.9], [0.99])  # a single pair says nothing
+    best = np.array([[0.99, 0.98, 0.97], [0.96, 0.98, 0.95]])
+    assert hopeless((best - 0.01).tolist(), best.tolist())
+    assert not hopeless((best + 0.01).tolist(), best.tolist())
+    assert not hopeless(best.tolist(), best.tolist())
+    worse_here_better_there = np.add(best, [[-0.01, 0.01, -0.01], [0.01, -0.02, 0.01]])
+    assert not hopeless(worse_here_better_there.tolist(), best.tolist())
+    assert not hopeless((best[:1] - 0.5).tolist(), best[:1].tolist())  # one seed says nothing about others

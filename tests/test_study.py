@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import sweeping
 from builders import image_data
+from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 from sweeping import finish, worker
@@ -81,7 +82,10 @@ def test_a_study_tries_the_good_values_first_and_ends_in_files(tmp_path: Path) -
         summary = pd.read_csv(Path(str(run.folder)) / "summary.csv").iloc[0]
         assert summary.validation_fraction == 0
         assert (summary.seed, summary.average_accuracy) == (run.seed, run.test_average_accuracy)
-    assert "config" in (tmp_path / "best.yaml").read_text()
+    rerun = OmegaConf.load(tmp_path / "best.yaml")
+    assert rerun.defaults == ["config", "_self_"]
+    assert (rerun.seed, rerun.validation_fraction) == (0, 0.3)
+    assert {name: rerun.regularizer[name] for name in best.params} == best.params
 
 
 def test_what_is_there_counts_towards_the_budget(tmp_path: Path) -> None:
@@ -114,7 +118,7 @@ EASY = ("regularizer=l2", "benchmark.iters=60", "benchmark.lr=0.01", "search.fin
 
 def test_neither_sampler_nor_pruner_reads_test_accuracies(tmp_path: Path) -> None:
     startup = ("search.sampler_options={n_startup_trials: 3}", "search.pruner_options={n_startup_trials: 2}")
-    overrides = (*EASY, "search.n_trials=12", *startup)
+    overrides = (*EASY, "search.n_trials=8", *startup)
     one = finish(worker(tmp_path / "one", *overrides, load=easy_images))
     other = finish(worker(tmp_path / "other", *overrides, load=scrambled))
 
@@ -165,6 +169,25 @@ def test_too_many_failures_in_a_row_stop_the_study(tmp_path: Path) -> None:
     assert stopped is not None
     assert stopped.startswith(f"{study.plan.name}: 3 trials in a row failed, the last because ")
     assert not (tmp_path / "sweep" / "best.yaml").exists()
+
+
+def test_a_study_whose_trials_all_failed_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "strong.py"
+    file.write_text(DIVERGES_WHEN_STRONG)
+    study = worker(tmp_path / "sweep", f"regularizer.file={file}", space={"reg_strength": "choice(2, 3)"})
+    assert states(finish(study)) == ["FAIL"] * 2
+    assert study.stopped() is None
+    problem = study.all_failed()
+    assert problem is not None
+    assert problem.startswith(f"{study.plan.name}: all 2 trials failed, the last because ")
+
+
+def test_the_storages_url_is_not_written_down(tmp_path: Path) -> None:
+    study = worker(tmp_path, "regularizer=none", "search.storage=sqlite://secret", "search.final_seeds=1")
+    finish(study)
+    texts = [path.read_text() for path in tmp_path.rglob("*") if path.suffix in (".yaml", ".csv")]
+    assert len(texts) > 5
+    assert not any("secret" in text for text in texts)
 
 
 def test_wrong_data_is_no_trials_fault(tmp_path: Path) -> None:

@@ -45,18 +45,19 @@ def sweep(
         return
     connection = storage.connect(url)
     try:
-        studies = [StudyWorker(plan, connection, LastLoaded()) for plan in plans]
-        for study in studies:
-            files.refuse_foreign(study.plan, study.ledger.trials(), storage.shown(url))
-            study.ledger.queue_points()  # once here rather than by each worker
-        out.print(f"storage  {storage.shown(url)}", markup=False, soft_wrap=True)
-        task = workers.Task.of(plans, url, composed)
-        try:
-            with Monitor(studies, out):
-                workers.launch(launcher, commands.combinations[0], task, folder)
-        finally:
-            _report(studies, out)
-        _check_stopped(studies)
+        with storage.told_in_a_sentence(url):
+            studies = [StudyWorker(plan, connection, LastLoaded()) for plan in plans]
+            for study in studies:
+                files.refuse_foreign(study.plan, study.ledger.trials, storage.shown(url))
+                study.ledger.queue_points()  # once here rather than by each worker
+            out.print(f"storage  {storage.shown(url)}", markup=False, soft_wrap=True)
+            task = workers.Task.of(plans, url, composed)
+            try:
+                with Monitor(studies, out):
+                    workers.launch(launcher, commands.combinations[0], task, folder)
+            finally:
+                _report(studies, out)
+            _check_stopped(studies)
     finally:
         storage.close(connection)
 
@@ -70,6 +71,13 @@ def _report(studies: Sequence[StudyWorker], out: Console) -> None:
 
 
 def _check_stopped(studies: Sequence[StudyWorker]) -> None:
-    problems = [problem for study in studies for problem in [study.stopped()] if problem is not None]
+    """Say which studies came to nothing.
+
+    Raises:
+        RunError: at least one did.
+    """
+    problems = [
+        problem for study in studies for problem in [study.stopped() or study.all_failed()] if problem is not None
+    ]
     if problems:
         raise RunError(" ".join(problems))

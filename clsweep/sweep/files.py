@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,12 @@ def _best(plan: StudyPlan, best: FrozenTrial) -> str:
 
 
 def reproduce(plan: StudyPlan) -> str:
-    """The command that runs the best trial again."""
-    return f"python -m clsweep --config-dir {results.short(plan.folder)} --config-name {BEST}"
+    """The command that runs the best trial again, with all of its seeds."""
+    folder = shlex.quote(str(results.short(plan.folder)))
+    if len(plan.seeds) == 1:
+        return f"python -m clsweep --config-dir {folder} --config-name {BEST}"
+    seeds = ",".join(map(str, plan.seeds))
+    return f"python -m clsweep --multirun hydra/sweeper=basic --config-dir {folder} --config-name {BEST} seed={seeds}"
 
 
 def write_finals(plan: StudyPlan, runs: Sequence[FinalRun]) -> None:
@@ -110,19 +115,20 @@ def write_finals(plan: StudyPlan, runs: Sequence[FinalRun]) -> None:
         results.write_csv(pd.DataFrame(rows), plan.folder / FINAL_FILE)
 
 
-def refuse_foreign(plan: StudyPlan, trials: Sequence[FrozenTrial], storage: str) -> None:
+def refuse_foreign(plan: StudyPlan, trials: Callable[[], Sequence[FrozenTrial]], storage: str) -> None:
     """Refuse a folder that holds trials which the storage doesn't know: they would be overwritten.
 
     Args:
         plan: the study's.
-        trials: those in the storage.
+        trials: reads those in the storage.
         storage: its URL as it may be shown.
 
     Raises:
         InputError: it does.
     """
-    known = {Path(trial.user_attrs[FOLDER]).name for trial in trials if FOLDER in trial.user_attrs}
-    foreign = [one.name for one in _trial_folders(plan.folder) if one.name not in known]
+    folders = _trial_folders(plan.folder)  # before the trials: another process may begin one now
+    known = {Path(trial.user_attrs[FOLDER]).name for trial in trials() if FOLDER in trial.user_attrs}
+    foreign = [one.name for one in folders if one.name not in known]
     if foreign:
         raise InputError(
             f"hydra.sweep.dir: {results.short(plan.folder)} holds {foreign[0]} of another study ({storage} has no such "

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from scipy import stats
 
 from clsweep import results
-from clsweep.sweep.ledger import Ledger, open_study
+from clsweep.sweep.ledger import Ledger
 from clsweep.sweep.plan import StudyPlan
 from clsweep.sweep.space import Point, Space
 from clsweep.sweep.trial import FOLDER, Loader, Silent, run_in
@@ -66,16 +66,16 @@ class Finals:
 
     Args:
         plan: the study's.
+        study: Optuna's, of the final runs.
         storage: where it is.
         best: the best trial's values.
         load: reads the data set.
     """
 
-    def __init__(self, plan: StudyPlan, storage: BaseStorage, best: Point, load: Loader) -> None:
+    def __init__(self, plan: StudyPlan, study: Study, storage: BaseStorage, best: Point, load: Loader) -> None:
         self._plan = plan
         self._load = load
         self._settings = {TUNED: best, DEFAULT: plan.default}
-        self._study: Study = open_study(storage, f"{plan.name}-final")
         points = [
             {**point, _SEED: float(seed)}
             for number, point in enumerate(self._settings.values())
@@ -83,7 +83,7 @@ class Finals:
             if point not in list(self._settings.values())[:number]
         ]
         space: Space = dict.fromkeys((*plan.space, _SEED), _ANY)
-        self.ledger = Ledger(self._study, storage, space, len(points), points, points)
+        self.ledger = Ledger(study, storage, space, len(points), points, points)
 
     def objective(self, trial: Trial) -> float:
         """Train one final run; see `clsweep.sweep.trial.Runner.objective` for the errors.

@@ -15,8 +15,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
@@ -25,6 +24,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from clsweep.errors import InputError
 from clsweep.sweep import owner as owners
 from clsweep.sweep import space as spaces
 from clsweep.sweep.owner import beating
@@ -38,6 +38,8 @@ _TAKEN = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 _SECONDS_UNTIL_OWNED = 60
 _STEP_BACK_SECONDS = (0.05, 0.5)
+_MOST_STEPS_BACK = 100
+_MOST_LOST = 5
 
 
 @dataclass
@@ -59,6 +61,7 @@ class Ledger:
     n_trials: int
     first: Sequence[Point]
     points: Sequence[Point] | None
+    _unowned_since: dict[int, float] = field(default_factory=dict)
 
     def trials(self) -> list[FrozenTrial]:
         """All trials, by number, as they are now."""
@@ -71,7 +74,7 @@ class Ledger:
 
     def claim(self) -> Trial | None:
         """The next trial for this process, its point chosen; None where others have claimed all that is left."""
-        while True:
+        for _ in range(_MOST_STEPS_BACK):
             self.reclaim()
             self.queue_points()
             trials = self.trials()
@@ -81,36 +84,53 @@ class Ledger:
             if trial is not None:
                 return trial
             time.sleep(random.uniform(*_STEP_BACK_SECONDS))
+        raise InputError(
+            f"search.sampler: proposed points that have been tried {_MOST_STEPS_BACK} times in a row; expected another "
+            "sampler, or a smaller search.n_trials."
+        )
 
     def _ask(self) -> Trial | None:
         """Claim a trial; None where this process has to step back."""
         trial = self.study.ask(self.space)
-        trial.set_user_attr(_OWNER, owners.to_json(owners.this_process()))
+        try:
+            trial.set_user_attr(_BEAT, time.time())  # first: without one, another machine takes an owner for gone
+            trial.set_user_attr(_OWNER, owners.to_json(owners.this_process()))
+        except UpdateFinishedTrialError:
+            return None  # it took too long: another process has marked it as lost
         trials = self.trials()
         others = [one for one in trials if one.number != trial.number]
         if len(self._counted(others, _TAKEN)) >= self._budget(trials):
+            trial.set_user_attr(_OWNER, None)
             self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
             return None
-        twins = [one.number for one in others if one.state in _TAKEN and one.params == trial.params]
-        if twins or not self._may_be_tried(trial.params):
-            self._end(trial, VOID, f"trial {twins[0]} has the same values" if twins else "not asked for")
+        reason = self._void(trial.params, others)
+        if reason is not None:
+            self._end(trial, VOID, reason)
             self._queue_untried()
             return None
         return trial
 
+    def _void(self, point: Point, others: Iterable[FrozenTrial]) -> str | None:
+        """Why a point that was claimed should not be run, if so."""
+        if not self._may_be_tried(point):
+            return "outside of what is searched now"
+        twins = [one for one in others if one.params == point and (one.state in _TAKEN or _has_failed(one))]
+        return f"trial {twins[0].number} has the same values" if twins else None
+
     def _may_be_tried(self, point: Point) -> bool:
-        return self.points is None or point in self.points
+        return spaces.contains(self.space, point) and (self.points is None or point in self.points)
 
     def _counted(self, trials: Iterable[FrozenTrial], states: tuple[TrialState, ...]) -> list[FrozenTrial]:
         """Trials that count towards the budget."""
-        return [trial for trial in trials if trial.state in states and self._may_be_tried(trial.params)]
+        chosen = [trial for trial in trials if trial.state in states]
+        return chosen if self.points is None else [trial for trial in chosen if trial.params in self.points]
 
     def _budget(self, trials: Iterable[FrozenTrial]) -> int:
         """`n_trials`, or the number of points that can be finished where that is less."""
         if self.points is None:
             return self.n_trials
-        failed = [trial.params for trial in trials if trial.user_attrs.get(ENDED) == FAILED]
-        return min(self.n_trials, sum(point not in failed for point in self.points))
+        given_up = _given_up(trials)
+        return min(self.n_trials, sum(point not in given_up for point in self.points))
 
     # What ends a trial
 
@@ -120,8 +140,11 @@ class Ledger:
 
     def prune(self, trial: Trial, reason: str) -> None:
         """Record that a trial was stopped early, and why."""
-        trial.set_user_attr(REASON, reason)
-        self.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+        try:
+            trial.set_user_attr(REASON, reason)
+            self.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+        except UpdateFinishedTrialError:
+            pass  # another process took this one for gone, and has marked it
 
     def fail(self, trial: Trial, reason: str) -> None:
         """Record that a trial failed, and why; its point is not tried again."""
@@ -140,16 +163,20 @@ class Ledger:
         except UpdateFinishedTrialError:
             pass  # another process took this one for gone, and has marked it
 
-    def failures_in_a_row(self, since: datetime) -> list[str]:
-        """The reasons of the trials that failed one after the other since then, the latest last."""
-        ended = [
-            trial
-            for trial in self.trials()
-            if trial.datetime_complete is not None and trial.datetime_complete >= since and _is_decided(trial)
-        ]
+    def decided(self) -> set[int]:
+        """The numbers of the trials that are finished for good, well or badly."""
+        return {trial.number for trial in self.trials() if _is_decided(trial)}
+
+    def failures_in_a_row(self, before: set[int]) -> list[str]:
+        """The reasons of the trials that failed one after the other, by number, the latest last.
+
+        Args:
+            before: the trials that were decided when this process began, which don't count.
+        """
         reasons: list[str] = []
-        for trial in sorted(ended, key=lambda trial: trial.datetime_complete or since):
-            reasons = [*reasons, trial.user_attrs.get(REASON, "")] if trial.state == TrialState.FAIL else []
+        for trial in self.trials():
+            if trial.number not in before and _is_decided(trial):
+                reasons = [*reasons, trial.user_attrs.get(REASON, "")] if _has_failed(trial) else []
         return reasons
 
     # Points that wait
@@ -159,8 +186,9 @@ class Ledger:
         trials = self.trials()
         settled = [point for trial in trials for point in [_point(trial)] if point and _is_settled(trial)]
         again = [trial.params for trial in trials if trial.user_attrs.get(ENDED) in (INTERRUPTED, LOST)]
+        settled += _given_up(trials)
         for point in [*self.first, *again]:
-            if point not in settled and spaces.contains(self.space, point) and self._may_be_tried(point):
+            if point not in settled and self._may_be_tried(point):
                 self.study.enqueue_trial(point)
                 settled.append(point)
 
@@ -174,9 +202,22 @@ class Ledger:
     def reclaim(self) -> None:
         """Mark the trials whose process is gone; their points are queued with the next claim."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            reason = _lost(trial)
+            reason = self._lost(trial)
             if reason is not None:
                 self._mark_lost(trial, reason)
+
+    def _lost(self, trial: FrozenTrial) -> str | None:
+        """Why a running trial counts as lost, if it does."""
+        attribute = trial.user_attrs.get(_OWNER)
+        if attribute is None:  # claimed this moment, or its process was killed in that moment
+            seen = self._unowned_since.setdefault(trial.number, time.monotonic())
+            waited = time.monotonic() - seen > _SECONDS_UNTIL_OWNED
+            return "its process ended before it could say who it was" if waited else None
+        self._unowned_since.pop(trial.number, None)
+        owner = owners.from_json(attribute)
+        if owner.has_ended(trial.user_attrs.get(_BEAT)):
+            return f"its process ended (process {owner.pid} on {owner.host})"
+        return None
 
     def _mark_lost(self, trial: FrozenTrial, reason: str) -> None:
         try:
@@ -205,7 +246,7 @@ def _point(trial: FrozenTrial) -> Point:
 
 def _is_decided(trial: FrozenTrial) -> bool:
     """Finished for good, well or badly."""
-    return trial.state in _FINISHED or trial.user_attrs.get(ENDED) == FAILED
+    return trial.state in _FINISHED or _has_failed(trial)
 
 
 def _is_settled(trial: FrozenTrial) -> bool:
@@ -213,17 +254,16 @@ def _is_settled(trial: FrozenTrial) -> bool:
     return trial.state in (TrialState.WAITING, TrialState.RUNNING) or _is_decided(trial)
 
 
-def _lost(trial: FrozenTrial) -> str | None:
-    """Why a running trial counts as lost, if it does."""
-    attribute = trial.user_attrs.get(_OWNER)
-    if attribute is None:  # claimed this moment, or its process was killed in that moment
-        started = trial.datetime_start
-        waited = started is not None and datetime.now() - started > timedelta(seconds=_SECONDS_UNTIL_OWNED)
-        return "its process ended before it could say who it was" if waited else None
-    owner = owners.from_json(attribute)
-    if owner.has_ended(trial.user_attrs.get(_BEAT)):
-        return f"its process ended (process {owner.pid} on {owner.host})"
-    return None
+def _has_failed(trial: FrozenTrial) -> bool:
+    return bool(trial.user_attrs.get(ENDED) == FAILED)
+
+
+def _given_up(trials: Iterable[FrozenTrial]) -> list[Point]:
+    """Points that failed, or whose process ended so often that they seem to be the reason (out of memory, say)."""
+    trials = list(trials)
+    lost = [trial.params for trial in trials if trial.user_attrs.get(ENDED) == LOST]
+    failed = [trial.params for trial in trials if _has_failed(trial)]
+    return failed + [point for point in lost if lost.count(point) >= _MOST_LOST]
 
 
 def open_study(storage: BaseStorage, name: str) -> Study:

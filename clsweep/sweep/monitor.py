@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
@@ -64,9 +65,12 @@ class Monitor:
         """Look a last time, and stop."""
         self._stop.set()
         self._thread.join()
-        self._look()
-        if self._live is not None:
-            self._live.stop()
+        try:
+            with suppress(Exception):  # whatever ends the sweep must not be hidden by what ends its display
+                self._look()
+        finally:
+            if self._live is not None:
+                self._live.stop()
 
     def _keep_looking(self) -> None:
         while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):
@@ -103,7 +107,7 @@ def _events(study: StudyWorker) -> dict[tuple[str, ...], str]:
 
 
 def _final_runs(study: StudyWorker) -> list[FinalRun]:
-    final = study.finals() if study.ledger.is_complete() else None
+    final = study.finals()
     return final.runs() if final is not None else []
 
 
@@ -232,6 +236,9 @@ def _print_details(one: Outcome, out: Console) -> None:
         lines.append(f"  pruning saved    about {clock(now.seconds_saved)}, {part:.0%} of the search")
     if now.failed:
         lines.append(f"  last failure     {now.failed[-1].user_attrs.get(REASON, '')}")
-    lines.append(f"  files            {short(plan.folder)}/trials.csv" + (", final.csv" if finals.accuracies(one.runs, finals.TUNED) else ""))
+    lines.append(
+        f"  files            {short(plan.folder)}/trials.csv"
+        + (", final.csv" if finals.accuracies(one.runs, finals.TUNED) else "")
+    )
     for line in lines:
         out.print(line, markup=False, soft_wrap=True)

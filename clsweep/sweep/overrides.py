@@ -17,6 +17,7 @@ from clsweep import contract
 from clsweep.config import HYPERPARAMETERS, Config
 from clsweep.errors import InputError
 from clsweep.run import pick_device
+from clsweep.sweep import space
 from clsweep.sweep.plan import StudyPlan, searched, study_name
 from clsweep.sweep.pruners import pruner
 from clsweep.sweep.samplers import sampler
@@ -77,7 +78,8 @@ class Commands:
     def _config(self, combination: list[str]) -> Config:
         composed = self._loader.load_sweep_config(self._composed, combination)
         config = settings.parse(composed)
-        pick_device(config.device)
+        if "Slurm" not in self._composed.hydra.launcher._target_:  # its jobs run on other machines
+            pick_device(config.device)
         regularizer = config.regularizer
         used = () if config.stream == "joint" else contract.load(regularizer).hyperparameters
         ranges = searched(config, used, self.ranges, self._fixed)
@@ -112,7 +114,14 @@ def plans(configs: Sequence[Config], folder: Path, single_in_folder: bool) -> li
     else:
         made = [StudyPlan(config, folder / study_name(config)) for config in configs]
     for plan in made:  # what is wrong is said before anything is made
-        assert plan.n_trials
+        space.parse(plan.config.regularizer.space)
         sampler(plan.config.search.sampler, plan.config.search.sampler_options, 0)
         pruner(plan.config.search.pruner, plan.config.search.pruner_options)
-    return list({plan.name: plan for plan in made}.values())
+    names = [plan.name for plan in made]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(
+            f"{twice[0]}: two of the swept values make the same study; expected to sweep benchmarks, methods and other "
+            "values that change a result."
+        )
+    return made

@@ -89,7 +89,10 @@ class StudyPlan:
 
     def _run_config(self, point: Point, seed: int, validation_fraction: float) -> Config:
         regularizer = with_values(self.config.regularizer, point)
-        return replace(self.config, regularizer=regularizer, seed=seed, validation_fraction=validation_fraction)
+        search = replace(self.config.search, storage=None)  # its URL may hold a password, and this is written down
+        return replace(
+            self.config, regularizer=regularizer, search=search, seed=seed, validation_fraction=validation_fraction
+        )
 
 
 def study_name(config: Config) -> str:
@@ -112,10 +115,11 @@ def study_name(config: Config) -> str:
 def _comparable(config: Config) -> dict[str, Any]:
     values = _without(asdict(config), _NOT_COMPARED)
     values["benchmark"] = _without(values["benchmark"], _NOT_COMPARED_OF_BENCHMARK)
-    searched = config.regularizer.space
-    values["regularizer"] = _without(values["regularizer"], (*_NOT_COMPARED_OF_REGULARIZER, *searched))
+    joint = config.stream == "joint"  # trained without a regularizer
+    dropped = values["regularizer"] if joint else (*_NOT_COMPARED_OF_REGULARIZER, *config.regularizer.space)
+    values["regularizer"] = _without(values["regularizer"], tuple(dropped))
     values["dataset"] = {"name": config.dataset.name, "source": config.dataset.source}
-    files = [config.regularizer.file, config.dataset.train, config.dataset.test]
+    files = [None if joint else config.regularizer.file, config.dataset.train, config.dataset.test]
     values["files"] = [_digest(file) for file in files if file is not None]
     plan = StudyPlan(config, Path())
     values["seeds"] = plan.seeds

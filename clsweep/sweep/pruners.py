@@ -39,7 +39,7 @@ class LatestValue(BasePruner):
         if step is None:
             return False
         latest = copy.copy(trial)
-        latest.intermediate_values = {step: trial.intermediate_values[step]}
+        latest.intermediate_values = dict.fromkeys(trial.intermediate_values, trial.intermediate_values[step])
         return self._pruner.prune(study, latest)
 
 
@@ -61,20 +61,21 @@ def pruner(name: str | None, options: dict[str, Any] | None) -> BasePruner:
     return LatestValue(made) if isinstance(made, PercentilePruner) else made
 
 
-def hopeless(trial: Sequence[float], best: Sequence[float]) -> bool:
+def hopeless(trial: Sequence[Sequence[float]], best: Sequence[Sequence[float]]) -> bool:
     """Whether a trial that has run some of its seeds is clearly worse than the best trial.
 
     A one-sided Wilcoxon signed-rank test (Wilcoxon, 1945) on accuracies paired by seed and context, at level 0.1 (the
-    level of Optuna's WilcoxonPruner, which pairs one value for each seed and so can't decide before the fourth).
+    level of Optuna's WilcoxonPruner, which pairs one value for each seed and so can't decide before the fourth). With a
+    single seed it is never: its contexts are no evidence about other seeds.
 
     Args:
-        trial: its accuracies on each context after the last one, of each of its seeds so far.
+        trial: its accuracies on each context after the last one, [seeds, contexts], of its seeds so far.
         best: the best trial's, of the same seeds and contexts.
 
     Returns:
         True where the trial's accuracies are worse, in the mean and by the test.
     """
-    differences = np.subtract(trial, best)
-    if not differences.any() or differences.mean() >= 0:
+    differences = np.subtract(trial, best).ravel()
+    if len(trial) < 2 or not differences.any() or differences.mean() >= 0:
         return False
     return bool(stats.wilcoxon(differences, zero_method="zsplit", alternative="less").pvalue < _P_HOPELESS)

@@ -13,8 +13,11 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from clsweep.errors import InputError
 from clsweep.seeding import derived_seed
 from clsweep.sweep.named import build, find
+
+_WHOLE_GRID = (optuna.samplers.GridSampler, optuna.samplers.BruteForceSampler)
 
 
 class SeededByTrial(BaseSampler):
@@ -68,16 +71,21 @@ def sampler(name: str, options: dict[str, Any] | None, seed: int) -> BaseSampler
         seed: the sweep's.
 
     Raises:
-        InputError: Optuna has no such sampler, or it doesn't take these options.
+        InputError: Optuna has no such sampler, it goes through a grid, or it doesn't take these options.
     """
     kind = find(optuna.samplers, BaseSampler, "sampler", name)
+    if kind in _WHOLE_GRID:
+        raise InputError(
+            f"search.sampler={name}: goes through a grid, which a sweep does by itself where all that is searched are "
+            "choices, as in regularizer.reg_strength=1,10,100; expected another sampler."
+        )
     takes_seed = "seed" in inspect.signature(kind).parameters
 
     def make(own_seed: int) -> BaseSampler:
         seeded = {"seed": own_seed} if takes_seed else {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            made: BaseSampler = build(kind, "sampler", seeded | (options or {}))
+            made: BaseSampler = build(kind, "sampler", (options or {}) | seeded)
         return made
 
     return SeededByTrial(make, seed)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from clsweep.errors import InputError
+from clsweep.errors import InputError, RunError
 
 JOURNAL = "journal:"
 _SQLITE_FILE = "studies.db"
@@ -52,8 +56,44 @@ def connect(storage: str) -> BaseStorage:
         _make_folder(file.parent)
     if storage.startswith(JOURNAL):
         return JournalStorage(JournalFileBackend(str(file)))
-    wait: dict[str, object] = {"connect_args": {"timeout": _SECONDS_TO_WAIT_FOR_SQLITE}}
-    return _relational(storage, wait if file is not None else {})
+    if _parsed(storage).get_backend_name() != "sqlite":
+        return _relational(storage, {"pool_pre_ping": True})  # a database may close a connection that waits for long
+    made = _relational(storage, {"connect_args": {"timeout": _SECONDS_TO_WAIT_FOR_SQLITE}})
+    _lock_before_reading(made.engine)
+    return made
+
+
+def _lock_before_reading(engine: Engine) -> None:
+    """Let each of SQLite's transactions take the write lock at its start.
+
+    Optuna takes a waiting trial by reading its state and then writing it. SQLite knows no lock on a row, and its Python
+    driver begins a transaction only with the first write: two processes would take the same trial.
+    """
+
+    def leave_transactions_to_us(connection: sqlite3.Connection, _: object) -> None:
+        connection.isolation_level = None
+
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    event.listen(engine, "connect", leave_transactions_to_us)
+    event.listen(engine, "begin", begin)
+    engine.dispose()  # connections from before
+
+
+@contextmanager
+def told_in_a_sentence(storage: str) -> Iterator[None]:
+    """Turn what goes wrong in a storage on the way into one sentence.
+
+    Raises:
+        RunError: it cannot be reached any more; what was finished is in it.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise RunError(
+            f"search.storage={shown(storage)}: {_first_line(error)}; what is finished is kept: run the command again."
+        ) from error
 
 
 def close(connection: BaseStorage) -> None:
@@ -95,10 +135,10 @@ def _file(storage: str) -> Path | None:
 def _parsed(storage: str) -> URL:
     try:
         return make_url(storage)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # not shown: it may hold a password
         raise InputError(
-            f"search.storage={storage}: expected a URL such as sqlite:///FILE, postgresql+psycopg://USER@HOST/DATABASE "
-            "or journal:FILE."
+            "search.storage: not the URL of a storage; expected one such as sqlite:///FILE, "
+            "postgresql+psycopg://USER@HOST/DATABASE or journal:FILE."
         ) from error
 
 
@@ -113,12 +153,12 @@ def _relational(storage: str, engine_kwargs: dict[str, object]) -> RDBStorage:
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return RDBStorage(storage, engine_kwargs=engine_kwargs)
-        except ImportError as error:
+        except (ImportError, NoSuchModuleError) as error:
             raise InputError(
-                f"search.storage={shown(storage)}: its driver is not installed ({error.name or error}); for PostgreSQL "
-                "install clsweep[postgres]."
+                f"search.storage={shown(storage)}: its driver is not installed ({error}); for PostgreSQL install "
+                "clsweep[postgres]."
             ) from error
-        except (DBAPIError, SQLAlchemyError) as error:
+        except SQLAlchemyError as error:
             # Two processes that make the tables at the same time get in each other's way once.
             if attempt == _ATTEMPTS or _refused(error):
                 raise InputError(f"search.storage={shown(storage)}: {_first_line(error)}.") from error
@@ -131,6 +171,6 @@ def _refused(error: SQLAlchemyError) -> bool:
     return any(word in text for word in ("connection", "could not translate", "authentication", "unable to open"))
 
 
-def _first_line(error: SQLAlchemyError) -> str:
-    cause = getattr(error, "orig", None) or error
+def _first_line(error: Exception) -> str:
+    cause = getattr(error, "orig", None) or error.__cause__ or error
     return str(cause).strip().splitlines()[0].rstrip(".")

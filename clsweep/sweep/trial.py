@@ -156,7 +156,7 @@ class Runner:
             return
         best = max(complete, key=lambda one: one.value or 0.0)
         seeds = len(on_contexts)
-        if hopeless(np.ravel(on_contexts).tolist(), np.ravel(best.user_attrs[ON_CONTEXTS][:seeds]).tolist()):
+        if hopeless(on_contexts, best.user_attrs[ON_CONTEXTS][:seeds]):
             raise PrunedError(f"worse than trial {best.number} on {seeds} of {len(self.plan.seeds)} seeds")
 
 

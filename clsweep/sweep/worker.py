@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import datetime
 
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
+from optuna.study import Study
 from optuna.trial import Trial
+from sqlalchemy.exc import SQLAlchemyError
 
 from clsweep import datasets
 from clsweep.config import DatasetConfig
@@ -18,7 +20,7 @@ from clsweep.run import PrunedError
 from clsweep.sweep import files
 from clsweep.sweep import space as spaces
 from clsweep.sweep.finals import Finals
-from clsweep.sweep.ledger import Ledger, open_study
+from clsweep.sweep.ledger import REASON, Ledger, open_study
 from clsweep.sweep.plan import StudyPlan
 from clsweep.sweep.pruners import pruner
 from clsweep.sweep.samplers import sampler
@@ -68,28 +70,42 @@ class StudyWorker:
         self._storage = storage
         self._load = load
         self._runner = Runner(plan, study, load)
-        self._started = datetime.now()
+        self._decided_before = self.ledger.decided()
+        self._data_is_there = False
+        self._final_study: Study | None = None
 
     def stopped(self) -> str | None:
         """Why the study is given up: too many failures in a row."""
-        reasons = self.ledger.failures_in_a_row(self._started)
+        reasons = self.ledger.failures_in_a_row(self._decided_before)
         if len(reasons) < self.plan.config.search.max_failures:
             return None
         return f"{self.plan.name}: {len(reasons)} trials in a row failed, the last because {reasons[-1].rstrip('.')}."
+
+    def all_failed(self) -> str | None:
+        """Why the study has no best trial although nothing is left to try."""
+        now = status(self.ledger.trials())
+        if now.best is not None or not now.failed:
+            return None
+        reason = now.failed[-1].user_attrs.get(REASON, "").rstrip(".")
+        return f"{self.plan.name}: all {len(now.failed)} trials failed, the last because {reason}."
 
     def is_done(self) -> bool:
         """Whether nothing is left to do, here or in another process."""
         if self.stopped() is not None:
             return True
+        if not self.ledger.is_complete():
+            return False
         finals = self.finals()
-        return self.ledger.is_complete() and (finals is None or finals.ledger.is_complete())
+        return finals is None or finals.ledger.is_complete()
 
     def finals(self) -> Finals | None:
-        """The final runs; None where there are none to be."""
+        """The final runs; None while the search goes on, and where there are none to be."""
         best = status(self.ledger.trials()).best
-        if best is None or not self.plan.final_seeds:
+        if best is None or not self.plan.final_seeds or not self.ledger.is_complete():
             return None
-        return Finals(self.plan, self._storage, best.params, self._load)
+        if self._final_study is None:
+            self._final_study = open_study(self._storage, f"{self.plan.name}-final")
+        return Finals(self.plan, self._final_study, self._storage, best.params, self._load)
 
     def work_once(self) -> bool:
         """Run one trial or one final run.
@@ -101,7 +117,9 @@ class StudyWorker:
             InputError: the data or the method don't fit; the trial's point waits for another try.
             KeyboardInterrupt: as above.
         """
-        self._load(self.plan.config.dataset)  # what is wrong with it is no trial's fault
+        if not self._data_is_there:  # what is wrong with it is no trial's fault
+            self._load(self.plan.config.dataset)
+            self._data_is_there = True
         if not self.ledger.is_complete():
             return self._work(self.ledger, self._runner.objective)
         finals = self.finals()
@@ -111,7 +129,7 @@ class StudyWorker:
         """Write the study's files."""
         files.write(self.plan, self.ledger.trials())
         finals = self.finals()
-        if finals is not None and self.ledger.is_complete():
+        if finals is not None:
             files.write_finals(self.plan, finals.runs())
 
     def _work(self, ledger: Ledger, objective: Callable[[Trial], float]) -> bool:
@@ -130,7 +148,8 @@ class StudyWorker:
                 value = objective(trial)
         except PrunedError as reason:
             ledger.prune(trial, str(reason))
-        except (InputError, KeyboardInterrupt, SystemExit):  # not the trial's fault
+        except (InputError, KeyboardInterrupt, SystemExit, SQLAlchemyError, StorageInternalError):
+            # not the trial's fault
             ledger.interrupt(trial)
             raise
         except Exception as error:

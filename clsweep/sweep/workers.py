@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-import psutil
 import torch
 from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
 from clsweep import config as settings
-from clsweep.sweep import storage
+from clsweep.sweep import owner, storage
 from clsweep.sweep.plan import StudyPlan
 from clsweep.sweep.worker import work
 
@@ -42,7 +41,7 @@ class Task:
     storage: str
     workers: int
     threads: int | None
-    parent: int | None
+    parent: dict[str, Any] | None
 
     @classmethod
     def of(cls, plans: Sequence[StudyPlan], url: str, composed: DictConfig) -> Task:
@@ -52,11 +51,11 @@ class Task:
         workers = plans[0].config.search.workers or _jobs_at_once(launcher)
         threads = max(1, joblib.cpu_count() // workers) if here and workers > 1 else None
         studies = [{"config": asdict(plan.config), "folder": str(plan.folder)} for plan in plans]
-        return cls(studies, url, workers, threads, os.getpid() if here else None)
+        return cls(studies, url, workers, threads, owner.to_json(owner.this_process()) if here else None)
 
     def is_orphaned(self) -> bool:
         """Whether the process that a worker must not outlive is gone."""
-        return self.parent is not None and not psutil.pid_exists(self.parent)
+        return self.parent is not None and owner.from_json(self.parent).has_ended(beat=None)
 
     @property
     def plans(self) -> list[StudyPlan]:
@@ -87,16 +86,23 @@ def launch(launcher: Launcher, overrides: Sequence[str], task: Task, folder: Pat
     """
     file = folder / _TASKS / f"{uuid.uuid4().hex}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch(mode=0o600)  # the storage's URL may hold a password; Hydra writes a job's overrides down
     file.write_text(json.dumps(asdict(task)))
     logs = f"{_TASKS}/{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
-    job = [*overrides, f"search.plan='{file}'"]
+    job = [one for one in overrides if "search.storage=" not in one] + [f"search.plan={_quoted(file)}"]
     try:
-        jobs = [[*job, f"hydra.sweep.subdir='{logs}-{number}'"] for number in range(task.workers)]
+        jobs = [[*job, f"hydra.sweep.subdir={logs}-{number}"] for number in range(task.workers)]
         for returned in launcher.launch(jobs, initial_job_idx=0):
             if returned.status == JobStatus.FAILED:
                 raise returned._return_value  # its return_value would print more than our sentence
     finally:
         file.unlink()
+
+
+def _quoted(path: Path) -> str:
+    """A path as a value in Hydra's syntax."""
+    escaped = str(path).replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def work_on(file: Path) -> None:
@@ -114,7 +120,8 @@ def work_on(file: Path) -> None:
         torch.set_num_threads(task.threads)
     connection = storage.connect(task.storage)
     try:
-        work(task.plans, connection, task.is_orphaned)
+        with storage.told_in_a_sentence(task.storage):
+            work(task.plans, connection, task.is_orphaned)
     finally:
         storage.close(connection)
     if task.is_orphaned():
