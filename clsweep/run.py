@@ -20,7 +20,7 @@ import torch
 
 import clsweep
 from clsweep import contexts, contract, datasets, metrics, networks, results
-from clsweep.config import Config, DatasetConfig, RegularizerConfig
+from clsweep.config import Config, RegularizerConfig
 from clsweep.display import Display
 from clsweep.errors import InputError, RunError
 from clsweep.learner import Learner
@@ -65,7 +65,7 @@ def run(
     config: Config,
     folder: Path,
     observer: Observer | None = None,
-    load: Callable[[DatasetConfig], datasets.ImageData] = datasets.load,
+    prepare: Callable[[Config, torch.device], contexts.Stream] | None = None,
 ) -> Summary:
     """Train, measure and write one run.
 
@@ -73,7 +73,7 @@ def run(
         config: the checked setting.
         folder: where `accuracy.csv` and `summary.csv` go; must exist and hold neither.
         observer: is told what happens; by default it is printed.
-        load: reads the data set; a sweep reads it once for all of its runs.
+        prepare: makes the contexts; a sweep keeps them from run to run.
 
     Returns:
         The row of `summary.csv`.
@@ -93,7 +93,7 @@ def run(
         torch.cuda.reset_peak_memory_stats(device)
     method = _NO_REGULARIZER if config.stream == "joint" else config.regularizer
     regularizer = contract.load(method, derived_seed(config.seed, "methods"))
-    stream = contexts.build(load(config.dataset), config, device)
+    stream = (prepare or _prepared)(config, device)
     model = networks.build(
         config.network, stream.input_shape, stream.n_outputs, derived_seed(config.seed, "parameters")
     ).to(device)
@@ -117,6 +117,10 @@ def run(
         raise
     observer.finished(record.matrix("test"), summary, folder)
     return summary
+
+
+def _prepared(config: Config, device: torch.device) -> contexts.Stream:
+    return contexts.build(datasets.load(config.dataset), config, device)
 
 
 def _ending(error: BaseException) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from clsweep.config import DatasetConfig
 from clsweep.datasets import ImageData
 from clsweep.sweep import storage
 from clsweep.sweep.plan import StudyPlan
+from clsweep.sweep.streams import Streams
 from clsweep.sweep.worker import StudyWorker
 
 TINY = (
@@ -53,7 +54,7 @@ def worker(
     """This process's part in such a study."""
     connection = storage.connect(storage.url(None, folder))
     opened.append(connection)
-    return StudyWorker(plan(folder, *overrides, space=space), connection, load)
+    return StudyWorker(plan(folder, *overrides, space=space), connection, Streams(load))
 
 
 def finish(study: StudyWorker) -> list[FrozenTrial]:

@@ -5,7 +5,7 @@ From the bottom up:
 - `space` (what is searched), `plan` (one study, and what its results can be compared with);
 - `storage`, `samplers`, `pruners`: Optuna's, configured;
 - `owner`, `ledger`: a study's trials as several processes share them;
-- `trial`, `finals`: one trial, one final run;
+- `streams`, `trial`, `finals`: the contexts, one trial, one final run;
 - `status`, `files`: what a study has, and its CSV and YAML files;
 - `worker`: trials and final runs until nothing is left;
 - `workers`, `monitor`, `dry_run`: the processes, and the terminal;

@@ -14,7 +14,8 @@ from clsweep.errors import RunError
 from clsweep.sweep import dry_run, files, monitor, overrides, storage, workers
 from clsweep.sweep.monitor import Monitor
 from clsweep.sweep.overrides import Commands
-from clsweep.sweep.worker import LastLoaded, StudyWorker
+from clsweep.sweep.streams import Streams
+from clsweep.sweep.worker import StudyWorker
 
 
 def sweep(
@@ -46,7 +47,7 @@ def sweep(
     connection = storage.connect(url)
     try:
         with storage.told_in_a_sentence(url):
-            studies = [StudyWorker(plan, connection, LastLoaded()) for plan in plans]
+            studies = [StudyWorker(plan, connection, Streams()) for plan in plans]
             for study in studies:
                 files.refuse_foreign(study.plan, study.ledger.trials, storage.shown(url))
                 study.ledger.queue_points()  # once here rather than by each worker

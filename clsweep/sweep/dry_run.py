@@ -10,7 +10,7 @@ from clsweep.display import clock
 from clsweep.sweep import estimate, storage
 from clsweep.sweep.plan import StudyPlan
 from clsweep.sweep.status import named, status
-from clsweep.sweep.worker import LastLoaded
+from clsweep.sweep.streams import Streams
 
 
 def show(plans: Sequence[StudyPlan], url: str, out: Console) -> None:
@@ -25,12 +25,14 @@ def show(plans: Sequence[StudyPlan], url: str, out: Console) -> None:
         InputError: the storage or the data cannot be read.
     """
     known = storage.finished_trials(url, [plan.name for plan in plans])
-    load = LastLoaded()
+    streams = Streams()
     for plan in plans:
         now = status(known.get(plan.name, []))
         measured = now.seconds_per_trial
         a_run = (
-            measured / len(plan.seeds) if measured else estimate.run_seconds(plan.trial_config(plan.default, 0), load)
+            measured / len(plan.seeds)
+            if measured
+            else estimate.run_seconds(plan.trial_config(plan.default, 0), streams)
         )
         to_do = max(0, plan.n_trials - now.finished)
         final = len(plan.final_seeds) * (2 if plan.space else 1)  # the best values, and the default ones

@@ -7,30 +7,29 @@ import time
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from clsweep import contexts, networks
+from clsweep import networks
 from clsweep.config import Config
 from clsweep.contexts import Stream
 from clsweep.run import pick_device
-from clsweep.sweep.trial import Loader
+from clsweep.sweep.streams import Streams
 
 _SIDE = 1_024
 _SECONDS_MEASURED = 0.2
 _STEP_OVER_FLOOR = 1.6  # a step with a penalty, importance and evaluation, over its matrix products alone
 
 
-def run_seconds(config: Config, load: Loader) -> float:
+def run_seconds(config: Config, streams: Streams) -> float:
     """About how many seconds one run takes on this machine; good to a factor of two.
 
     Args:
         config: the run's setting.
-        load: reads the data set, whose images' shape decides.
+        streams: makes the contexts, whose images' shape decides.
 
     Raises:
         InputError: the data are not there or don't fit.
     """
     benchmark = config.benchmark
-    stream = contexts.build(load(config.dataset), config, torch.device("cpu"))
-    per_step = _step_operations(config, stream)
+    per_step = _step_operations(config, streams(config, torch.device("cpu")))
     return _STEP_OVER_FLOOR * per_step * benchmark.iters * benchmark.contexts / _operations_per_second(config)
 
 

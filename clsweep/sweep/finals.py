@@ -20,7 +20,8 @@ from clsweep import results
 from clsweep.sweep.ledger import Ledger
 from clsweep.sweep.plan import StudyPlan
 from clsweep.sweep.space import Point, Space
-from clsweep.sweep.trial import FOLDER, Loader, Silent, run_in
+from clsweep.sweep.streams import Streams
+from clsweep.sweep.trial import FOLDER, Silent, run_in
 
 TUNED, DEFAULT = "tuned", "default"
 _SEED = "seed"
@@ -69,12 +70,12 @@ class Finals:
         study: Optuna's, of the final runs.
         storage: where it is.
         best: the best trial's values.
-        load: reads the data set.
+        streams: makes the contexts.
     """
 
-    def __init__(self, plan: StudyPlan, study: Study, storage: BaseStorage, best: Point, load: Loader) -> None:
+    def __init__(self, plan: StudyPlan, study: Study, storage: BaseStorage, best: Point, streams: Streams) -> None:
         self._plan = plan
-        self._load = load
+        self._streams = streams
         self._settings = {TUNED: best, DEFAULT: plan.default}
         points = [
             {**point, _SEED: float(seed)}
@@ -97,7 +98,7 @@ class Finals:
         folder = self._plan.folder / name
         trial.set_user_attr(FOLDER, str(results.short(folder)))
         config = self._plan.final_config(point, seed)
-        return run_in(folder, config, Silent(), self._load).average_accuracy
+        return run_in(folder, config, Silent(), self._streams).average_accuracy
 
     def runs(self) -> list[FinalRun]:
         """Every final run, those of the best setting first."""

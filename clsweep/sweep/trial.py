@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,15 +14,13 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from clsweep import results
-from clsweep.config import Config, DatasetConfig, to_yaml
-from clsweep.datasets import ImageData
+from clsweep.config import Config, to_yaml
 from clsweep.metrics import Cell, Matrix
 from clsweep.results import Summary
 from clsweep.run import PrunedError, run
 from clsweep.sweep.plan import StudyPlan
 from clsweep.sweep.pruners import hopeless
-
-Loader = Callable[[DatasetConfig], ImageData]
+from clsweep.sweep.streams import Streams
 
 FOLDER = "folder"
 SEEDS = "seeds"
@@ -102,12 +100,12 @@ class Runner:
     Attributes:
         plan: the study's.
         study: Optuna's.
-        load: reads the data set.
+        streams: makes the contexts.
     """
 
     plan: StudyPlan
     study: Study
-    load: Loader
+    streams: Streams
     _seed_folders: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -139,7 +137,7 @@ class Runner:
             reporter = Reporter(trial, reached, is_last, plan.contexts)
             folder = plan.folder / name / (f"seed-{seed}" if self._seed_folders else "")
             trial.set_user_attr(SEEDS, plan.seeds[: number + 1])
-            summaries.append(run_in(folder, plan.trial_config(point, seed), reporter, self.load))
+            summaries.append(run_in(folder, plan.trial_config(point, seed), reporter, self.streams))
             on_contexts.append(reporter.on_contexts)
             trial.set_user_attr(ON_CONTEXTS, on_contexts)
             trial.set_user_attr(TEST, float(np.mean([summary.average_accuracy for summary in summaries])))
@@ -160,21 +158,21 @@ class Runner:
             raise PrunedError(f"worse than trial {best.number} on {seeds} of {len(self.plan.seeds)} seeds")
 
 
-def run_in(folder: Path, config: Config, observer: Silent, load: Loader) -> Summary:
+def run_in(folder: Path, config: Config, observer: Silent, streams: Streams) -> Summary:
     """One run in a folder of its own, with its setting beside its results as Hydra leaves it.
 
     Args:
         folder: made if it isn't there.
         config: the run's setting.
         observer: is told what happens.
-        load: reads the data set.
+        streams: makes the contexts.
     """
     setting = folder / ".hydra" / "config.yaml"
     results.refuse_used(folder)
     setting.parent.mkdir(parents=True, exist_ok=True)
     setting.write_text(to_yaml(config))
     with _logging_to(folder / "clsweep.log"):
-        return run(config, folder, observer, load)
+        return run(config, folder, observer, streams)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
@@ -12,11 +11,8 @@ from optuna.study import Study
 from optuna.trial import Trial
 from sqlalchemy.exc import SQLAlchemyError
 
-from clsweep import datasets
-from clsweep.config import DatasetConfig
-from clsweep.datasets import ImageData
 from clsweep.errors import InputError, RunError
-from clsweep.run import PrunedError
+from clsweep.run import PrunedError, pick_device
 from clsweep.sweep import files
 from clsweep.sweep import space as spaces
 from clsweep.sweep.finals import Finals
@@ -25,23 +21,10 @@ from clsweep.sweep.plan import StudyPlan
 from clsweep.sweep.pruners import pruner
 from clsweep.sweep.samplers import sampler
 from clsweep.sweep.status import status
-from clsweep.sweep.trial import Loader, Runner
+from clsweep.sweep.streams import Streams
+from clsweep.sweep.trial import Runner
 
 _SECONDS_BETWEEN_LOOKS = 1.0
-
-
-class LastLoaded:
-    """Reads a data set, and keeps the last one for the next run."""
-
-    def __init__(self) -> None:
-        self._config: DatasetConfig | None = None
-        self._data: ImageData | None = None
-
-    def __call__(self, config: DatasetConfig) -> ImageData:
-        """The data set; see `clsweep.datasets.load`."""
-        if self._data is None or self._config is None or asdict(self._config) != asdict(config):
-            self._config, self._data = config, datasets.load(config)
-        return self._data
 
 
 class StudyWorker:
@@ -50,14 +33,14 @@ class StudyWorker:
     Args:
         plan: the study's.
         storage: where it is.
-        load: reads the data set.
+        streams: makes the contexts.
 
     Attributes:
         plan: the study's.
         ledger: its trials.
     """
 
-    def __init__(self, plan: StudyPlan, storage: BaseStorage, load: Loader) -> None:
+    def __init__(self, plan: StudyPlan, storage: BaseStorage, streams: Streams) -> None:
         self.plan = plan
         search = plan.config.search
         study = open_study(storage, plan.name)
@@ -68,8 +51,8 @@ class StudyWorker:
         first = [plan.default, *(points or [] if whole_grid else [])]
         self.ledger = Ledger(study, storage, plan.space, plan.n_trials, first, points)
         self._storage = storage
-        self._load = load
-        self._runner = Runner(plan, study, load)
+        self._streams = streams
+        self._runner = Runner(plan, study, streams)
         self._decided_before = self.ledger.decided()
         self._data_is_there = False
         self._final_study: Study | None = None
@@ -105,7 +88,7 @@ class StudyWorker:
             return None
         if self._final_study is None:
             self._final_study = open_study(self._storage, f"{self.plan.name}-final")
-        return Finals(self.plan, self._final_study, self._storage, best.params, self._load)
+        return Finals(self.plan, self._final_study, self._storage, best.params, self._streams)
 
     def work_once(self) -> bool:
         """Run one trial or one final run.
@@ -118,7 +101,8 @@ class StudyWorker:
             KeyboardInterrupt: as above.
         """
         if not self._data_is_there:  # what is wrong with it is no trial's fault
-            self._load(self.plan.config.dataset)
+            first = self.plan.trial_config(self.plan.default, self.plan.seeds[0])
+            self._streams(first, pick_device(first.device))
             self._data_is_there = True
         if not self.ledger.is_complete():
             return self._work(self.ledger, self._runner.objective)
@@ -169,8 +153,8 @@ def work(plans: Sequence[StudyPlan], storage: BaseStorage, orphaned: Callable[[]
         storage: where they are.
         orphaned: whether the process that this one works for is gone; then it stops.
     """
-    load = LastLoaded()
-    workers = [StudyWorker(plan, storage, load) for plan in plans]
+    streams = Streams()
+    workers = [StudyWorker(plan, storage, streams) for plan in plans]
     while not orphaned() and (pending := [worker for worker in workers if not worker.is_done()]):
         if not any(worker.work_once() for worker in pending):
             time.sleep(_SECONDS_BETWEEN_LOOKS)
