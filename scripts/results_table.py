@@ -2,7 +2,8 @@
 
     python scripts/results_table.py
 
-`runs/` holds the runs that are reported, `tuning/` those with held-out data that hyperparameters were chosen by.
+`runs/` holds the runs that are reported, `tuning/` those with held-out data that hyperparameters were chosen by,
+`sweeps/` the files of sweeps.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+from omegaconf import OmegaConf
+
+from clsweep.sweep.finals import estimate
 
 REFERENCE = Path(__file__).resolve().parent.parent / "outputs" / "reference"
 SETTING = {
@@ -50,6 +54,43 @@ def markdown(runs: pd.DataFrame, figures: dict[str, str]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def sweeps(folder: Path) -> str:
+    """The studies of sweeps as a Markdown table: the best trial, the final runs of its values and the default ones."""
+    head = ["sweep", "benchmark", "method", "trials", "pruned", "best values", "validation: best", "default"]
+    lines = [[*head, "test: tuned", "default", "seeds"]]
+    lines.append(["---"] * len(lines[0]))
+    for study in sorted(path.parent for path in folder.glob("*/*/trials.csv")):
+        lines.append([study.parent.name, *_study(study)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _study(folder: Path) -> list[str]:
+    config = OmegaConf.to_container(OmegaConf.load(folder / "best.yaml"))
+    assert isinstance(config, dict)
+    trials, final = pd.read_csv(folder / "trials.csv"), pd.read_csv(folder / "final.csv")
+    finished = trials[trials["state"].isin(["COMPLETE", "PRUNED"])]
+    best = finished.loc[[finished["validation_average_accuracy"].idxmax()]]
+    tuned, default = (final[final["setting"] == setting] for setting in ("tuned", "default"))
+    names = [name for name in final.columns if name in config["regularizer"]]
+    same = (finished[names] == default[names].iloc[0]).all(axis=1)
+    return [
+        config["benchmark"]["name"],
+        config["regularizer"]["name"],
+        str(len(finished)),
+        str((finished["state"] == "PRUNED").sum()),
+        ", ".join(f"{name} {tuned[name].iloc[0]:.4g}" for name in names),
+        f"{best['validation_average_accuracy'].item():.4f}",
+        f"{finished[same]['validation_average_accuracy'].iloc[0]:.4f}",
+        *(_interval(runs["test_average_accuracy"].tolist()) for runs in (tuned, default)),
+        str(len(tuned)),
+    ]
+
+
+def _interval(values: list[float]) -> str:
+    made = estimate(values)
+    return f"{made.mean:.4f} ± {made.half_width:.4f}"
+
+
 def _cell(name: object, value: object) -> str:
     """A figure with four decimals, a hyperparameter as short as it is; empty for what doesn't apply."""
     if isinstance(value, float):
@@ -61,3 +102,5 @@ if __name__ == "__main__":
     print(markdown(read(REFERENCE / "runs"), REPORTED))
     print()
     print(markdown(read(REFERENCE / "tuning"), TUNING))
+    print()
+    print(sweeps(REFERENCE / "sweeps"))
