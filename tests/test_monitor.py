@@ -1,0 +1,77 @@
+"""What a sweep prints."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sweeping
+from rich.console import Console
+from sweeping import finish, worker
+
+from clsweep.sweep import monitor, storage
+from clsweep.sweep.monitor import Monitor, outcome, summary
+
+OVERRIDES = ("regularizer=si", "search.n_trials=2", "search.final_seeds=2", "search.pruner=null")
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    while sweeping.opened:
+        storage.close(sweeping.opened.pop())
+
+
+def printed(out: Console) -> str:
+    assert isinstance(out.file, io.StringIO)
+    return out.file.getvalue()
+
+
+def test_a_line_for_each_trial_and_final_run_where_there_is_no_terminal(tmp_path: Path) -> None:
+    study = worker(tmp_path, *OVERRIDES)
+    out = Console(file=io.StringIO(), width=200)
+    with Monitor([study], out):
+        finish(worker(tmp_path, *OVERRIDES))
+    name = study.plan.name
+    lines = printed(out).splitlines()
+    assert (
+        sum(line.startswith(f"{name}    2/2  trial ") for line in lines) + sum("1/2  trial" in line for line in lines)
+        == 2
+    )
+    assert sum(line.startswith(f"{name}  final run ") for line in lines) in (
+        2,
+        4,
+    )  # two if the default values are the best
+    with Monitor([study], again := Console(file=io.StringIO(), width=200)):
+        pass
+    assert printed(again) == ""  # what was there before is no news
+
+
+def test_the_live_display_fits_a_narrow_terminal(tmp_path: Path) -> None:
+    study = worker(tmp_path, *OVERRIDES)
+    assert study.work_once()
+    out = Console(file=io.StringIO(), width=80)
+    out.print(monitor._progress([study]))
+    lines = printed(out).splitlines()
+    assert len(lines) == 2
+    assert all(len(line) <= 80 for line in lines)
+    assert lines[0].startswith(study.plan.name)
+    assert "1/2" in lines[0]
+    assert "left" in lines[0]
+    assert "0 pruned, 0 failed; best 0." in lines[1]
+
+
+def test_the_summary_names_the_files_and_the_command(tmp_path: Path) -> None:
+    study = worker(tmp_path, *OVERRIDES)
+    out = Console(file=io.StringIO(), width=120)
+    summary([outcome(study)], out)
+    assert printed(out) == ""  # nothing to tell
+    finish(study)
+    summary([outcome(study)], out)
+    text = printed(out)
+    assert f"{study.plan.name}: 2 of 2 trials finished, 0 of them pruned; 0 failed" in text
+    assert f"python -m clsweep --config-dir {tmp_path} --config-name best" in text
+    assert f"{tmp_path}/trials.csv, final.csv" in text
+    assert text.count(" ± ") == 2
