@@ -86,11 +86,10 @@ def _best(plan: StudyPlan, best: FrozenTrial) -> str:
 
 def reproduce(plan: StudyPlan) -> str:
     """The command that runs the best trial again, with all of its seeds."""
-    folder = shlex.quote(str(results.short(plan.folder)))
+    command = f"python -m clsweep --config-dir {shlex.quote(str(results.short(plan.folder)))} --config-name {BEST}"
     if len(plan.seeds) == 1:
-        return f"python -m clsweep --config-dir {folder} --config-name {BEST}"
-    seeds = ",".join(map(str, plan.seeds))
-    return f"python -m clsweep --multirun hydra/sweeper=basic --config-dir {folder} --config-name {BEST} seed={seeds}"
+        return command
+    return f"{command} --multirun hydra/sweeper=basic seed={','.join(map(str, plan.seeds))}"
 
 
 def write_finals(plan: StudyPlan, runs: Sequence[FinalRun]) -> None:
