@@ -43,7 +43,8 @@ class CheckSetting(Callback):
             SystemExit: Hydra turns other exceptions of a callback into warnings.
         """
         try:
-            settings.parse(config)
+            if settings.parse(config).search.dry_run:
+                raise InputError("search.dry_run=true: is for a sweep; expected --multirun as well.")
             _check_folder(Path(config.hydra.run.dir))
         except InputError as error:
             raise SystemExit(_report(error)) from error
@@ -123,6 +124,19 @@ def _as_input_error(error: HydraException | OmegaConfBaseException) -> InputErro
     return InputError(" ".join(line for line in lines if not line.startswith(("full_key", "object_type"))))
 
 
+def _with_benchmarks_keys(arguments: list[str]) -> list[str]:
+    """Force the keys of a benchmark that is swept.
+
+    Hydra composes what a sweep's jobs have in common without the swept benchmark, and would refuse `benchmark.iters=10`
+    as unknown; with `++` it waits for the jobs' configurations, where the schema finds what is really unknown.
+    """
+    sweeps = {"--multirun", "-m"} & set(arguments)
+    swept = any(one.startswith("+benchmark=") and "," in one for one in arguments)
+    if not (sweeps and swept):
+        return arguments
+    return [f"++{one}" if one.startswith("benchmark.") else one for one in arguments]
+
+
 def main() -> int:
     """Run the command line in `sys.argv`.
 
@@ -131,6 +145,7 @@ def main() -> int:
     """
     os.environ[_HYDRA_RAISES] = "1"  # Hydra then lets exceptions through instead of printing and exiting with 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's time limit: keep what was measured
+    sys.argv[1:] = _with_benchmarks_keys(sys.argv[1:])
     start = hydra.main(version_base="1.3", config_path=str(settings.config_dir()), config_name="config")
     try:
         start(_task)()

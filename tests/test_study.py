@@ -236,6 +236,10 @@ def test_several_seeds_are_averaged_and_a_hopeless_setting_is_stopped(tmp_path: 
     assert trials[0].value == pytest.approx(np.mean(values), abs=1e-12)
     assert trials[0].intermediate_values[9] == pytest.approx(np.mean(values), abs=1e-12)
     assert trials[0].intermediate_values[6] == pytest.approx(np.mean(values[:2]), abs=1e-12)
+    row = read(tmp_path).iloc[0]
+    assert row.validation_average_accuracy == pytest.approx(np.mean(values), abs=1e-9)
+    for seed, value in enumerate(values):
+        assert row[f"seed_{seed}_validation_after_3"] == pytest.approx(value, abs=1e-9)
     assert trials[1].user_attrs[REASON] == "worse than trial 0 on 2 of 3 seeds"
     assert len(list((tmp_path / "trial-0001").glob("seed-*"))) == 2
 

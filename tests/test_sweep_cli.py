@@ -90,6 +90,7 @@ def test_a_dry_run_says_what_would_happen_and_leaves_nothing(tmp_path: Path) -> 
         (("regularizer.epsilon=interval(0.1,1)", "regularizer=ewc"), "none of the chosen methods uses epsilon"),
         (("benchmark.lr=interval(0.1,1)",), "benchmark.lr=interval(0.1,1): only regularizer.reg_strength"),
         (("search.pruner=median,null",), "two of the swept values make the same study"),
+        (("+benchmark=split_mnist,perm_mnist", "benchmark.itrs=3"), "itrs"),
         (("search.ntrials=3",), "search.ntrials: no such key here; did you mean search.n_trials?"),
         (("search.storage=mysql://me:secret@localhost/db",), "search.storage=mysql://me:***@localhost/db: its driver"),
         (("dataset=mnist", "dataset.root=nowhere"), "dataset=mnist"),

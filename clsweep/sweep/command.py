@@ -11,9 +11,10 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from clsweep.errors import RunError
-from clsweep.sweep import dry_run, files, monitor, overrides, storage, workers
+from clsweep.sweep import dry_run, files, monitor, overrides, space, storage, workers
 from clsweep.sweep.monitor import Monitor
 from clsweep.sweep.overrides import Commands
+from clsweep.sweep.status import named
 from clsweep.sweep.streams import Streams
 from clsweep.sweep.worker import StudyWorker
 
@@ -51,16 +52,33 @@ def sweep(
             for study in studies:
                 files.refuse_foreign(study.plan, study.ledger.trials, storage.shown(url))
                 study.ledger.queue_points()  # once here rather than by each worker
-            out.print(f"storage  {storage.shown(url)}", markup=False, soft_wrap=True)
+            _announce(studies, storage.shown(url), out)
             task = workers.Task.of(plans, url, composed)
             try:
                 with Monitor(studies, out):
                     workers.launch(launcher, commands.combinations[0], task, folder)
+            except KeyboardInterrupt:
+                out.print("interrupted: the same command goes on from here")
+                raise
             finally:
                 _report(studies, out)
             _check_stopped(studies)
     finally:
         storage.close(connection)
+
+
+def _announce(studies: Sequence[StudyWorker], url: str, out: Console) -> None:
+    """Say what is there already, and what won't be tried."""
+    out.print(f"storage  {url}", markup=False, soft_wrap=True)
+    for study in studies:
+        plan, finished = study.plan, len(study.ledger.decided())
+        notes = [f"{finished} trials are there already"] if finished else []
+        if not space.contains(plan.space, plan.default):
+            notes.append(
+                f"the default values ({named(plan.default)}) lie outside of what is searched, and are not tried"
+            )
+        if notes:
+            out.print(f"{plan.name}  {'; '.join(notes)}", markup=False, soft_wrap=True)
 
 
 def _report(studies: Sequence[StudyWorker], out: Console) -> None:

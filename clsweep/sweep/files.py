@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,8 @@ def write(plan: StudyPlan, trials: Sequence[FrozenTrial]) -> None:
 
     `trials.csv` has a row for each trial that has begun: its number, Optuna's state, the hyperparameters, the average
     accuracy on validation and test data after the last context (means over its seeds; empty where it was not reached),
-    the average validation accuracy over the learned contexts after each context (Optuna's intermediate values; with
-    several seeds, the mean with what the earlier ones reached), its time in seconds, its seeds, the folder of its runs,
-    and why it failed or was pruned.
+    the mean validation accuracy over the learned contexts after each context (with several seeds, for each seed), its
+    time in seconds, its seeds, the folder of its runs, and why it failed or was pruned.
 
     Args:
         plan: the study's.
@@ -66,21 +66,34 @@ def _row(plan: StudyPlan, trial: FrozenTrial) -> dict[str, Any]:
 
 
 def _after_contexts(plan: StudyPlan, trial: FrozenTrial) -> dict[str, float]:
-    """Optuna's intermediate values: one for each context; with several seeds, seed by seed."""
-    contexts = range(1, plan.contexts + 1)
-    names = [f"validation_after_{context}" for context in contexts]
-    if len(plan.seeds) > 1:
-        names = [f"seed_{seed}_validation_after_{context}" for seed in plan.seeds for context in contexts]
-    return {name: trial.intermediate_values.get(step, math.nan) for step, name in enumerate(names, start=1)}
+    """What was measured after each context, seed by seed.
+
+    Optuna was told the mean with what the earlier seeds reached; that is taken apart here.
+    """
+    values: dict[str, float] = {}
+    reached = 0.0
+    for number, seed in enumerate(plan.seeds):
+        value = math.nan
+        for context in range(1, plan.contexts + 1):
+            reported = trial.intermediate_values.get(number * plan.contexts + context, math.nan)
+            value = reported * (number + 1) - reached
+            name = f"validation_after_{context}"
+            values[name if len(plan.seeds) == 1 else f"seed_{seed}_{name}"] = value
+        reached += value
+    return values
 
 
 def _best(plan: StudyPlan, best: FrozenTrial) -> str:
     """A configuration that is the best trial's, for `--config-name best`."""
-    setting = settings.rerun_yaml(plan.trial_config(best.params, plan.seeds[0]))
+    config = plan.trial_config(best.params, plan.seeds[0])
+    if config.regularizer.file is not None:  # the trial's copy: the file itself is there to be edited
+        copy = next(Path(best.user_attrs[FOLDER]).rglob(Path(config.regularizer.file).name))
+        config = replace(config, regularizer=replace(config.regularizer, file=str(copy)))
     return (
         f"# Trial {best.number} of {plan.name}: validation accuracy {best.value:.4f}. To run it again:\n"
         f"# {reproduce(plan)}\n"
-        f"defaults:\n- config\n- _self_\n{setting}"
+        "# On all training data, as the final runs: add validation_fraction=0 and another seed=...\n"
+        f"defaults:\n- config\n- _self_\n{settings.rerun_yaml(config)}"
     )
 
 

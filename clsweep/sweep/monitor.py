@@ -20,7 +20,7 @@ from clsweep.display import clock
 from clsweep.results import short
 from clsweep.sweep import finals, status
 from clsweep.sweep.files import reproduce
-from clsweep.sweep.finals import Estimate, FinalRun
+from clsweep.sweep.finals import FinalRun
 from clsweep.sweep.ledger import REASON
 from clsweep.sweep.status import Status
 from clsweep.sweep.worker import StudyWorker
@@ -99,8 +99,8 @@ def _events(study: StudyWorker) -> dict[tuple[str, ...], str]:
         lines[name, str(trial.number)] = _trial_line(study, trial, now)
     runs = _final_runs(study)
     done = [run for run in runs if run.test_average_accuracy is not None]
-    for run in done:
-        line = f"{name}  final run {len(done)}/{len(runs)}  {run.setting} values, seed {run.seed}: "
+    for number, run in enumerate(done, start=1):
+        line = f"{name}  final run {number}/{len(runs)}  {run.setting} values, seed {run.seed}: "
         # The best values may be the default ones: then a run is both.
         lines.setdefault((name, str(run.point), str(run.seed)), f"{line}test {run.test_average_accuracy:.4f}")
     return lines
@@ -133,10 +133,10 @@ def _progress(studies: Sequence[StudyWorker]) -> Group:
 
 
 def _details(study: StudyWorker, now: Status) -> str:
-    parts = [f"{len(now.pruned)} pruned, {len(now.failed)} failed"]
+    parts = [_running(study, trial) for trial in now.running] or [_final_progress(study)]
+    parts.append(f"{len(now.pruned)} pruned, {len(now.failed)} failed")
     if now.best is not None:
         parts.append(f"best {now.best.value:.4f} with {status.named(now.best.params)}")
-    parts += [_running(study, trial) for trial in now.running] or [_final_progress(study)]
     return "; ".join(part for part in parts if part)
 
 
@@ -189,7 +189,7 @@ def summary(outcomes: Sequence[Outcome], out: Console) -> None:
     if not begun:
         return
     table = Table(title="average accuracy after the last context", title_justify="left")
-    for column in ("benchmark", "method", "validation", "test, tuned", "test, default", "seeds"):
+    for column in ("study", "validation", "test, tuned", "test, default", "seeds"):
         table.add_column(column, overflow="fold")
     for one in begun:
         table.add_row(*_row(one))
@@ -202,21 +202,23 @@ def summary(outcomes: Sequence[Outcome], out: Console) -> None:
 
 
 def _row(one: Outcome) -> list[str]:
-    config, best = one.study.plan.config, one.now.best
-    values = {setting: finals.accuracies(one.runs, setting) for setting in (finals.TUNED, finals.DEFAULT)}
+    best = one.now.best
+    tuned, default = (finals.accuracies(one.runs, setting) for setting in (finals.TUNED, finals.DEFAULT))
+    same = best is not None and best.params == one.study.plan.default
     return [
-        config.benchmark.name,
-        config.method,
+        one.study.plan.name,
         f"{best.value:.4f}" if best is not None else "",
-        *(_shown(finals.estimate(some)) if some else "" for some in values.values()),
-        str(len(values[finals.TUNED])),
+        _shown(tuned),
+        "the same values" if tuned and same else _shown(default),
+        str(len(tuned)),
     ]
 
 
-def _shown(estimate: Estimate) -> str:
-    return (
-        f"{estimate.mean:.4f}" if np.isnan(estimate.half_width) else f"{estimate.mean:.4f} ± {estimate.half_width:.4f}"
-    )
+def _shown(accuracies: Sequence[float]) -> str:
+    if not accuracies:
+        return ""
+    made = finals.estimate(accuracies)
+    return f"{made.mean:.4f}" + ("" if np.isnan(made.half_width) else f" ± {made.half_width:.4f}")
 
 
 def _print_details(one: Outcome, out: Console) -> None:
@@ -225,6 +227,12 @@ def _print_details(one: Outcome, out: Console) -> None:
         f"{plan.name}: {now.finished} of {plan.n_trials} trials finished, {len(now.pruned)} of them pruned; "
         f"{len(now.failed)} failed"
     ]
+    if plan.config.regularizer.file is not None and plan.config.stream != "joint":
+        lines.append(f"  method           {plan.config.regularizer.file}")
+    if now.marked:
+        lines.append(
+            f"  not counted      {len(now.marked)} that were interrupted, lost or doubled (FAIL, with the reason)"
+        )
     if now.best is not None:
         lines.append(
             f"  best values      {status.named(now.best.params) or 'the only ones'}  (trial {now.best.number})"
@@ -236,9 +244,11 @@ def _print_details(one: Outcome, out: Console) -> None:
         lines.append(f"  pruning saved    about {clock(now.seconds_saved)}, {part:.0%} of the search")
     if now.failed:
         lines.append(f"  last failure     {now.failed[-1].user_attrs.get(REASON, '')}")
-    lines.append(
-        f"  files            {short(plan.folder)}/trials.csv"
-        + (", final.csv" if finals.accuracies(one.runs, finals.TUNED) else "")
-    )
+    made = [
+        "trials.csv",
+        "best.yaml" if now.best else "",
+        "final.csv" if finals.accuracies(one.runs, finals.TUNED) else "",
+    ]
+    lines.append(f"  files            {short(plan.folder)}/{', '.join(name for name in made if name)}")
     for line in lines:
         out.print(line, markup=False, soft_wrap=True)

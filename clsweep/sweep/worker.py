@@ -62,7 +62,8 @@ class StudyWorker:
         reasons = self.ledger.failures_in_a_row(self._decided_before)
         if len(reasons) < self.plan.config.search.max_failures:
             return None
-        return f"{self.plan.name}: {len(reasons)} trials in a row failed, the last because {reasons[-1].rstrip('.')}."
+        last = reasons[-1].rstrip(".")
+        return f"{self.plan.name}: {len(reasons)} trials in a row failed, the last because {last}."
 
     def all_failed(self) -> str | None:
         """Why the study has no best trial although nothing is left to try."""
