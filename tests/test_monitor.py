@@ -73,6 +73,6 @@ def test_the_summary_names_the_files_and_the_command(tmp_path: Path) -> None:
     text = printed(out)
     assert f"{study.plan.name}: 2 of 2 trials finished, 0 of them pruned; 0 failed" in text
     assert f"python -m clsweep --config-dir {tmp_path} --config-name best" in text
-    assert f"{tmp_path}/trials.csv, final.csv" in text
+    assert f"{tmp_path}/trials.csv, best.yaml, final.csv" in text
     assert text.count(" ± ") == 1
     assert "the same values" in text  # on random images nothing is better than the default
