@@ -59,7 +59,7 @@ def sweeps(folder: Path) -> str:
     head = ["sweep", "benchmark", "method", "trials", "pruned", "best values", "validation: best", "default"]
     lines = [[*head, "test: tuned", "default", "seeds"]]
     lines.append(["---"] * len(lines[0]))
-    for study in sorted(path.parent for path in folder.glob("*/*/trials.csv")):
+    for study in sorted(path.parent for path in folder.glob("*/*/final.csv")):
         lines.append([study.parent.name, *_study(study)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
