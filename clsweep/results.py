@@ -144,8 +144,12 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 def write_text(text: str, path: Path) -> None:
     """Write a file, whole or not at all; processes that write the same one at once don't disturb each other."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-    partial.write_text(text, encoding="utf-8", newline="")
-    partial.replace(path)
+    try:
+        partial.write_text(text, encoding="utf-8", newline="")
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def short(path: Path) -> Path:
