@@ -19,7 +19,7 @@ from clsweep.datasets import ImageData, LabelledImages
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
-GROUPS = ("benchmark", "dataset", "network", "regularizer")
+GROUPS = ("benchmark", "dataset", "network", "regularizer", "search")
 
 
 def compose(*overrides: str) -> DictConfig:

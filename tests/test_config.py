@@ -48,7 +48,7 @@ def test_every_value_of_every_file_reaches_the_typed_setting(file: str) -> None:
     assert isinstance(written, dict)
     values = plain_values(written["benchmark"] if group == "benchmark" else written)
     assert_within(values, dataclasses.asdict(getattr(setting(*choice), group)))
-    assert group == "network" or values["name"] == name
+    assert group in ("network", "search") or values["name"] == name
 
 
 # dataset, scenario, contexts, classes per context, image size, normalized, batch, lr, iterations, hidden, channels
