@@ -245,8 +245,9 @@ def test_several_seeds_are_averaged_and_a_hopeless_setting_is_stopped(tmp_path: 
 
 
 def test_a_method_without_hyperparameters_is_run_once(tmp_path: Path) -> None:
-    trials = finish(worker(tmp_path, "regularizer=none", "search.final_seeds=2"))
-    assert states(trials) == ["COMPLETE"]
+    study = worker(tmp_path, "regularizer=none", "search.final_seeds=2")
+    study.ledger.queue_points()
+    assert states(finish(study)) == ["COMPLETE"]
     assert len(list(tmp_path.glob("final-*"))) == 2  # tuned and default are the same
 
 

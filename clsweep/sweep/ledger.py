@@ -15,8 +15,8 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -184,7 +184,8 @@ class Ledger:
     def queue_points(self) -> None:
         """Queue the first points and those of trials that were lost or interrupted, where no trial has them."""
         trials = self.trials()
-        settled = [point for trial in trials for point in [_point(trial)] if point and _is_settled(trial)]
+        points = [_point(trial) for trial in trials if _is_settled(trial)]
+        settled = [point for point in points if spaces.contains(self.space, point)]  # claimed this moment: none yet
         again = [trial.params for trial in trials if trial.user_attrs.get(ENDED) in (INTERRUPTED, LOST)]
         settled += _given_up(trials)
         for point in [*self.first, *again]:
@@ -227,8 +228,8 @@ class Ledger:
         except UpdateFinishedTrialError:
             pass  # another process was faster
 
-    def beating(self, trial: Trial) -> Any:
-        """A context in which other machines see that the trial is being run."""
+    def beating(self, trial: Trial) -> AbstractContextManager[None]:
+        """A context in which other machines see that the trial is being run; its claim was the first beat."""
 
         def beat() -> None:
             try:
@@ -236,7 +237,6 @@ class Ledger:
             except Exception:  # the storage is away for a moment: the next beat will do
                 return
 
-        beat()
         return beating(beat)
 
 
