@@ -13,6 +13,10 @@ Optional attributes of the module:
   are then not kept up to date while a context is trained;
 - `PENALTY_IS_PURE = True` says that `compute_regularization_loss` draws no random numbers and changes nothing, so that
   nothing has to be put back after each step;
+- `quadratic_penalty(model, importance_dict, prev_params_dict) -> (coefficients, centres)`, two dicts of tensors, says
+  that the penalty is sum_i coefficients_i (theta_i - centres_i)^2, plus a constant, until the context ends. It is
+  called once a context, and the engine then adds the gradient as it updates the parameters, which costs a step next
+  to nothing; `compute_regularization_loss` is called at a context's first two steps only, to check that it agrees;
 - `HYPERPARAMETERS = ("reg_strength", "gamma")` says which of `reg_strength`, `gamma` and `epsilon` the method uses, so
   that a sweep doesn't search the others; without it, it searches all three.
 
@@ -47,10 +51,14 @@ log = logging.getLogger(__name__)
 
 ESTIMATE = "estimate_importance"
 PENALTY = "compute_regularization_loss"
+QUADRATIC = "quadratic_penalty"
 _ARGUMENTS: dict[str, tuple[str, ...]] = {
     ESTIMATE: ("model", "dataset", "prev_params", "device"),
     PENALTY: ("model", "importance_dict", "prev_params_dict"),
+    QUADRATIC: ("model", "importance_dict", "prev_params_dict"),
 }
+# How far the gradient of a quadratic penalty may be from autograd's, relative to its norm: float32's rounding only.
+_QUADRATIC_TOLERANCE = 1e-3
 
 _DIFFERENTIABLE = "expected a scalar tensor that depends on the model's parameters"
 
@@ -78,6 +86,7 @@ class Regularizer:
     Attributes:
         reg_strength_scale: the module's multiplier on `reg_strength`, 1 where it declares none.
         uses_path_integral: whether `_custom_W` and `_custom_p_old` must be kept up to date.
+        is_quadratic: whether the module has `quadratic_penalty`.
         hyperparameters: which of `reg_strength`, `gamma` and `epsilon` the method uses.
 
     Raises:
@@ -91,6 +100,8 @@ class Regularizer:
         self._file = module.__file__
         self._estimate = _function(module, ESTIMATE, source)
         self._penalty = _function(module, PENALTY, source)
+        self.is_quadratic = hasattr(module, QUADRATIC)
+        self._quadratic = _function(module, QUADRATIC, source) if self.is_quadratic else None
         self.reg_strength_scale = _reg_strength_scale(module, source)
         self.uses_path_integral = bool(getattr(module, "USES_PATH_INTEGRAL", True))
         self.hyperparameters = _hyperparameters(module, source)
@@ -118,7 +129,7 @@ class Regularizer:
         """
         with _undisturbed(model), self._stream.active(), self._naming(ESTIMATE):
             returned = self._estimate(model, dataset, prev_params, device)
-        return self._checked_importance(returned, contract_parameters(model))
+        return self._checked_tensors(ESTIMATE, returned, contract_parameters(model))
 
     def penalty(self, model: Classifier, importance: NamedTensors, anchors: NamedTensors) -> Tensor:
         """Call `compute_regularization_loss`.
@@ -159,6 +170,61 @@ class Regularizer:
         if not penalty.requires_grad and value != 0:
             raise self._broken(PENALTY, f"returned the constant {value}; {_DIFFERENTIABLE}")
 
+    def quadratic(
+        self, model: Classifier, importance: NamedTensors, anchors: NamedTensors
+    ) -> tuple[NamedTensors, NamedTensors]:
+        """Call `quadratic_penalty`; only where `is_quadratic`.
+
+        Args:
+            model: the network.
+            importance: the summed importance, by key.
+            anchors: the parameters at the end of the previous context, by key.
+
+        Returns:
+            The coefficients and the centres, with the same keys, each tensor as its parameter.
+
+        Raises:
+            RunError: the function raised or returned something else.
+        """
+        assert self._quadratic is not None
+        with _undisturbed(model), self._stream.active(), self._naming(QUADRATIC):
+            returned = self._quadratic(model, importance, anchors)
+        if not isinstance(returned, tuple) or len(returned) != 2:
+            raise self._broken(QUADRATIC, "returned something else than two dicts (coefficients, centres)")
+        parameters = contract_parameters(model)
+        coefficients, centres = (self._checked_tensors(QUADRATIC, part, parameters) for part in returned)
+        missing = coefficients.keys() - centres.keys()
+        if missing:
+            raise self._broken(QUADRATIC, f"returned no centre for {', '.join(sorted(missing))}")
+        return coefficients, {key: centres[key] for key in coefficients}
+
+    def check_quadratic(
+        self, model: Classifier, penalty: Tensor, coefficients: NamedTensors, centres: NamedTensors
+    ) -> None:
+        """Check that `quadratic_penalty` describes `compute_regularization_loss`; called once a context.
+
+        Args:
+            model: the network, away from the centres.
+            penalty: what `compute_regularization_loss` returned there.
+            coefficients: by key, from `quadratic`.
+            centres: by key, from `quadratic`.
+
+        Raises:
+            RunError: the gradients differ.
+        """
+        if not penalty.requires_grad:
+            return
+        parameters = {key: p for key, p in contract_parameters(model).items() if p.requires_grad}
+        gradients = torch.autograd.grad(penalty, list(parameters.values()), allow_unused=True)
+        difference, norm = 0.0, 0.0
+        for (key, p), gradient in zip(parameters.items(), gradients, strict=True):
+            expected = torch.zeros_like(p) if gradient is None else gradient
+            given = 2 * coefficients[key] * (p.detach() - centres[key]) if key in coefficients else 0
+            difference += (expected - given).square().sum().item()
+            norm += expected.square().sum().item()
+        if not math.sqrt(difference) <= _QUADRATIC_TOLERANCE * math.sqrt(norm):
+            raise self._broken(QUADRATIC, f"does not describe the gradient of {PENALTY}; expected both to agree")
+
     def backward(self, loss: Tensor) -> None:
         """Back-propagate a loss that has the penalty in it.
 
@@ -186,38 +252,40 @@ class Regularizer:
             )
         return penalty.reshape(())
 
-    def _checked_importance(self, returned: object, parameters: Mapping[str, nn.Parameter]) -> NamedTensors:
+    def _checked_tensors(self, function: str, returned: object, parameters: Mapping[str, nn.Parameter]) -> NamedTensors:
         if not isinstance(returned, Mapping):
             raise self._broken(
-                ESTIMATE, f"returned {_article(type(returned).__name__)}; expected a dict of tensors by parameter name"
+                function, f"returned {_article(type(returned).__name__)}; expected a dict of tensors by parameter name"
             )
-        return {key: self._checked_entry(key, value, parameters) for key, value in returned.items()}
+        return {key: self._checked_entry(function, key, value, parameters) for key, value in returned.items()}
 
-    def _checked_entry(self, key: object, value: object, parameters: Mapping[str, nn.Parameter]) -> Tensor:
+    def _checked_entry(
+        self, function: str, key: object, value: object, parameters: Mapping[str, nn.Parameter]
+    ) -> Tensor:
         if not isinstance(key, str) or key not in parameters:
             raise self._broken(
-                ESTIMATE,
+                function,
                 f"returned the unknown key {key!r}; expected parameter names with '.' replaced by '__': "
                 f"{', '.join(parameters)}",
             )
         parameter = parameters[key]
         if not isinstance(value, Tensor):
-            raise self._broken(ESTIMATE, f"returned {_article(type(value).__name__)} for {key!r}; expected a tensor")
+            raise self._broken(function, f"returned {_article(type(value).__name__)} for {key!r}; expected a tensor")
         if value.shape != parameter.shape:
             raise self._broken(
-                ESTIMATE,
+                function,
                 f"returned shape {tuple(value.shape)} for {key!r}; expected {tuple(parameter.shape)}, the parameter's",
             )
         if value.device != parameter.device:
             raise self._broken(
-                ESTIMATE,
+                function,
                 f"returned a tensor on {value.device} for {key!r}; expected {parameter.device}, the parameter's",
             )
         # A copy, since the method may go on writing to what it returned.
         value = value.detach().to(parameter.dtype, copy=True)
         if not torch.isfinite(value).all():
             raise self._broken(
-                ESTIMATE, f"returned NaN or infinity for {key!r}; expected numbers that are finite as {parameter.dtype}"
+                function, f"returned NaN or infinity for {key!r}; expected numbers that are finite as {parameter.dtype}"
             )
         return value
 

@@ -6,16 +6,17 @@ The training loop above this module does not care how many models it trains; a p
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from clsweep.config import RegularizerConfig
-from clsweep.contract import Regularizer, contract_parameters, snapshot
+from clsweep.contract import NamedTensors, Regularizer, contract_parameters, snapshot
 from clsweep.networks import Classifier
+from clsweep.update import PathIntegral, Spring, parameter_update
 
 
 class Learner:
@@ -36,9 +37,11 @@ class Learner:
         self.device = next(model.parameters()).device
         self._regularizer = regularizer
         self._autocast_enabled = precision == "bf16"
-        self._optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
+        self._parameters = list(model.parameters())
+        self._update = parameter_update(self._parameters, lr)
         self._contexts_learned = 0
-        self._penalty_checked = True
+        self._steps = 0
+        self._declared: tuple[NamedTensors, NamedTensors] | None = None
         model.reg_strength, model.gamma, model.epsilon = config.reg_strength, config.gamma, config.epsilon
         model.fisher, model.floor_at_zero = config.fisher, config.floor_at_zero
         model._custom_importance, model._custom_prev_params = {}, {}
@@ -55,7 +58,10 @@ class Learner:
         model._custom_p_old = snapshot(model)
         model._custom_W = {key: torch.zeros_like(p) for key, p in model._custom_p_old.items()}
         self._start = snapshot(model)
-        self._penalty_checked = False
+        self._steps = 0
+        if self._contexts_learned > 0 and self._regularizer.is_quadratic:
+            self._declared = self._regularizer.quadratic(model, model._custom_importance, model._custom_prev_params)
+        self._update.start_context(self._springs(), self._path_integrals())
 
     def step(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """One optimizer step on the task's loss plus, from the second context on, the penalty.
@@ -65,28 +71,38 @@ class Learner:
             labels: its labels over the active classes, [B].
 
         Returns:
-            The total loss, a detached scalar on the device.
+            The loss, a detached scalar on the device: the total, but for a penalty that is declared to be quadratic,
+            whose gradient alone is computed.
 
         Raises:
             RunError: the regularizer raised, or its first penalty of this context is not what it should be.
         """
-        self._optimizer.zero_grad(set_to_none=True)
+        for p in self._parameters:
+            p.grad = None
+        self._steps += 1
         loss = F.cross_entropy(self.logits(inputs), labels)
-        if self._contexts_learned > 0:
-            loss = loss + self._scaled_penalty()
-            self._regularizer.backward(loss)
-        else:
+        if self._contexts_learned == 0:
             loss.backward()
-        self._optimizer.step()
-        if self._regularizer.uses_path_integral:
-            self._extend_path_integral()
+        elif self._regularizer.is_quadratic:
+            loss.backward()
+            if self._declared is not None:
+                self._check_declared(*self._declared)
+        else:
+            penalty = self._penalty()  # first: it may overwrite the strength
+            loss = loss + self._strength() * penalty
+            self._regularizer.backward(loss)
+        self._update.step()
         return loss.detach()
 
     def logits(self, inputs: Tensor) -> Tensor:
         """The logits of the active classes, [B, active], computed in the configured precision, never given as bf16."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast_enabled):
+        with self._autocast():
             logits: Tensor = self.model(inputs)
         return logits.float() if self._autocast_enabled else logits
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        # Entering a disabled autocast takes as long as a small layer.
+        return torch.autocast(self.device.type, torch.bfloat16) if self._autocast_enabled else nullcontext()
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -120,25 +136,39 @@ class Learner:
         model._custom_prev_params = snapshot(model)
         self._contexts_learned += 1
 
-    def _scaled_penalty(self) -> Tensor:
+    def _penalty(self) -> Tensor:
         model, regularizer = self.model, self._regularizer
         penalty = regularizer.penalty(model, model._custom_importance, model._custom_prev_params)
-        if not self._penalty_checked:
+        if self._steps == 1:
             regularizer.check_penalty(penalty)
-            self._penalty_checked = True
-        return model.reg_strength * regularizer.reg_strength_scale * penalty
+        return penalty
 
-    @torch.no_grad()
-    def _extend_path_integral(self) -> None:
-        """`_custom_W += -grad * (p - _custom_p_old)`, then `_custom_p_old = p`, for parameters with a gradient."""
+    def _strength(self) -> float:
+        return self.model.reg_strength * self._regularizer.reg_strength_scale
+
+    def _check_declared(self, coefficients: NamedTensors, centres: NamedTensors) -> None:
+        """Hold the declared penalty against the real one: at the second step, when the anchor has been left."""
+        penalty = self._penalty()
+        if self._steps == 2:
+            self._regularizer.check_quadratic(self.model, penalty, coefficients, centres)
+            self._declared = None
+
+    def _springs(self) -> dict[nn.Parameter, Spring]:
+        if self._declared is None:
+            return {}
+        coefficients, centres = self._declared
+        factor = 2 * self._strength()
+        parameters = contract_parameters(self.model)
+        return {
+            parameters[key]: Spring((factor * value).contiguous(), centres[key].contiguous())
+            for key, value in coefficients.items()
+        }
+
+    def _path_integrals(self) -> dict[nn.Parameter, PathIntegral]:
+        if not self._regularizer.uses_path_integral:
+            return {}
         model = self.model
-        keys, values, gradients = [], [], []
-        for key, p in contract_parameters(model).items():
-            if p.grad is not None:
-                keys.append(key)
-                values.append(p.detach())
-                gradients.append(p.grad)
-        old = [model._custom_p_old[key] for key in keys]
-        change = torch._foreach_sub(values, old)
-        torch._foreach_addcmul_([model._custom_W[key] for key in keys], gradients, change, value=-1.0)
-        torch._foreach_copy_(old, values)
+        return {
+            p: PathIntegral(model._custom_W[key], model._custom_p_old[key])
+            for key, p in contract_parameters(model).items()
+        }

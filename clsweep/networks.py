@@ -128,7 +128,7 @@ class CNN(Classifier):
 
     def features(self, inputs: Tensor) -> Tensor:
         """The last hidden layer's activations [B, hidden[-1]]."""
-        values = inputs
+        values = inputs.contiguous(memory_format=torch.channels_last)  # what convolutions compute in: no reordering
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             values = F.relu(norm(convolution(values)))
         return _through(self.hidden, values.flatten(1))

@@ -20,6 +20,7 @@ import torch
 
 import clsweep
 from clsweep import contexts, contract, datasets, metrics, networks, results
+from clsweep.allocator import keep_freed_memory
 from clsweep.config import Config, RegularizerConfig
 from clsweep.display import Display
 from clsweep.errors import InputError, RunError
@@ -88,6 +89,7 @@ def run(
     results.refuse_used(folder)
     # Adam's averages decay into subnormal numbers for weights that stop moving, which are many times slower on a CPU.
     torch.set_flush_denormal(True)
+    keep_freed_memory()
     device = pick_device(config.device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -107,7 +107,7 @@ class Trainer:
             inputs, labels = dataset.tensors
             self.learner.start_context()
             self._steps(
-                lambda index: (inputs[index], labels[index]),
+                lambda index: (inputs.index_select(0, index), labels.index_select(0, index)),
                 len(labels),
                 self.protocol.iters,
                 number,

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from clsweep import contexts, contract, networks
+from clsweep.allocator import keep_freed_memory
 from clsweep.config import Config, config_dir, parse
 from clsweep.datasets import ImageData, LabelledImages
 from clsweep.learner import Learner
@@ -48,7 +49,7 @@ class Timed:
         synchronize(self.learner.device)
         start = time.perf_counter()
         for index in indices:
-            self.learner.step(self.inputs[index], self.labels[index])
+            self.learner.step(self.inputs.index_select(0, index), self.labels.index_select(0, index))
         synchronize(self.learner.device)
         self.seconds.append((time.perf_counter() - start) / len(indices))
 
@@ -106,6 +107,7 @@ def measure(benchmark: str, arguments: argparse.Namespace) -> Table:
     """Time every method on one benchmark."""
     plain = setting(benchmark, "none", arguments.device, arguments.precision)
     device = pick_device(plain.device)
+    keep_freed_memory()
     torch.set_flush_denormal(True)  # as a run does
     stream = contexts.build(random_images(plain), plain, device)
     dataset = stream.contexts[0].train.gathered()

@@ -16,7 +16,7 @@ from clsweep.errors import RunError
 from clsweep.networks import CNN, MLP, Classifier, Head
 from clsweep.regularizers import mas
 from clsweep.regularizers.fisher import LABEL_MODES, MAX_EXAMPLES, diagonal_fisher, exact
-from clsweep.regularizers.per_example import sum_over_examples
+from clsweep.regularizers.per_example import Square, sum_over_examples
 
 RELATIVE = 1e-10
 EXAMPLES, BATCH = 11, 4  # uneven: the last batch has three
@@ -233,4 +233,4 @@ class UsedTwice(Classifier):
 @pytest.mark.parametrize(("network", "named"), [(Unsupported, "PReLU"), (UsedTwice, "used twice")])
 def test_layers_without_a_rule_are_refused(network: type[Classifier], named: str) -> None:
     with pytest.raises(RunError, match=named):
-        sum_over_examples(network(), torch.randn(3, 4), torch.zeros(3), LABEL_MODES["exact"], torch.square)
+        sum_over_examples(network(), torch.randn(3, 4), torch.zeros(3), LABEL_MODES["exact"], Square())

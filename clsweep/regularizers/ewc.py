@@ -38,3 +38,10 @@ def compute_regularization_loss(
 ) -> Tensor:
     """1/2 sum_i F_i (theta_i - theta*_i)^2, a differentiable scalar."""
     return 0.5 * weighted_squares(model, importance_dict, prev_params_dict)
+
+
+def quadratic_penalty(
+    model: Classifier, importance_dict: NamedTensors, prev_params_dict: NamedTensors
+) -> tuple[NamedTensors, NamedTensors]:
+    """F/2, around theta*: coefficients and centres, by key."""
+    return {key: 0.5 * value for key, value in importance_dict.items()}, prev_params_dict

@@ -77,3 +77,10 @@ def compute_regularization_loss(
     """1/2 sum_t sum_i F_{t,i} (theta_i - theta*_{t,i})^2, a differentiable scalar."""
     spring: Spring = getattr(model, _SPRING)
     return 0.5 * (weighted_squares(model, importance_dict, spring.centre) + spring.constant)
+
+
+def quadratic_penalty(
+    model: Classifier, importance_dict: NamedTensors, prev_params_dict: NamedTensors
+) -> tuple[NamedTensors, NamedTensors]:
+    """F/2, around the common centre: coefficients and centres, by key."""
+    return {key: 0.5 * value for key, value in importance_dict.items()}, getattr(model, _SPRING).centre

@@ -19,20 +19,20 @@ from torch.utils.data import TensorDataset
 from clsweep.config import FisherConfig
 from clsweep.contract import NamedTensors
 from clsweep.networks import Classifier
-from clsweep.regularizers.per_example import BATCH_SIZE, LogitWeights, sum_over_examples
+from clsweep.regularizers.per_example import LogitWeights, Square, sum_over_examples
 
 # `fisher.examples=null` means all examples of the context, up to this many.
 MAX_EXAMPLES = 60_000
 
 
-def diagonal_fisher(model: Classifier, dataset: TensorDataset, batch_size: int = BATCH_SIZE) -> NamedTensors:
+def diagonal_fisher(model: Classifier, dataset: TensorDataset, batch_size: int | None = None) -> NamedTensors:
     """The diagonal Fisher information of a context, averaged over its examples.
 
     Args:
         model: the network. Its attribute `fisher`, a `FisherConfig`, says how to treat labels and how many examples
             to use; without one, the defaults of that class hold.
         dataset: the context's training examples; `dataset.tensors` are the inputs [N, ...] and labels [N].
-        batch_size: examples at once; it doesn't change the result.
+        batch_size: examples at once, by default what is fast; it doesn't change the result.
 
     Returns:
         By key, a tensor shaped as the parameter, every element 0 or more.
@@ -43,7 +43,7 @@ def diagonal_fisher(model: Classifier, dataset: TensorDataset, batch_size: int =
     options: FisherConfig = getattr(model, "fisher", None) or FisherConfig()
     inputs, labels = dataset.tensors
     inputs, labels = _subset(inputs, labels, options.examples or MAX_EXAMPLES)
-    sums = sum_over_examples(model, inputs, labels, LABEL_MODES[options.labels], torch.square, batch_size)
+    sums = sum_over_examples(model, inputs, labels, LABEL_MODES[options.labels], Square(), batch_size)
     return {key: value / len(inputs) for key, value in sums.items()}
 
 

@@ -26,3 +26,10 @@ def compute_regularization_loss(
 ) -> Tensor:
     """Zero."""
     return weighted_squares(model, {}, {})
+
+
+def quadratic_penalty(
+    model: Classifier, importance_dict: NamedTensors, prev_params_dict: NamedTensors
+) -> tuple[NamedTensors, NamedTensors]:
+    """No coefficient: coefficients and centres, by key."""
+    return {}, {}

@@ -48,3 +48,10 @@ def compute_regularization_loss(
 ) -> Tensor:
     """sum_i Omega_i (theta_i - theta*_i)^2, a differentiable scalar."""
     return weighted_squares(model, importance_dict, prev_params_dict)
+
+
+def quadratic_penalty(
+    model: Classifier, importance_dict: NamedTensors, prev_params_dict: NamedTensors
+) -> tuple[NamedTensors, NamedTensors]:
+    """Omega, around theta*: coefficients and centres, by key."""
+    return importance_dict, prev_params_dict

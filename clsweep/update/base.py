@@ -1,0 +1,92 @@
+"""The interface of an update, and what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+
+
+@dataclass(frozen=True)
+class Spring:
+    """The penalty sum_i c_i (theta_i - m_i)^2 on one parameter; both tensors contiguous.
+
+    Attributes:
+        doubled_stiffness: 2 c, shaped as the parameter; what the distance is multiplied with to give the gradient.
+        centre: m, likewise.
+    """
+
+    doubled_stiffness: Tensor
+    centre: Tensor
+
+
+@dataclass(frozen=True)
+class PathIntegral:
+    """The path integral of -gradient * change of one parameter, which every step extends.
+
+    Attributes:
+        total: the integral so far, shaped as the parameter; written in place.
+        position: the parameter after the last step, likewise.
+    """
+
+    total: Tensor
+    position: Tensor
+
+
+class ParameterUpdate:
+    """Adam (Kingma & Ba, ICLR 2015, algorithm 1), with springs and path integrals on the way.
+
+    Adam's state is kept from context to context, and a parameter without a gradient is left alone, as by
+    `torch.optim.Adam`.
+
+    Args:
+        parameters: what is trained, on one device.
+        lr: the learning rate.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], lr: float) -> None:
+        self._parameters = list(parameters)
+        self._lr = lr
+        self._averages = [torch.zeros_like(p) for p in self._parameters]
+        self._square_averages = [torch.zeros_like(p) for p in self._parameters]
+        self._springs: Mapping[nn.Parameter, Spring] = {}
+        self._path_integrals: Mapping[nn.Parameter, PathIntegral] = {}
+        self._addresses: list[int | None] | None = None
+
+    def start_context(
+        self, springs: Mapping[nn.Parameter, Spring], path_integrals: Mapping[nn.Parameter, PathIntegral]
+    ) -> None:
+        """Replace what pulls at the parameters and what is tracked.
+
+        Args:
+            springs: the penalty, for the parameters that have one.
+            path_integrals: for the parameters whose path is tracked.
+        """
+        self._springs, self._path_integrals = springs, path_integrals
+        self._addresses = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update every parameter that has a gradient; the spring's is added to it."""
+        for p in self._springs:
+            if p.grad is None and p.requires_grad:
+                p.grad = torch.zeros_like(p)
+        # A method may freeze a parameter, or give it other memory (p.data = ...), at any step.
+        addresses = [None if p.grad is None else p.data_ptr() for p in self._parameters]
+        if addresses != self._addresses:
+            self._addresses = addresses
+            self._arrange([number for number, address in enumerate(addresses) if address is not None])
+        self._update()
+
+    def _arrange(self, numbers: list[int]) -> None:
+        """Prepare for steps in which the parameters with these numbers have a gradient."""
+        raise NotImplementedError
+
+    def _update(self) -> None:
+        """Make one step."""
+        raise NotImplementedError
