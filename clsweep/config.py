@@ -147,6 +147,7 @@ class Config:
     validation_fraction: float = MISSING
     precision: str = MISSING
     device: str = MISSING
+    threads: int | None = MISSING
 
     @property
     def method(self) -> str:
@@ -286,6 +287,9 @@ def check(config: Config) -> None:
     _one_of("network.name", config.network.name, NETWORKS)
     _require(
         DEVICE.fullmatch(config.device) is not None, "device", config.device, "auto, cpu, cuda or cuda:N (as in cuda:0)"
+    )
+    _require(
+        config.threads is None or config.threads >= 1, "threads", config.threads, "null or an integer of 1 or more"
     )
     _require(config.seed >= 0, "seed", config.seed, "an integer of 0 or more")
     _require(

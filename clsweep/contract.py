@@ -190,7 +190,9 @@ class Regularizer:
         with _undisturbed(model), self._stream.active(), self._naming(QUADRATIC):
             returned = self._quadratic(model, importance, anchors)
         if not isinstance(returned, tuple) or len(returned) != 2:
-            raise self._broken(QUADRATIC, "returned something else than two dicts (coefficients, centres)")
+            raise self._broken(
+                QUADRATIC, f"returned {_article(type(returned).__name__)}; expected two dicts (coefficients, centres)"
+            )
         parameters = contract_parameters(model)
         coefficients, centres = (self._checked_tensors(QUADRATIC, part, parameters) for part in returned)
         missing = coefficients.keys() - centres.keys()

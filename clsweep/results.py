@@ -75,6 +75,7 @@ class Summary:
     validation_fraction: float
     precision: str
     device: str
+    threads: int
     average_accuracy: float
     learning_accuracy: float
     forgetting: float

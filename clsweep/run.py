@@ -20,11 +20,11 @@ import torch
 
 import clsweep
 from clsweep import contexts, contract, datasets, metrics, networks, results
-from clsweep.allocator import keep_freed_memory
 from clsweep.config import Config, RegularizerConfig
 from clsweep.display import Display
 from clsweep.errors import InputError, RunError
 from clsweep.learner import Learner
+from clsweep.machine import prepare_cpu
 from clsweep.metrics import Cell
 from clsweep.results import Summary
 from clsweep.seeding import derived_seed
@@ -87,9 +87,7 @@ def run(
     """
     started_at = datetime.now(UTC)
     results.refuse_used(folder)
-    # Adam's averages decay into subnormal numbers for weights that stop moving, which are many times slower on a CPU.
-    torch.set_flush_denormal(True)
-    keep_freed_memory()
+    prepare_cpu(config.threads)
     device = pick_device(config.device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -237,6 +235,7 @@ class Record:
             validation_fraction=config.validation_fraction,
             precision=config.precision,
             device=str(self._device),
+            threads=torch.get_num_threads(),
             average_accuracy=metrics.average_accuracy(test) if finished else nan,
             learning_accuracy=metrics.learning_accuracy(test) if finished else nan,
             forgetting=metrics.forgetting(test) if finished else nan,

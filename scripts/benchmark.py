@@ -1,20 +1,26 @@
-"""Steps a second of every method beside the plain step, and the seconds of its importance estimation.
+"""How fast a step and an importance estimate are, beside what the machine can do.
 
-    python scripts/benchmark.py --benchmarks split_mnist perm_mnist --repeats 5
+    python scripts/benchmark.py --benchmarks split_mnist perm_mnist split_cifar100 --repeats 9
 
-Images are random, of the benchmark's real shapes and numbers. Blocks of steps are timed in turns, one method after the
-other, and the medians printed: ratios within one run hold where the machine's speed drifts.
+Prints three tables for each benchmark: the steps of every method beside the plain step, a bare PyTorch loop and the
+step's matrix products alone; the importance estimates beside their matrix products and a loop over examples; and the
+step of every method at the 20th context beside the 2nd. Images are random, of the benchmark's real shapes and
+numbers. What is compared is timed in turns, and a ratio is the median of the rounds' ratios: it holds where the
+machine's speed drifts.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import statistics
 import time
-from dataclasses import dataclass, field
-from itertools import cycle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
@@ -22,47 +28,109 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from clsweep import contexts, contract, networks
-from clsweep.allocator import keep_freed_memory
-from clsweep.config import Config, config_dir, parse
+from clsweep.config import Config, FisherConfig, config_dir, parse
 from clsweep.datasets import ImageData, LabelledImages
 from clsweep.learner import Learner
+from clsweep.machine import prepare_cpu
+from clsweep.networks import MLP, Classifier
+from clsweep.regularizers import fisher, mas
+from clsweep.regularizers.per_example import Absolute, LogitWeights, Phi, Square, sum_over_examples
 from clsweep.run import pick_device
 from clsweep.training import batch_indices
 
 METHODS = ("none", "l2", "ewc", "ewc_separate", "online_ewc", "si", "mas", "custom")
+BUILT_IN = METHODS[:-1]
 SHAPES = {"mnist": ((1, 28, 28), 60_000), "cifar100": ((3, 32, 32), 50_000)}
+ESTIMATES: dict[str, tuple[LogitWeights, Phi]] = {
+    "Fisher, exact": (fisher.exact, Square()),
+    "Fisher, sampled labels": (fisher.sampled, Square()),
+    "MAS": (mas.squared_norm, Absolute()),
+}
+BARE_LOOP, PRODUCTS = "bare PyTorch loop", "matrix products alone"
 WARM_UP_STEPS = 20
+FEW_EXAMPLES = 512
+LOOPED_EXAMPLES = 8
+EARLY, LATE = 2, 20
+
+Block = Callable[[], object]
 
 
-@dataclass
-class Timed:
-    """A learner in its second context, ready for timed steps."""
+@dataclass(frozen=True)
+class Bench:
+    """One benchmark on one device: settings, data and a context to learn.
 
-    learner: Learner
-    inputs: Tensor
-    labels: Tensor
-    importance_seconds: float
-    seconds: list[float] = field(default_factory=list)
+    Attributes:
+        name: the benchmark.
+        arguments: the command line.
+        device: where everything lives.
+        stream: the contexts, of random images.
+        dataset: the first context's training examples.
+        indices: the examples of a timed block's steps, [steps, batch].
+    """
 
-    def run(self, indices: Tensor) -> None:
-        """Time one block of steps, one for each row of `indices`; seconds a step are kept."""
-        synchronize(self.learner.device)
-        start = time.perf_counter()
+    name: str
+    arguments: argparse.Namespace
+    device: torch.device
+    stream: contexts.Stream
+    dataset: TensorDataset
+    indices: Tensor
+
+    @classmethod
+    def of(cls, name: str, arguments: argparse.Namespace) -> Bench:
+        """Make the benchmark's data."""
+        config = setting(name, "none", arguments)
+        device = pick_device(config.device)
+        stream = contexts.build(random_images(config), config, device)
+        dataset = stream.contexts[0].train.gathered()
+        indices = batch_indices(len(dataset), arguments.steps, config.benchmark.batch_size, torch.Generator())
+        return cls(name, arguments, device, stream, dataset, indices.to(device))
+
+    def config(self, method: str) -> Config:
+        """The full-budget setting of one method."""
+        return setting(self.name, method, self.arguments)
+
+    def model(self) -> Classifier:
+        """A new network with the first context's outputs active."""
+        config = self.config("none")
+        model = networks.build(config.network, self.stream.input_shape, self.stream.n_outputs, seed=0)
+        model.activate(self.stream.active(0, 1))
+        return model.to(self.device)
+
+    def learner(self, method: str) -> Learner:
+        """A new learner."""
+        config = self.config(method)
+        regularizer = contract.load(config.regularizer)
+        return Learner(self.model(), regularizer, config.regularizer, config.benchmark.lr, config.precision)
+
+    def steps(self, learner: Learner, indices: Tensor) -> None:
+        """Train for one step a row of `indices`."""
+        inputs, labels = self.dataset.tensors
         for index in indices:
-            self.learner.step(self.inputs.index_select(0, index), self.labels.index_select(0, index))
-        synchronize(self.learner.device)
-        self.seconds.append((time.perf_counter() - start) / len(indices))
+            learner.step(inputs.index_select(0, index), labels.index_select(0, index))
+
+    def seconds(self, block: Block) -> float:
+        """How long a block takes."""
+        synchronize(self.device)
+        start = time.perf_counter()
+        block()
+        synchronize(self.device)
+        return time.perf_counter() - start
+
+    def rounds(self, blocks: Mapping[str, Block]) -> dict[str, list[float]]:
+        """The seconds of every block, timed in turns."""
+        for block in blocks.values():
+            block()
+        timed: dict[str, list[float]] = {name: [] for name in blocks}
+        for _ in range(self.arguments.repeats):
+            for name, block in blocks.items():
+                timed[name].append(self.seconds(block))
+        return timed
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def setting(benchmark: str, method: str, device: str, precision: str) -> Config:
+def setting(benchmark: str, method: str, arguments: argparse.Namespace) -> Config:
     """The full-budget setting of one benchmark and method."""
-    overrides = [f"+benchmark={benchmark}", f"regularizer={method}", f"device={device}", f"precision={precision}"]
+    values = {"device": arguments.device, "precision": arguments.precision, "regularizer": method}
+    overrides = [f"+benchmark={benchmark}", *(f"{key}={value}" for key, value in values.items())]
     with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
         return parse(compose("config", overrides=overrides))
 
@@ -80,72 +148,249 @@ def random_images(config: Config) -> ImageData:
     return ImageData(part(count), part(classes), classes)
 
 
-def prepare(config: Config, stream: contexts.Stream, dataset: TensorDataset, device: torch.device) -> Timed:
-    """A learner after a short first context, its importance estimation timed, at the start of the second one."""
-    model = networks.build(config.network, stream.input_shape, stream.n_outputs, seed=0).to(device)
-    regularizer = contract.load(config.regularizer)
-    learner = Learner(model, regularizer, config.regularizer, config.benchmark.lr, config.precision)
-    model.activate(stream.active(0, 1))
-    inputs, labels = dataset.tensors
-    learner.start_context()
-    timed = Timed(learner, inputs, labels, 0.0)
-    indices = batch_indices(len(labels), WARM_UP_STEPS, config.benchmark.batch_size, torch.Generator()).to(device)
-    timed.run(indices)
-    synchronize(device)
-    start = time.perf_counter()
-    learner.end_context(dataset)
-    synchronize(device)
-    timed.importance_seconds = time.perf_counter() - start
-    model.activate(stream.active(1, 2))
-    learner.start_context()
-    timed.run(indices)
-    timed.seconds.clear()
-    return timed
+def synchronize(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
-def measure(benchmark: str, arguments: argparse.Namespace) -> Table:
-    """Time every method on one benchmark."""
-    plain = setting(benchmark, "none", arguments.device, arguments.precision)
-    device = pick_device(plain.device)
-    keep_freed_memory()
-    torch.set_flush_denormal(True)  # as a run does
-    stream = contexts.build(random_images(plain), plain, device)
-    dataset = stream.contexts[0].train.gathered()
-    learners = {
-        method: prepare(setting(benchmark, method, arguments.device, arguments.precision), stream, dataset, device)
-        for method in METHODS
-    }
-    n = len(stream.contexts[0].train)
-    indices = batch_indices(n, arguments.steps, plain.benchmark.batch_size, torch.Generator()).to(device)
-    for _, timed in zip(range(arguments.repeats * len(learners)), cycle(learners.values()), strict=False):
-        timed.run(indices)
-    return as_table(benchmark, learners, f"{device}, {torch.get_num_threads()} threads, {arguments.precision}", n)
+def tensor_mib() -> float:
+    """MiB of all tensors that Python knows."""
+    storages: dict[int, int] = {}
+    for thing in gc.get_objects():
+        if type(thing) in (Tensor, torch.nn.Parameter):
+            held = [thing] if thing.grad is None else [thing, thing.grad]
+            storages.update({one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in held})
+    return sum(storages.values()) / 2**20
 
 
-def as_table(benchmark: str, learners: dict[str, Timed], machine: str, examples: int) -> Table:
-    """Medians, and ratios to the plain step."""
-    table = Table(title=f"{benchmark} ({machine})", title_justify="left")
-    for column in ("method", "it/s", "step / plain step", f"importance, s ({examples:,} examples)"):
-        table.add_column(column, justify="left" if column == "method" else "right")
-    plain = statistics.median(learners["none"].seconds)
-    for method, timed in learners.items():
-        median = statistics.median(timed.seconds)
-        table.add_row(method, f"{1 / median:.1f}", f"{median / plain:.2f}", f"{timed.importance_seconds:.2f}")
+# ---- steps
+
+
+def bare_loop(bench: Bench) -> Block:
+    """The same network, optimizer and number of steps in plain PyTorch, on one batch that is already there."""
+    model = bench.model()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+    inputs, labels = (values[bench.indices[0]] for values in bench.dataset.tensors)
+    bf16 = bench.arguments.precision == "bf16"
+
+    def block() -> None:
+        for _ in bench.indices:
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(bench.device.type, torch.bfloat16, enabled=bf16):
+                logits = model(inputs)
+            F.cross_entropy(logits.float(), labels).backward()
+            optimizer.step()
+
+    return block
+
+
+def step_products(bench: Bench) -> Block:
+    """The matrix products that the steps of an MLP can't do without, and nothing else."""
+    products: list[tuple[Tensor, Tensor, Tensor]] = []
+    dtype = torch.bfloat16 if bench.arguments.precision == "bf16" else torch.float32
+    batch = bench.indices.shape[1]
+
+    def add(rows: int, inner: int, columns: int, first_transposed: bool, second_transposed: bool) -> None:
+        first = random(inner, rows).T if first_transposed else random(rows, inner)
+        second = random(columns, inner).T if second_transposed else random(inner, columns)
+        products.append((first, second, random(rows, columns)))
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, device=bench.device).to(dtype)
+
+    for number, (before, after) in enumerate(layer_widths(bench.model())):
+        add(batch, before, after, False, True)  # forward
+        add(after, batch, before, True, False)  # the weight's gradient
+        if number > 0:
+            add(batch, after, before, False, False)  # the input's
+
+    def block() -> None:
+        for _ in bench.indices:
+            for first, second, out in products:
+                torch.mm(first, second, out=out)
+
+    return block
+
+
+def layer_widths(model: Classifier) -> list[tuple[int, int]]:
+    """Inputs and active outputs of every linear layer."""
+    assert isinstance(model, MLP)
+    assert isinstance(model.head.active, range)
+    hidden = [layer.weight.shape for layer in model.hidden if isinstance(layer, torch.nn.Linear)]
+    return [(before, after) for after, before in hidden] + [(model.head.in_features, len(model.head.active))]
+
+
+def steps_table(bench: Bench) -> Table:
+    """Time every method's steps in its second context."""
+    blocks: dict[str, Block] = {}
+    importance, memory = {}, {}
+    for method in METHODS:
+        before = tensor_mib()
+        learner = bench.learner(method)
+        learner.start_context()
+        bench.steps(learner, bench.indices[:WARM_UP_STEPS])
+        importance[method] = bench.seconds(partial(learner.end_context, bench.dataset))
+        learner.start_context()
+        blocks[method] = partial(bench.steps, learner, bench.indices)
+        blocks[method]()
+        memory[method] = tensor_mib() - before
+    blocks[BARE_LOOP] = bare_loop(bench)
+    is_mlp = isinstance(bench.model(), MLP)
+    if is_mlp:
+        blocks[PRODUCTS] = step_products(bench)
+    timed = bench.rounds(blocks)
+    table = Table(title=title(bench, "steps, second context"), title_justify="left")
+    headers = ("", "it/s", "step / plain step", "matrix products / step", "importance, s", "tensors, MiB")
+    for column in headers:
+        table.add_column(column, justify="right" if column else "left")
+    for name, seconds in timed.items():
+        table.add_row(
+            name,
+            f"{len(bench.indices) / statistics.median(seconds):.1f}",
+            f"{ratio(seconds, timed['none']):.2f}",
+            f"{ratio(timed[PRODUCTS], seconds):.2f}" if is_mlp else "",
+            f"{importance[name]:.2f}" if name in importance else "",
+            f"{memory[name]:.0f}" if name in memory else "",
+        )
     return table
 
 
+def ratio(numerator: list[float], denominator: list[float]) -> float:
+    """The median of the rounds' ratios."""
+    return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
+
+
+def title(bench: Bench, what: str) -> str:
+    """What was measured, and on what."""
+    threads = f", {torch.get_num_threads()} threads" if bench.device.type == "cpu" else ""
+    return f"{bench.name}: {what} ({bench.device}{threads}, {bench.arguments.precision})"
+
+
+# ---- importance
+
+
+def estimate_products(bench: Bench, weightings: int, examples: int) -> Block:
+    """The matrix products of an MLP's estimate: forward, back to the first layer for each weighting, one a layer."""
+    model = bench.model()
+    batch = min(2000, examples)
+    widths = layer_widths(model)
+    values = [torch.rand(batch, before, device=bench.device) for before, _ in widths]
+    weights = [torch.randn(after, before, device=bench.device) for before, after in widths]
+    gradients = [torch.randn(batch, after, device=bench.device) for _, after in widths]
+
+    def block() -> None:
+        for _ in range(round(examples / batch)):
+            for value, weight in zip(values, weights, strict=True):
+                torch.mm(value, weight.T)
+            for _ in range(weightings):
+                for gradient, weight in zip(gradients[1:], weights[1:], strict=True):
+                    torch.mm(gradient, weight)
+            for gradient, value in zip(gradients, values, strict=True):
+                torch.mm(gradient.T, value)
+
+    return block
+
+
+def loop_over_examples(bench: Bench, weighting: LogitWeights, phi: Phi) -> Block:
+    """What the estimate would be as a loop, over a few examples: one backward pass for each and each weighting."""
+    model = bench.model().eval()
+    parameters = list(model.parameters())
+    totals = [torch.zeros_like(p) for p in parameters]
+    inputs, labels = (values[:LOOPED_EXAMPLES] for values in bench.dataset.tensors)
+
+    def block() -> None:
+        for x, y in zip(inputs.split(1), labels.split(1), strict=True):
+            logits = model(x)
+            for weights in weighting(logits.detach(), y):
+                loss = (weights * logits).sum()
+                for total, gradient in zip(
+                    totals, torch.autograd.grad(loss, parameters, retain_graph=True), strict=True
+                ):
+                    phi.add_to(total, gradient)
+
+    return block
+
+
+def importance_table(bench: Bench) -> Table:
+    """Time the estimates on a whole context."""
+    inputs, labels = bench.dataset.tensors
+    n, model = len(labels), bench.model()
+    table = Table(title=title(bench, f"importance of {n:,} examples"), title_justify="left")
+    for column in ("", "s", "/ its matrix products", "loop over examples / it"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, (weighting, phi) in ESTIMATES.items():
+        weightings = len(list(weighting(model(inputs[:1]).detach(), labels[:1])))
+        blocks: dict[str, Block] = {
+            "ours": partial(sum_over_examples, model, inputs, labels, weighting, phi),
+            "loop": loop_over_examples(bench, weighting, phi),
+        }
+        if isinstance(model, MLP):
+            blocks["products"] = estimate_products(bench, weightings, n)
+        timed = replace(bench, arguments=argparse.Namespace(**{**vars(bench.arguments), "repeats": 3})).rounds(blocks)
+        table.add_row(
+            name,
+            f"{statistics.median(timed['ours']):.2f}",
+            f"{ratio(timed['ours'], timed['products']):.2f}" if "products" in timed else "",
+            f"{ratio(timed['loop'], timed['ours']) * n / LOOPED_EXAMPLES:.0f}",
+        )
+    return table
+
+
+# ---- many contexts
+
+
+def advanced(bench: Bench, method: str, count: int) -> tuple[Learner, float]:
+    """A learner in context `count`, after short ones, and the MiB of its tensors."""
+    before = tensor_mib()
+    learner = bench.learner(method)
+    learner.model.fisher = FisherConfig(examples=FEW_EXAMPLES)
+    few = TensorDataset(*(values[:FEW_EXAMPLES] for values in bench.dataset.tensors))
+    for number in range(1, count + 1):
+        learner.start_context()
+        bench.steps(learner, bench.indices[:3])
+        if number < count:
+            learner.end_context(few)
+    return learner, tensor_mib() - before
+
+
+def growth_table(bench: Bench) -> Table:
+    """Time every built-in method's steps early and late."""
+    table = Table(title=title(bench, f"context {LATE} beside context {EARLY}"), title_justify="left")
+    for column in ("", "step", f"MiB, context {EARLY}", f"MiB, context {LATE}"):
+        table.add_column(column, justify="right" if column else "left")
+    for method in BUILT_IN:
+        early, early_mib = advanced(bench, method, EARLY)
+        late, late_mib = advanced(bench, method, LATE)
+        timed = bench.rounds(
+            {
+                "early": partial(bench.steps, early, bench.indices),
+                "late": partial(bench.steps, late, bench.indices),
+            }
+        )
+        table.add_row(method, f"{ratio(timed['late'], timed['early']):.3f}", f"{early_mib:.1f}", f"{late_mib:.1f}")
+    return table
+
+
+TABLES = {"steps": steps_table, "importance": importance_table, "growth": growth_table}
+
+
 def main() -> None:
-    """Read the command line and print a table for each benchmark."""
+    """Read the command line and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--benchmarks", nargs="+", default=["split_mnist", "perm_mnist"])
-    parser.add_argument("--steps", type=int, default=60, help="steps in a timed block (default: 60)")
-    parser.add_argument("--repeats", type=int, default=5, help="timed blocks for each method (default: 5)")
+    parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
+    parser.add_argument("--steps", type=int, default=50, help="steps in a timed block (default: 50)")
+    parser.add_argument("--repeats", type=int, default=9, help="rounds of timed blocks (default: 9)")
+    parser.add_argument("--threads", type=int, help="as threads= of a run")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="float32")
     arguments = parser.parse_args()
+    prepare_cpu(arguments.threads)
     console = Console(highlight=False)
-    for benchmark in arguments.benchmarks:
-        console.print(measure(benchmark, arguments))
+    for name in arguments.benchmarks:
+        for table in arguments.tables:
+            console.print(TABLES[table](Bench.of(name, arguments)))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,16 @@
 from __future__ import annotations
 
-import torch
+import os
+from collections.abc import Iterator
 
-torch.set_num_threads(1)  # with tensors this small, threads only wait for each other
+import pytest
+
+os.environ["OMP_NUM_THREADS"] = "1"  # with tensors this small, threads only wait for each other
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing is taken from the user's cache folder, and nothing left there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -174,6 +174,8 @@ def test_the_root_of_the_data_sets_comes_from_the_environment(monkeypatch: pytes
         ("network.hidden", "[0]"),
         ("device", "tpu"),
         ("device", "cuda:x"),
+        ("threads", "0"),
+        ("threads", "many"),
         ("stream", "backwards"),
         ("precision", "float8"),
         ("budget", "huge"),

@@ -14,7 +14,7 @@ from clsweep.config import FisherConfig
 from clsweep.contract import contract_parameters
 from clsweep.errors import RunError
 from clsweep.networks import CNN, MLP, Classifier, Head
-from clsweep.regularizers import mas
+from clsweep.regularizers import mas, per_example
 from clsweep.regularizers.fisher import LABEL_MODES, MAX_EXAMPLES, diagonal_fisher, exact
 from clsweep.regularizers.per_example import Square, sum_over_examples
 
@@ -95,6 +95,16 @@ def assert_same(ours: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("network", NETWORKS)
 def test_exact_fisher_equals_the_loop_over_examples_and_labels(network: str, active: range) -> None:
     model, dataset = make(network, active)
+    assert_same(diagonal_fisher(model, dataset, batch_size=BATCH), naive_fisher(model, dataset))
+
+
+@pytest.mark.parametrize("pairs_per_weighting", [0, 1_000], ids=["formed", "multiplied out"])
+@pytest.mark.parametrize("network", ["cnn", "normalized"])
+def test_both_ways_through_a_convolution_equal_the_loop(
+    network: str, pairs_per_weighting: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(per_example, "PAIRS_PER_WEIGHTING", pairs_per_weighting)
+    model, dataset = make(network, ACTIVE["one of several heads"])
     assert_same(diagonal_fisher(model, dataset, batch_size=BATCH), naive_fisher(model, dataset))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from tiny import dataset, examples, file_method, learner, method, network, strea
 from torch import Tensor, nn
 
 from clsweep.config import RegularizerConfig
-from clsweep.contract import contract_parameters, snapshot
+from clsweep.contract import Regularizer, contract_parameters, snapshot
+from clsweep.errors import RunError
 from clsweep.learner import Learner
 from clsweep.networks import Classifier
 
@@ -332,6 +334,93 @@ def test_a_step_returns_the_total_loss(tmp_path: Path) -> None:
     total = made.step(*examples(6, seed=9))
     assert not total.requires_grad
     torch.testing.assert_close(total, expected.detach())
+
+
+# ---- penalties that declare to be quadratic
+
+QUADRATIC = """
+
+def quadratic_penalty(model, importance_dict, prev_params_dict):
+    return importance_dict, prev_params_dict
+"""
+
+
+def test_a_declared_quadratic_penalty_trains_as_the_same_file_without_it(tmp_path: Path) -> None:
+    ends = []
+    for more in ("", QUADRATIC):
+        made = learner(spring(tmp_path, more + "\nCONFIG_OVERRIDES = {'reg_strength_scale': 3.0}\n", reg_strength=2.0))
+        for number in range(3):
+            learn(made, number, steps=8)
+        ends.append(snapshot(made.model) | {f"W {key}": value for key, value in made.model._custom_W.items()})
+    plain, declared = ends
+    assert not equal(plain, declared)  # another path through the arithmetic ...
+    for key, value in plain.items():  # ... to the same end
+        torch.testing.assert_close(declared[key], value, rtol=1e-3, atol=1e-5)
+
+
+def test_the_penalty_itself_is_called_at_two_steps_of_a_context_only(tmp_path: Path) -> None:
+    made = learner(spring(tmp_path, QUADRATIC))
+    for number in range(3):
+        learn(made, number, steps=5)
+    assert made.model.calls == 2 * 2
+
+
+@pytest.mark.parametrize(
+    ("returned", "expected"),
+    [
+        ("{key: 2 * value for key, value in importance_dict.items()}, prev_params_dict", "does not describe"),
+        ("importance_dict, {key: value + 1 for key, value in prev_params_dict.items()}", "does not describe"),
+        ("{}, prev_params_dict", "does not describe"),
+        ("importance_dict, {}", "no centre for"),
+        ("importance_dict", "expected two dicts"),
+        ("importance_dict, None", "returned None; expected a dict"),
+        ("{'nowhere': 1}, {}", "unknown key 'nowhere'"),
+        ("{'head__bias': prev_params_dict['head__bias'][:1]}, {}", "shape"),
+        ("{'head__bias': prev_params_dict['head__bias'] / 0}, {}", "NaN or infinity"),
+        ("1 / 0, None", "ZeroDivisionError"),
+    ],
+)
+def test_a_wrong_quadratic_penalty_is_refused(tmp_path: Path, returned: str, expected: str) -> None:
+    more = QUADRATIC.replace("importance_dict, prev_params_dict\n", f"{returned}\n")
+    made = learner(spring(tmp_path, more))
+    learn(made, 0)
+    with pytest.raises(RunError, match=expected) as error:
+        learn(made, 1)
+    assert "method.py" in str(error.value)
+    assert "quadratic_penalty" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["none", "l2", "ewc", "ewc_separate", "online_ewc", "si", "mas"])
+def test_every_built_in_penalty_is_quadratic_and_checked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[str] = []
+    check = Regularizer.check_quadratic
+
+    def counted(self: Regularizer, *rest: Any) -> None:
+        checked.append(self.source)
+        check(self, *rest)
+
+    monkeypatch.setattr(Regularizer, "check_quadratic", counted)
+    made = learner(method(name))
+    for number in range(3):
+        learn(made, number)
+    assert len(checked) == 2
+
+
+def test_a_transposed_importance_is_read_in_its_own_order(tmp_path: Path) -> None:
+    source = """
+def estimate_importance(model, dataset, prev_params, device):
+    weight = prev_params["head__weight"]
+    return {"head__weight": weight.T.contiguous().square().T}
+def compute_regularization_loss(model, importance_dict, prev_params_dict):
+    return (importance_dict["head__weight"] * (model.head.weight - prev_params_dict["head__weight"]) ** 2).sum()
+"""
+    ends = []
+    for more in ("", QUADRATIC):
+        made = learner(file_method(write(tmp_path, source + more), reg_strength=20.0))
+        for number in range(2):
+            learn(made, number, steps=6)
+        ends.append(made.model.head.weight.detach().clone())
+    torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-6)
 
 
 OVERWRITING = {

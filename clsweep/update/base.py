@@ -76,6 +76,9 @@ class ParameterUpdate:
         for p in self._springs:
             if p.grad is None and p.requires_grad:
                 p.grad = torch.zeros_like(p)
+        for p in self._parameters:
+            if p.grad is not None and p.grad.stride() != p.stride():  # fused operations go by memory, not by index
+                p.grad = torch.empty_like(p).copy_(p.grad)
         # A method may freeze a parameter, or give it other memory (p.data = ...), at any step.
         addresses = [None if p.grad is None else p.data_ptr() for p in self._parameters]
         if addresses != self._addresses:

@@ -20,7 +20,7 @@ from functools import cache as once
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from clsweep import cache
 from clsweep.update.base import BETAS, EPSILON, ParameterUpdate
@@ -93,13 +93,8 @@ class NativeUpdate(ParameterUpdate):
         )
 
     def _update(self) -> None:
-        gradients = [_contiguous(p.grad) for p in self._moved if p.grad is not None]
-        pointers = self._pointers(*[gradient.data_ptr() for gradient in gradients])
-        self._function(self._table, pointers, len(gradients), ctypes.byref(self._adam))
-
-
-def _contiguous(tensor: Tensor) -> Tensor:
-    return tensor if tensor.is_contiguous() else tensor.contiguous()
+        pointers = self._pointers(*[p.grad.data_ptr() for p in self._moved if p.grad is not None])
+        self._function(self._table, pointers, len(self._moved), ctypes.byref(self._adam))
 
 
 @once
