@@ -43,7 +43,7 @@ format: $(READY) ## Format the code
 	$(BIN)/ruff format .
 
 .PHONY: bench
-bench: $(READY) ## Steps a second and importance seconds of every method
+bench: $(READY) ## Steps and importance estimates beside what the machine can do: six minutes
 	$(BIN)/python scripts/benchmark.py
 
 .PHONY: clean

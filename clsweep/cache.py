@@ -6,6 +6,7 @@ import hashlib
 import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
@@ -14,6 +15,8 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
+# Part of every digest: to be changed when `clsweep.datasets` makes something else of the same files.
+_FORMAT = "1"
 # Data sets kept; the ones used longest ago make room.
 _KEPT = 8
 
@@ -45,7 +48,8 @@ def tensors(files: Sequence[Path], read: Callable[[], Mapping[str, Tensor]]) -> 
     if not files:
         return read()
     try:
-        path = folder() / f"images-{_digest_of_files(files)}.pt"
+        digest = _digest_of_files(files)
+        path = folder() / f"images-{digest}.pt"
     except OSError as error:
         log.debug("no cache: %s", error)
         return read()
@@ -54,14 +58,15 @@ def tensors(files: Sequence[Path], read: Callable[[], Mapping[str, Tensor]]) -> 
         return kept
     made = read()
     try:
-        _keep(path, made)
-    except OSError as error:
+        if _digest_of_files(files) == digest:  # nobody changed them meanwhile
+            _keep(path, made)
+    except (OSError, RuntimeError) as error:  # torch.save raises the latter where the disk is full
         log.debug("not cached: %s", error)
     return made
 
 
 def _digest_of_files(files: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(_FORMAT.encode())
     for path in files:
         with path.open("rb") as file:
             digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
@@ -83,7 +88,8 @@ def _whole(path: Path) -> Mapping[str, Tensor] | None:
     try:
         kept = torch.load(path, weights_only=True)
         if _digest_of_tensors(kept["tensors"]) == kept["digest"]:
-            path.touch()
+            with suppress(OSError):  # a cache that may only be read
+                path.touch()
             values: Mapping[str, Tensor] = kept["tensors"]
             return values
     except Exception as error:  # a damaged file raises whatever its parser runs into

@@ -13,10 +13,11 @@ Optional attributes of the module:
   are then not kept up to date while a context is trained;
 - `PENALTY_IS_PURE = True` says that `compute_regularization_loss` draws no random numbers and changes nothing, so that
   nothing has to be put back after each step;
-- `quadratic_penalty(model, importance_dict, prev_params_dict) -> (coefficients, centres)`, two dicts of tensors, says
-  that the penalty is sum_i coefficients_i (theta_i - centres_i)^2, plus a constant, until the context ends. It is
-  called once a context, and the engine then adds the gradient as it updates the parameters, which costs a step next
-  to nothing; `compute_regularization_loss` is called at a context's first two steps only, to check that it agrees;
+- `quadratic_penalty(model, importance_dict, prev_params_dict) -> (coefficients, centres)`, a function with exactly
+  these arguments, beside `compute_regularization_loss`, that returns two dicts of tensors: it says that the penalty is
+  sum_i coefficients_i (theta_i - centres_i)^2, plus a constant, until the context ends. It is called once a context,
+  and the engine then adds the gradient as it updates the parameters, which costs a step next to nothing;
+  `compute_regularization_loss` is called at a context's first two steps only, to check that it agrees;
 - `HYPERPARAMETERS = ("reg_strength", "gamma")` says which of `reg_strength`, `gamma` and `epsilon` the method uses, so
   that a sweep doesn't search the others; without it, it searches all three.
 
@@ -32,7 +33,7 @@ import logging
 import math
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -86,7 +87,7 @@ class Regularizer:
     Attributes:
         reg_strength_scale: the module's multiplier on `reg_strength`, 1 where it declares none.
         uses_path_integral: whether `_custom_W` and `_custom_p_old` must be kept up to date.
-        is_quadratic: whether the module has `quadratic_penalty`.
+        is_quadratic: whether the module declares a `quadratic_penalty`.
         hyperparameters: which of `reg_strength`, `gamma` and `epsilon` the method uses.
 
     Raises:
@@ -100,8 +101,8 @@ class Regularizer:
         self._file = module.__file__
         self._estimate = _function(module, ESTIMATE, source)
         self._penalty = _function(module, PENALTY, source)
-        self.is_quadratic = hasattr(module, QUADRATIC)
-        self._quadratic = _function(module, QUADRATIC, source) if self.is_quadratic else None
+        self._quadratic = _quadratic(module)
+        self.is_quadratic = self._quadratic is not None
         self.reg_strength_scale = _reg_strength_scale(module, source)
         self.uses_path_integral = bool(getattr(module, "USES_PATH_INTEGRAL", True))
         self.hyperparameters = _hyperparameters(module, source)
@@ -214,10 +215,8 @@ class Regularizer:
         Raises:
             RunError: the gradients differ.
         """
-        if not penalty.requires_grad:
-            return
         parameters = {key: p for key, p in contract_parameters(model).items() if p.requires_grad}
-        gradients = torch.autograd.grad(penalty, list(parameters.values()), allow_unused=True)
+        gradients = self._gradients(penalty, list(parameters.values()))
         difference, norm = 0.0, 0.0
         for (key, p), gradient in zip(parameters.items(), gradients, strict=True):
             expected = torch.zeros_like(p) if gradient is None else gradient
@@ -226,6 +225,14 @@ class Regularizer:
             norm += expected.square().sum().item()
         if not math.sqrt(difference) <= _QUADRATIC_TOLERANCE * math.sqrt(norm):
             raise self._broken(QUADRATIC, f"does not describe the gradient of {PENALTY}; expected both to agree")
+
+    def _gradients(self, penalty: Tensor, parameters: list[nn.Parameter]) -> Sequence[Tensor | None]:
+        if not penalty.requires_grad:
+            return [None] * len(parameters)
+        try:
+            return torch.autograd.grad(penalty, parameters, allow_unused=True)
+        except RuntimeError as error:
+            raise self._broken(PENALTY, f"returned what cannot be back-propagated ({_named(error)})") from error
 
     def backward(self, loss: Tensor) -> None:
         """Back-propagate a loss that has the penalty in it.
@@ -361,6 +368,16 @@ def _function(module: ModuleType, name: str, source: str) -> Callable[..., Any]:
             f"{source}: {name} cannot be called with {len(_ARGUMENTS[name])} arguments ({error}); expected {signature}."
         ) from error
     return function
+
+
+def _quadratic(module: ModuleType) -> Callable[..., Any] | None:
+    """The module's `quadratic_penalty`, if it is the contract's: a file may have something of its own by that name."""
+    function = getattr(module, QUADRATIC, None)
+    if not inspect.isfunction(function) or tuple(inspect.signature(function).parameters) != _ARGUMENTS[QUADRATIC]:
+        return None
+    # A file that imports a built-in method's functions and replaces the penalty alone has another penalty.
+    same = function.__module__ == getattr(getattr(module, PENALTY), "__module__", None)
+    return function if same else None
 
 
 def _reg_strength_scale(module: ModuleType, source: str) -> float:

@@ -42,6 +42,8 @@ class Learner:
         self._contexts_learned = 0
         self._steps = 0
         self._declared: tuple[NamedTensors, NamedTensors] | None = None
+        self._fast_penalty = False
+        self._path_addresses: list[int] = []
         model.reg_strength, model.gamma, model.epsilon = config.reg_strength, config.gamma, config.epsilon
         model.fisher, model.floor_at_zero = config.fisher, config.floor_at_zero
         model._custom_importance, model._custom_prev_params = {}, {}
@@ -55,13 +57,20 @@ class Learner:
         """Begin a context: the path integral is zero and starts at the current parameters."""
         model = self.model
         model.train()
-        model._custom_p_old = snapshot(model)
-        model._custom_W = {key: torch.zeros_like(p) for key, p in model._custom_p_old.items()}
+        parameters = contract_parameters(model)
+        # A parameter with two names has one position and one path integral.
+        positions = {p: p.detach().clone() for p in parameters.values()}
+        integrals = {p: torch.zeros_like(position) for p, position in positions.items()}
+        model._custom_p_old = {key: positions[p] for key, p in parameters.items()}
+        model._custom_W = {key: integrals[p] for key, p in parameters.items()}
         self._start = snapshot(model)
         self._steps = 0
-        if self._contexts_learned > 0 and self._regularizer.is_quadratic:
+        self._fast_penalty = self._regularizer.is_quadratic and len(positions) == len(parameters)
+        if self._contexts_learned > 0 and self._fast_penalty:
             self._declared = self._regularizer.quadratic(model, model._custom_importance, model._custom_prev_params)
-        self._update.start_context(self._springs(), self._path_integrals())
+        self._update.set_springs(self._springs())
+        self._update.set_path_integrals(self._path_integrals())
+        self._path_addresses = self._addresses_of_path()
 
     def step(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """One optimizer step on the task's loss plus, from the second context on, the penalty.
@@ -83,7 +92,7 @@ class Learner:
         loss = F.cross_entropy(self.logits(inputs), labels)
         if self._contexts_learned == 0:
             loss.backward()
-        elif self._regularizer.is_quadratic:
+        elif self._fast_penalty:
             loss.backward()
             if self._declared is not None:
                 self._check_declared(*self._declared)
@@ -91,13 +100,14 @@ class Learner:
             penalty = self._penalty()  # first: it may overwrite the strength
             loss = loss + self._strength() * penalty
             self._regularizer.backward(loss)
+        self._follow_path()
         self._update.step()
         return loss.detach()
 
     def logits(self, inputs: Tensor) -> Tensor:
         """The logits of the active classes, [B, active], computed in the configured precision, never given as bf16."""
         with self._autocast():
-            logits: Tensor = self.model(inputs)
+            logits: Tensor = self.model(inputs.contiguous(memory_format=self.model.memory_format))
         return logits.float() if self._autocast_enabled else logits
 
     def _autocast(self) -> AbstractContextManager[object]:
@@ -169,6 +179,24 @@ class Learner:
             return {}
         model = self.model
         return {
-            p: PathIntegral(model._custom_W[key], model._custom_p_old[key])
+            p: PathIntegral(_as(p, model._custom_W, key), _as(p, model._custom_p_old, key))
             for key, p in contract_parameters(model).items()
+            if key in model._custom_W and key in model._custom_p_old
         }
+
+    def _follow_path(self) -> None:
+        """A method may put other tensors into `_custom_W` and `_custom_p_old`, at any step."""
+        if self._regularizer.uses_path_integral and self._addresses_of_path() != self._path_addresses:
+            self._update.set_path_integrals(self._path_integrals())
+            self._path_addresses = self._addresses_of_path()
+
+    def _addresses_of_path(self) -> list[int]:
+        model = self.model
+        return [tensor.data_ptr() for kept in (model._custom_W, model._custom_p_old) for tensor in kept.values()]
+
+
+def _as(p: nn.Parameter, tensors: NamedTensors, key: str) -> Tensor:
+    """The tensor under `key`, replaced there by a copy where its type or layout is not the parameter's."""
+    if tensors[key].dtype != p.dtype or tensors[key].stride() != p.stride():
+        tensors[key] = torch.empty_like(p.detach()).copy_(tensors[key])
+    return tensors[key]

@@ -13,19 +13,23 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
 
 
 def prepare_cpu(threads: int | None) -> None:
-    """Set up the process; more than once is no different from once.
+    """Set up the process, at the start of every run.
 
     Args:
         threads: threads for PyTorch's operations. None: what OMP_NUM_THREADS says, which launchers set for their
             workers, else one for each physical core that this process may use (affinity, container limits).
     """
-    if threads is None and "OMP_NUM_THREADS" not in os.environ:
-        threads = joblib.cpu_count(only_physical_cores=True)
-    if threads is not None and threads != torch.get_num_threads():
+    threads = threads or _from_environment() or joblib.cpu_count(only_physical_cores=True)
+    if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
     # Adam's averages decay into subnormal numbers for weights that stop moving, which are many times slower on a CPU.
     torch.set_flush_denormal(True)
     _keep_freed_memory()
+
+
+def _from_environment() -> int | None:
+    value = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # "4,2": nested parallelism
+    return int(value) or None if value.isdecimal() else None
 
 
 def _keep_freed_memory() -> None:

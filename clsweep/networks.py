@@ -40,6 +40,7 @@ class Classifier(nn.Module):
 
     Attributes:
         head: the output layer.
+        memory_format: the layout of inputs that the network computes fastest with; it takes any.
         param_list: zero-argument callables that yield `(name, parameter)`.
         reg_strength: the configured strength of the penalty; a method may overwrite it.
         gamma: the configured decay of carried importance.
@@ -47,11 +48,12 @@ class Classifier(nn.Module):
         fisher: how to estimate the Fisher information, for methods that do.
         floor_at_zero: whether carried importance is kept at or above zero, for methods that ask.
 
-    All but `head`, and the dicts `_custom_*` below, are the regularizers' contract (see `clsweep.contract`); the
-    learner sets and keeps them.
+    All but `head` and `memory_format`, and the dicts `_custom_*` below, are the regularizers' contract (see
+    `clsweep.contract`); the learner sets and keeps them.
     """
 
     head: Head
+    memory_format = torch.contiguous_format
     reg_strength: float
     gamma: float
     epsilon: float
@@ -109,6 +111,8 @@ class CNN(Classifier):
         n_outputs: the outputs over all contexts.
     """
 
+    memory_format = torch.channels_last  # what convolutions compute in
+
     def __init__(
         self, input_shape: tuple[int, int, int], channels: Sequence[int], hidden: Sequence[int], n_outputs: int
     ) -> None:
@@ -128,7 +132,7 @@ class CNN(Classifier):
 
     def features(self, inputs: Tensor) -> Tensor:
         """The last hidden layer's activations [B, hidden[-1]]."""
-        values = inputs.contiguous(memory_format=torch.channels_last)  # what convolutions compute in: no reordering
+        values = inputs
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             values = F.relu(norm(convolution(values)))
         return _through(self.hidden, values.flatten(1))

@@ -18,7 +18,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
@@ -53,6 +55,29 @@ LOOPED_EXAMPLES = 8
 EARLY, LATE = 2, 20
 
 Block = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Report:
+    """One table: a title, and rows of a name and numbers; None where a number makes no sense."""
+
+    title: str
+    rows: list[dict[str, str | float | None]]
+
+    def table(self) -> Table:
+        """For the terminal."""
+        table = Table(title=self.title, title_justify="left")
+        for column in self.rows[0]:
+            table.add_column(column, justify="right" if column else "left")
+        for row in self.rows:
+            table.add_row(*map(_cell, row.values()))
+        return table
+
+
+def _cell(value: str | float | None) -> str:
+    if isinstance(value, float):
+        return f"{value:.2f}" if value < 100 else f"{value:.0f}"
+    return value or ""
 
 
 @dataclass(frozen=True)
@@ -221,7 +246,7 @@ def layer_widths(model: Classifier) -> list[tuple[int, int]]:
     return [(before, after) for after, before in hidden] + [(model.head.in_features, len(model.head.active))]
 
 
-def steps_table(bench: Bench) -> Table:
+def steps_table(bench: Bench) -> Report:
     """Time every method's steps in its second context."""
     blocks: dict[str, Block] = {}
     importance, memory = {}, {}
@@ -240,20 +265,20 @@ def steps_table(bench: Bench) -> Table:
     if is_mlp:
         blocks[PRODUCTS] = step_products(bench)
     timed = bench.rounds(blocks)
-    table = Table(title=title(bench, "steps, second context"), title_justify="left")
-    headers = ("", "it/s", "step / plain step", "matrix products / step", "importance, s", "tensors, MiB")
-    for column in headers:
-        table.add_column(column, justify="right" if column else "left")
-    for name, seconds in timed.items():
-        table.add_row(
-            name,
-            f"{len(bench.indices) / statistics.median(seconds):.1f}",
-            f"{ratio(seconds, timed['none']):.2f}",
-            f"{ratio(timed[PRODUCTS], seconds):.2f}" if is_mlp else "",
-            f"{importance[name]:.2f}" if name in importance else "",
-            f"{memory[name]:.0f}" if name in memory else "",
-        )
-    return table
+    return Report(
+        title(bench, "steps, second context"),
+        [
+            {
+                "": name,
+                "it/s": len(bench.indices) / statistics.median(seconds),
+                "step / plain step": ratio(seconds, timed["none"]),
+                "matrix products / step": ratio(timed[PRODUCTS], seconds) if is_mlp else None,
+                "importance, s": importance.get(name),
+                "tensors, MiB": memory.get(name),
+            }
+            for name, seconds in timed.items()
+        ],
+    )
 
 
 def ratio(numerator: list[float], denominator: list[float]) -> float:
@@ -312,13 +337,11 @@ def loop_over_examples(bench: Bench, weighting: LogitWeights, phi: Phi) -> Block
     return block
 
 
-def importance_table(bench: Bench) -> Table:
+def importance_table(bench: Bench) -> Report:
     """Time the estimates on a whole context."""
     inputs, labels = bench.dataset.tensors
     n, model = len(labels), bench.model()
-    table = Table(title=title(bench, f"importance of {n:,} examples"), title_justify="left")
-    for column in ("", "s", "/ its matrix products", "loop over examples / it"):
-        table.add_column(column, justify="right" if column else "left")
+    report = Report(title(bench, f"importance of {n:,} examples"), [])
     for name, (weighting, phi) in ESTIMATES.items():
         weightings = len(list(weighting(model(inputs[:1]).detach(), labels[:1])))
         blocks: dict[str, Block] = {
@@ -328,13 +351,15 @@ def importance_table(bench: Bench) -> Table:
         if isinstance(model, MLP):
             blocks["products"] = estimate_products(bench, weightings, n)
         timed = replace(bench, arguments=argparse.Namespace(**{**vars(bench.arguments), "repeats": 3})).rounds(blocks)
-        table.add_row(
-            name,
-            f"{statistics.median(timed['ours']):.2f}",
-            f"{ratio(timed['ours'], timed['products']):.2f}" if "products" in timed else "",
-            f"{ratio(timed['loop'], timed['ours']) * n / LOOPED_EXAMPLES:.0f}",
+        report.rows.append(
+            {
+                "": name,
+                "s": statistics.median(timed["ours"]),
+                "/ its matrix products": ratio(timed["ours"], timed["products"]) if "products" in timed else None,
+                "loop over examples / it": ratio(timed["loop"], timed["ours"]) * n / LOOPED_EXAMPLES,
+            }
         )
-    return table
+    return report
 
 
 # ---- many contexts
@@ -354,11 +379,9 @@ def advanced(bench: Bench, method: str, count: int) -> tuple[Learner, float]:
     return learner, tensor_mib() - before
 
 
-def growth_table(bench: Bench) -> Table:
+def growth_table(bench: Bench) -> Report:
     """Time every built-in method's steps early and late."""
-    table = Table(title=title(bench, f"context {LATE} beside context {EARLY}"), title_justify="left")
-    for column in ("", "step", f"MiB, context {EARLY}", f"MiB, context {LATE}"):
-        table.add_column(column, justify="right" if column else "left")
+    report = Report(title(bench, f"context {LATE} beside context {EARLY}"), [])
     for method in BUILT_IN:
         early, early_mib = advanced(bench, method, EARLY)
         late, late_mib = advanced(bench, method, LATE)
@@ -368,8 +391,15 @@ def growth_table(bench: Bench) -> Table:
                 "late": partial(bench.steps, late, bench.indices),
             }
         )
-        table.add_row(method, f"{ratio(timed['late'], timed['early']):.3f}", f"{early_mib:.1f}", f"{late_mib:.1f}")
-    return table
+        report.rows.append(
+            {
+                "": method,
+                f"step {LATE} / step {EARLY}": ratio(timed["late"], timed["early"]),
+                f"MiB, context {EARLY}": early_mib,
+                f"MiB, context {LATE}": late_mib,
+            }
+        )
+    return report
 
 
 TABLES = {"steps": steps_table, "importance": importance_table, "growth": growth_table}
@@ -383,14 +413,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50, help="steps in a timed block (default: 50)")
     parser.add_argument("--repeats", type=int, default=9, help="rounds of timed blocks (default: 9)")
     parser.add_argument("--threads", type=int, help="as threads= of a run")
+    parser.add_argument("--output", type=Path, help="a folder for the tables as CSV files")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="float32")
     arguments = parser.parse_args()
     prepare_cpu(arguments.threads)
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=120)
     for name in arguments.benchmarks:
-        for table in arguments.tables:
-            console.print(TABLES[table](Bench.of(name, arguments)))
+        for kind in arguments.tables:
+            report = TABLES[kind](Bench.of(name, arguments))
+            console.print(report.table())
+            if arguments.output is not None:
+                arguments.output.mkdir(parents=True, exist_ok=True)
+                frame = pd.DataFrame(report.rows).rename(columns={"": report.title})
+                frame.to_csv(arguments.output / f"{name}-{kind}-{arguments.precision}.csv", index=False)
 
 
 if __name__ == "__main__":

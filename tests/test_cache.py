@@ -87,6 +87,26 @@ def test_a_cache_folder_that_cannot_be_used_is_none(source: Path, folder: Path) 
     assert [read(source), read(source)] == [([1, 2, 3], 1)] * 2
 
 
+def test_a_full_disk_costs_the_copy_only(folder: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file")
+
+    monkeypatch.setattr(torch, "save", full)
+    assert read(source) == ([1, 2, 3], 1)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_source_that_changes_while_it_is_read_is_not_kept(folder: Path, source: Path) -> None:
+    reader = Reader(source)
+
+    def changing() -> dict[str, Tensor]:
+        source.write_text("456")
+        return reader()
+
+    assert cache.tensors([source], changing)["digits"].tolist() == [4, 5, 6]
+    assert list(folder.iterdir()) == []
+
+
 def test_the_copies_used_longest_ago_make_room(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "_KEPT", 2)
     files = [tmp_path / f"{digit}.txt" for digit in range(3)]

@@ -108,6 +108,18 @@ def test_both_ways_through_a_convolution_equal_the_loop(
     assert_same(diagonal_fisher(model, dataset, batch_size=BATCH), naive_fisher(model, dataset))
 
 
+def test_the_fisher_of_a_single_class_is_zero() -> None:
+    model, dataset = make("cnn", range(3, 4))
+    assert not any(value.any() for value in diagonal_fisher(model, dataset, batch_size=BATCH).values())
+
+
+def test_gradients_may_be_switched_off_around_it() -> None:
+    model, dataset = make("cnn", range(6))
+    with torch.no_grad():
+        ours = diagonal_fisher(model, dataset, batch_size=BATCH)
+    assert_same(ours, naive_fisher(model, dataset))
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 def test_empirical_fisher_equals_the_loop_over_examples(network: str) -> None:
     model, dataset = make(network, ACTIVE["one of several heads"])

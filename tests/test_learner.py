@@ -406,6 +406,76 @@ def test_every_built_in_penalty_is_quadratic_and_checked(name: str, monkeypatch:
     assert len(checked) == 2
 
 
+@pytest.mark.parametrize(
+    "own",
+    [
+        "def quadratic_penalty(theta, anchor):\n    return (theta - anchor) ** 2",
+        "quadratic_penalty = 0.5",
+        "from clsweep.regularizers.ewc import quadratic_penalty",
+    ],
+)
+def test_something_else_of_that_name_is_no_declaration(tmp_path: Path, own: str) -> None:
+    made = learner(spring(tmp_path, f"\n{own}\n"))
+    for number in range(2):
+        learn(made, number, steps=4)
+    assert made.model.calls == 4
+
+
+def test_a_quadratic_declaration_of_a_constant_penalty_is_refused(tmp_path: Path) -> None:
+    source = """
+import torch
+def estimate_importance(model, dataset, prev_params, device):
+    return {}
+def compute_regularization_loss(model, importance_dict, prev_params_dict):
+    return torch.zeros(())
+def quadratic_penalty(model, importance_dict, prev_params_dict):
+    return {key: torch.ones_like(p) for key, p in prev_params_dict.items()}, prev_params_dict
+"""
+    made = learner(file_method(write(tmp_path, source)))
+    learn(made, 0)
+    with pytest.raises(RunError, match="does not describe"):
+        learn(made, 1)
+
+
+@pytest.mark.parametrize("name", ["si", "l2"])
+def test_a_parameter_may_have_two_names(name: str) -> None:
+    model = network()
+    model.param_list = [model.named_parameters, lambda: iter([("again", model.get_parameter("head.weight"))])]
+    made = learner(method(name), model)
+    for number in range(2):
+        learn(made, number)
+    assert model._custom_W["again"].count_nonzero() > 0 or name == "l2"
+    assert torch.equal(model._custom_W["again"], model._custom_W["head__weight"])
+
+
+REPLACING = {
+    "the dict": "model._custom_W = {key: value * 0 for key, value in model._custom_W.items()}",
+    "an entry": "model._custom_W['head__weight'] = torch.zeros_like(model.head.weight)",
+    "its memory": "model._custom_W['head__weight'].data = torch.zeros_like(model.head.weight)",
+    "its layout": "model._custom_W['head__weight'] = torch.zeros_like(model.head.weight.T).T",
+}
+
+
+@pytest.mark.parametrize("statement", REPLACING.values(), ids=REPLACING)
+def test_the_path_integral_goes_on_in_tensors_that_a_method_puts_there(tmp_path: Path, statement: str) -> None:
+    source = (
+        f"\nfirst = compute_regularization_loss\ndef compute_regularization_loss(model, *rest):\n    {statement}\n"
+        "    return first(model, *rest)\n"
+    )
+    made = learner(spring(tmp_path, source))
+    learn(made)
+    made.start_context()
+    for inputs, labels in batches(3):
+        old = made.model.head.weight.detach().clone()
+        made.step(inputs, labels)
+    gradient = made.model.head.weight.grad
+    assert gradient is not None
+    last = -gradient * (made.model.head.weight.detach() - old)  # it was put back to zero before the last step
+    assert last.abs().max() > 0
+    torch.testing.assert_close(made.model._custom_W["head__weight"], last, rtol=1e-4, atol=1e-9)
+    assert equal(made.model._custom_p_old, snapshot(made.model))
+
+
 def test_a_transposed_importance_is_read_in_its_own_order(tmp_path: Path) -> None:
     source = """
 def estimate_importance(model, dataset, prev_params, device):

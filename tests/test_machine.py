@@ -30,9 +30,12 @@ def test_by_default_there_is_a_thread_for_each_physical_core_of_the_process(monk
 
 def test_what_a_launcher_says_in_the_environment_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    torch.set_num_threads(1)
+    prepare_cpu(3)
     prepare_cpu(None)
     assert torch.get_num_threads() == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "2,1")
+    prepare_cpu(None)
+    assert torch.get_num_threads() == 2
 
 
 def test_subnormal_numbers_are_flushed() -> None:

@@ -23,8 +23,10 @@ from tiny import (
     write,
 )
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
-from clsweep.config import FisherConfig, RegularizerConfig
+from clsweep import networks
+from clsweep.config import FisherConfig, NetworkConfig, RegularizerConfig
 from clsweep.contract import NamedTensors, Regularizer, contract_parameters, load, snapshot
 from clsweep.networks import Classifier
 from clsweep.regularizers import ewc_separate
@@ -273,6 +275,18 @@ def test_the_shipped_file_runs_through_a_stream(name: str, scenario: str) -> Non
     assert all(value.min() >= 0 and value.max() > 0 for value in importance.values())
     assert all(torch.isfinite(p).all() for p in model.parameters())
     assert not close(model, plain)
+
+
+def test_the_shipped_file_takes_color_images_through_convolutions() -> None:
+    """Per-example gradients by vmap, which knows fewer operations on images of several channels."""
+    images, labels = torch.randn(6, 3, 8, 8), torch.arange(6) % 2
+    model = networks.build(NetworkConfig("cnn", [7], [4, 5]), (3, 8, 8), 2, seed=0)
+    made = learner(file_method(SHIPPED), model)
+    for _ in range(2):
+        made.start_context()
+        made.step(images, labels)
+        made.end_context(TensorDataset(images, labels))
+    assert all(value.max() > 0 for value in model._custom_importance.values())
 
 
 def test_the_shipped_penalty_is_half_the_weighted_squares() -> None:

@@ -66,7 +66,8 @@ def trained(update: Update, dtype: torch.dtype = torch.float32, steps: int = 5) 
     updating = update(made, LR)
     for context in (0, 1):
         paths = path_integrals(made)
-        updating.start_context(springs(made) if context else {}, paths)
+        updating.set_springs(springs(made) if context else {})
+        updating.set_path_integrals(paths)
         for step in range(steps):
             set_gradients(made, 10 * context + step)
             updating.step()
@@ -146,7 +147,7 @@ def test_a_parameter_without_a_gradient_rests_unless_a_spring_pulls(update: Upda
     pulled, free, frozen = (nn.Parameter(torch.ones(3)) for _ in range(3))
     frozen.requires_grad_(False)
     updating = update([pulled, free, frozen], LR)
-    updating.start_context({p: Spring(torch.ones(3), torch.zeros(3)) for p in (pulled, frozen)}, {})
+    updating.set_springs({p: Spring(torch.ones(3), torch.zeros(3)) for p in (pulled, frozen)})
     updating.step()
     assert (pulled < 1).all()
     assert torch.equal(free, torch.ones(3))
@@ -172,6 +173,37 @@ def test_a_parameter_may_get_other_memory(update: Update) -> None:
     p.data = torch.full((4,), 5.0)
     updating.step()
     torch.testing.assert_close(p.detach(), torch.full((4,), 5 - LR))
+
+
+@pytest.mark.parametrize("update", UPDATES)
+def test_nothing_to_do_is_nothing_done(update: Update) -> None:
+    p = nn.Parameter(torch.ones(4))
+    update([p], LR).step()
+    assert torch.equal(p, torch.ones(4))
+
+
+@needs_compiler
+def test_a_parameter_that_becomes_transposed_is_laid_out_anew() -> None:
+    ours, theirs = (nn.Parameter(normal((5, 7), 0)) for _ in range(2))
+    updates = [NativeUpdate([ours], LR), ForeachUpdate([theirs], LR)]
+    ours.data = ours.data.T.contiguous().T
+    for step in range(3):
+        for p, updating in zip((ours, theirs), updates, strict=True):
+            p.grad = normal((5, 7), step)
+            updating.step()
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@needs_compiler
+def test_several_threads_do_what_one_does() -> None:
+    alone = trained(NativeUpdate)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        together = trained(NativeUpdate)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
 def test_types_and_layouts_that_c_does_not_read_are_left_to_pytorch() -> None:
@@ -225,4 +257,4 @@ def test_a_broken_compiler_is_none(
     monkeypatch.setattr(shutil, "which", lambda _: str(compiler))
     with caplog.at_level(logging.INFO):
         assert isinstance(parameter_update(parameters(), LR), ForeachUpdate)
-    assert "could not be compiled" in caplog.text
+    assert "no compiled native.c" in caplog.text

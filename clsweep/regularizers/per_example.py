@@ -127,13 +127,16 @@ def sum_over_examples(
     for start in range(0, len(inputs), batch_size):
         batch = slice(start, start + batch_size)
         with _visits(layers) as visits, torch.enable_grad():
-            logits = model(inputs[batch])
+            logits = model(inputs[batch].contiguous(memory_format=model.memory_format))
         weightings = list(weights(logits.detach(), labels[batch]))
+        if not weightings:  # a single class: its probability is 1 whatever the parameters
+            continue
         sums = [_layer_sum(visit, phi, len(weightings)) for visit in visits]
         outputs = [visit.output for visit in visits]
         for weighting in weightings:
-            # Not by grad_outputs, for which autograd imports sympy, at most of a second.
-            gradients = torch.autograd.grad((weighting * logits).sum(), outputs, retain_graph=True)
+            with torch.enable_grad():  # not by grad_outputs, for which autograd imports sympy: most of a second
+                weighted = (weighting * logits).sum()
+            gradients = torch.autograd.grad(weighted, outputs, retain_graph=True)
             for layer_sum, gradient in zip(sums, gradients, strict=True):
                 layer_sum.add(gradient)
         for layer_sum in sums:

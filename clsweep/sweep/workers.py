@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-import torch
 from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
@@ -117,7 +116,7 @@ def work_on(file: Path) -> None:
     """
     task = Task(**json.loads(file.read_text()))
     if task.threads is not None:
-        torch.set_num_threads(task.threads)
+        os.environ["OMP_NUM_THREADS"] = str(task.threads)  # which every run follows that isn't told otherwise
     connection = storage.connect(task.storage)
     try:
         with storage.told_in_a_sentence(task.storage):

@@ -58,16 +58,14 @@ class ParameterUpdate:
         self._path_integrals: Mapping[nn.Parameter, PathIntegral] = {}
         self._addresses: list[int | None] | None = None
 
-    def start_context(
-        self, springs: Mapping[nn.Parameter, Spring], path_integrals: Mapping[nn.Parameter, PathIntegral]
-    ) -> None:
-        """Replace what pulls at the parameters and what is tracked.
+    def set_springs(self, springs: Mapping[nn.Parameter, Spring]) -> None:
+        """Replace what pulls at the parameters: the penalty, for those that have one."""
+        self._springs = springs
+        self._addresses = None
 
-        Args:
-            springs: the penalty, for the parameters that have one.
-            path_integrals: for the parameters whose path is tracked.
-        """
-        self._springs, self._path_integrals = springs, path_integrals
+    def set_path_integrals(self, path_integrals: Mapping[nn.Parameter, PathIntegral]) -> None:
+        """Replace the path integrals, one for each parameter whose path is tracked."""
+        self._path_integrals = path_integrals
         self._addresses = None
 
     @torch.no_grad()
@@ -77,6 +75,7 @@ class ParameterUpdate:
             if p.grad is None and p.requires_grad:
                 p.grad = torch.zeros_like(p)
         for p in self._parameters:
+            self._lay_out(p)
             if p.grad is not None and p.grad.stride() != p.stride():  # fused operations go by memory, not by index
                 p.grad = torch.empty_like(p).copy_(p.grad)
         # A method may freeze a parameter, or give it other memory (p.data = ...), at any step.
@@ -85,6 +84,9 @@ class ParameterUpdate:
             self._addresses = addresses
             self._arrange([number for number, address in enumerate(addresses) if address is not None])
         self._update()
+
+    def _lay_out(self, p: nn.Parameter) -> None:
+        """Give a parameter the layout in memory that the update reads."""
 
     def _arrange(self, numbers: list[int]) -> None:
         """Prepare for steps in which the parameters with these numbers have a gradient."""

@@ -39,6 +39,8 @@ class ForeachUpdate(ParameterUpdate):
         self._positions = [self._path_integrals[p].position for p in self._tracked]
 
     def _update(self) -> None:
+        if not self._moved:
+            return
         if self._pulled:
             distances = torch._foreach_sub(self._pulled_values, self._centres)
             torch._foreach_addcmul_(_gradients(self._pulled), distances, self._stiffness)

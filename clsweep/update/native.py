@@ -72,6 +72,10 @@ class NativeUpdate(ParameterUpdate):
         """Whether these parameters are of the kind that the C loop reads."""
         return all(p.device.type == "cpu" and p.dtype == torch.float32 and p.is_contiguous() for p in parameters)
 
+    def _lay_out(self, p: nn.Parameter) -> None:
+        if not p.is_contiguous():
+            p.data = p.data.contiguous()
+
     def _arrange(self, numbers: list[int]) -> None:
         self._moved = [self._parameters[number] for number in numbers]
         self._table = (_Parameter * len(numbers))(*map(self._row, numbers))
@@ -109,7 +113,8 @@ def library() -> ctypes.CDLL | None:
         compiled.update.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
         compiled.update.restype = None
     except (OSError, subprocess.SubprocessError) as error:
-        log.info("%s could not be compiled, PyTorch's slower operations are used: %s", _SOURCE.name, error)
+        said = getattr(error, "stderr", None) or b""
+        log.info("no compiled %s, PyTorch's slower operations are used: %s %s", _SOURCE.name, error, said.decode())
         return None
     return compiled
 
