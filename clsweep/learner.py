@@ -139,6 +139,7 @@ class Learner:
             RunError: the regularizer raised or returned what it shouldn't.
         """
         model = self.model
+        self._catch_up()
         new = self._regularizer.importance(model, dataset, self._start, self.device)
         for key, value in new.items():
             carried = model._custom_importance.get(key)
@@ -158,6 +159,7 @@ class Learner:
 
     def _check_declared(self, coefficients: NamedTensors, centres: NamedTensors) -> None:
         """Hold the declared penalty against the real one: at the second step, when the anchor has been left."""
+        self._catch_up()
         penalty = self._penalty()
         if self._steps == 2:
             self._regularizer.check_quadratic(self.model, penalty, coefficients, centres)
@@ -179,10 +181,18 @@ class Learner:
             return {}
         model = self.model
         return {
-            p: PathIntegral(_as(p, model._custom_W, key), _as(p, model._custom_p_old, key))
+            p: PathIntegral(
+                _as(p, model._custom_W, key), None if self._fast_penalty else _as(p, model._custom_p_old, key)
+            )
             for key, p in contract_parameters(model).items()
             if key in model._custom_W and key in model._custom_p_old
         }
+
+    def _catch_up(self) -> None:
+        """Put the current parameters into `_custom_p_old`, where no step does it since no function looks at it."""
+        if self._fast_penalty and self._regularizer.uses_path_integral:
+            for key, p in contract_parameters(self.model).items():
+                self.model._custom_p_old[key].copy_(p.detach())
 
     def _follow_path(self) -> None:
         """A method may put other tensors into `_custom_W` and `_custom_p_old`, at any step."""

@@ -358,6 +358,30 @@ def test_a_declared_quadratic_penalty_trains_as_the_same_file_without_it(tmp_pat
         torch.testing.assert_close(declared[key], value, rtol=1e-3, atol=1e-5)
 
 
+def test_a_declared_file_finds_the_path_as_an_undeclared_one_does(tmp_path: Path) -> None:
+    """Its functions see the parameters of the last step in `_custom_p_old`, though no step keeps them there."""
+    source = """
+
+first, second = estimate_importance, compute_regularization_loss
+
+def look(model):
+    assert all(torch.equal(model._custom_p_old[key], p) for key, p in keyed(model).items())
+
+def estimate_importance(model, *rest):
+    look(model)
+    return first(model, *rest)
+
+def compute_regularization_loss(model, *rest):
+    look(model)
+    return second(model, *rest)
+"""
+    for more in ("", QUADRATIC):
+        made = learner(spring(tmp_path, source + more))
+        for number in range(3):
+            learn(made, number)
+        assert made.model.contexts == 3
+
+
 def test_the_penalty_itself_is_called_at_two_steps_of_a_context_only(tmp_path: Path) -> None:
     made = learner(spring(tmp_path, QUADRATIC))
     for number in range(3):

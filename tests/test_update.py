@@ -56,8 +56,12 @@ def springs(of: Sequence[nn.Parameter]) -> dict[nn.Parameter, Spring]:
 
 
 def path_integrals(of: Sequence[nn.Parameter]) -> dict[nn.Parameter, PathIntegral]:
-    """On every parameter but the fourth."""
-    return {p: PathIntegral(torch.zeros_like(p), p.detach().clone()) for n, p in enumerate(of) if n != 3}
+    """On every parameter but the fourth; the second's and the last's positions are not kept."""
+    return {
+        p: PathIntegral(torch.zeros_like(p), None if n in (1, 5) else p.detach().clone())
+        for n, p in enumerate(of)
+        if n != 3
+    }
 
 
 def trained(update: Update, dtype: torch.dtype = torch.float32, steps: int = 5) -> list[Tensor]:
@@ -72,7 +76,7 @@ def trained(update: Update, dtype: torch.dtype = torch.float32, steps: int = 5) 
             set_gradients(made, 10 * context + step)
             updating.step()
             for p, path in paths.items():
-                assert torch.equal(path.position, p)
+                assert path.position is None or torch.equal(path.position, p)
     return [p.detach() for p in made] + [path.total for path in paths.values()]
 
 
@@ -103,7 +107,9 @@ class NaiveUpdate(ParameterUpdate):
                 new = value - self._lr * average / (1 - 0.9**self.steps) / (math.sqrt(corrected) + 1e-8)
                 values[i], averages.view(-1)[i], squares.view(-1)[i] = new, average, square
                 if path:
-                    path.total.view(-1)[i] -= gradient * (new - path.position.view(-1)[i].item())
+                    before = value if path.position is None else path.position.view(-1)[i].item()
+                    path.total.view(-1)[i] -= gradient * (new - before)
+                if path and path.position is not None:
                     path.position.view(-1)[i] = new
 
 

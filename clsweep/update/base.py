@@ -31,11 +31,12 @@ class PathIntegral:
 
     Attributes:
         total: the integral so far, shaped as the parameter; written in place.
-        position: the parameter after the last step, likewise.
+        position: the parameter after the last step, likewise; None: it isn't kept, and a step's change is counted from
+            where the parameter is.
     """
 
     total: Tensor
-    position: Tensor
+    position: Tensor | None
 
 
 class ParameterUpdate:

@@ -37,6 +37,7 @@ class ForeachUpdate(ParameterUpdate):
         self._tracked_values = [p.detach() for p in self._tracked]
         self._totals = [self._path_integrals[p].total for p in self._tracked]
         self._positions = [self._path_integrals[p].position for p in self._tracked]
+        self._kept = [(k, p) for k, p in zip(self._positions, self._tracked_values, strict=True) if k is not None]
 
     def _update(self) -> None:
         if not self._moved:
@@ -44,6 +45,9 @@ class ForeachUpdate(ParameterUpdate):
         if self._pulled:
             distances = torch._foreach_sub(self._pulled_values, self._centres)
             torch._foreach_addcmul_(_gradients(self._pulled), distances, self._stiffness)
+        before = [
+            p.clone() if kept is None else kept for kept, p in zip(self._positions, self._tracked_values, strict=True)
+        ]
         self._steps += self._counted
         averages, square_averages, steps = self._lists
         torch._fused_adam_(
@@ -62,9 +66,10 @@ class ForeachUpdate(ParameterUpdate):
             maximize=False,
         )
         if self._tracked:
-            changes = torch._foreach_sub(self._tracked_values, self._positions)
+            changes = torch._foreach_sub(self._tracked_values, before)
             torch._foreach_addcmul_(self._totals, _gradients(self._tracked), changes, value=-1.0)
-            torch._foreach_copy_(self._positions, self._tracked_values)
+        if self._kept:
+            torch._foreach_copy_([kept for kept, _ in self._kept], [p for _, p in self._kept])
 
 
 def _gradients(parameters: list[nn.Parameter]) -> list[Tensor]:

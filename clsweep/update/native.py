@@ -93,7 +93,7 @@ class NativeUpdate(ParameterUpdate):
             doubled_stiffness=None if spring is None else spring.doubled_stiffness.data_ptr(),
             centre=None if spring is None else spring.centre.data_ptr(),
             total=None if path is None else path.total.data_ptr(),
-            position=None if path is None else path.position.data_ptr(),
+            position=None if path is None or path.position is None else path.position.data_ptr(),
         )
 
     def _update(self) -> None:
