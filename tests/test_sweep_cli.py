@@ -113,7 +113,7 @@ def test_a_folder_with_another_studys_trials_is_refused(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
-    arguments = [*SWEEP, "benchmark.iters=400", "regularizer=ewc", f"hydra.sweep.dir={tmp_path}"]
+    arguments = [*SWEEP, "benchmark.iters=2500", "regularizer=ewc", f"hydra.sweep.dir={tmp_path}"]
     with subprocess.Popen(
         [sys.executable, "-m", "clsweep", *arguments], cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
     ) as process:
