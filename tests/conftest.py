@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 
+# A shell's background jobs ignore it, and so would the processes that are interrupted here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["OMP_NUM_THREADS"] = "1"  # with tensors this small, threads only wait for each other
 
 
