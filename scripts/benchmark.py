@@ -181,6 +181,7 @@ def synchronize(device: torch.device) -> None:
 
 def tensor_mib() -> float:
     """MiB of all tensors that Python knows."""
+    gc.collect()  # learners that are done with, whose parts hold each other
     storages: dict[int, int] = {}
     for thing in gc.get_objects():
         if type(thing) in (Tensor, torch.nn.Parameter):
