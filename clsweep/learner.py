@@ -49,6 +49,11 @@ class Learner:
         model._custom_importance, model._custom_prev_params = {}, {}
         self._start = snapshot(model)
 
+    @property
+    def update_name(self) -> str:
+        """What changes the parameters at a step: `native` or `foreach`; see `clsweep.update`."""
+        return self._update.name
+
     def activate(self, outputs: range | Tensor) -> None:
         """Choose the active outputs; see `clsweep.networks.Head`."""
         self.model.activate(outputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import resource
 import shutil
@@ -12,6 +13,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, Self
@@ -101,7 +103,7 @@ def run(
     observer = observer or Display(config)
     protocol = TrainingProtocol(config.benchmark.iters, config.benchmark.batch_size, config.seed)
     trainer = Trainer(learner, stream, protocol, observer.step)
-    record = Record(config, stream, device, regularizer.reg_strength_scale, started_at, trainer.timings)
+    record = Record(config, stream, device, _described(method, regularizer, learner), started_at, trainer.timings)
     if method.file is not None:
         shutil.copy(method.file, folder)  # as it was: the file is there to be edited
     observer.setting(str(device), folder)
@@ -117,6 +119,32 @@ def run(
         raise
     observer.finished(record.matrix("test"), summary, folder)
     return summary
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a run writes down of its method; see `clsweep.results.Summary`."""
+
+    file: str
+    digest: str
+    hyperparameters: tuple[str, ...]
+    options: str
+    reg_strength_scale: float
+    update: str
+
+
+def _described(method: RegularizerConfig, regularizer: contract.Regularizer, learner: Learner) -> Method:
+    options = {} if method.fisher is None else {f"fisher.{key}": value for key, value in asdict(method.fisher).items()}
+    if method.floor_at_zero:
+        options["floor_at_zero"] = True
+    return Method(
+        file=method.file or "",
+        digest="" if method.file is None else hashlib.sha256(Path(method.file).read_bytes()).hexdigest()[:12],
+        hyperparameters=regularizer.hyperparameters,
+        options=" ".join(f"{key}={'null' if value is None else value}" for key, value in options.items()),
+        reg_strength_scale=regularizer.reg_strength_scale,
+        update=learner.update_name,
+    )
 
 
 def _prepared(config: Config, device: torch.device) -> contexts.Stream:
@@ -155,7 +183,7 @@ class Record:
         config: the setting.
         stream: the contexts.
         device: the device in use.
-        reg_strength_scale: the method's own multiplier.
+        method: what is written down of the method.
         started_at: when the run started, UTC.
         timings: the trainer's, filled while it trains.
 
@@ -169,7 +197,7 @@ class Record:
         config: Config,
         stream: contexts.Stream,
         device: torch.device,
-        reg_strength_scale: float,
+        method: Method,
         started_at: datetime,
         timings: Timings,
     ) -> None:
@@ -178,7 +206,7 @@ class Record:
         self._config = config
         self._stream = stream
         self._device = device
-        self._reg_strength_scale = reg_strength_scale
+        self._method = method
         self._started_at = started_at
         self._timings = timings
         self._git_commit = _git_commit()  # now: the checkout may change while the run goes on
@@ -211,6 +239,7 @@ class Record:
         test, validation = self.matrix("test"), self.matrix("validation")
         nan = math.nan
         return Summary(
+            format_version=results.FORMAT_VERSION,
             run_id=self._run_id,
             status=status,
             benchmark=benchmark.name,
@@ -221,10 +250,16 @@ class Record:
             n_train=self._stream.n_train,
             n_test=self._stream.n_test,
             contexts=benchmark.contexts,
+            classes_per_context=benchmark.classes_per_context,
+            image_size=benchmark.image_size or 0,
+            normalize=benchmark.normalize,
             regularizer=config.method,
-            regularizer_file="" if config.stream == "joint" else config.regularizer.file or "",
+            regularizer_file=self._method.file or "",
+            regularizer_digest=self._method.digest,
+            hyperparameters=" ".join(self._method.hyperparameters),
+            method_options=self._method.options,
             reg_strength=nan if config.stream == "joint" else config.regularizer.reg_strength,
-            reg_strength_scale=self._reg_strength_scale,
+            reg_strength_scale=self._method.reg_strength_scale,
             gamma=config.regularizer.gamma,
             epsilon=config.regularizer.epsilon,
             seed=config.seed,
@@ -236,6 +271,7 @@ class Record:
             precision=config.precision,
             device=str(self._device),
             threads=torch.get_num_threads(),
+            update=self._method.update,
             average_accuracy=metrics.average_accuracy(test) if finished else nan,
             learning_accuracy=metrics.learning_accuracy(test) if finished else nan,
             forgetting=metrics.forgetting(test) if finished else nan,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import OmegaConf
 
-from clsweep.sweep.finals import estimate
+from clsweep.statistics import estimate
 
 REFERENCE = Path(__file__).resolve().parent.parent / "outputs" / "reference"
 SETTING = {

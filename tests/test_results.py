@@ -31,7 +31,7 @@ CELLS = [
 
 def summary(**changes: Any) -> Summary:
     """A row whose values, unless changed, are their column's kind of nothing."""
-    nothing: dict[str, Any] = {"str": "", "int": 0, "float": math.nan}
+    nothing: dict[str, Any] = {"str": "", "int": 0, "float": math.nan, "bool": False}
     return Summary(**{field.name: nothing[str(field.type)] for field in dataclasses.fields(Summary)} | changes)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,13 +13,12 @@ import sweeping
 from builders import image_data
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
-from scipy import stats
 from sweeping import finish, worker
 
 from clsweep.config import DatasetConfig
 from clsweep.datasets import ImageData, LabelledImages
 from clsweep.errors import InputError
-from clsweep.sweep import finals, storage
+from clsweep.sweep import storage
 from clsweep.sweep.ledger import REASON
 from clsweep.sweep.status import status
 
@@ -249,13 +247,3 @@ def test_a_method_without_hyperparameters_is_run_once(tmp_path: Path) -> None:
     study.ledger.queue_points()
     assert states(finish(study)) == ["COMPLETE"]
     assert len(list(tmp_path.glob("final-*"))) == 2  # tuned and default are the same
-
-
-def test_an_estimate_is_the_mean_with_students_interval() -> None:
-    values = [0.90, 0.92, 0.97]
-    made = finals.estimate(values)
-    low, high = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
-    assert made.mean == pytest.approx(np.mean(values))
-    assert made.mean - made.half_width == pytest.approx(low)
-    assert made.mean + made.half_width == pytest.approx(high)
-    assert math.isnan(finals.estimate([0.9]).half_width)

@@ -22,8 +22,6 @@ from clsweep.sweep.plan import StudyPlan
 from clsweep.sweep.status import seconds, status
 from clsweep.sweep.trial import FOLDER, SEEDS, TEST
 
-TRIALS_FILE = "trials.csv"
-FINAL_FILE = "final.csv"
 BEST = "best"
 
 
@@ -41,7 +39,7 @@ def write(plan: StudyPlan, trials: Sequence[FrozenTrial]) -> None:
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
     begun = [trial for trial in trials if trial.state != TrialState.WAITING]
-    results.write_csv(pd.DataFrame([_row(plan, trial) for trial in begun]), plan.folder / TRIALS_FILE)
+    results.write_csv(pd.DataFrame([_row(plan, trial) for trial in begun]), plan.folder / results.TRIALS_FILE)
     best = status(trials).best
     if best is not None:
         results.write_text(_best(plan, best), plan.folder / f"{BEST}.yaml")
@@ -52,6 +50,7 @@ def _row(plan: StudyPlan, trial: FrozenTrial) -> dict[str, Any]:
     complete = trial.state == TrialState.COMPLETE
     default = {name: getattr(plan.config.regularizer, name) for name in HYPERPARAMETERS}
     return {
+        "format_version": results.FORMAT_VERSION,
         "number": trial.number,
         "state": trial.state.name,
         **(default | {name: trial.params.get(name, math.nan) for name in plan.space}),
@@ -114,6 +113,7 @@ def write_finals(plan: StudyPlan, runs: Sequence[FinalRun]) -> None:
     """
     rows = [
         {
+            "format_version": results.FORMAT_VERSION,
             "setting": run.setting,
             **run.point,
             "seed": run.seed,
@@ -124,7 +124,7 @@ def write_finals(plan: StudyPlan, runs: Sequence[FinalRun]) -> None:
         if run.test_average_accuracy is not None
     ]
     if rows:
-        results.write_csv(pd.DataFrame(rows), plan.folder / FINAL_FILE)
+        results.write_csv(pd.DataFrame(rows), plan.folder / results.FINAL_FILE)
 
 
 def refuse_foreign(plan: StudyPlan, trials: Callable[[], Sequence[FrozenTrial]], storage: str) -> None:

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from optuna.distributions import FloatDistribution
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
-from scipy import stats
 
 from clsweep import results
 from clsweep.sweep.ledger import Ledger
@@ -26,21 +24,6 @@ from clsweep.sweep.trial import FOLDER, Silent, run_in
 TUNED, DEFAULT = "tuned", "default"
 _SEED = "seed"
 _ANY = FloatDistribution(0.0, 1e300)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its uncertainty.
-
-    Attributes:
-        mean: over the seeds.
-        half_width: of the 95 % interval from Student's t; NaN for a single seed.
-        n: the number of seeds.
-    """
-
-    mean: float
-    half_width: float
-    n: int
 
 
 @dataclass(frozen=True)
@@ -115,21 +98,6 @@ class Finals:
         if not done:
             return FinalRun(setting, point, seed, None, None)
         return FinalRun(setting, point, seed, done[0].value, done[0].user_attrs[FOLDER])
-
-
-def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of a few values with its 95 % interval.
-
-    The interval is Student's t ("The probable error of a mean", Biometrika 1908): mean ± t_{0.975, n-1} s / sqrt(n).
-
-    Args:
-        values: at least one.
-    """
-    n = len(values)
-    mean = float(np.mean(values))
-    if n < 2:
-        return Estimate(mean, float("nan"), n)
-    return Estimate(mean, float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)), n)
 
 
 def accuracies(runs: Sequence[FinalRun], setting: str) -> list[float]:

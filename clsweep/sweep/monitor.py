@@ -18,6 +18,7 @@ from rich.text import Text
 
 from clsweep.display import clock
 from clsweep.results import short
+from clsweep.statistics import estimate
 from clsweep.sweep import finals, status
 from clsweep.sweep.files import reproduce
 from clsweep.sweep.finals import FinalRun
@@ -217,7 +218,7 @@ def _row(one: Outcome) -> list[str]:
 def _shown(accuracies: Sequence[float]) -> str:
     if not accuracies:
         return ""
-    made = finals.estimate(accuracies)
+    made = estimate(accuracies)
     return f"{made.mean:.4f}" + ("" if np.isnan(made.half_width) else f" ± {made.half_width:.4f}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,12 @@ class ParameterUpdate:
     Args:
         parameters: what is trained, on one device.
         lr: the learning rate.
+
+    Attributes:
+        name: of the kind of update, as results show it.
     """
+
+    name: ClassVar[str]
 
     def __init__(self, parameters: Sequence[nn.Parameter], lr: float) -> None:
         self._parameters = list(parameters)

@@ -13,6 +13,8 @@ from clsweep.update.base import BETAS, EPSILON, ParameterUpdate
 class ForeachUpdate(ParameterUpdate):
     """For every device and type; the arithmetic is that of `torch.optim.Adam(fused=True)`."""
 
+    name = "foreach"
+
     def __init__(self, parameters: Sequence[nn.Parameter], lr: float) -> None:
         super().__init__(parameters, lr)
         # One tensor, so that counting is one operation; a parameter's count is a view.

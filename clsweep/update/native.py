@@ -59,6 +59,8 @@ class _Adam(ctypes.Structure):
 class NativeUpdate(ParameterUpdate):
     """For float32 on a CPU; the same formulas as `ForeachUpdate`, rounded differently in the last place."""
 
+    name = "native"
+
     def __init__(self, parameters: Sequence[nn.Parameter], lr: float) -> None:
         super().__init__(parameters, lr)
         compiled = library()

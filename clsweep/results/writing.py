@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,10 @@ from clsweep.metrics import Cell, Matrix
 
 ACCURACY_FILE = "accuracy.csv"
 SUMMARY_FILE = "summary.csv"
+CELL_COLUMNS: Final = ("after_context", "context", "split", "accuracy", "n")
 FINISHED, INTERRUPTED, FAILED, PRUNED = "finished", "interrupted", "failed", "pruned"
+STATUSES: Final = (FINISHED, INTERRUPTED, FAILED, PRUNED)
+FORMAT_VERSION: Final = 2
 
 
 @dataclass(frozen=True)
@@ -30,19 +34,26 @@ class Summary:
     held out, learning accuracy, forgetting and backward transfer of joint training.
 
     Attributes:
+        format_version: of this file: 2. Files of version 1 don't have this column; see `clsweep.results.load`.
         run_id: unique to the run; the same in `accuracy.csv`.
         status: finished, interrupted, failed or (in a sweep) pruned.
         stream: sequential or joint.
         n_train: distinct training images, those held out not counted.
         n_test: distinct test images.
+        image_size: height and width that images are padded to, 0 where they stay as they are.
+        normalize: whether images are normalized per channel.
         regularizer: the method's name; joint for joint training, which uses none.
         regularizer_file: the file of a method of one's own, else empty; a copy of it lies beside `summary.csv`.
+        regularizer_digest: twelve characters of that file's SHA-256: the same name may be another method tomorrow.
+        hyperparameters: which of `reg_strength`, `gamma` and `epsilon` the method uses, with blanks between them.
+        method_options: its other options, as they are typed on the command line.
         reg_strength: as configured; not used by joint training.
         reg_strength_scale: the method's own multiplier on it.
         network: its name and the widths of its layers.
         budget: full, quick, smoke, or custom where `benchmark.iters` is not what the chosen budget says.
         iters: optimizer steps for each context.
         train_seconds: training without importance estimation and evaluation.
+        update: what changes the parameters at a step: native (compiled C) or foreach (PyTorch); they round differently.
         iters_per_second: steps made over `train_seconds`.
         peak_memory_mib: on CUDA the most that the run allocated on the device; on a CPU the process's largest resident
             memory, with what earlier runs of the same process took.
@@ -51,6 +62,7 @@ class Summary:
         reason: why a run failed or was pruned.
     """
 
+    format_version: int
     run_id: str
     status: str
     benchmark: str
@@ -61,8 +73,14 @@ class Summary:
     n_train: int
     n_test: int
     contexts: int
+    classes_per_context: int
+    image_size: int
+    normalize: bool
     regularizer: str
     regularizer_file: str
+    regularizer_digest: str
+    hyperparameters: str
+    method_options: str
     reg_strength: float
     reg_strength_scale: float
     gamma: float
@@ -76,6 +94,7 @@ class Summary:
     precision: str
     device: str
     threads: int
+    update: str
     average_accuracy: float
     learning_accuracy: float
     forgetting: float
@@ -130,8 +149,7 @@ def write(folder: Path, summary: Summary, cells: Sequence[Cell]) -> None:
         summary: its row.
         cells: the measured accuracies, in the order of the rows.
     """
-    columns = ["after_context", "context", "split", "accuracy", "n"]
-    accuracy = pd.DataFrame([asdict(cell) for cell in cells], columns=columns)
+    accuracy = pd.DataFrame([asdict(cell) for cell in cells], columns=list(CELL_COLUMNS))
     accuracy.insert(0, "run_id", summary.run_id)
     write_csv(accuracy, folder / ACCURACY_FILE)
     write_csv(pd.DataFrame([asdict(summary)]), folder / SUMMARY_FILE)

@@ -1,0 +1,42 @@
+"""What runs and sweeps leave behind: writing it (`writing`) and reading it again (`loading`, `load`)."""
+
+from clsweep.results.loading import FINAL_FILE, TRIALS_FILE, UNFINISHED, Problem, Results, load
+from clsweep.results.writing import (
+    ACCURACY_FILE,
+    FAILED,
+    FINISHED,
+    FORMAT_VERSION,
+    INTERRUPTED,
+    PRUNED,
+    SUMMARY_FILE,
+    Summary,
+    accuracy_matrix,
+    refuse_used,
+    short,
+    write,
+    write_csv,
+    write_text,
+)
+
+__all__ = [
+    "ACCURACY_FILE",
+    "FAILED",
+    "FINAL_FILE",
+    "FINISHED",
+    "FORMAT_VERSION",
+    "INTERRUPTED",
+    "PRUNED",
+    "SUMMARY_FILE",
+    "TRIALS_FILE",
+    "UNFINISHED",
+    "Problem",
+    "Results",
+    "Summary",
+    "accuracy_matrix",
+    "load",
+    "refuse_used",
+    "short",
+    "write",
+    "write_csv",
+    "write_text",
+]

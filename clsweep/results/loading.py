@@ -1,0 +1,413 @@
+"""Reading what runs and sweeps left behind, from any folders and at any depth, as pandas frames.
+
+Nothing that is found is taken on trust: a file that is not clsweep's, is damaged, or is of a newer format is named with
+its path and left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from clsweep.errors import InputError
+from clsweep.results.writing import (
+    ACCURACY_FILE,
+    CELL_COLUMNS,
+    FINISHED,
+    FORMAT_VERSION,
+    STATUSES,
+    SUMMARY_FILE,
+    Summary,
+    short,
+)
+
+TRIALS_FILE = "trials.csv"
+FINAL_FILE = "final.csv"
+BEST_FILE = "best.yaml"
+REPORT_FILE = "report.html"
+UNFINISHED = "unfinished"
+
+SINGLE, TRIAL, FINAL = "single", "trial", "final"
+
+_DTYPES = {"str": "str", "int": "Int64", "float": "float64", "bool": "boolean"}
+_SUMMARY_DTYPES = {field.name: _DTYPES[str(field.type)] for field in fields(Summary)}
+# What the first files of version 1 did not have; later ones of that version had some of these.
+_NOT_IN_VERSION_1 = {
+    "format_version",
+    "network",
+    "classes_per_context",
+    "image_size",
+    "normalize",
+    "regularizer_digest",
+    "hyperparameters",
+    "method_options",
+    "reg_strength_scale",
+    "threads",
+    "update",
+}
+_RUN_DTYPES = {"folder": "str", "role": "str", "study": "str", **_SUMMARY_DTYPES}
+_CELL_DTYPES = {
+    "folder": "str",
+    "run_id": "str",
+    "after_context": "Int64",
+    "context": "Int64",
+    "split": "str",
+    "accuracy": "float64",
+    "n": "Int64",
+}
+_TRIAL_DTYPES = {
+    "number": "Int64",
+    "state": "str",
+    "reg_strength": "float64",
+    "gamma": "float64",
+    "epsilon": "float64",
+    "validation_average_accuracy": "float64",
+    "test_average_accuracy": "float64",
+    "seconds": "float64",
+    "seed": "str",
+    "folder": "str",
+    "reason": "str",
+}
+_FINAL_DTYPES = {
+    "setting": "str",
+    "seed": "Int64",
+    "test_average_accuracy": "float64",
+    "folder": "str",
+    "reg_strength": "float64",
+    "gamma": "float64",
+    "epsilon": "float64",
+}
+_FINAL_REQUIRED = ("setting", "seed", "test_average_accuracy", "folder")
+_STUDY_COLUMNS = ("study", "name", "benchmark", "method", "dataset", "budget", "iters", "space")
+_KNOWN_FILES = (SUMMARY_FILE, ACCURACY_FILE, TRIALS_FILE, FINAL_FILE)
+_TRUTH = {"True": True, "False": False, "": None}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that was found and left out.
+
+    Attributes:
+        path: of the file or folder.
+        message: what is wrong with it.
+    """
+
+    path: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """What `load` found. In every frame `study` is the folder of the study, empty for a run outside of sweeps.
+
+    Attributes:
+        runs: a row for each run folder: `folder`; `role`, which is `single`, `trial` (of a sweep's search) or `final`
+            (with the values that a sweep chose, or the default ones); `study`; and the columns of `summary.csv`, see
+            `Summary`. `status` is `unfinished` for a folder without `summary.csv`: that run goes on, or was killed.
+        cells: a row for each measured accuracy: `folder`, `run_id`, `after_context` (0: before training), `context`
+            (from 1), `split` (test or validation), `accuracy` (0 to 1), `n` (examples).
+        trials: a row for each trial of a sweep's search: `study`, then the columns of `trials.csv`.
+        finals: a row for each final run of a sweep: `study`, then the columns of `final.csv`.
+        studies: a row for each study: `study`, `name`, `benchmark`, `method`, `dataset`, `budget`, `iters` and
+            `space` (what was searched: ranges in Hydra's syntax, by hyperparameter); all but the first two are known
+            once a trial is complete.
+        problems: what was left out, and why.
+    """
+
+    runs: pd.DataFrame
+    cells: pd.DataFrame
+    trials: pd.DataFrame
+    finals: pd.DataFrame
+    studies: pd.DataFrame
+    problems: list[Problem]
+
+
+class _UnreadableError(Exception):
+    """A file that cannot be used; its message says why."""
+
+
+@dataclass
+class _Found:
+    """What is collected on the way through the folders."""
+
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    cells: list[list[str]] = field(default_factory=list)
+    trials: list[pd.DataFrame] = field(default_factory=list)
+    finals: list[pd.DataFrame] = field(default_factory=list)
+    studies: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    run_ids: dict[str, str] = field(default_factory=dict)
+
+    def problem(self, path: Path, message: object) -> None:
+        self.problems.append(Problem(str(short(path)), str(message)))
+
+
+def load(*folders: str | Path) -> Results:
+    """Read every run and study below some folders.
+
+    Files of format version 1, which did not record all columns, are read too: those columns are empty, and
+    `format_version` is 1. A run that lies in several folders (with the same `run_id`) is counted once.
+
+    Args:
+        folders: for instance `outputs/`.
+
+    Returns:
+        The frames. Columns of text are `str`, whole numbers `Int64`, other numbers `float64`, truth values `boolean`,
+        `started_at` is `datetime64[us, UTC]`; `NaN` or `<NA>` is what does not apply or was not recorded.
+
+    Raises:
+        InputError: a folder isn't there.
+    """
+    found = _Found()
+    for folder, files in _walk(folders):
+        if TRIALS_FILE in files:
+            _read_study(folder, files, found)
+        if SUMMARY_FILE in files:
+            _attempt(found, folder / SUMMARY_FILE, lambda folder=folder: _read_run(folder, found))  # type: ignore[misc]
+        elif _holds_a_run(folder, files):
+            found.runs.append({"folder": str(short(folder)), **_place(folder), "status": UNFINISHED})
+        for name in sorted(files):
+            if name.endswith(".csv") and name not in _KNOWN_FILES:
+                found.problem(folder / name, "not a file of a run or a study")
+    runs, cells = _checked_values(found)
+    return Results(
+        runs,
+        cells,
+        _concatenated(found.trials, {"study": "str", **_TRIAL_DTYPES}),
+        _concatenated(found.finals, {"study": "str", **_FINAL_DTYPES}),
+        pd.DataFrame(found.studies, columns=list(_STUDY_COLUMNS)),
+        found.problems,
+    )
+
+
+def _walk(folders: Iterable[str | Path]) -> Iterator[tuple[Path, set[str]]]:
+    """Every folder once, in order, with the names in it; hidden ones and reports are passed over."""
+    seen: set[Path] = set()
+    for start in map(Path, folders):
+        if not start.is_dir():
+            raise InputError(f"{start}: not a folder; expected one with the results of runs, such as outputs/.")
+        for name, inner, files in os.walk(start):
+            folder = Path(name)
+            if folder.resolve() in seen or REPORT_FILE in files:
+                inner.clear()
+                continue
+            seen.add(folder.resolve())
+            names = {*files, *inner}
+            inner[:] = sorted(one for one in inner if not one.startswith("."))
+            yield folder, names
+
+
+def _holds_a_run(folder: Path, names: set[str]) -> bool:
+    """Whether a run began here: Hydra, or a sweep, has written its setting."""
+    return ".hydra" in names and (folder / ".hydra" / "config.yaml").is_file() and TRIALS_FILE not in names
+
+
+def _attempt(found: _Found, path: Path, read: Callable[[], None]) -> None:
+    try:
+        read()
+    except _UnreadableError as error:
+        found.problem(path, error)
+
+
+def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
+    """A CSV file's header and rows.
+
+    Raises:
+        _UnreadableError: it isn't one, or its rows don't fit its header.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise _UnreadableError(f"cannot be read as CSV ({error})") from error
+    if not rows:
+        raise _UnreadableError("empty")
+    header, *rest = rows
+    broken = next((number for number, row in enumerate(rest, 2) if len(row) != len(header)), None)
+    if broken is not None:
+        raise _UnreadableError(f"line {broken} has {len(rest[broken - 2])} values; expected {len(header)}")
+    return header, rest
+
+
+def _read_run(folder: Path, found: _Found) -> None:
+    header, rows = _rows(folder / SUMMARY_FILE)
+    values = _summary(header, rows)
+    run_id = values["run_id"]
+    if run_id in found.run_ids:
+        raise _UnreadableError(f"the same run as in {found.run_ids[run_id]}: counted once")
+    cells = _cells(folder, run_id)
+    if not cells and values["status"] == FINISHED:
+        raise _UnreadableError(f"{ACCURACY_FILE} beside it holds no accuracies")
+    place = str(short(folder))
+    found.run_ids[run_id] = place
+    found.runs.append({"folder": place, **_place(folder), **values})
+    found.cells += [[place, *row] for row in cells]
+
+
+def _summary(header: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, str]:
+    missing = [name for name in _SUMMARY_DTYPES if name not in header and name not in _NOT_IN_VERSION_1]
+    if missing:
+        raise _UnreadableError(f"not a clsweep summary: it lacks the column {missing[0]}")
+    if len(rows) != 1:
+        raise _UnreadableError(f"{len(rows)} rows; expected one")
+    values = dict(zip(header, rows[0], strict=True))
+    _check_version(values)
+    if values["status"] not in STATUSES:
+        raise _UnreadableError(f"status={values['status']}; expected one of {', '.join(STATUSES)}")
+    return {name: value for name, value in values.items() if name in _SUMMARY_DTYPES}
+
+
+def _check_version(values: dict[str, str]) -> None:
+    """Put the version in where there is none."""
+    version = values.setdefault("format_version", "1")
+    if not version.isdigit():
+        raise _UnreadableError(f"format_version={version}; expected a number")
+    if int(version) > FORMAT_VERSION:
+        raise _UnreadableError(
+            f"format version {version}, written by a newer clsweep; this one reads up to {FORMAT_VERSION}: upgrade it"
+        )
+    lacking = [name for name in _SUMMARY_DTYPES if int(version) == FORMAT_VERSION and name not in values]
+    if lacking:
+        raise _UnreadableError(f"format version {version}, but it lacks the column {lacking[0]}")
+
+
+def _cells(folder: Path, run_id: str) -> list[list[str]]:
+    path = folder / ACCURACY_FILE
+    if not path.is_file():
+        raise _UnreadableError(f"{ACCURACY_FILE} is not beside it")
+    try:
+        header, rows = _rows(path)
+    except _UnreadableError as error:
+        raise _UnreadableError(f"{ACCURACY_FILE} beside it: {error}") from error
+    if header != ["run_id", *CELL_COLUMNS]:
+        raise _UnreadableError(f"{ACCURACY_FILE} beside it has other columns than run_id,{','.join(CELL_COLUMNS)}")
+    if any(row[0] != run_id for row in rows):
+        raise _UnreadableError(f"{ACCURACY_FILE} beside it is of another run")
+    return rows
+
+
+def _place(folder: Path) -> dict[str, str]:
+    """The role of a run and its study, by the folders that it lies in."""
+    for one in (folder, folder.parent):  # a trial with several seeds has a folder for each
+        role = next((role for role in (TRIAL, FINAL) if one.name.startswith(f"{role}-")), None)
+        if role is not None and (one.parent / TRIALS_FILE).is_file():
+            return {"role": role, "study": str(short(one.parent))}
+    return {"role": SINGLE, "study": ""}
+
+
+def _read_study(folder: Path, names: set[str], found: _Found) -> None:
+    study = str(short(folder))
+    found.studies.append({"study": study, "name": folder.name, **_description(folder, names, found)})
+
+    def table(name: str, dtypes: dict[str, str], required: Iterable[str]) -> pd.DataFrame:
+        header, rows = _rows(folder / name)
+        missing = [column for column in required if column not in header]
+        if missing:
+            raise _UnreadableError(f"not a file of a clsweep study: it lacks the column {missing[0]}")
+        values = pd.DataFrame(rows, columns=header).drop(columns="format_version", errors="ignore")
+        values = _converted(values, dtypes | {str(column): "float64" for column in values if column not in dtypes})
+        values.insert(0, "study", study)
+        return values
+
+    def trials() -> None:
+        found.trials.append(table(TRIALS_FILE, _TRIAL_DTYPES, _TRIAL_DTYPES))
+
+    def finals() -> None:
+        found.finals.append(table(FINAL_FILE, _FINAL_DTYPES, _FINAL_REQUIRED))
+
+    _attempt(found, folder / TRIALS_FILE, trials)
+    if FINAL_FILE in names:
+        _attempt(found, folder / FINAL_FILE, finals)
+
+
+def _description(folder: Path, names: set[str], found: _Found) -> dict[str, Any]:
+    """What a study is about, from its best trial's setting."""
+    if BEST_FILE not in names:
+        return {}
+    try:
+        config = yaml.safe_load((folder / BEST_FILE).read_text(encoding="utf-8"))
+        return {
+            "benchmark": config["benchmark"]["name"],
+            "method": config["regularizer"]["name"],
+            "dataset": config["dataset"]["name"],
+            "budget": config["budget"],
+            "iters": config["benchmark"]["iters"],
+            "space": dict(config["regularizer"]["space"]),
+        }
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        found.problem(folder / BEST_FILE, f"not the setting of a study's best trial ({type(error).__name__}: {error})")
+        return {}
+
+
+def _checked_values(found: _Found) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The frames of runs and cells; a run with a value that is no number is left out.
+
+    The values are converted all at once, since one at a time takes longer than reading them.
+    """
+    runs = pd.DataFrame(found.runs, columns=list(_RUN_DTYPES))
+    cells = pd.DataFrame(found.cells, columns=list(_CELL_DTYPES))
+    broken = _not_numbers(cells, _CELL_DTYPES, ACCURACY_FILE) | _not_numbers(runs, _RUN_DTYPES, SUMMARY_FILE)
+    accuracy = pd.to_numeric(cells["accuracy"], errors="coerce")
+    outside = cells.loc[~(accuracy.between(0, 1) | cells["folder"].isin(list(broken))), ["folder", "accuracy"]]
+    broken |= {
+        folder: (ACCURACY_FILE, f"accuracy={value}; expected a number from 0 to 1") for folder, value in outside.values
+    }
+    for folder, (name, message) in broken.items():
+        found.problem(Path(folder) / name, message)
+    runs, cells = (table[~table["folder"].isin(list(broken))].reset_index(drop=True) for table in (runs, cells))
+    runs, cells = _converted(runs, _RUN_DTYPES), _converted(cells, _CELL_DTYPES)
+    started = pd.to_datetime(runs["started_at"], utc=True, errors="coerce", format="ISO8601")
+    runs["started_at"] = started.astype("datetime64[us, UTC]")
+    return runs, cells
+
+
+def _not_numbers(table: pd.DataFrame, dtypes: dict[str, str], name: str) -> dict[str, tuple[str, str]]:
+    """By folder, the file and the first value in it that is not of its column's type."""
+    broken: dict[str, tuple[str, str]] = {}
+    for column, dtype in dtypes.items():
+        if dtype == "str":
+            continue
+        given = table[column].fillna("")
+        good = given.isin(list(_TRUTH)) if dtype == "boolean" else pd.to_numeric(given, errors="coerce").notna()
+        if dtype == "Int64":
+            good &= ~given.str.contains(".", regex=False)
+        for folder, value in table.loc[~(good | given.isin(["", "nan"])), ["folder", column]].values:
+            broken.setdefault(folder, (name, f"{column}={value}; expected {_EXPECTED[dtype]}"))
+    return broken
+
+
+_EXPECTED = {"Int64": "a whole number", "float64": "a number", "boolean": "True or False"}
+
+
+def _converted(table: pd.DataFrame, dtypes: dict[str, str]) -> pd.DataFrame:
+    """The table with its columns' types.
+
+    Raises:
+        _UnreadableError: a value is not of its column's type.
+    """
+    converted = table.reindex(columns=list(dict.fromkeys([*dtypes, *table])))
+    try:
+        for column, dtype in dtypes.items():
+            values = converted[column].fillna("")
+            if dtype == "boolean":
+                converted[column] = values.map(_TRUTH)
+            elif dtype == "str":
+                converted[column] = values
+            else:
+                converted[column] = pd.to_numeric(values.where(values != "", None))
+        return converted.astype(dtypes)
+    except (TypeError, ValueError) as error:
+        raise _UnreadableError(str(error)) from error
+
+
+def _concatenated(tables: list[pd.DataFrame], dtypes: dict[str, str]) -> pd.DataFrame:
+    if tables:
+        return pd.concat(tables, ignore_index=True)
+    return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in dtypes.items()})
