@@ -180,6 +180,17 @@ def config_dir() -> Path:
     return checkout if (checkout / "config.yaml").is_file() else package / "conf"
 
 
+def published() -> dict[str, PublishedConfig]:
+    """The published figures of each benchmark in `conf/benchmark`, by its name."""
+    found: dict[str, PublishedConfig] = {}
+    for path in sorted((config_dir() / "benchmark").glob("*.yaml")):
+        benchmark = OmegaConf.load(path).benchmark
+        made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(PublishedConfig), benchmark.published))
+        assert isinstance(made, PublishedConfig)
+        found[benchmark.name] = made
+    return found
+
+
 def method_folder(stream: str, regularizer: str) -> str:
     """The folder name of a run: the regularizer's name, or `joint`, where none is used."""
     return "joint" if stream == "joint" else regularizer

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy import stats
+
+LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -36,4 +40,86 @@ def estimate(values: Sequence[float]) -> Estimate:
     mean = float(np.mean(values))
     if n < 2:
         return Estimate(mean, float("nan"), n)
-    return Estimate(mean, float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)), n)
+    return Estimate(mean, float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n)), n)
+
+
+def estimates(values: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFrame:
+    """`estimate` for each group of rows.
+
+    Args:
+        values: a row for each seed in each group.
+        by: the columns that make the groups.
+        column: what to average.
+
+    Returns:
+        A row for each group, in order of appearance: the columns `by`, then `mean`, `low`, `high` (of the 95 %
+        interval, NaN for one seed) and `seeds`.
+    """
+    groups = values.groupby(list(by), sort=False, dropna=False)[column]
+    made = groups.agg(["mean", "std", "count"])
+    degrees = (made["count"] - 1).where(made["count"] > 1)
+    half_width = stats.t.ppf((1 + LEVEL) / 2, degrees.astype(float)) * made["std"] / np.sqrt(made["count"])
+    table = pd.DataFrame(
+        {
+            "mean": made["mean"],
+            "low": made["mean"] - half_width,
+            "high": made["mean"] + half_width,
+            "seeds": made["count"],
+        }
+    )
+    return table.reset_index()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The difference of two methods over the seeds that both were run with.
+
+    Attributes:
+        seeds: how many those are.
+        difference: its mean, the first method less the second.
+        low: of the difference's 95 % interval; NaN for fewer than two seeds.
+        high: likewise.
+        p: of the two-sided paired t-test; NaN likewise.
+    """
+
+    seeds: int
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def compare(first: Mapping[int, float], second: Mapping[int, float]) -> Comparison:
+    """Compare two methods by Student's paired t-test over their common seeds.
+
+    Args:
+        first: a value for each seed.
+        second: likewise.
+    """
+    common = sorted(first.keys() & second.keys())
+    nan = math.nan
+    if not common:
+        return Comparison(0, nan, nan, nan, nan)
+    differences = np.array([first[seed] - second[seed] for seed in common])
+    mean = float(differences.mean())
+    if len(common) < 2:
+        return Comparison(1, mean, nan, nan, nan)
+    if np.ptp(differences) == 0:  # t is 0/0 or infinite: the seeds agree entirely
+        return Comparison(len(common), mean, mean, mean, 1.0 if mean == 0 else 0.0)
+    test = stats.ttest_1samp(differences, 0.0)
+    interval = test.confidence_interval(LEVEL)
+    return Comparison(len(common), mean, float(interval.low), float(interval.high), float(test.pvalue))
+
+
+def all_differ(p_values: Sequence[float]) -> bool:
+    """Whether every one of several hypotheses of equality is rejected at 5 % by Holm's procedure.
+
+    Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6, 1979.
+
+    Args:
+        p_values: NaN where there was nothing to test with, which rejects nothing.
+    """
+    if any(math.isnan(p) for p in p_values):
+        return False
+    m = len(p_values)
+    return all(p <= (1 - LEVEL) / (m - rank) for rank, p in enumerate(sorted(p_values)))

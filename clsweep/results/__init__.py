@@ -1,6 +1,6 @@
 """What runs and sweeps leave behind: writing it (`writing`) and reading it again (`loading`, `load`)."""
 
-from clsweep.results.loading import FINAL_FILE, TRIALS_FILE, UNFINISHED, Problem, Results, load
+from clsweep.results.loading import FINAL_FILE, REPORT_FILE, TRIALS_FILE, UNFINISHED, Problem, Results, load
 from clsweep.results.writing import (
     ACCURACY_FILE,
     FAILED,
@@ -26,6 +26,7 @@ __all__ = [
     "FORMAT_VERSION",
     "INTERRUPTED",
     "PRUNED",
+    "REPORT_FILE",
     "SUMMARY_FILE",
     "TRIALS_FILE",
     "UNFINISHED",

@@ -1,0 +1,1 @@
+"""Figures, drawn with matplotlib from the frames of `clsweep.results.load`; nothing here trains."""

@@ -1,0 +1,236 @@
+"""Figures of accuracy over contexts: of methods beside each other, and of one run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from clsweep.plots import style
+from clsweep.plots.style import INK, Look, Plot, grid_lines, legend, panels, styled
+
+_HEAT = "viridis"  # readable without colours, and for the colour-blind
+_LEGEND_COLUMNS = 5
+_PANELS_A_ROW = 5
+_MOST_ANNOTATED = 12
+JOINT = "joint"
+
+
+@styled
+def accuracy_curves(name: str, curves: pd.DataFrame, where: str) -> Plot:
+    """Mean accuracy over the contexts learned so far, a line for each method.
+
+    Args:
+        name: of the files.
+        curves: columns `method`, `after_context` (from 1), `mean`, `low`, `high` (of the 95 % interval, NaN for one
+            seed) and `seeds`. Joint training has its last context only: a horizontal line.
+        where: the benchmark, for the title.
+    """
+    methods = list(dict.fromkeys(curves["method"]))
+    chosen = style.looks(methods)
+    figure, axes = panels(1, 1, (5.2, 2.9), _legend_lines(methods))
+    plain = axes[0, 0]
+    last = int(curves["after_context"].max())
+    for method in methods:
+        mine = curves[curves["method"] == method]
+        if method == JOINT:
+            mine = mine.loc[mine.index.repeat(2)].assign(after_context=[1, last])
+        _line(plain, mine, chosen[method])
+    plain.set_xlabel("contexts learned")
+    plain.set_ylabel("mean test accuracy")
+    _finish(plain, last)
+    legend(figure, _handles(chosen), _LEGEND_COLUMNS)
+    return Plot(
+        name,
+        f"Accuracy over contexts: {where}",
+        "Mean test accuracy over the contexts learned so far; lines are means over seeds, bands 95 % intervals "
+        "(Student's t). Joint training sees all contexts at once.",
+        figure,
+        curves,
+    )
+
+
+@styled
+def forgetting_curves(name: str, curves: pd.DataFrame, where: str) -> Plot:
+    """What becomes of the accuracy on each context while the later ones are learned: a panel for each context.
+
+    Args:
+        name: of the files.
+        curves: columns `method`, `context`, `after_context` (from the context on), `mean`, `low`, `high`, `seeds`.
+        where: the benchmark, for the title.
+    """
+    methods = list(dict.fromkeys(curves["method"]))
+    chosen = style.looks(methods)
+    contexts = sorted(set(curves["context"]))
+    columns = min(_PANELS_A_ROW, len(contexts))
+    rows = math.ceil(len(contexts) / columns)
+    figure, axes = panels(rows, columns, (1.5, 1.25), _legend_lines(methods), sharex=True, sharey=True)
+    by_panel = dict(list(curves.groupby(["context", "method"])))
+    for context, plain in zip(contexts, axes.flat, strict=False):
+        for method in methods:
+            if (context, method) in by_panel:
+                _line(plain, by_panel[context, method], chosen[method])
+        plain.set_title(f"context {context}")
+        _finish(plain, int(curves["after_context"].max()))
+    for plain in axes.flat[len(contexts) :]:
+        plain.remove()
+    figure.supxlabel("contexts learned", fontsize=9, y=0.02, va="bottom")
+    figure.supylabel("test accuracy", fontsize=9, x=0.01, ha="left")
+    legend(figure, _handles(chosen), _LEGEND_COLUMNS)
+    return Plot(
+        name,
+        f"Forgetting: {where}",
+        "Test accuracy on each context, from when it was learned to the end; lines are means over seeds, bands 95 % "
+        "intervals (Student's t).",
+        figure,
+        curves,
+    )
+
+
+@styled
+def matrices(name: str, cells: pd.DataFrame, where: str) -> Plot:
+    """The accuracy matrix of each method as a heat map.
+
+    Args:
+        name: of the files.
+        cells: columns `method`, `after_context`, `context` and `mean`.
+        where: the benchmark, for the title.
+    """
+    methods = list(dict.fromkeys(cells["method"]))
+    columns = min(4, len(methods))
+    rows = math.ceil(len(methods) / columns)
+    figure, axes = panels(rows, columns, (1.75, 1.75), 0, sharex=True, sharey=True)
+    learned = cells[cells["context"] <= cells["after_context"]]
+    scale = Normalize(float(learned["mean"].min()), float(learned["mean"].max()))
+    for method, plain in zip(methods, axes.flat, strict=False):
+        _heat_map(plain, _pivoted(learned[learned["method"] == method]), scale, fontsize=5.5)
+        plain.set_title(method)
+    for plain in axes.flat[len(methods) :]:
+        plain.remove()
+    figure.supxlabel("context", fontsize=9, y=0.02, va="bottom")
+    figure.supylabel("contexts learned", fontsize=9, x=0.01, ha="left")
+    return Plot(
+        name,
+        f"Accuracy matrices: {where}",
+        "Test accuracy on each context (column) after each context that was learned (row), in percent; means over "
+        "seeds. One scale of colours for all methods.",
+        figure,
+        cells,
+    )
+
+
+@styled
+def run_curves(cells: pd.DataFrame) -> Figure:
+    """Of one run: the accuracy on each context while later ones are learned, and the mean of those learned.
+
+    Args:
+        cells: its test cells, columns `after_context`, `context`, `accuracy`.
+    """
+    figure, axes = panels(1, 1, (5.2, 2.9))
+    plain = axes[0, 0]
+    learned = cells[(cells["context"] <= cells["after_context"])]
+    contexts = sorted(set(learned["context"]))
+    shades = colormaps[_HEAT](np.linspace(0, 0.9, len(contexts)))
+    for context, shade in zip(contexts, shades, strict=True):
+        mine = learned[learned["context"] == context]
+        plain.plot(mine["after_context"], mine["accuracy"], color=shade, marker="o", alpha=0.8, linewidth=1)
+        plain.annotate(
+            str(context), (mine["after_context"].iloc[0], mine["accuracy"].iloc[0]), (-9, 0), textcoords="offset points"
+        )
+    mean = learned.groupby("after_context")["accuracy"].mean()
+    plain.plot(mean.index, mean, color=INK, linewidth=2.2)
+    plain.set_xlabel("contexts learned")
+    plain.set_ylabel("test accuracy")
+    plain.set_title("each context (numbered), and the mean of those learned (black)")
+    _finish(plain, int(cells["after_context"].max()))
+    return figure
+
+
+@styled
+def run_matrix(cells: pd.DataFrame) -> Figure:
+    """The accuracy matrix of one run, before training and on contexts still to come included.
+
+    Args:
+        cells: its test cells, columns `after_context`, `context`, `accuracy`.
+    """
+    table = _pivoted(cells.rename(columns={"accuracy": "mean"}))
+    side = max(2.6, 0.36 * table.shape[1])
+    figure, axes = panels(1, 1, (side, side * table.shape[0] / table.shape[1]))
+    plain = axes[0, 0]
+    _heat_map(plain, table, Normalize(float(table.min().min()), float(table.max().max())), fontsize=7)
+    plain.set_xlabel("context")
+    plain.set_ylabel("contexts learned")
+    plain.set_title("test accuracy in percent")
+    return figure
+
+
+def draw_run(folder: Path, cells: pd.DataFrame) -> None:
+    """Write `accuracy_matrix.png` and `curves.png` of one run.
+
+    Args:
+        folder: the run's.
+        cells: its `accuracy.csv`.
+    """
+    tested = cells[cells["split"] == "test"]
+    for name, draw in (("accuracy_matrix", run_matrix), ("curves", run_curves)):
+        plot = Plot(name, "", "", draw(tested), tested)
+        (folder / f"{name}.png").write_bytes(plot.png())
+
+
+def _line(plain: Axes, curve: pd.DataFrame, look: Look) -> None:
+    x = curve["after_context"]
+    if curve["low"].notna().any():
+        plain.fill_between(x, curve["low"], curve["high"], color=look.colour, alpha=0.16, linewidth=0)
+    plain.plot(x, curve["mean"], color=look.colour, linestyle=look.line, marker=look.marker)
+
+
+def _handles(chosen: dict[str, Look]) -> list[Line2D]:
+    return [
+        Line2D([], [], color=look.colour, linestyle=look.line, marker=look.marker, label=method)
+        for method, look in chosen.items()
+    ]
+
+
+def _legend_lines(methods: Sequence[str]) -> int:
+    return math.ceil(len(methods) / _LEGEND_COLUMNS)
+
+
+def _finish(plain: Axes, last: int) -> None:
+    grid_lines(plain)
+    plain.set_xlim(0.6, last + 0.4)
+    plain.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
+
+
+def _pivoted(cells: pd.DataFrame) -> pd.DataFrame:
+    return cells.pivot(index="after_context", columns="context", values="mean")
+
+
+def _heat_map(plain: Axes, table: pd.DataFrame, scale: Normalize, fontsize: float) -> None:
+    values: npt.NDArray[Any] = table.to_numpy(dtype=float)
+    colours = colormaps[_HEAT]
+    plain.imshow(np.ma.masked_invalid(values), cmap=colours, norm=scale, aspect="auto")
+    plain.set_xticks(range(table.shape[1]), [str(one) for one in table.columns])
+    plain.set_yticks(range(table.shape[0]), [str(one) for one in table.index])
+    plain.tick_params(length=0)
+    plain.spines[:].set_visible(False)
+    if max(values.shape) > _MOST_ANNOTATED:
+        return
+    decimals = 1 if values.shape[1] <= 5 else 0
+    for (row, column), value in np.ndenumerate(values):
+        if not math.isnan(value):
+            pale = scale(value) > 0.6
+            text = f"{100 * value:.{decimals}f}"
+            plain.text(
+                column, row, text, ha="center", va="center", fontsize=fontsize, color="black" if pale else "white"
+            )

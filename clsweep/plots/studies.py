@@ -1,0 +1,187 @@
+"""Figures of a sweep's study: how its search went, and what it found."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import matplotlib.transforms
+import numpy as np
+import optuna
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, NullFormatter
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.importance import PedAnovaImportanceEvaluator
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from clsweep.plots.style import BLUE, GREY, ORANGE, VERMILLION, Plot, grid_lines, legend, panels, styled
+
+COMPLETE, PRUNED, FAILED = "COMPLETE", "PRUNED", "FAIL"
+_SIZE = (3.4, 2.3)
+_FEWEST_TRIALS = 4  # PED-ANOVA compares the best tenth of the trials, at least two, with all of them
+_ACCURACY = "validation accuracy"
+
+
+@styled
+def history(name: str, trials: pd.DataFrame, study: str) -> Plot:
+    """Each trial's accuracy in the order in which they began, and the best so far.
+
+    Args:
+        name: of the files.
+        trials: the study's rows of `Results.trials`.
+        study: its name, for the title.
+    """
+    data = _reached(trials)
+    figure, axes = panels(1, 1, (5.2, 2.3), 1)
+    plain = axes[0, 0]
+    complete = data[data["state"] == COMPLETE].sort_values("number")
+    _scatter(plain, data, "number")
+    plain.step(
+        complete["number"], complete["accuracy"].cummax(), where="post", color=VERMILLION, linewidth=1.2, zorder=1
+    )
+    plain.set_xlabel("trial")
+    plain.set_ylabel(_ACCURACY)
+    plain.xaxis.set_major_locator(MaxNLocator(integer=True))
+    grid_lines(plain)
+    legend(figure, [*_handles(data), Line2D([], [], color=VERMILLION, linewidth=1.2, label="best so far")], 4)
+    return Plot(
+        name,
+        f"Search history: {study}",
+        "Mean validation accuracy over the learned contexts: after the last context for complete trials, where it was "
+        "stopped for pruned ones.",
+        figure,
+        data,
+    )
+
+
+@styled
+def slices(name: str, trials: pd.DataFrame, space: Mapping[str, BaseDistribution], study: str) -> Plot:
+    """Accuracy against each hyperparameter that was searched.
+
+    Args:
+        name: of the files.
+        trials: the study's rows of `Results.trials`.
+        space: what was searched; one hyperparameter at least.
+        study: its name, for the title.
+    """
+    data = _reached(trials)
+    figure, axes = panels(1, len(space), _SIZE, 1, sharey=True)
+    for plain, (parameter, distribution) in zip(axes[0], space.items(), strict=True):
+        _scatter(plain, data, parameter)
+        if getattr(distribution, "log", False):
+            plain.set_xscale("log")
+            plain.xaxis.set_major_formatter(_power)
+            plain.xaxis.set_minor_formatter(NullFormatter())
+        plain.set_xlabel(parameter)
+        grid_lines(plain)
+    axes[0, 0].set_ylabel(_ACCURACY)
+    legend(figure, _handles(data), 3)
+    return Plot(
+        name,
+        f"Accuracy against {', '.join(space)}: {study}",
+        "A point for each trial; a pruned one stands where it was stopped, after fewer contexts than the others, which "
+        "is why it may stand high.",
+        figure,
+        data[[*space, *(column for column in data if column not in space)]],
+    )
+
+
+@styled
+def importances(name: str, trials: pd.DataFrame, space: Mapping[str, BaseDistribution], study: str) -> Plot | None:
+    """How much the accuracy hangs on each hyperparameter.
+
+    Args:
+        name: of the files.
+        trials: the study's rows of `Results.trials`.
+        space: what was searched.
+        study: its name, for the title.
+
+    Returns:
+        None where there is nothing to tell: fewer than two hyperparameters, or too few complete trials.
+    """
+    complete = trials[(trials["state"] == COMPLETE) & trials["validation_average_accuracy"].notna()]
+    if len(space) < 2 or len(complete) < _FEWEST_TRIALS:
+        return None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    made = optuna.create_study(direction="maximize")
+    made.add_trials([_trial(row, space) for row in complete.to_dict("records")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # optuna's note that the evaluator is new
+        values = optuna.importance.get_param_importances(made, evaluator=PedAnovaImportanceEvaluator())
+    data = pd.DataFrame({"hyperparameter": list(values), "importance": list(values.values())})
+    data = data.assign(evaluator="PED-ANOVA", complete_trials=len(complete))
+    figure, axes = panels(1, 1, (3.4, 0.32 * len(data) + 0.2))
+    plain = axes[0, 0]
+    figure.subplots_adjust(left=0.28)
+    plain.barh(data["hyperparameter"], data["importance"], color=BLUE, height=0.6)
+    plain.invert_yaxis()
+    plain.set_xlim(0, 1)
+    plain.set_xlabel(f"importance (PED-ANOVA, {len(complete)} complete trials)")
+    grid_lines(plain)
+    return Plot(
+        name,
+        f"Importance of the hyperparameters: {study}",
+        f"PED-ANOVA (Watanabe et al., IJCAI 2023) over {len(complete)} complete trials; pruned ones don't count. "
+        "With few trials the order may be chance.",
+        figure,
+        data,
+    )
+
+
+def _trial(row: Mapping[Hashable, Any], space: Mapping[str, BaseDistribution]) -> FrozenTrial:
+    params = {name: row[name] for name in space}
+    widened = {name: _reaching(distribution, params[name]) for name, distribution in space.items()}
+    value = row["validation_average_accuracy"]
+    return create_trial(state=TrialState.COMPLETE, params=params, distributions=widened, value=value)
+
+
+def _reaching(distribution: BaseDistribution, value: float) -> BaseDistribution:
+    """An interval that holds a value tried before it was moved, or a default outside of it."""
+    if isinstance(distribution, FloatDistribution) and not distribution.low <= value <= distribution.high:
+        return FloatDistribution(min(distribution.low, value), max(distribution.high, value), log=distribution.log)
+    return distribution
+
+
+def _reached(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials with `accuracy`: the final one, or for a pruned trial the last that was measured."""
+    measured = [column for column in trials if str(column).startswith(("validation_after_", "seed_"))]
+    last = trials[measured].ffill(axis=1).iloc[:, -1] if measured else np.nan
+    accuracy = trials["validation_average_accuracy"].where(trials["state"] == COMPLETE, last)
+    columns = ["number", "state", "accuracy", "reg_strength", "gamma", "epsilon", "seconds", "reason"]
+    return trials.assign(accuracy=accuracy)[columns].sort_values("number", kind="stable")
+
+
+_MARKS: Sequence[tuple[str, str, str, str]] = (
+    (COMPLETE, "complete", BLUE, "o"),
+    (PRUNED, "pruned", ORANGE, "x"),
+    (FAILED, "failed", GREY, "|"),
+)
+
+
+def _power(value: float, _: object) -> str:
+    """A label on a logarithmic axis; matplotlib's own take longer to typeset than the rest of the figure to draw."""
+    return f"{value:g}" if 1e-3 <= value <= 1e3 else f"1e{math.log10(value):.0f}"
+
+
+def _scatter(plain: Axes, data: pd.DataFrame, column: str) -> None:
+    at_the_bottom = matplotlib.transforms.blended_transform_factory(plain.transData, plain.transAxes)
+    for state, _, colour, marker in _MARKS:
+        mine = data[data["state"] == state]
+        if state == FAILED:
+            low = np.full(len(mine), 0.02)
+            plain.scatter(mine[column], low, s=30, color=colour, marker=marker, transform=at_the_bottom)
+        else:
+            plain.scatter(mine[column], mine["accuracy"], s=22, color=colour, marker=marker, linewidths=1.2, zorder=2)
+
+
+def _handles(data: pd.DataFrame) -> list[Line2D]:
+    counts = data["state"].value_counts()
+    return [
+        Line2D([], [], linestyle="", color=colour, marker=marker, markersize=5, label=f"{label} ({counts[state]})")
+        for state, label, colour, marker in _MARKS
+        if state in counts
+    ]

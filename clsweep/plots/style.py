@@ -1,0 +1,205 @@
+"""How figures look, on paper and on a page: sizes in inches, the palette, one look for each method everywhere."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Of Okabe & Ito, "Color Universal Design" (2008), told apart by colour-blind readers; their yellow is too pale for
+# lines on white, and their black is the text's.
+BLUE, SKY, GREEN, ORANGE, VERMILLION, PURPLE = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7"
+GREY: Final = "#808080"
+INK: Final = "#1A1B1D"
+PNG_DPI: Final = 200
+MARGINS: Final = {"left": 0.62, "right": 0.14, "bottom": 0.52, "top": 0.34}
+GAPS: Final = {"x": 0.18, "y": 0.36}
+LEGEND_LINE: Final = 0.2
+_RC: Final[dict[str, Any]] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"],
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 4,
+    "axes.titley": 1.0,  # else matplotlib measures all ticks to find room for the title
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 3.5,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "clsweep",  # the same figure is the same file
+}
+
+
+# Texts take their font when they are made, and SVG files are written by these settings, too.
+styled = matplotlib.rc_context(_RC)  # type: ignore[arg-type]
+
+
+Line = Literal["-", "--", "-.", ":"]
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method's line looks: it is told apart by colour and, printed without colours, by its dashes."""
+
+    colour: str
+    line: Line = "-"
+    marker: str = "o"
+
+
+LOOKS: Final = {
+    "custom": Look(VERMILLION, "-", "o"),
+    "ewc": Look(BLUE, "-", "s"),
+    "online_ewc": Look(SKY, "-", "^"),
+    "si": Look(GREEN, "-", "D"),
+    "mas": Look(ORANGE, "-", "v"),
+    "ewc_separate": Look(BLUE, "--", "s"),
+    "kfac_ewc": Look(PURPLE, "-", "P"),
+    "rwalk": Look(GREEN, "--", "X"),
+    "l2": Look(ORANGE, "--", "<"),
+    "none": Look(GREY, ":", "."),
+    "joint": Look(GREY, "--", "."),
+}
+_LINES: Final[tuple[tuple[Line, str], ...]] = (("-.", "h"), ("--", "p"), (":", "*"))
+_OTHERS: Final = [
+    Look(colour, line, marker) for line, marker in _LINES for colour in (VERMILLION, PURPLE, SKY, GREEN, ORANGE, BLUE)
+]
+
+
+def looks(methods: Iterable[str]) -> dict[str, Look]:
+    """A look for each method: its own, or the next free one for a name that is not built in.
+
+    Args:
+        methods: in the order in which free looks are given out.
+    """
+    chosen: dict[str, Look] = {}
+    for method in methods:
+        strangers = sum(one not in LOOKS for one in chosen)
+        chosen[method] = LOOKS.get(method) or _OTHERS[strangers % len(_OTHERS)]
+    return chosen
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure with what it shows.
+
+    Attributes:
+        name: of its files, without an ending.
+        title: one line.
+        caption: what is to be seen, and how it was computed.
+        figure: matplotlib's.
+        data: the numbers in it.
+    """
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+    data: pd.DataFrame
+
+    def png(self) -> bytes:
+        """As a PNG on white, 200 dots an inch."""
+        return self._saved("png", dpi=PNG_DPI, facecolor="white")
+
+    def svg(self) -> bytes:
+        """As an SVG without a background, its text as text."""
+        return self._saved("svg", metadata={"Date": None})
+
+    def csv(self) -> bytes:
+        """Its numbers."""
+        return self.data.to_csv(index=False, lineterminator="\n").encode()
+
+    def _saved(self, kind: str, **options: Any) -> bytes:
+        content = io.BytesIO()
+        with matplotlib.rc_context(_RC):  # type: ignore[arg-type]
+            self.figure.savefig(content, format=kind, **options)
+        return content.getvalue()
+
+
+def panels(
+    rows: int, columns: int, size: tuple[float, float], legend_lines: int = 0, **shared: Any
+) -> tuple[Figure, npt.NDArray[Any]]:
+    """Equal panels with room for labels around them, and for a legend above.
+
+    The margins are fixed, since matplotlib's search for the best ones takes as long as the drawing.
+
+    Args:
+        rows: of panels.
+        columns: of panels.
+        size: of one panel, width and height in inches.
+        legend_lines: how many lines the legend takes.
+        shared: handed on to `Figure.subplots`.
+
+    Returns:
+        The figure and its axes [rows, columns].
+    """
+    top = MARGINS["top"] + LEGEND_LINE * legend_lines
+    width = MARGINS["left"] + columns * size[0] + (columns - 1) * GAPS["x"] + MARGINS["right"]
+    height = top + rows * size[1] + (rows - 1) * GAPS["y"] + MARGINS["bottom"]
+    figure = Figure(figsize=(width, height))
+    axes = figure.subplots(
+        rows,
+        columns,
+        squeeze=False,
+        gridspec_kw={
+            "left": MARGINS["left"] / width,
+            "right": 1 - MARGINS["right"] / width,
+            "top": 1 - top / height,
+            "bottom": MARGINS["bottom"] / height,
+            "wspace": GAPS["x"] / size[0],
+            "hspace": GAPS["y"] / size[1],
+        },
+        **shared,
+    )
+    return figure, np.asarray(axes)
+
+
+def legend(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
+    """A legend above the panels, from the left."""
+    width = figure.get_figwidth()
+    figure.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(MARGINS["left"] / width, 1),
+        ncols=columns,
+        borderaxespad=0.2,
+        borderpad=0,
+        columnspacing=1.4,
+        handlelength=2.4,
+    )
+
+
+def grid_lines(axes: Axes) -> None:
+    """Faint lines to read values by."""
+    axes.grid(True, color=GREY, alpha=0.25, linewidth=0.5)
+    axes.set_axisbelow(True)
+
+
+def save(plot: Plot, folder: Path) -> None:
+    """Write a figure's PNG, SVG and CSV into a folder."""
+    for ending, content in (("png", plot.png()), ("svg", plot.svg()), ("csv", plot.csv())):
+        (folder / f"{plot.name}.{ending}").write_bytes(content)

@@ -1,0 +1,164 @@
+"""Which figures a report has, and drawing them on several cores."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import joblib
+import pandas as pd
+
+from clsweep.plots.contexts import JOINT, accuracy_curves, forgetting_curves, matrices
+from clsweep.plots.style import INK, Plot
+from clsweep.report.selection import BOUNDS
+from clsweep.results import Results
+from clsweep.statistics import estimates
+
+# Fewer are drawn sooner than other processes have started.
+_FEWEST_FOR_PROCESSES = 12
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure as it is written and put on the page.
+
+    Attributes:
+        name: of its files, without an ending.
+        title: one line.
+        caption: what is to be seen.
+        png: the file's content.
+        svg: likewise.
+        csv: the numbers in it.
+    """
+
+    name: str
+    title: str
+    caption: str
+    png: bytes
+    svg: bytes
+    csv: bytes
+
+    @property
+    def least_width(self) -> int:
+        """In letters' heights, so that a wide figure scrolls on a phone instead of shrinking to nothing."""
+        found = re.search(r'width="([\d.]+)pt"', self.svg.decode())
+        assert found is not None  # matplotlib writes it
+        return round(float(found[1]) / 16)
+
+    @property
+    def inline(self) -> str:
+        """The SVG to be put into a page: in the page's text colour, its ids its own."""
+        text = self.svg.decode()
+        text = text[text.index("<svg") :].replace(INK.lower(), "currentColor")
+        text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
+        return re.sub(r'(\bid="|href="#|url\(#)', rf"\1{self.name}-", text)
+
+    def write(self, folder: Path) -> None:
+        """Write its PNG, SVG and CSV."""
+        for ending in ("png", "svg", "csv"):
+            (folder / f"{self.name}.{ending}").write_bytes(getattr(self, ending))
+
+
+Job = Callable[[], Plot | None]
+
+
+def of_protocol(slug: str, where: str, table: pd.DataFrame, runs: pd.DataFrame, cells: pd.DataFrame) -> Iterator[Job]:
+    """The figures of one protocol.
+
+    Args:
+        slug: the beginning of the files' names.
+        where: the protocol's name for titles.
+        table: its rows of the leaderboard; the main ones are drawn.
+        runs: its runs.
+        cells: of `Results`.
+    """
+    measured = _measured(table, runs, cells)
+    learned = measured[measured["context"] <= measured["after_context"]]
+    run = ["method", "folder", "after_context"]
+    means = learned.groupby(run, sort=False)["accuracy"].mean().reset_index()
+    yield partial(accuracy_curves, f"{slug}-accuracy", estimates(means, ["method", "after_context"], "accuracy"), where)
+    sequential = learned[learned["method"] != JOINT]
+    if sequential["context"].nunique() > 1:
+        curves = estimates(sequential, ["method", "context", "after_context"], "accuracy")
+        yield partial(forgetting_curves, f"{slug}-forgetting", curves, where)
+    if len(sequential):
+        all_cells = measured[measured["method"] != JOINT]
+        grid = estimates(all_cells, ["method", "after_context", "context"], "accuracy")
+        yield partial(matrices, f"{slug}-matrices", grid, where)
+
+
+def _measured(table: pd.DataFrame, runs: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """The test cells of the main rows' runs after each context, methods in the leaderboard's order, bounds last."""
+    shown = table[table["main"] & (table["kind"] != "published")]
+    chosen = runs.merge(shown[["method", "setting"]], on=["method", "setting"])
+    mine = cells[(cells["split"] == "test") & (cells["after_context"] > 0)]
+    measured = mine.merge(chosen[["folder", "method"]], on="folder")
+    ranks = {method: rank + 100 * (method in BOUNDS) for rank, method in enumerate(shown["method"])}
+    order = measured["method"].map(ranks)
+    return measured.assign(order=order).sort_values(["order", "after_context", "context"], kind="stable")
+
+
+def of_study(slug: str, name: str, trials: pd.DataFrame, ranges: dict[str, str]) -> Iterator[Job]:
+    """The figures of one study.
+
+    Args:
+        slug: the beginning of the files' names.
+        name: the study's, for titles.
+        trials: its rows of `Results.trials`.
+        ranges: what was searched, in Hydra's syntax, by hyperparameter.
+    """
+    from clsweep.plots import studies  # here, since it imports optuna
+    from clsweep.sweep import space
+
+    searched = space.parse(ranges)
+    if not searched:
+        return
+    yield partial(studies.history, f"{slug}-history", trials, name)
+    yield partial(studies.slices, f"{slug}-values", trials, searched, name)
+    yield partial(studies.importances, f"{slug}-importance", trials, searched, name)
+
+
+def slugs(names: Sequence[str]) -> list[str]:
+    """Names for files: the unusual characters replaced, and a number behind those that would be the same.
+
+    Args:
+        names: of whatever is drawn.
+    """
+    plain = [re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-") for name in names]
+    counts, seen = Counter(plain), Counter[str]()
+    made = []
+    for name in plain:
+        seen[name] += 1
+        made.append(f"{name}-{seen[name]}" if counts[name] > 1 else name)
+    return made
+
+
+def study_names(results: Results) -> list[str]:
+    """The studies' names; those of the same name in several sweeps with their sweep's folder."""
+    names = results.studies["name"]
+    counts = names.value_counts()
+    return [
+        f"{Path(study).parent.name} {name}" if counts[name] > 1 else name
+        for study, name in zip(results.studies["study"], names, strict=True)
+    ]
+
+
+def draw(jobs: Sequence[Job]) -> list[Drawn | None]:
+    """Draw figures, on several cores where there are many.
+
+    Args:
+        jobs: each makes a figure, or None where there is nothing to be seen.
+    """
+    processes = min(joblib.cpu_count(), 8) if len(jobs) >= _FEWEST_FOR_PROCESSES else 1
+    return list(joblib.Parallel(n_jobs=processes, batch_size=4)(joblib.delayed(_drawn)(job) for job in jobs))
+
+
+def _drawn(job: Job) -> Drawn | None:
+    plot = job()
+    if plot is None:
+        return None
+    return Drawn(plot.name, plot.title, plot.caption, plot.png(), plot.svg(), plot.csv())

@@ -1,0 +1,177 @@
+"""The leaderboard: a row for each method and its values under each protocol, with intervals over seeds.
+
+A method's place must not be chosen by what is being reported. Where it was run with several values, its row on the
+leaderboard is that of the values a sweep chose on validation data, else that of the most seeds, else of the earliest
+run, and never that of the best test accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import pandas as pd
+
+from clsweep import config as settings
+from clsweep.config import PublishedConfig
+from clsweep.report.selection import BOUNDS, PROTOCOL, TUNED
+from clsweep.statistics import all_differ, compare, estimates
+
+# Whether more is better.
+METRICS: Final = {"average_accuracy": True, "forgetting": False, "backward_transfer": True, "seconds": False}
+# Times depend on the machine and on what else ran on it: none is marked.
+MARKED: Final = ("average_accuracy", "forgetting", "backward_transfer")
+METHOD, BOUND, PUBLISHED = "method", "bound", "published"
+TEST: Final = "paired t-test over common seeds, two-sided, 5 % over all rivals by Holm's procedure"
+_ROW: Final = ["protocol", "method", "setting"]
+
+
+def rows(runs: pd.DataFrame) -> pd.DataFrame:
+    """The whole leaderboard, the file `leaderboard.csv`.
+
+    Args:
+        runs: of `clsweep.report.selection.select`.
+
+    Returns:
+        A row for each protocol, method and setting, in the order in which they are shown: `protocol` (a number) and
+        the columns of `PROTOCOL`; `kind` (method, bound or published); `method`; `setting`; `values` (tuned or
+        default, by a sweep); `main`, whether it is the method's row; `seeds`, their number; for each of `METRICS`
+        `<metric>` (the mean), `<metric>_low` and `<metric>_high` (of its 95 % interval), and for those in `MARKED`
+        `<metric>_best`, whether it is better than all other methods by `TEST`; then the comparison with the method of
+        the highest mean average accuracy: `difference` (less than 0 where worse), `difference_low`,
+        `difference_high`, `p`, `common_seeds`. Times are in seconds: training, importance and evaluation.
+    """
+    timed = runs.assign(seconds=runs["train_seconds"] + runs["importance_seconds"] + runs["eval_seconds"])
+    table = _summaries(timed)
+    table["kind"] = table["method"].isin(BOUNDS).map({True: BOUND, False: METHOD})
+    table["main"] = _main(table)
+    parts = [_compared(group.copy(), timed) for _, group in table.groupby("protocol", sort=True)]
+    parts += [_published_rows(group, settings.published()) for _, group in table.groupby("protocol", sort=True)]
+    whole = pd.concat([part for part in parts if len(part)], ignore_index=True) if parts else table
+    whole["order"] = whole["kind"].map({METHOD: 0, BOUND: 1, PUBLISHED: 2})
+    whole = whole.sort_values(
+        ["protocol", "order", "main", "average_accuracy"], ascending=[True, True, False, False], kind="stable"
+    )
+    return whole[_columns()].reset_index(drop=True)
+
+
+def _columns() -> list[str]:
+    columns = ["protocol", *PROTOCOL, "kind", "method", "setting", "values", "main", "seeds"]
+    for metric in METRICS:
+        columns += [metric, f"{metric}_low", f"{metric}_high", *([f"{metric}_best"] if metric in MARKED else [])]
+    return [*columns, "difference", "difference_low", "difference_high", "p", "common_seeds"]
+
+
+def _summaries(runs: pd.DataFrame) -> pd.DataFrame:
+    first = runs.groupby(_ROW, sort=False)
+    table = first[[*PROTOCOL]].first().reset_index()
+    table["values"] = first["values"].max().to_numpy()  # tuned > default > neither, as it is spelt
+    table["started_at"] = first["started_at"].min().to_numpy()
+    for metric in METRICS:
+        made = estimates(runs, _ROW, metric)
+        table[[metric, f"{metric}_low", f"{metric}_high"]] = made[["mean", "low", "high"]]
+        table["seeds"] = first["seed"].nunique().to_numpy()
+    return table
+
+
+def _main(table: pd.DataFrame) -> pd.Series:
+    """Whether a row stands for its method; see the module."""
+    ordered = table.assign(tuned=table["values"] == TUNED).sort_values(
+        ["tuned", "seeds", "started_at"], ascending=[False, False, True], kind="stable"
+    )
+    chosen = ordered.drop_duplicates(["protocol", "method"]).index
+    return pd.Series(table.index.isin(chosen), index=table.index)
+
+
+def _compared(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Mark the best of each column, and compare each method with the one of the highest mean accuracy."""
+    mine = runs[runs["protocol"] == table["protocol"].iloc[0]]
+    rivals = table[table["main"] & (table["kind"] == METHOD)]
+    for metric in MARKED:
+        table[f"{metric}_best"] = False
+        best = _best(rivals, metric)
+        if best is None:
+            continue
+        others = [index for index in rivals.index if index != best]
+        made = [compare(_by_seed(mine, table, best, metric), _by_seed(mine, table, one, metric)) for one in others]
+        table.loc[best, f"{metric}_best"] = bool(others) and all_differ([one.p for one in made])
+    best = _best(rivals, "average_accuracy")
+    for index in table.index:
+        if best is None or index == best:
+            continue
+        leader = _by_seed(mine, table, best, "average_accuracy")
+        made_one = compare(_by_seed(mine, table, index, "average_accuracy"), leader)
+        table.loc[index, ["difference", "difference_low", "difference_high", "p", "common_seeds"]] = [
+            made_one.difference,
+            made_one.low,
+            made_one.high,
+            made_one.p,
+            made_one.seeds,
+        ]
+    return table
+
+
+def _best(rivals: pd.DataFrame, metric: str) -> Any:
+    """The index of the best mean; None where there is none."""
+    known = rivals[metric].dropna()
+    if known.empty:
+        return None
+    return known.idxmax() if METRICS[metric] else known.idxmin()
+
+
+def _by_seed(runs: pd.DataFrame, table: pd.DataFrame, index: Any, metric: str) -> dict[int, float]:
+    row = table.loc[index]
+    mine = runs[(runs["method"] == row["method"]) & (runs["setting"] == row["setting"])].dropna(subset=[metric])
+    return dict(zip(mine["seed"].astype(int), mine[metric].astype(float), strict=True))
+
+
+def _published_rows(table: pd.DataFrame, published: dict[str, PublishedConfig]) -> pd.DataFrame:
+    """The published figures, where the protocol is the one that they were measured under."""
+    protocol = table.iloc[0]
+    figures = published.get(protocol["benchmark"])
+    if figures is None or not _follows(protocol, figures.protocol):
+        return table.iloc[:0]
+    made = pd.DataFrame(
+        {
+            "method": list(figures.accuracy),
+            "setting": "",
+            "values": "",
+            "kind": PUBLISHED,
+            "main": True,
+            "seeds": 1,
+            "average_accuracy": list(figures.accuracy.values()),
+        }
+    )
+    return made.assign(protocol=protocol["protocol"], **{name: protocol[name] for name in PROTOCOL})
+
+
+def _follows(protocol: pd.Series, wanted: dict[str, Any]) -> bool:
+    network = ["cnn" if wanted["channels"] else "mlp", *wanted["channels"], *wanted["hidden"]]
+    expected = wanted | {"network": " ".join(map(str, network)), "image_size": wanted["image_size"] or 0}
+    names = [name for name in expected if name in PROTOCOL]
+    return all(not pd.isna(protocol[name]) and protocol[name] == expected[name] for name in names)
+
+
+def overview(table: pd.DataFrame) -> pd.DataFrame:
+    """Method by benchmark: the rows of the first protocol of each benchmark, the file `leaderboard.md`'s first table.
+
+    Args:
+        table: of `rows`.
+
+    Returns:
+        The rows of `table` with `main` of those protocols.
+    """
+    first = table.groupby("benchmark", sort=False)["protocol"].transform("min")
+    return table[table["main"] & (table["protocol"] == first)]
+
+
+def methods_in_order(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """Kind and name of each method, as the overview lists them: methods, bounds, published."""
+    kinds: Iterable[str] = (METHOD, BOUND, PUBLISHED)
+    mean = table.groupby(["kind", "method"])["average_accuracy"].mean()
+    return [
+        (kind, method)
+        for kind in kinds
+        if kind in mean.index
+        for method in mean.loc[kind].sort_values(ascending=False, kind="stable").index
+    ]

@@ -1,0 +1,121 @@
+"""What the report says, put into the templates `report.html.j2` and `leaderboard.md.j2`."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+import clsweep
+from clsweep.report.leaderboard import METHOD, TEST
+from clsweep.report.sections import LABELS, Section, StudySection, overview, protocols
+from clsweep.report.selection import Selection
+from clsweep.results import FINISHED, Results
+
+_SHOWN_OF_A_KIND: Final = 50
+
+
+def left_out(results: Results) -> pd.DataFrame:
+    """The runs that are in no mean because they didn't finish, and the files that weren't read: `left_out.csv`.
+
+    Args:
+        results: what was read.
+
+    Returns:
+        Columns `path`, `what` (unfinished, failed, interrupted, pruned, or skipped for a file) and `reason`.
+    """
+    runs = results.runs[results.runs["status"] != FINISHED]
+    skipped = [{"path": one.path, "what": "skipped", "reason": one.message} for one in results.problems]
+    named = runs[["folder", "status", "reason"]].set_axis(["path", "what", "reason"], axis=1)
+    return pd.concat([named, pd.DataFrame(skipped, columns=["path", "what", "reason"])], ignore_index=True)
+
+
+def counted(results: Results, selection: Selection) -> list[str]:
+    """What was found, a sentence each."""
+    runs = results.runs
+    roles = runs["role"].value_counts()
+    statuses = runs["status"].value_counts()
+    lines = [
+        f"{len(runs)} runs: " + ", ".join(f"{count} {status}" for status, count in statuses.items()),
+        f"{roles.get('single', 0)} runs of their own, {roles.get('trial', 0)} of the search of {len(results.studies)} "
+        f"studies, {roles.get('final', 0)} final ones",
+        f"{len(selection.runs)} are compared: finished, trained on all training data, each seed once",
+    ]
+    if selection.held_out:
+        lines.append(f"{selection.held_out} finished runs held training data out to choose values by: not compared")
+    if selection.repeated:
+        lines.append(
+            f"{selection.repeated} runs were repeated later with the same values and seed: the later one counts"
+        )
+    if results.problems:
+        lines.append(f"{len(results.problems)} files were skipped")
+    return lines
+
+
+def html(
+    table: pd.DataFrame,
+    sections: Sequence[Section],
+    studies: Sequence[StudySection],
+    results: Results,
+    selection: Selection,
+    folders: Sequence[str],
+    now: datetime,
+) -> str:
+    """The page.
+
+    Args:
+        table: the whole leaderboard.
+        sections: a protocol each.
+        studies: a study each.
+        results: what was read.
+        selection: what is compared.
+        folders: what was asked for.
+        now: when.
+    """
+    missing = left_out(results)
+    groups = {str(what): part for what, part in missing.groupby("what", sort=False)}
+    return _rendered(
+        "report.html.j2",
+        **_common(table, sections, results, selection),
+        studies=studies,
+        groups={what: part.head(_SHOWN_OF_A_KIND).to_dict("records") for what, part in groups.items()},
+        sizes={what: len(part) for what, part in groups.items()},
+        folders=folders,
+        now=now,
+        version=clsweep.__version__,
+    )
+
+
+def markdown(table: pd.DataFrame, sections: Sequence[Section], results: Results, selection: Selection) -> str:
+    """The leaderboard as Markdown; see `html`."""
+    return _rendered("leaderboard.md.j2", **_common(table, sections, results, selection))
+
+
+def _common(table: pd.DataFrame, sections: Sequence[Section], results: Results, selection: Selection) -> dict[str, Any]:
+    benchmarks, rows = overview(table)
+    return {
+        "benchmarks": benchmarks,
+        "overview": rows,
+        "protocols": protocols(table),
+        "sections": sections,
+        "labels": list(LABELS.values()),
+        "counted": counted(results, selection),
+        "test": TEST,
+        "method": METHOD,
+    }
+
+
+def _rendered(name: str, **values: Any) -> str:
+    made = Environment(
+        loader=PackageLoader("clsweep.report", "templates"),
+        autoescape=select_autoescape(["html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["base64"] = lambda content: base64.b64encode(content).decode()
+    return str(made.get_template(name).render(**values))

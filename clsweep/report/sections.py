@@ -1,0 +1,237 @@
+"""The parts of the report, as its templates read them: tables of protocols, and studies."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pandas as pd
+
+from clsweep.report import leaderboard
+from clsweep.report.figures import Drawn
+from clsweep.report.leaderboard import MARKED, METRICS, PUBLISHED
+from clsweep.report.selection import describe
+from clsweep.statistics import estimate
+
+LABELS: Final = {
+    "average_accuracy": "average accuracy",
+    "forgetting": "forgetting",
+    "backward_transfer": "backward transfer",
+    "seconds": "seconds",
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A cell of a table: a mean, half its interval's width, and whether it is the best.
+
+    Attributes:
+        mean: NaN where there is none.
+        half_width: NaN for one seed.
+        best: whether it is better than all others by the test.
+        decimals: to be shown.
+        seeds: how many runs it is the mean of.
+        published: whether it is taken from a publication.
+    """
+
+    mean: float
+    half_width: float = math.nan
+    best: bool = False
+    decimals: int = 4
+    seeds: int = 0
+    published: bool = False
+
+    def __str__(self) -> str:
+        if math.isnan(self.mean):
+            return ""
+        if self.published:
+            return f"{self.mean:.3f}"
+        text = f"{self.mean:.{self.decimals}f}"
+        return text if math.isnan(self.half_width) else f"{text} ± {self.half_width:.{self.decimals}f}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a leaderboard.
+
+    Attributes:
+        kind: method, bound or published.
+        method: its name.
+        setting: its hyperparameters, or what stands in for them.
+        main: whether it is the method's row.
+        seeds: how many.
+        figures: the cells.
+        lead: the comparison with the leader, as text.
+    """
+
+    kind: str
+    method: str
+    setting: str
+    main: bool
+    seeds: int
+    figures: list[Figure | None]
+    lead: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One protocol on the page.
+
+    Attributes:
+        slug: of its files and its place on the page.
+        benchmark: its name.
+        protocol: the rest in one line.
+        rows: its leaderboard.
+        drawn: its figures.
+    """
+
+    slug: str
+    benchmark: str
+    protocol: str
+    rows: list[Row]
+    drawn: list[Drawn]
+
+
+@dataclass(frozen=True)
+class StudySection:
+    """One study on the page.
+
+    Attributes:
+        slug: of its files and its place on the page.
+        name: the study's.
+        summary: its trials, in one line.
+        best: its best trial, in one line.
+        finals: what the final runs with the tuned and the default values reached, in one line each.
+        note: why a figure is missing.
+        drawn: its figures.
+    """
+
+    slug: str
+    name: str
+    summary: str
+    best: str
+    finals: list[str]
+    note: str
+    drawn: list[Drawn]
+
+
+def section(slug: str, table: pd.DataFrame, drawn: Sequence[Drawn]) -> Section:
+    """One protocol.
+
+    Args:
+        slug: of its files.
+        table: its rows of the leaderboard.
+        drawn: its figures.
+    """
+    rows = [_row(row) for row in table.to_dict("records")]
+    return Section(slug, str(table["benchmark"].iloc[0]), describe(table.iloc[0]), rows, list(drawn))
+
+
+def _row(row: dict[Any, Any]) -> Row:
+    published = row["kind"] == PUBLISHED
+    figures: list[Figure | None] = [_figure(row, metric) for metric in METRICS]
+    setting = "published, one seed" if published else row["setting"]
+    if row["values"]:
+        setting += f" ({row['values']})"
+    return Row(row["kind"], row["method"], setting, bool(row["main"]), int(row["seeds"]), figures, _lead(row))
+
+
+def _figure(row: dict[Any, Any], metric: str) -> Figure:
+    return Figure(
+        row[metric],
+        row[f"{metric}_high"] - row[metric],
+        metric in MARKED and row[f"{metric}_best"] is True,
+        0 if metric == "seconds" else 4,
+        int(row["seeds"]),
+        row["kind"] == PUBLISHED,
+    )
+
+
+def _lead(row: dict[Any, Any]) -> str:
+    """The difference to the leader in average accuracy, where there are seeds to compare by."""
+    if math.isnan(row["difference_low"]):
+        return ""
+    low, high = row["difference_low"], row["difference_high"]
+    return f"{row['difference']:+.4f} [{low:+.4f}, {high:+.4f}], p {row['p']:.2g}, {row['common_seeds']:.0f} seeds"
+
+
+def overview(table: pd.DataFrame) -> tuple[list[str], list[Row]]:
+    """Method by benchmark.
+
+    Args:
+        table: the whole leaderboard.
+
+    Returns:
+        The heads of the columns, a benchmark each, and a row for each method.
+    """
+    first = leaderboard.overview(table)
+    benchmarks = list(dict.fromkeys(first["benchmark"]))
+    cells = {(row["kind"], row["method"], row["benchmark"]): row for row in first.to_dict("records")}
+    rows = []
+    for kind, method in leaderboard.methods_in_order(first):
+        mine = [cells.get((kind, method, benchmark)) for benchmark in benchmarks]
+        figures = [None if one is None else _figure(one, "average_accuracy") for one in mine]
+        name = f"{method} (published)" if kind == PUBLISHED else method
+        rows.append(Row(kind, name, "", True, 0, figures, ""))
+    return benchmarks, rows
+
+
+def protocols(table: pd.DataFrame) -> dict[str, str]:
+    """The protocol of each column of the overview, by benchmark."""
+    first = leaderboard.overview(table).drop_duplicates("benchmark")
+    return {str(row["benchmark"]): describe(row) for _, row in first.iterrows()}
+
+
+def study_section(
+    slug: str, name: str, trials: pd.DataFrame, finals: pd.DataFrame, searched: Sequence[str], drawn: Sequence[Drawn]
+) -> StudySection:
+    """One study.
+
+    Args:
+        slug: of its files.
+        name: the study's.
+        trials: its rows of `Results.trials`.
+        finals: its rows of `Results.finals`.
+        searched: the hyperparameters that it searched.
+        drawn: its figures.
+    """
+    counts = Counter(trials["state"])
+    states = ", ".join(f"{count} {_STATES.get(state, state.lower())}" for state, count in counts.most_common())
+    return StudySection(
+        slug,
+        name,
+        f"{len(trials)} trials: {states}",
+        _best(trials, searched),
+        _finals(finals),
+        _note(searched),
+        list(drawn),
+    )
+
+
+_STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running or killed"}
+
+
+def _best(trials: pd.DataFrame, searched: Sequence[str]) -> str:
+    complete = trials[trials["state"] == "COMPLETE"].dropna(subset=["validation_average_accuracy"])
+    if complete.empty:
+        return "no trial is complete"
+    best = complete.sort_values("validation_average_accuracy", ascending=False, kind="stable").iloc[0]
+    values = ", ".join(f"{name}={best[name]:.4g}" for name in searched)
+    return f"trial {best['number']}, validation accuracy {best['validation_average_accuracy']:.4f}: {values}"
+
+
+def _finals(finals: pd.DataFrame) -> list[str]:
+    lines = []
+    for setting, runs in finals.groupby("setting", sort=False):
+        made = estimate(runs["test_average_accuracy"].dropna().tolist())
+        lines.append(f"{setting} values: test accuracy {Figure(made.mean, made.half_width)} ({made.n} seeds)")
+    return lines
+
+
+def _note(searched: Sequence[str]) -> str:
+    if len(searched) == 1:
+        return f"Only {searched[0]} was searched: there are no importances to compare."
+    return "" if searched else "What was searched is known once a trial is complete."
