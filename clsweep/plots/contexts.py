@@ -21,7 +21,7 @@ from clsweep.plots import style
 from clsweep.plots.style import INK, Look, Plot, grid_lines, legend, panels, styled
 
 _HEAT = "viridis"  # readable without colours, and for the colour-blind
-_LEGEND_COLUMNS = 5
+_LEGEND_COLUMNS = 4
 _PANELS_A_ROW = 5
 _MOST_ANNOTATED = 12
 JOINT = "joint"
@@ -39,7 +39,7 @@ def accuracy_curves(name: str, curves: pd.DataFrame, where: str) -> Plot:
     """
     methods = list(dict.fromkeys(curves["method"]))
     chosen = style.looks(methods)
-    figure, axes = panels(1, 1, (5.2, 2.9), _legend_lines(methods))
+    figure, axes = panels(1, 1, (4.4, 2.6), legend_lines=_legend_lines(methods))
     plain = axes[0, 0]
     last = int(curves["after_context"].max())
     for method in methods:
@@ -75,7 +75,9 @@ def forgetting_curves(name: str, curves: pd.DataFrame, where: str) -> Plot:
     contexts = sorted(set(curves["context"]))
     columns = min(_PANELS_A_ROW, len(contexts))
     rows = math.ceil(len(contexts) / columns)
-    figure, axes = panels(rows, columns, (1.5, 1.25), _legend_lines(methods), sharex=True, sharey=True)
+    figure, axes = panels(
+        rows, columns, (1.5, 1.25), legend_lines=_legend_lines(methods), titled=True, sharex=True, sharey=True
+    )
     by_panel = dict(list(curves.groupby(["context", "method"])))
     for context, plain in zip(contexts, axes.flat, strict=False):
         for method in methods:
@@ -110,7 +112,7 @@ def matrices(name: str, cells: pd.DataFrame, where: str) -> Plot:
     methods = list(dict.fromkeys(cells["method"]))
     columns = min(4, len(methods))
     rows = math.ceil(len(methods) / columns)
-    figure, axes = panels(rows, columns, (1.75, 1.75), 0, sharex=True, sharey=True)
+    figure, axes = panels(rows, columns, (1.75, 1.75), titled=True, sharex=True, sharey=True)
     learned = cells[cells["context"] <= cells["after_context"]]
     scale = Normalize(float(learned["mean"].min()), float(learned["mean"].max()))
     for method, plain in zip(methods, axes.flat, strict=False):
@@ -137,7 +139,7 @@ def run_curves(cells: pd.DataFrame) -> Figure:
     Args:
         cells: its test cells, columns `after_context`, `context`, `accuracy`.
     """
-    figure, axes = panels(1, 1, (5.2, 2.9))
+    figure, axes = panels(1, 1, (4.4, 2.6), titled=True)
     plain = axes[0, 0]
     learned = cells[(cells["context"] <= cells["after_context"])]
     contexts = sorted(set(learned["context"]))
@@ -166,7 +168,7 @@ def run_matrix(cells: pd.DataFrame) -> Figure:
     """
     table = _pivoted(cells.rename(columns={"accuracy": "mean"}))
     side = max(2.6, 0.36 * table.shape[1])
-    figure, axes = panels(1, 1, (side, side * table.shape[0] / table.shape[1]))
+    figure, axes = panels(1, 1, (side, side * table.shape[0] / table.shape[1]), titled=True)
     plain = axes[0, 0]
     _heat_map(plain, table, Normalize(float(table.min().min()), float(table.max().max())), fontsize=7)
     plain.set_xlabel("context")

@@ -21,72 +21,47 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from clsweep.plots.style import BLUE, GREY, ORANGE, VERMILLION, Plot, grid_lines, legend, panels, styled
 
 COMPLETE, PRUNED, FAILED = "COMPLETE", "PRUNED", "FAIL"
-_SIZE = (3.4, 2.3)
+_SIZE = (2.9, 2.3)
 _FEWEST_TRIALS = 4  # PED-ANOVA compares the best tenth of the trials, at least two, with all of them
-_ACCURACY = "validation accuracy"
 
 
 @styled
-def history(name: str, trials: pd.DataFrame, study: str) -> Plot:
-    """Each trial's accuracy in the order in which they began, and the best so far.
+def search(name: str, trials: pd.DataFrame, space: Mapping[str, BaseDistribution], study: str) -> Plot:
+    """Each trial's accuracy in the order in which they began, and against each hyperparameter that was searched.
 
     Args:
         name: of the files.
         trials: the study's rows of `Results.trials`.
+        space: what was searched.
         study: its name, for the title.
     """
     data = _reached(trials)
-    figure, axes = panels(1, 1, (5.2, 2.3), 1)
-    plain = axes[0, 0]
-    complete = data[data["state"] == COMPLETE].sort_values("number")
-    _scatter(plain, data, "number")
-    plain.step(
-        complete["number"], complete["accuracy"].cummax(), where="post", color=VERMILLION, linewidth=1.2, zorder=1
-    )
-    plain.set_xlabel("trial")
-    plain.set_ylabel(_ACCURACY)
-    plain.xaxis.set_major_locator(MaxNLocator(integer=True))
-    grid_lines(plain)
-    legend(figure, [*_handles(data), Line2D([], [], color=VERMILLION, linewidth=1.2, label="best so far")], 4)
-    return Plot(
-        name,
-        f"Search history: {study}",
-        "Mean validation accuracy over the learned contexts: after the last context for complete trials, where it was "
-        "stopped for pruned ones.",
-        figure,
-        data,
-    )
-
-
-@styled
-def slices(name: str, trials: pd.DataFrame, space: Mapping[str, BaseDistribution], study: str) -> Plot:
-    """Accuracy against each hyperparameter that was searched.
-
-    Args:
-        name: of the files.
-        trials: the study's rows of `Results.trials`.
-        space: what was searched; one hyperparameter at least.
-        study: its name, for the title.
-    """
-    data = _reached(trials)
-    figure, axes = panels(1, len(space), _SIZE, 1, sharey=True)
-    for plain, (parameter, distribution) in zip(axes[0], space.items(), strict=True):
-        _scatter(plain, data, parameter)
-        if getattr(distribution, "log", False):
+    figure, axes = panels(1, 1 + len(space), _SIZE, legend_lines=1, sharey=True)
+    for plain, column in zip(axes[0], ("number", *space), strict=True):
+        _scatter(plain, data, column)
+        if getattr(space.get(column), "log", False):
             plain.set_xscale("log")
             plain.xaxis.set_major_formatter(_power)
             plain.xaxis.set_minor_formatter(NullFormatter())
-        plain.set_xlabel(parameter)
+        plain.set_xlabel(column)
         grid_lines(plain)
-    axes[0, 0].set_ylabel(_ACCURACY)
-    legend(figure, _handles(data), 3)
+    first = axes[0, 0]
+    complete = data[data["state"] == COMPLETE]
+    first.step(
+        complete["number"], complete["accuracy"].cummax(), where="post", color=VERMILLION, linewidth=1.2, zorder=1
+    )
+    first.set_xlabel("trial")
+    first.set_ylabel("validation accuracy")
+    first.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend(figure, [*_handles(data), Line2D([], [], color=VERMILLION, linewidth=1.2, label="best so far")], 4)
     return Plot(
         name,
-        f"Accuracy against {', '.join(space)}: {study}",
-        "A point for each trial; a pruned one stands where it was stopped, after fewer contexts than the others, which "
-        "is why it may stand high.",
+        f"Search: {study}",
+        "Mean validation accuracy over the learned contexts, a point for each trial: in the order of the search, and "
+        "against each hyperparameter. A pruned trial stands where it was stopped, after fewer contexts than the "
+        "others, which is why it may stand high.",
         figure,
-        data[[*space, *(column for column in data if column not in space)]],
+        data,
     )
 
 
@@ -114,9 +89,8 @@ def importances(name: str, trials: pd.DataFrame, space: Mapping[str, BaseDistrib
         values = optuna.importance.get_param_importances(made, evaluator=PedAnovaImportanceEvaluator())
     data = pd.DataFrame({"hyperparameter": list(values), "importance": list(values.values())})
     data = data.assign(evaluator="PED-ANOVA", complete_trials=len(complete))
-    figure, axes = panels(1, 1, (3.4, 0.32 * len(data) + 0.2))
+    figure, axes = panels(1, 1, (3.4, 0.32 * len(data) + 0.2), left=1.0)
     plain = axes[0, 0]
-    figure.subplots_adjust(left=0.28)
     plain.barh(data["hyperparameter"], data["importance"], color=BLUE, height=0.6)
     plain.invert_yaxis()
     plain.set_xlim(0, 1)

@@ -22,7 +22,8 @@ BLUE, SKY, GREEN, ORANGE, VERMILLION, PURPLE = "#0072B2", "#56B4E9", "#009E73", 
 GREY: Final = "#808080"
 INK: Final = "#1A1B1D"
 PNG_DPI: Final = 200
-MARGINS: Final = {"left": 0.62, "right": 0.14, "bottom": 0.52, "top": 0.34}
+MARGINS: Final = {"left": 0.62, "right": 0.14, "bottom": 0.5, "top": 0.1}
+TITLE: Final = 0.22
 GAPS: Final = {"x": 0.18, "y": 0.36}
 LEGEND_LINE: Final = 0.2
 _RC: Final[dict[str, Any]] = {
@@ -123,7 +124,7 @@ class Plot:
 
     def png(self) -> bytes:
         """As a PNG on white, 200 dots an inch."""
-        return self._saved("png", dpi=PNG_DPI, facecolor="white")
+        return self._saved("png", dpi=PNG_DPI, facecolor="white", pil_kwargs={"compress_level": 1})
 
     def svg(self) -> bytes:
         """As an SVG without a background, its text as text."""
@@ -141,7 +142,14 @@ class Plot:
 
 
 def panels(
-    rows: int, columns: int, size: tuple[float, float], legend_lines: int = 0, **shared: Any
+    rows: int,
+    columns: int,
+    size: tuple[float, float],
+    *,
+    legend_lines: int = 0,
+    titled: bool = False,
+    left: float = MARGINS["left"],
+    **shared: Any,
 ) -> tuple[Figure, npt.NDArray[Any]]:
     """Equal panels with room for labels around them, and for a legend above.
 
@@ -152,13 +160,15 @@ def panels(
         columns: of panels.
         size: of one panel, width and height in inches.
         legend_lines: how many lines the legend takes.
+        titled: whether the panels have titles.
+        left: the margin for the labels of the vertical axis, in inches.
         shared: handed on to `Figure.subplots`.
 
     Returns:
         The figure and its axes [rows, columns].
     """
-    top = MARGINS["top"] + LEGEND_LINE * legend_lines
-    width = MARGINS["left"] + columns * size[0] + (columns - 1) * GAPS["x"] + MARGINS["right"]
+    top = MARGINS["top"] + LEGEND_LINE * legend_lines + TITLE * titled
+    width = left + columns * size[0] + (columns - 1) * GAPS["x"] + MARGINS["right"]
     height = top + rows * size[1] + (rows - 1) * GAPS["y"] + MARGINS["bottom"]
     figure = Figure(figsize=(width, height))
     axes = figure.subplots(
@@ -166,7 +176,7 @@ def panels(
         columns,
         squeeze=False,
         gridspec_kw={
-            "left": MARGINS["left"] / width,
+            "left": left / width,
             "right": 1 - MARGINS["right"] / width,
             "top": 1 - top / height,
             "bottom": MARGINS["bottom"] / height,

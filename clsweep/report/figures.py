@@ -43,11 +43,11 @@ class Drawn:
     csv: bytes
 
     @property
-    def least_width(self) -> int:
-        """In letters' heights, so that a wide figure scrolls on a phone instead of shrinking to nothing."""
+    def width(self) -> float:
+        """In pixels, at the size that it is drawn for."""
         found = re.search(r'width="([\d.]+)pt"', self.svg.decode())
         assert found is not None  # matplotlib writes it
-        return round(float(found[1]) / 16)
+        return float(found[1]) * 4 / 3
 
     @property
     def inline(self) -> str:
@@ -117,8 +117,7 @@ def of_study(slug: str, name: str, trials: pd.DataFrame, ranges: dict[str, str])
     searched = space.parse(ranges)
     if not searched:
         return
-    yield partial(studies.history, f"{slug}-history", trials, name)
-    yield partial(studies.slices, f"{slug}-values", trials, searched, name)
+    yield partial(studies.search, f"{slug}-search", trials, searched, name)
     yield partial(studies.importances, f"{slug}-importance", trials, searched, name)
 
 
@@ -154,7 +153,8 @@ def draw(jobs: Sequence[Job]) -> list[Drawn | None]:
         jobs: each makes a figure, or None where there is nothing to be seen.
     """
     processes = min(joblib.cpu_count(), 8) if len(jobs) >= _FEWEST_FOR_PROCESSES else 1
-    return list(joblib.Parallel(n_jobs=processes, batch_size=4)(joblib.delayed(_drawn)(job) for job in jobs))
+    parallel = joblib.Parallel(n_jobs=processes, backend="multiprocessing")  # forked: nothing is imported again
+    return list(parallel(joblib.delayed(_drawn)(job) for job in jobs))
 
 
 def _drawn(job: Job) -> Drawn | None:

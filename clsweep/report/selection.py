@@ -128,12 +128,17 @@ def _methods(runs: pd.DataFrame) -> list[str]:
 
 
 def _numbered(runs: pd.DataFrame) -> pd.Series:
-    """A number for each protocol: by benchmark, then fuller budgets, then more methods and runs first."""
+    """A number for each protocol: by benchmark, the fuller budget, more methods, more runs, the later ones first."""
     keys = list(PROTOCOL)
     groups = runs.groupby(keys, dropna=False, sort=True)
-    table = groups.agg(methods=("method", "nunique"), size=("run_id", "size")).reset_index()
+    table = groups.agg(
+        methods=("method", "nunique"), size=("run_id", "size"), latest=("started_at", "max")
+    ).reset_index()
     table["group"] = range(len(table))
     table["rank"] = table["budget"].map({name: rank for rank, name in enumerate(_BUDGETS)}).fillna(len(_BUDGETS))
-    ordered = table.sort_values(["benchmark", "rank", "methods", "size"], ascending=[True, True, False, False])
+    table = table.sort_values("latest", ascending=False, kind="stable")
+    ordered = table.sort_values(
+        ["benchmark", "rank", "methods", "size"], ascending=[True, True, False, False], kind="stable"
+    )
     number = {group: place for place, group in enumerate(ordered["group"])}
     return groups.ngroup().map(number)
