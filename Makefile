@@ -23,6 +23,15 @@ setup: $(READY) ## Create .venv with the pinned set
 demo: $(READY) ## Permuted-MNIST on 5,000 bundled images: two minutes, no download
 	$(BIN)/python -m clsweep +benchmark=perm_mnist dataset=mnist_5k budget=quick
 
+.PHONY: report
+report: $(READY) ## Leaderboard, figures and one page of everything in outputs/
+	$(BIN)/python -m clsweep.report outputs
+
+STORAGE ?= sqlite:///outputs/sweeps/studies.db
+.PHONY: dashboard
+dashboard: $(READY) ## Optuna's dashboard on the studies of a sweep: make dashboard STORAGE=sqlite:///outputs/sweeps/studies.db
+	$(BIN)/optuna-dashboard $(STORAGE)
+
 .PHONY: test
 test: $(READY) ## The tests, without the slow ones
 	$(BIN)/python -m pytest

@@ -91,6 +91,21 @@ def _run(config: Config, folder: Path) -> None:
     from clsweep.run import run  # here, since it imports torch
 
     run(config, folder)
+    if config.figures:
+        _draw(folder)
+
+
+def _draw(folder: Path) -> None:
+    """Draw a finished run; its results are written, so nothing that goes wrong here may look like a failed run."""
+    from clsweep.plots.contexts import draw_run  # here, since it imports matplotlib
+    from clsweep.results import short
+
+    try:
+        draw_run(folder)
+    except OSError as error:
+        print(f"clsweep: figures=true: {folder}: {error.strerror}; the results are written.", file=sys.stderr)
+        return
+    print(f"figures           {short(folder)}/accuracy_matrix.png, curves.png")
 
 
 def _work(task: Path) -> None:

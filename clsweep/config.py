@@ -148,6 +148,8 @@ class Config:
     precision: str = MISSING
     device: str = MISSING
     threads: int | None = MISSING
+    figures: bool = MISSING
+    tensorboard: bool = MISSING
 
     @property
     def method(self) -> str:

@@ -11,12 +11,11 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol, Self
 
 import torch
 
@@ -28,6 +27,7 @@ from clsweep.errors import InputError, RunError
 from clsweep.learner import Learner
 from clsweep.machine import prepare_cpu
 from clsweep.metrics import Cell
+from clsweep.observers import Observer, Several
 from clsweep.results import Summary
 from clsweep.seeding import derived_seed
 from clsweep.training import Timings, Trainer, TrainingProtocol
@@ -37,31 +37,6 @@ _NO_REGULARIZER = RegularizerConfig("none", 0.0, 1.0, 1.0, module="clsweep.regul
 
 class PrunedError(Exception):
     """Raised by an observer's `context_done` to end a run early; its message says why."""
-
-
-class Observer(Protocol):
-    """What is told about a run on its way; `clsweep.display.Display` prints it."""
-
-    def setting(self, device: str, folder: Path) -> None:
-        """The run starts on `device` and writes to `folder`."""
-
-    def step(self) -> None:
-        """One optimizer step was made."""
-
-    def context_done(self, cells: Sequence[Cell]) -> None:
-        """A context was learned (or none yet, `after_context=0`), and all contexts were measured."""
-
-    def finished(self, matrix: metrics.Matrix, summary: Summary, folder: Path) -> None:
-        """The run is finished and written; `matrix` holds its test accuracies."""
-
-    def stopped(self, summary: Summary, folder: Path) -> None:
-        """The run ended early; what was measured is written."""
-
-    def __enter__(self) -> Self:
-        """Training starts."""
-
-    def __exit__(self, *_: object) -> None:
-        """Training is over."""
 
 
 def run(
@@ -101,6 +76,8 @@ def run(
     ).to(device)
     learner = Learner(model, regularizer, method, config.benchmark.lr, config.precision)
     observer = observer or Display(config)
+    if config.tensorboard:
+        observer = Several([_tensorboard(folder), observer])
     protocol = TrainingProtocol(config.benchmark.iters, config.benchmark.batch_size, config.seed)
     trainer = Trainer(learner, stream, protocol, observer.step)
     record = Record(config, stream, device, _described(method, regularizer, learner), started_at, trainer.timings)
@@ -145,6 +122,12 @@ def _described(method: RegularizerConfig, regularizer: contract.Regularizer, lea
         reg_strength_scale=regularizer.reg_strength_scale,
         update=learner.update_name,
     )
+
+
+def _tensorboard(folder: Path) -> Observer:
+    from clsweep.tensorboard import TensorBoard  # here, since the package is an extra and takes long to import
+
+    return TensorBoard(folder)
 
 
 def _prepared(config: Config, device: torch.device) -> contexts.Stream:

@@ -19,12 +19,14 @@ from matplotlib.ticker import MaxNLocator
 
 from clsweep.plots import style
 from clsweep.plots.style import INK, Look, Plot, grid_lines, legend, panels, styled
+from clsweep.results import ACCURACY_FILE
 
 _HEAT = "viridis"  # readable without colours, and for the colour-blind
 _LEGEND_COLUMNS = 4
 _PANELS_A_ROW = 5
 _MOST_ANNOTATED = 12
 JOINT = "joint"
+BOUNDS = ("none", JOINT)
 
 
 @styled
@@ -50,12 +52,13 @@ def accuracy_curves(name: str, curves: pd.DataFrame, where: str) -> Plot:
     plain.set_xlabel("contexts learned")
     plain.set_ylabel("mean test accuracy")
     _finish(plain, last)
+    _look_at_methods(plain, curves)
     legend(figure, _handles(chosen), _LEGEND_COLUMNS)
     return Plot(
         name,
         f"Accuracy over contexts: {where}",
         "Mean test accuracy over the contexts learned so far; lines are means over seeds, bands 95 % intervals "
-        "(Student's t). Joint training sees all contexts at once.",
+        "(Student's t). Joint training sees all contexts at once; a bound may leave the frame.",
         figure,
         curves,
     )
@@ -177,13 +180,16 @@ def run_matrix(cells: pd.DataFrame) -> Figure:
     return figure
 
 
-def draw_run(folder: Path, cells: pd.DataFrame) -> None:
+def draw_run(folder: Path) -> None:
     """Write `accuracy_matrix.png` and `curves.png` of one run.
 
     Args:
-        folder: the run's.
-        cells: its `accuracy.csv`.
+        folder: the run's, with its `accuracy.csv`.
+
+    Raises:
+        OSError: a file can't be written.
     """
+    cells = pd.read_csv(folder / ACCURACY_FILE)
     tested = cells[cells["split"] == "test"]
     for name, draw in (("accuracy_matrix", run_matrix), ("curves", run_curves)):
         plot = Plot(name, "", "", draw(tested), tested)
@@ -195,6 +201,16 @@ def _line(plain: Axes, curve: pd.DataFrame, look: Look) -> None:
     if curve["low"].notna().any():
         plain.fill_between(x, curve["low"], curve["high"], color=look.colour, alpha=0.16, linewidth=0)
     plain.plot(x, curve["mean"], color=look.colour, linestyle=look.line, marker=look.marker)
+
+
+def _look_at_methods(plain: Axes, curves: pd.DataFrame) -> None:
+    """Leave out of sight what lies far below all methods: without a regularizer, the rest would be one thick line."""
+    methods = curves[~curves["method"].isin(BOUNDS)]
+    if methods.empty:
+        return
+    lowest, highest = methods["mean"].min(), curves["mean"].max()
+    room = max(0.08 * (highest - lowest), 0.001)
+    plain.set_ylim(max(plain.get_ylim()[0], lowest - room), highest + room)
 
 
 def _handles(chosen: dict[str, Look]) -> list[Line2D]:

@@ -12,9 +12,8 @@ from pathlib import Path
 import joblib
 import pandas as pd
 
-from clsweep.plots.contexts import JOINT, accuracy_curves, forgetting_curves, matrices
+from clsweep.plots.contexts import BOUNDS, JOINT, accuracy_curves, forgetting_curves, matrices
 from clsweep.plots.style import INK, Plot
-from clsweep.report.selection import BOUNDS
 from clsweep.results import Results
 from clsweep.statistics import estimates
 

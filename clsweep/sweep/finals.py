@@ -15,11 +15,12 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from clsweep import results
+from clsweep.observers import Silent
 from clsweep.sweep.ledger import Ledger
 from clsweep.sweep.plan import StudyPlan
 from clsweep.sweep.space import Point, Space
 from clsweep.sweep.streams import Streams
-from clsweep.sweep.trial import FOLDER, Silent, run_in
+from clsweep.sweep.trial import FOLDER, run_in
 
 TUNED, DEFAULT = "tuned", "default"
 _SEED = "seed"

@@ -19,7 +19,7 @@ from clsweep.sweep.space import Point, Space
 HELD_OUT = 0.1
 _FIRST_FINAL_SEED = 1_000
 # What doesn't change a result, or is searched, or is a description of something else.
-_NOT_COMPARED = ("search", "device", "threads", "budget", "seed")
+_NOT_COMPARED = ("search", "device", "threads", "figures", "tensorboard", "budget", "seed")
 _NOT_COMPARED_OF_BENCHMARK = ("good_values", "published", "iters_by_budget", "spaces")
 _NOT_COMPARED_OF_REGULARIZER = ("space", "file")
 

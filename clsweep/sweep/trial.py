@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from optuna.study import Study
@@ -15,7 +14,8 @@ from optuna.trial import Trial, TrialState
 
 from clsweep import results
 from clsweep.config import Config, to_yaml
-from clsweep.metrics import Cell, Matrix
+from clsweep.metrics import Cell
+from clsweep.observers import Silent
 from clsweep.results import Summary
 from clsweep.run import PrunedError, run
 from clsweep.sweep.plan import StudyPlan
@@ -26,32 +26,6 @@ FOLDER = "folder"
 SEEDS = "seeds"
 TEST = "test_average_accuracy"
 ON_CONTEXTS = "validation_on_contexts"
-
-
-class Silent:
-    """An observer that prints nothing; see `clsweep.run.Observer`."""
-
-    def setting(self, device: str, folder: Path) -> None:
-        """Nothing."""
-
-    def step(self) -> None:
-        """Nothing."""
-
-    def context_done(self, cells: Sequence[Cell]) -> None:
-        """Nothing."""
-
-    def finished(self, matrix: Matrix, summary: Summary, folder: Path) -> None:
-        """Nothing."""
-
-    def stopped(self, summary: Summary, folder: Path) -> None:
-        """Nothing."""
-
-    def __enter__(self) -> Self:
-        """Nothing."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing."""
 
 
 class Reporter(Silent):
