@@ -1,18 +1,17 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from trees import summary
 
 from clsweep import results
 from clsweep.errors import InputError
 from clsweep.metrics import Cell
-from clsweep.results import Summary
 
 REQUIRED = """
     run_id status benchmark scenario dataset n_train n_test contexts regularizer reg_strength gamma epsilon seed
@@ -27,12 +26,6 @@ CELLS = [
     Cell(1, 1, "test", 0.1 + 0.2, 8),
     Cell(1, 1, "validation", 2 / 3, 3),
 ]
-
-
-def summary(**changes: Any) -> Summary:
-    """A row whose values, unless changed, are their column's kind of nothing."""
-    nothing: dict[str, Any] = {"str": "", "int": 0, "float": math.nan, "bool": False}
-    return Summary(**{field.name: nothing[str(field.type)] for field in dataclasses.fields(Summary)} | changes)
 
 
 def rows(path: Path) -> list[dict[str, str]]:

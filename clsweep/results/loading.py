@@ -351,8 +351,8 @@ def _checked_values(found: _Found) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     The values are converted all at once, since one at a time takes longer than reading them.
     """
-    runs = pd.DataFrame(found.runs, columns=list(_RUN_DTYPES))
-    cells = pd.DataFrame(found.cells, columns=list(_CELL_DTYPES))
+    runs = pd.DataFrame(found.runs, columns=list(_RUN_DTYPES), dtype="str").fillna("")
+    cells = pd.DataFrame(found.cells, columns=list(_CELL_DTYPES), dtype="str")
     broken = _not_numbers(cells, _CELL_DTYPES, ACCURACY_FILE) | _not_numbers(runs, _RUN_DTYPES, SUMMARY_FILE)
     accuracy = pd.to_numeric(cells["accuracy"], errors="coerce")
     outside = cells.loc[~(accuracy.between(0, 1) | cells["folder"].isin(list(broken))), ["folder", "accuracy"]]
@@ -374,7 +374,7 @@ def _not_numbers(table: pd.DataFrame, dtypes: dict[str, str], name: str) -> dict
     for column, dtype in dtypes.items():
         if dtype == "str":
             continue
-        given = table[column].fillna("")
+        given = table[column]
         good = given.isin(list(_TRUTH)) if dtype == "boolean" else pd.to_numeric(given, errors="coerce").notna()
         if dtype == "Int64":
             good &= ~given.str.contains(".", regex=False)
@@ -392,10 +392,10 @@ def _converted(table: pd.DataFrame, dtypes: dict[str, str]) -> pd.DataFrame:
     Raises:
         _UnreadableError: a value is not of its column's type.
     """
-    converted = table.reindex(columns=list(dict.fromkeys([*dtypes, *table])))
+    converted = table.reindex(columns=list(dict.fromkeys([*dtypes, *table])), fill_value="")
     try:
         for column, dtype in dtypes.items():
-            values = converted[column].fillna("")
+            values = converted[column]
             if dtype == "boolean":
                 converted[column] = values.map(_TRUTH)
             elif dtype == "str":

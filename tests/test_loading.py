@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from trees import write_run, write_study
+
+from clsweep import results
+from clsweep.errors import InputError
+
+
+def test_every_run_at_any_depth_is_a_row_with_typed_columns(tmp_path: Path) -> None:
+    write_run(tmp_path / "a" / "deep" / "run", 0.9, seed=3, normalize=True, started_at="2026-11-23T01:02:03+00:00")
+    write_run(tmp_path / "b", 0.8, seed=4)
+    found = results.load(tmp_path / "a", str(tmp_path / "b"))
+    runs = found.runs
+    assert list(runs["seed"]) == [3, 4]
+    assert list(runs["average_accuracy"]) == pytest.approx([0.9, 0.8])
+    assert list(runs["normalize"]) == [True, False]
+    assert runs["started_at"].iloc[0] == pd.Timestamp("2026-11-23 01:02:03", tz="UTC")
+    assert runs["validation_average_accuracy"].isna().all()
+    types = {"seed": "Int64", "lr": "float64", "normalize": "boolean", "regularizer": "str", "role": "str"}
+    assert {name: str(runs[name].dtype) for name in types} == types
+    assert str(runs["started_at"].dtype) == "datetime64[us, UTC]"
+    assert found.problems == []
+
+
+def test_cells_belong_to_their_runs(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", 0.9)
+    cells = results.load(tmp_path).cells
+    written = pd.read_csv(folder / "accuracy.csv")
+    assert list(cells["accuracy"]) == list(written["accuracy"])
+    assert set(cells["folder"]) == {str(folder)}
+    assert [str(cells[name].dtype) for name in ("after_context", "context", "n", "accuracy")] == [
+        *["Int64"] * 3,
+        "float64",
+    ]
+
+
+def test_nothing_at_all_gives_empty_frames_with_their_columns(tmp_path: Path) -> None:
+    found = results.load(tmp_path)
+    for frame, column in (
+        (found.runs, "run_id"),
+        (found.cells, "accuracy"),
+        (found.trials, "state"),
+        (found.finals, "setting"),
+        (found.studies, "space"),
+    ):
+        assert frame.empty
+        assert column in frame
+
+
+def test_a_file_of_version_1_lacks_columns_and_says_so(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", 0.9)
+    old = pd.read_csv(folder / "summary.csv").drop(
+        columns=["format_version", "threads", "hyperparameters", "image_size"]
+    )
+    old.to_csv(folder / "summary.csv", index=False)
+    found = results.load(tmp_path)
+    assert found.problems == []
+    row = found.runs.iloc[0]
+    assert row["format_version"] == 1
+    assert row["hyperparameters"] == ""
+    assert found.runs[["threads", "image_size"]].isna().all(axis=None)
+    assert str(found.runs["threads"].dtype) == "Int64"
+    assert row["average_accuracy"] == pytest.approx(0.9)
+
+
+def test_copies_of_a_run_and_folders_given_twice_count_once(tmp_path: Path) -> None:
+    write_run(tmp_path / "one", run_id="same")
+    write_run(tmp_path / "two", run_id="same")
+    found = results.load(tmp_path, tmp_path / "one")
+    assert len(found.runs) == 1
+    assert [one.message for one in found.problems] == [f"the same run as in {tmp_path / 'one'}: counted once"]
+
+
+def test_a_run_without_a_summary_is_unfinished(tmp_path: Path) -> None:
+    (tmp_path / "run" / ".hydra").mkdir(parents=True)
+    (tmp_path / "run" / ".hydra" / "config.yaml").write_text("seed: 0\n")
+    (tmp_path / "empty").mkdir()
+    found = results.load(tmp_path)
+    assert found.runs[["folder", "status"]].to_numpy().tolist() == [[str(tmp_path / "run"), "unfinished"]]
+
+
+def test_a_report_is_no_result(tmp_path: Path) -> None:
+    write_run(tmp_path / "report" / "run")
+    (tmp_path / "report" / "report.html").write_text("")
+    assert results.load(tmp_path).runs.empty
+
+
+def replace(name: str, old: str, new: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        text = (folder / name).read_text()
+        assert old in text
+        (folder / name).write_text(text.replace(old, new, 1))
+
+    return change
+
+
+def write(name: str, content: bytes) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "foreign": (write("summary.csv", b"a,b\n1,2\n"), "not a clsweep summary: it lacks the column run_id"),
+    "empty": (write("summary.csv", b""), "empty"),
+    "binary": (write("summary.csv", b"\xff\xfe\x00\x81"), "cannot be read as CSV"),
+    "newer": (replace("summary.csv", "\n2,", "\n3,"), "format version 3, written by a newer clsweep"),
+    "no version": (replace("summary.csv", "\n2,", "\ntwo,"), "format_version=two; expected a number"),
+    "claims a version": (
+        replace("summary.csv", ",threads,", ",strands,"),
+        "format version 2, but it lacks the column threads",
+    ),
+    "status": (replace("summary.csv", ",finished,", ",done,"), "status=done; expected one of finished, interrupted"),
+    "number": (replace("summary.csv", ",60000,", ",many,"), "n_train=many; expected a whole number"),
+    "fraction": (replace("summary.csv", ",60000,", ",6.5,"), "n_train=6.5; expected a whole number"),
+    "truth": (replace("summary.csv", ",False,", ",perhaps,"), "normalize=perhaps; expected True or False"),
+    "no cells": (lambda folder: (folder / "accuracy.csv").unlink(), "accuracy.csv is not beside it"),
+    "cut": (replace("accuracy.csv", ",test,", "\n"), "accuracy.csv beside it: line 2 has 3 values; expected 6"),
+    "other cells": (write("accuracy.csv", b"x,y\n1,2\n"), "accuracy.csv beside it has other columns"),
+    "cells of another": (replace("accuracy.csv", "run-", "runs-"), "accuracy.csv beside it is of another run"),
+    "nothing measured": (
+        write("accuracy.csv", b"run_id,after_context,context,split,accuracy,n\n"),
+        "accuracy.csv beside it holds no accuracies",
+    ),
+    "accuracy": (replace("accuracy.csv", ",test,0.", ",test,9."), "expected a number from 0 to 1"),
+    "no accuracy": (replace("accuracy.csv", ",test,0.", ",test,zero"), "expected a number"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_or_foreign_file_is_named_and_skipped(tmp_path: Path, damage: str) -> None:
+    change, message = DAMAGES[damage]
+    write_run(tmp_path / "good", 0.9)
+    broken = write_run(tmp_path / "broken", 0.8)
+    change(broken)
+    found = results.load(tmp_path)
+    assert list(found.runs["folder"]) == [str(tmp_path / "good")]
+    assert set(found.cells["folder"]) == {str(tmp_path / "good")}
+    (problem,) = found.problems
+    assert Path(problem.path).parent == broken
+    assert message in problem.message
+
+
+def test_another_csv_is_named(tmp_path: Path) -> None:
+    (tmp_path / "shopping.csv").write_text("milk\n")
+    (problem,) = results.load(tmp_path).problems
+    assert problem == results.Problem(str(tmp_path / "shopping.csv"), "not a file of a run or a study")
+
+
+def test_a_study_is_read_with_its_trials_and_the_roles_of_its_runs(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "sweeps" / "split_mnist-online_ewc-0a1b2c3d")
+    write_run(study / "trial-0004" / "seed-0", 0.7, validation_fraction=0.1)  # of a trial with several seeds
+    write_run(tmp_path / "trial-of-mine")
+    found = results.load(tmp_path)
+    assert found.problems == []
+    assert found.runs.groupby("role").size().to_dict() == {"final": 3, "single": 1, "trial": 3}
+    assert set(found.runs[found.runs["role"] != "single"]["study"]) == {str(study)}
+    assert list(found.trials["state"]) == ["COMPLETE", "COMPLETE", "PRUNED", "FAIL", "COMPLETE", "COMPLETE"]
+    assert list(found.trials["validation_average_accuracy"].dropna()) == [0.8, 0.95, 0.9, 0.94]
+    assert list(found.trials["validation_after_1"].dropna()) == [0.9, 0.97, 0.99, 0.96, 0.96]
+    assert str(found.trials["number"].dtype) == "Int64"
+    assert list(found.finals["setting"]) == ["tuned", "tuned", "default"]
+    (row,) = found.studies.to_dict("records")
+    assert row["name"] == "split_mnist-online_ewc-0a1b2c3d"
+    assert row["method"] == "online_ewc"
+    assert row["space"] == {"reg_strength": "tag(log, interval(0.1, 1e6))", "gamma": "interval(0.05, 1)"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("trials.csv", "number,state\n0,COMPLETE\n", "it lacks the column reg_strength"),
+        ("final.csv", "setting,seed\ntuned,0\n", "it lacks the column test_average_accuracy"),
+        ("final.csv", "setting,seed,test_average_accuracy,folder\ntuned,0,good,f\n", "good"),
+        ("best.yaml", "{", "not the setting of a study's best trial"),
+        ("best.yaml", "a: b\n", "not the setting of a study's best trial"),
+    ],
+)
+def test_a_damaged_file_of_a_study_is_named(tmp_path: Path, name: str, content: str, message: str) -> None:
+    study = write_study(tmp_path / "study")
+    (study / name).write_text(content)
+    (problem,) = results.load(tmp_path).problems
+    assert problem.path == str(study / name)
+    assert message in problem.message
+
+
+def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere: not a folder; expected one with the results of runs"):
+        results.load(tmp_path / "nowhere")
