@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import stats
 
 LEVEL = 0.95
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ def compare(first: Mapping[int, float], second: Mapping[int, float]) -> Comparis
     mean = float(differences.mean())
     if len(common) < 2:
         return Comparison(1, mean, nan, nan, nan)
-    if np.ptp(differences) == 0:  # t is 0/0 or infinite: the seeds agree entirely
-        return Comparison(len(common), mean, mean, mean, 1.0 if mean == 0 else 0.0)
+    if np.ptp(differences) < _ROUNDING:  # t is 0/0 or infinite: the seeds agree entirely
+        return Comparison(len(common), mean, mean, mean, 1.0 if abs(mean) < _ROUNDING else 0.0)
     test = stats.ttest_1samp(differences, 0.0)
     interval = test.confidence_interval(LEVEL)
     return Comparison(len(common), mean, float(interval.low), float(interval.high), float(test.pvalue))

@@ -48,7 +48,7 @@ def rows(runs: pd.DataFrame) -> pd.DataFrame:
     parts = [_compared(group.copy(), timed) for _, group in table.groupby("protocol", sort=True)]
     parts += [_published_rows(group, settings.published()) for _, group in table.groupby("protocol", sort=True)]
     whole = pd.concat([part for part in parts if len(part)], ignore_index=True) if parts else table
-    whole["order"] = whole["kind"].map({METHOD: 0, BOUND: 1, PUBLISHED: 2})
+    whole = whole.reindex(columns=_columns()).assign(order=whole["kind"].map({METHOD: 0, BOUND: 1, PUBLISHED: 2}))
     whole = whole.sort_values(
         ["protocol", "order", "main", "average_accuracy"], ascending=[True, True, False, False], kind="stable"
     )

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from trees import write_run, write_seeds, write_study
+
+from clsweep import results
+from clsweep.report import leaderboard
+from clsweep.report.selection import PROTOCOL, describe, select
+
+GOOD = [0.95, 0.96, 0.955, 0.958]
+WORSE = [0.93, 0.941, 0.936, 0.937]
+
+
+def table(folder: Path) -> pd.DataFrame:
+    return leaderboard.rows(select(results.load(folder)).runs)
+
+
+def row(of: pd.DataFrame, method: str, **values: Any) -> Any:
+    mine = of[of["method"] == method]
+    for name, value in values.items():
+        mine = mine[mine[name] == value]
+    assert len(mine) == 1
+    return mine.iloc[0]
+
+
+def test_a_mean_is_over_the_finished_seeds_that_were_trained_on_everything(tmp_path: Path) -> None:
+    write_seeds(tmp_path, GOOD)
+    for status in ("failed", "pruned", "interrupted"):
+        write_run(tmp_path / status, 0.1, seed=9, status=status)
+    write_run(tmp_path / "held-out", 0.1, seed=9, validation_fraction=0.1)
+    found = results.load(tmp_path)
+    chosen = select(found)
+    made = row(leaderboard.rows(chosen.runs), "ewc", kind="method")
+    assert made["seeds"] == 4
+    assert made["average_accuracy"] == pytest.approx(np.mean(GOOD))
+    half_width = stats.t.ppf(0.975, 3) * np.std(GOOD, ddof=1) / 2
+    assert made["average_accuracy_high"] - made["average_accuracy"] == pytest.approx(half_width)
+    assert made["seconds"] == pytest.approx(11.5)
+    mine = found.runs[(found.runs["status"] == "finished") & (found.runs["validation_fraction"] == 0)]
+    assert made["forgetting"] == pytest.approx(mine["forgetting"].mean())
+    assert made["backward_transfer"] == pytest.approx(mine["backward_transfer"].mean())
+    assert chosen.held_out == 1
+
+
+OTHER = {
+    "benchmark": "perm_mnist",
+    "dataset": "fashion_mnist",
+    "contexts": 2,
+    "iters": 500,
+    "lr": 0.1,
+    "network": "mlp 10",
+    "normalize": True,
+    "precision": "bf16",
+    "n_train": 100,
+    "image_size": 32,
+}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_runs_under_different_protocols_are_never_averaged(tmp_path: Path, name: str) -> None:
+    write_run(tmp_path / "a", 0.9)
+    write_run(tmp_path / "b", 0.5, **{name: OTHER[name]})
+    made = table(tmp_path)
+    assert sorted(made[made["kind"] == "method"]["average_accuracy"]) == pytest.approx([0.5, 0.9])
+    assert made["protocol"].nunique() == 2
+
+
+def test_what_was_not_recorded_is_a_protocol_of_its_own(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        folder = write_run(tmp_path / name, 0.9, seed=ord(name))
+        if name != "a":
+            old = pd.read_csv(folder / "summary.csv").drop(columns=["format_version", "normalize", "network"])
+            old.to_csv(folder / "summary.csv", index=False)
+    made = table(tmp_path)
+    assert sorted(made[made["kind"] == "method"]["seeds"]) == [1, 2]
+    assert "network not recorded" in " ".join(describe(one) for _, one in made.iterrows())
+
+
+def test_different_values_are_different_rows_unless_the_method_does_not_use_them(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", 0.9, seed=0, epsilon=0.1)
+    write_run(tmp_path / "b", 0.8, seed=1, epsilon=0.5)
+    write_run(tmp_path / "c", 0.7, seed=2, reg_strength=20.0)
+    write_run(tmp_path / "d", 0.6, seed=3, method_options="fisher.labels=sampled fisher.examples=null")
+    made = table(tmp_path)
+    mine = made[made["kind"] == "method"].set_index("setting")
+    assert mine["seeds"].to_dict() == {
+        "reg_strength=10": 2,
+        "reg_strength=20": 1,
+        "reg_strength=10, fisher.labels=sampled fisher.examples=null": 1,
+    }
+    assert mine.loc["reg_strength=10", "average_accuracy"] == pytest.approx(0.85)
+
+
+def test_a_repeated_seed_counts_once_the_later_run(tmp_path: Path) -> None:
+    write_run(tmp_path / "b", 0.5, seed=1)
+    write_run(tmp_path / "a", 0.7, seed=1)
+    chosen = select(results.load(tmp_path))
+    assert chosen.repeated == 1
+    assert list(chosen.runs["average_accuracy"]) == pytest.approx([0.7])
+
+
+def test_two_files_of_one_name_are_two_methods(tmp_path: Path) -> None:
+    own = {"regularizer": "custom", "regularizer_file": "mine.py"}
+    write_run(tmp_path / "a", 0.5, regularizer_digest="aaaaaaaaaaaa", **own)
+    write_run(tmp_path / "b", 0.7, regularizer_digest="bbbbbbbbbbbb", **own)
+    assert set(select(results.load(tmp_path)).runs["method"]) == {"custom @aaaaaa", "custom @bbbbbb"}
+
+
+def test_a_method_stands_by_the_values_that_a_sweep_chose(tmp_path: Path) -> None:
+    write_study(tmp_path / "study")
+    write_seeds(tmp_path, [0.99] * 5, regularizer="online_ewc", hyperparameters="reg_strength gamma", gamma=0.1)
+    made = table(tmp_path)
+    mine = made[made["method"] == "online_ewc"]
+    assert list(mine[mine["main"]]["setting"]) == ["reg_strength=10, gamma=0.5"]
+    assert row(made, "online_ewc", values="tuned")["average_accuracy"] == pytest.approx(0.94)
+    assert row(made, "online_ewc", values="default")["average_accuracy"] == pytest.approx(0.8)
+
+
+def test_else_by_the_most_seeds_and_never_by_its_accuracy(tmp_path: Path) -> None:
+    write_seeds(tmp_path, [0.99], reg_strength=1.0)
+    write_seeds(tmp_path, [0.90, 0.91], reg_strength=2.0)
+    write_seeds(tmp_path, [0.95, 0.96], reg_strength=3.0)  # as many, later
+    made = table(tmp_path)
+    assert row(made, "ewc", kind="method", main=True)["setting"] == "reg_strength=2"
+
+
+def test_the_best_is_marked_where_it_beats_every_rival_over_common_seeds(tmp_path: Path) -> None:
+    write_seeds(tmp_path, GOOD, regularizer="si")
+    write_seeds(tmp_path, WORSE, regularizer="ewc")
+    write_seeds(tmp_path, [0.99] * 4, regularizer="joint", hyperparameters="")
+    made = table(tmp_path)
+    best = made[made["average_accuracy_best"].eq(True)]
+    assert list(best["method"]) == ["si"]
+    worse = row(made, "ewc", kind="method")
+    test = stats.ttest_rel(WORSE, GOOD)
+    assert worse["difference"] == pytest.approx(np.mean(WORSE) - np.mean(GOOD))
+    assert worse["p"] == pytest.approx(test.pvalue)
+    assert worse["common_seeds"] == 4
+    assert np.isnan(row(made, "si", kind="method")["difference"])
+    assert row(made, "joint")["difference"] > 0  # a bound is compared, but no rival
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"mas": [0.94, 0.97, 0.95, 0.96]},  # as good
+        {"mas": [0.93]},  # one common seed tells nothing
+        {"mas": [0.5] * 4, "l2": [0.951, 0.953, 0.95, 0.955]},  # worse, and as good
+    ],
+)
+def test_the_best_is_not_marked_where_the_seeds_do_not_tell(tmp_path: Path, others: dict[str, list[float]]) -> None:
+    write_seeds(tmp_path, GOOD, regularizer="si")
+    for method, accuracies in others.items():
+        write_seeds(tmp_path, accuracies, regularizer=method)
+    assert not table(tmp_path)["average_accuracy_best"].eq(True).any()
+
+
+def test_a_method_alone_is_not_the_best(tmp_path: Path) -> None:
+    write_seeds(tmp_path, GOOD, contexts=2)
+    assert not table(tmp_path)[["average_accuracy_best", "forgetting_best"]].eq(True).any(axis=None)
+
+
+def test_less_forgetting_is_better(tmp_path: Path) -> None:
+    for seed in range(4):
+        write_run(tmp_path / f"a{seed}", 0.9, seed=seed, regularizer="si", forgetting=0.01 + seed / 1000)
+        write_run(tmp_path / f"b{seed}", 0.9, seed=seed, regularizer="mas", forgetting=0.1 - seed / 1000)
+    made = table(tmp_path)
+    assert list(made[made["forgetting_best"].eq(True)]["method"]) == ["si"]
+
+
+def test_published_figures_stand_beside_runs_of_their_protocol_only(tmp_path: Path) -> None:
+    write_run(tmp_path / "theirs", 0.9, contexts=5)
+    write_run(tmp_path / "other", 0.9, contexts=5, lr=0.01)
+    made = table(tmp_path)
+    published = made[made["kind"] == "published"]
+    figures = published.set_index("method")["average_accuracy"].to_dict()
+    assert figures == {
+        "ewc": 0.958,
+        "online_ewc": 0.974,
+        "si": 0.985,
+    }
+    assert set(published["lr"]) == {1e-3}
+    assert set(published["seeds"]) == {1}
+
+
+def test_the_overview_takes_the_fullest_protocol_of_each_benchmark(tmp_path: Path) -> None:
+    write_seeds(tmp_path, GOOD, budget="quick", iters=200)
+    write_run(tmp_path / "full", 0.9)
+    write_run(tmp_path / "perm", 0.8, benchmark="perm_mnist", budget="smoke")
+    shown = leaderboard.overview(table(tmp_path))
+    assert shown[["benchmark", "budget"]].to_numpy().tolist() == [["perm_mnist", "smoke"], ["split_mnist", "full"]]
+
+
+def test_every_column_is_there_and_nothing_is_lost(tmp_path: Path) -> None:
+    write_seeds(tmp_path, GOOD)
+    made = table(tmp_path)
+    assert set(PROTOCOL) <= set(made)
+    assert {"seeds", "forgetting_low", "backward_transfer_high", "seconds", "p", "common_seeds", "main"} <= set(made)
