@@ -107,9 +107,9 @@ validation_after_1,validation_after_2,seconds,seed,folder,reason
 """
 FINAL = """\
 format_version,setting,reg_strength,gamma,seed,test_average_accuracy,folder
-2,tuned,10.0,0.5,1000,0.93,s/final-0000
-2,tuned,10.0,0.5,1001,0.95,s/final-0001
-2,default,1.0,1.0,1000,0.8,s/final-0002
+2,tuned,10.0,0.5,0,0.9,s/final-0000
+2,tuned,10.0,0.5,1,0.911,s/final-0001
+2,default,1.0,1.0,0,0.8,s/final-0002
 """
 BEST = """\
 defaults: [config, _self_]
@@ -132,7 +132,7 @@ def write_study(folder: Path) -> Path:
     write_run(folder / "trial-0000", 0.79, validation_fraction=0.1, reg_strength=1.0, **method)
     write_run(folder / "trial-0002", status=results.PRUNED, validation_fraction=0.1, reason="worse", **method)
     tuned: dict[str, Any] = {"reg_strength": 10.0, "gamma": 0.5}
-    write_run(folder / "final-0000", 0.93, seed=1000, **tuned, **method)
-    write_run(folder / "final-0001", 0.95, seed=1001, **tuned, **method)
-    write_run(folder / "final-0002", 0.8, seed=1000, reg_strength=1.0, **method)
+    write_run(folder / "final-0000", 0.9, seed=0, **tuned, **method)
+    write_run(folder / "final-0001", 0.911, seed=1, **tuned, **method)
+    write_run(folder / "final-0002", 0.8, seed=0, reg_strength=1.0, **method)
     return folder
