@@ -90,7 +90,7 @@ class NetworkConfig:
 
 @dataclass
 class FisherConfig:
-    """How a method estimates the diagonal Fisher information."""
+    """How a method estimates the Fisher information."""
 
     labels: str = "exact"
     examples: int | None = None

@@ -40,7 +40,7 @@ from clsweep.regularizers.per_example import Absolute, LogitWeights, Phi, Square
 from clsweep.run import pick_device
 from clsweep.training import batch_indices
 
-METHODS = ("none", "l2", "ewc", "ewc_separate", "online_ewc", "si", "mas", "custom")
+METHODS = ("none", "l2", "ewc", "ewc_separate", "online_ewc", "kfac_ewc", "si", "mas", "rwalk", "custom")
 BUILT_IN = METHODS[:-1]
 SHAPES = {"mnist": ((1, 28, 28), 60_000), "cifar100": ((3, 32, 32), 50_000)}
 ESTIMATES: dict[str, tuple[LogitWeights, Phi]] = {

@@ -48,7 +48,7 @@ def markdown(runs: pd.DataFrame, figures: dict[str, str]) -> str:
     shown = runs.sort_values(["benchmark", "contexts", "iters", "dataset", best], ascending=[*[True] * 4, False])
     shown = shown[list(columns)].astype({"reg_strength": object, "epsilon": object})
     shown.loc[shown["regularizer"].isin(["joint", "none"]), ["reg_strength", "epsilon"]] = ""
-    shown.loc[shown["regularizer"] != "si", "epsilon"] = ""
+    shown.loc[~shown["regularizer"].isin(["si", "rwalk"]), "epsilon"] = ""
     lines = [list(columns.values()), ["---"] * len(columns)]
     lines += [[_cell(name, value) for name, value in row.items()] for _, row in shown.iterrows()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -414,7 +414,7 @@ def test_a_wrong_quadratic_penalty_is_refused(tmp_path: Path, returned: str, exp
     assert "quadratic_penalty" in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["none", "l2", "ewc", "ewc_separate", "online_ewc", "si", "mas"])
+@pytest.mark.parametrize("name", ["none", "l2", "ewc", "ewc_separate", "online_ewc", "si", "mas", "rwalk"])
 def test_every_built_in_penalty_is_quadratic_and_checked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     checked: list[str] = []
     check = Regularizer.check_quadratic

@@ -500,6 +500,7 @@ PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {
     "online_ewc": lambda squares: 0.5 * squares,
     "si": lambda squares: squares,
     "mas": lambda squares: squares,
+    "rwalk": lambda squares: squares,
 }
 
 

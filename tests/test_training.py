@@ -235,6 +235,8 @@ METHODS: dict[str, RegularizerConfig] = {
     "si": method("si", reg_strength=5.0),
     "si floored": method("si", reg_strength=5.0, floor_at_zero=True),
     "mas": method("mas", reg_strength=5.0),
+    "kfac_ewc": method("kfac_ewc", reg_strength=50.0),
+    "rwalk": method("rwalk", reg_strength=5.0),
 }
 
 

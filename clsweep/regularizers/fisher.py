@@ -40,11 +40,21 @@ def diagonal_fisher(model: Classifier, dataset: TensorDataset, batch_size: int |
     Raises:
         RunError: the network has a layer of a kind that is not supported.
     """
+    inputs, labels, weights = as_configured(model, dataset)
+    sums = sum_over_examples(model, inputs, labels, weights, Square(), batch_size)
+    return {key: value / len(inputs) for key, value in sums.items()}
+
+
+def as_configured(model: Classifier, dataset: TensorDataset) -> tuple[Tensor, Tensor, LogitWeights]:
+    """What the attribute `fisher` of the model says, see `diagonal_fisher`: the examples and the labels' treatment.
+
+    Returns:
+        The inputs [N, ...] and labels [N] to use, and the weightings of the logits.
+    """
     options: FisherConfig = getattr(model, "fisher", None) or FisherConfig()
     inputs, labels = dataset.tensors
     inputs, labels = _subset(inputs, labels, options.examples or MAX_EXAMPLES)
-    sums = sum_over_examples(model, inputs, labels, LABEL_MODES[options.labels], Square(), batch_size)
-    return {key: value / len(inputs) for key, value in sums.items()}
+    return inputs, labels, LABEL_MODES[options.labels]
 
 
 def _subset(inputs: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:

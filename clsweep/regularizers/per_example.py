@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
+from typing import Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -90,12 +91,22 @@ class Absolute(Phi):
 
 
 @dataclass(frozen=True)
-class _Visit:
+class Visit:
     """What one layer saw in a forward pass: its input and output, first dimension the batch."""
 
     layer: nn.Module
     input: Tensor
     output: Tensor
+
+
+class TakesGradients(Protocol):
+    """One layer's sum for one batch."""
+
+    def add(self, gradient: Tensor) -> None:
+        """Take the gradient of one weighting of the logits, shaped as the layer's output."""
+
+
+Sum = TypeVar("Sum", bound=TakesGradients)
 
 
 def sum_over_examples(
@@ -118,11 +129,58 @@ def sum_over_examples(
     Raises:
         RunError: a trained parameter belongs to a layer of a kind that is not supported here.
     """
-    model.eval()
     names = {parameter: key for key, parameter in contract_parameters(model).items() if parameter.requires_grad}
     totals = {key: torch.zeros_like(parameter) for parameter, key in names.items()}
-    layers = [layer for layer in model.modules() if any(p in names for p in layer.parameters(recurse=False))]
+
+    def collect(layer_sum: LayerSum) -> None:
+        for parameter, value in layer_sum.result():
+            if parameter in names:
+                totals[names[parameter]] += value.view_as(parameter)
+
+    def layer_sum(visit: Visit, weightings: int) -> LayerSum:
+        return sum_of_layer(visit, phi, weightings)
+
+    sum_over_batches(model, inputs, labels, weights, layer_sum, collect, batch_size)
+    return totals
+
+
+def trained_layers(model: Classifier) -> list[nn.Module]:
+    """The layers with a trained parameter of their own, among those of `model.param_list`.
+
+    Raises:
+        RunError: one of them is of a kind that is not supported here.
+    """
+    trained = {parameter for parameter in contract_parameters(model).values() if parameter.requires_grad}
+    layers = [layer for layer in model.modules() if any(p in trained for p in layer.parameters(recurse=False))]
     _check_supported(layers)
+    return layers
+
+
+def sum_over_batches(
+    model: Classifier,
+    inputs: Tensor,
+    labels: Tensor,
+    weights: LogitWeights,
+    layer_sum: Callable[[Visit, int], Sum],
+    collect: Callable[[Sum], None],
+    batch_size: int | None = None,
+) -> None:
+    """Give every trained layer's sum, for one batch after the other, the gradients of the layer's outputs.
+
+    Args:
+        model: the network; it is put into eval mode, since in training mode batch normalization mixes examples.
+        inputs: the examples, [N, ...].
+        labels: their labels over the active classes, [N].
+        weights: see `sum_over_examples`.
+        layer_sum: from what a layer saw and the number of weightings, the layer's sum for this batch.
+        collect: called with each layer's sum once it has seen every weighting.
+        batch_size: examples at once, by default what is fast.
+
+    Raises:
+        RunError: see `sum_over_examples`.
+    """
+    model.eval()
+    layers = trained_layers(model)
     batch_size = batch_size or _batch_size(layers)
     for start in range(0, len(inputs), batch_size):
         batch = slice(start, start + batch_size)
@@ -131,20 +189,17 @@ def sum_over_examples(
         weightings = list(weights(logits.detach(), labels[batch]))
         if not weightings:  # a single class: its probability is 1 whatever the parameters
             continue
-        sums = [_layer_sum(visit, phi, len(weightings)) for visit in visits]
+        sums = [layer_sum(visit, len(weightings)) for visit in visits]
         outputs = [visit.output for visit in visits]
         for weighting in weightings:
             with torch.enable_grad():  # not by grad_outputs, for which autograd imports sympy: most of a second
                 weighted = (weighting * logits).sum()
             gradients = torch.autograd.grad(weighted, outputs, retain_graph=True)
-            for layer_sum, gradient in zip(sums, gradients, strict=True):
-                layer_sum.add(gradient)
-        for layer_sum in sums:
-            for parameter, value in layer_sum.result():
-                if parameter in names:
-                    totals[names[parameter]] += value.view_as(parameter)
-        del logits, visits, outputs, gradients, sums
-    return totals
+            for one, gradient in zip(sums, gradients, strict=True):
+                one.add(gradient)
+        for one in sums:
+            collect(one)
+        del logits, visits, outputs, gradients, sums, one
 
 
 def _batch_size(layers: list[nn.Module]) -> int:
@@ -152,12 +207,12 @@ def _batch_size(layers: list[nn.Module]) -> int:
 
 
 @contextmanager
-def _visits(layers: list[nn.Module]) -> Iterator[list[_Visit]]:
+def _visits(layers: list[nn.Module]) -> Iterator[list[Visit]]:
     """Record the inputs and outputs of `layers` during a forward pass."""
-    visits: list[_Visit] = []
+    visits: list[Visit] = []
 
     def record(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        visits.append(_Visit(layer, inputs[0].detach(), output))
+        visits.append(Visit(layer, inputs[0].detach(), output))
 
     handles = [layer.register_forward_hook(record) for layer in layers]
     try:
@@ -169,10 +224,10 @@ def _visits(layers: list[nn.Module]) -> Iterator[list[_Visit]]:
         raise RunError("a layer is used twice in one forward pass: its per-example gradients are not supported.")
 
 
-class _LayerSum:
+class LayerSum:
     """One layer's sum for one batch: `add` an output gradient at a time, then take the `result`."""
 
-    def __init__(self, visit: _Visit, phi: Phi) -> None:
+    def __init__(self, visit: Visit, phi: Phi) -> None:
         self.layer = visit.layer
         self.input = visit.input
         self.phi = phi
@@ -186,10 +241,10 @@ class _LayerSum:
         raise NotImplementedError
 
 
-class _LinearSum(_LayerSum):
+class _LinearSum(LayerSum):
     """Linear layers: phi(D) is summed over the weightings first, so that the input is multiplied only once."""
 
-    def __init__(self, visit: _Visit, phi: Phi) -> None:
+    def __init__(self, visit: Visit, phi: Phi) -> None:
         super().__init__(visit, phi)
         if visit.output.ndim != 2:
             raise RunError("a linear layer over more than one position is not supported by per-example gradients.")
@@ -204,7 +259,7 @@ class _LinearSum(_LayerSum):
 
     def result(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """Weight [out, in] and bias [out]."""
-        weight, bias = _of_layer(self.layer)
+        weight, bias = parameters_of(self.layer)
         assert self.outputs is not None
         yield weight, self.outputs.T @ self.phi(self.input)
         if bias is not None:
@@ -226,10 +281,10 @@ class _HeadSum(_LinearSum):
             yield parameter, full
 
 
-class _PerExampleSum(_LayerSum):
+class _PerExampleSum(LayerSum):
     """Layers whose per-example gradients are formed for a batch, then summed."""
 
-    def __init__(self, visit: _Visit, phi: Phi) -> None:
+    def __init__(self, visit: Visit, phi: Phi) -> None:
         super().__init__(visit, phi)
         self.sums: dict[nn.Parameter, Tensor] = {}
 
@@ -251,13 +306,13 @@ class _PerExampleSum(_LayerSum):
 class _ConvolutionSum(_PerExampleSum):
     """2-d convolutions: a per-example gradient is a product over the positions, [out, L] × [L, in * kh * kw]."""
 
-    def __init__(self, visit: _Visit, phi: Phi) -> None:
+    def __init__(self, visit: Visit, phi: Phi) -> None:
         super().__init__(visit, phi)
-        self.patches = _patches(visit)
+        self.patches = patches_of(visit)
 
     def per_example(self, gradient: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """Weight [b, out, in * kh * kw], a few examples at a time, and bias [B, out]."""
-        weight, bias = _of_layer(self.layer)
+        weight, bias = parameters_of(self.layer)
         positions = gradient.flatten(2)
         at_once = max(1, CONVOLUTION_VALUES // weight.numel())
         for d, patches in zip(positions.split(at_once), self.patches.split(at_once), strict=True):
@@ -266,14 +321,14 @@ class _ConvolutionSum(_PerExampleSum):
             yield bias, positions.sum(2)
 
 
-class _FewPositionsSum(_LayerSum):
+class _FewPositionsSum(LayerSum):
     """2-d convolutions with few positions and the square: one product over the batch for each pair of positions."""
 
-    def __init__(self, visit: _Visit, phi: Phi) -> None:
+    def __init__(self, visit: Visit, phi: Phi) -> None:
         super().__init__(visit, phi)
         positions = visit.output[0, 0].numel()
         self.of_pairs = list(combinations_with_replacement(range(positions), 2))
-        self.patches = _patches(visit).permute(2, 0, 1).contiguous()
+        self.patches = patches_of(visit).permute(2, 0, 1).contiguous()
         shape = (len(self.of_pairs), *visit.output.shape[:2])
         self.pairs = visit.output.new_zeros(shape)
         self.bias = visit.output.new_zeros(visit.output.shape[1])
@@ -287,7 +342,7 @@ class _FewPositionsSum(_LayerSum):
 
     def result(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """Weight [out, in * kh * kw] and bias [out]."""
-        weight, bias = _of_layer(self.layer)
+        weight, bias = parameters_of(self.layer)
         total = self.pairs.new_zeros(self.pairs.shape[2], self.patches.shape[2])
         for pair, (first, second) in zip(self.pairs, self.of_pairs, strict=True):
             inputs = self.patches[first] * self.patches[second]
@@ -297,7 +352,7 @@ class _FewPositionsSum(_LayerSum):
             yield bias, self.bias
 
 
-def _patches(visit: _Visit) -> Tensor:
+def patches_of(visit: Visit) -> Tensor:
     """What a convolution's filters are multiplied with, [B, in * kh * kw, L]."""
     layer = visit.layer
     assert isinstance(layer, nn.Conv2d)
@@ -311,7 +366,7 @@ class _NormalizationSum(_PerExampleSum):
 
     def per_example(self, gradient: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """Scale (sum over positions of d x) and shift (of d), [B, *parameter.shape]."""
-        scale, shift = _of_layer(self.layer)
+        scale, shift = parameters_of(self.layer)
         yield scale, self._over_positions(gradient * self._normalized(), scale)
         if shift is not None:
             yield shift, self._over_positions(gradient, scale)
@@ -331,7 +386,7 @@ class _NormalizationSum(_PerExampleSum):
         return values.flatten(2).sum(2) if values.ndim > 2 else values
 
 
-_RULES: dict[type[nn.Module], type[_LayerSum]] = {
+_RULES: dict[type[nn.Module], type[LayerSum]] = {
     Head: _HeadSum,
     nn.Linear: _LinearSum,
     nn.Conv2d: _ConvolutionSum,
@@ -342,7 +397,7 @@ _RULES: dict[type[nn.Module], type[_LayerSum]] = {
 }
 
 
-def _layer_sum(visit: _Visit, phi: Phi, weightings: int) -> _LayerSum:
+def sum_of_layer(visit: Visit, phi: Phi, weightings: int) -> LayerSum:
     """The fastest rule for a layer."""
     rule = _RULES[_kind(visit.layer)]
     if rule is _ConvolutionSum and phi.is_square:
@@ -365,7 +420,7 @@ def _check_supported(layers: list[nn.Module]) -> None:
             )
 
 
-def _of_layer(layer: nn.Module) -> tuple[nn.Parameter, nn.Parameter | None]:
+def parameters_of(layer: nn.Module) -> tuple[nn.Parameter, nn.Parameter | None]:
     """A layer's weight and, where it has one, its bias."""
     weight, bias = layer.weight, layer.bias
     assert isinstance(weight, nn.Parameter)
