@@ -92,7 +92,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 def test_a_run_leaves_both_files_and_exit_code_0(finished: Finished) -> None:
     assert finished.process.returncode == 0, finished.process.stderr
-    assert {path.name for path in finished.folder.iterdir()} >= {"accuracy.csv", "summary.csv", ".hydra"}
+    names = {path.name for path in finished.folder.iterdir()}
+    assert names == {"accuracy.csv", "summary.csv", "accuracy_matrix.png", "curves.png", ".hydra"}
     assert measured_after(finished.folder) == [0, 1, 2]
     row = summary(finished.folder)
     assert row["status"] == "finished"
@@ -123,8 +124,9 @@ def test_the_terminal_shows_the_setting_the_accuracies_and_where_the_files_are(f
 
 
 def test_the_same_command_gives_the_same_accuracies_byte_for_byte(finished: Finished, tmp_path: Path) -> None:
-    process = clsweep(*TINY, "regularizer=ewc", f"hydra.run.dir={tmp_path / 'second'}")
+    process = clsweep(*TINY, "regularizer=ewc", "figures=false", f"hydra.run.dir={tmp_path / 'second'}")
     assert process.returncode == 0, process.stderr
+    assert list((tmp_path / "second").glob("*.png")) == []
     first, second = (folder / "accuracy.csv" for folder in (finished.folder, tmp_path / "second"))
     assert first.read_bytes() != second.read_bytes()  # the run_id
     assert without_run_id(first) == without_run_id(second)

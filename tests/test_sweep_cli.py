@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -11,7 +12,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from builders import ROOT
+from optuna.storages import RDBStorage
+from optuna_dashboard import wsgi
 from test_cli import TINY, clsweep, environment, without_run_id
+from werkzeug.test import Client
+
+from clsweep import results
 
 SWEEP = ("--multirun", *TINY, "benchmark.iters=5", "search.final_seeds=1")
 
@@ -52,6 +58,34 @@ def test_the_printed_command_runs_the_best_trial_again(swept: tuple[Path, str], 
     best = trials.sort_values("validation_average_accuracy", ascending=False, kind="stable").iloc[0]
     again, before = tmp_path / "again" / "accuracy.csv", ROOT / str(best.folder) / "accuracy.csv"
     assert without_run_id(again) == without_run_id(before)
+
+
+def test_optunas_dashboard_opens_on_the_studies(swept: tuple[Path, str]) -> None:
+    folder, _ = swept
+    pages: Client = Client(wsgi(RDBStorage(url(folder))))
+    with pages.get("/dashboard") as page:
+        assert "Optuna" in page.get_data(as_text=True)
+    summaries = json.loads(pages.get("/api/studies").get_data())["study_summaries"]
+    ids = {one["study_name"]: one["study_id"] for one in summaries}
+    study = studies(folder)[1]
+    trials = json.loads(pages.get(f"/api/studies/{ids[study.name]}").get_data())["trials"]
+    written = pd.read_csv(study / "trials.csv")
+    for shown, row in zip(trials, written.to_dict("records"), strict=True):
+        curve = [one["value"] for one in shown["intermediate_values"]]
+        expected = [row[name] for name in ("validation_after_1", "validation_after_2") if not pd.isna(row[name])]
+        assert curve == pytest.approx(expected)
+
+
+def test_the_results_of_a_sweep_are_read_again(swept: tuple[Path, str]) -> None:
+    folder, _ = swept
+    found = results.load(folder)
+    assert found.problems == []
+    assert set(found.studies["name"]) == {study.name for study in studies(folder)}
+    roles = found.runs.groupby("role").size().to_dict()
+    assert roles == {"final": found.finals["folder"].nunique(), "trial": len(found.trials)}
+    finals = found.runs[found.runs["role"] == "final"].set_index("folder")["average_accuracy"]
+    for row in found.finals.to_dict("records"):
+        assert finals[row["folder"]] == pytest.approx(row["test_average_accuracy"])
 
 
 def test_the_same_command_continues_its_study(swept: tuple[Path, str]) -> None:
