@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import OmegaConf
 
+from clsweep import results
 from clsweep.statistics import estimate
 
 REFERENCE = Path(__file__).resolve().parent.parent / "outputs" / "reference"
@@ -37,8 +38,8 @@ TUNING = {"validation_average_accuracy": "average accuracy, validation"}
 
 def read(folder: Path) -> pd.DataFrame:
     """The summaries of all finished runs below `folder`, one row each."""
-    runs = pd.concat([pd.read_csv(path) for path in sorted(folder.glob("**/summary.csv"))], ignore_index=True)
-    return runs[runs["status"] == "finished"]
+    runs = results.load(folder).runs
+    return runs[runs["status"] == results.FINISHED]
 
 
 def markdown(runs: pd.DataFrame, figures: dict[str, str]) -> str:

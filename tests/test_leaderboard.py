@@ -166,6 +166,16 @@ def test_a_method_alone_is_not_the_best(tmp_path: Path) -> None:
     assert not table(tmp_path)[["average_accuracy_best", "forgetting_best"]].eq(True).any(axis=None)
 
 
+def test_a_metric_that_no_method_has_marks_none(tmp_path: Path) -> None:
+    for seed, nothing in enumerate([float("nan")] * 3):
+        write_run(tmp_path / f"a{seed}", 0.9, seed=seed, regularizer="si", forgetting=nothing)
+        write_run(tmp_path / f"b{seed}", 0.8, seed=seed, regularizer="mas", forgetting=nothing)
+    made = table(tmp_path)
+    assert not made["forgetting_best"].eq(True).any()
+    assert made["forgetting"].isna().all()
+    assert list(made[made["average_accuracy_best"].eq(True)]["method"]) == ["si"]
+
+
 def test_less_forgetting_is_better(tmp_path: Path) -> None:
     for seed in range(4):
         write_run(tmp_path / f"a{seed}", 0.9, seed=seed, regularizer="si", forgetting=0.01 + seed / 1000)

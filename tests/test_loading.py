@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from builders import ROOT
 from trees import write_run, write_study
 
 from clsweep import results
@@ -190,3 +192,13 @@ def test_a_damaged_file_of_a_study_is_named(tmp_path: Path, name: str, content: 
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere: not a folder; expected one with the results of runs"):
         results.load(tmp_path / "nowhere")
+
+
+def test_the_documented_types_are_the_real_ones(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    runs = results.load(tmp_path).runs
+    text = (ROOT / "docs" / "reading.md").read_text()
+    table = dict(re.findall(r"^\| `([\w\[\], ]+)` \| (`.*`) \|$", text, re.MULTILINE))
+    documented = {name: kind for kind, names in table.items() for name in re.findall(r"`(\w+)`", names)}
+    real = {name: str(dtype) for name, dtype in runs.dtypes.items() if str(dtype) != "str"}
+    assert {name: documented.get(str(name)) for name in real} == real

@@ -24,7 +24,7 @@ from clsweep.results import ACCURACY_FILE
 _HEAT = "viridis"  # readable without colours, and for the colour-blind
 _LEGEND_COLUMNS = 4
 _PANELS_A_ROW = 5
-_MOST_ANNOTATED = 12
+_MOST_ANNOTATED = 600  # numbers in a figure: more take longer than all else, and nobody reads them
 JOINT = "joint"
 BOUNDS = ("none", JOINT)
 
@@ -118,8 +118,9 @@ def matrices(name: str, cells: pd.DataFrame, where: str) -> Plot:
     figure, axes = panels(rows, columns, (1.75, 1.75), titled=True, sharex=True, sharey=True)
     learned = cells[cells["context"] <= cells["after_context"]]
     scale = Normalize(float(learned["mean"].min()), float(learned["mean"].max()))
+    annotated = len(learned) <= _MOST_ANNOTATED
     for method, plain in zip(methods, axes.flat, strict=False):
-        _heat_map(plain, _pivoted(learned[learned["method"] == method]), scale, fontsize=5.5)
+        _heat_map(plain, _pivoted(learned[learned["method"] == method]), scale, 5.5 if annotated else 0)
         plain.set_title(method)
     for plain in axes.flat[len(methods) :]:
         plain.remove()
@@ -173,7 +174,12 @@ def run_matrix(cells: pd.DataFrame) -> Figure:
     side = max(2.6, 0.36 * table.shape[1])
     figure, axes = panels(1, 1, (side, side * table.shape[0] / table.shape[1]), titled=True)
     plain = axes[0, 0]
-    _heat_map(plain, table, Normalize(float(table.min().min()), float(table.max().max())), fontsize=7)
+    _heat_map(
+        plain,
+        table,
+        Normalize(float(table.min().min()), float(table.max().max())),
+        7 if table.size <= _MOST_ANNOTATED else 0,
+    )
     plain.set_xlabel("context")
     plain.set_ylabel("contexts learned")
     plain.set_title("test accuracy in percent")
@@ -242,7 +248,7 @@ def _heat_map(plain: Axes, table: pd.DataFrame, scale: Normalize, fontsize: floa
     plain.set_yticks(range(table.shape[0]), [str(one) for one in table.index])
     plain.tick_params(length=0)
     plain.spines[:].set_visible(False)
-    if max(values.shape) > _MOST_ANNOTATED:
+    if fontsize == 0:
         return
     decimals = 1 if values.shape[1] <= 5 else 0
     for (row, column), value in np.ndenumerate(values):

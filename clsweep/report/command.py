@@ -139,7 +139,8 @@ def _short_name(part: pd.DataFrame) -> str:
     first = part.iloc[0]
     budget = f"{first['iters']}-iterations" if first["budget"] == "custom" else first["budget"]
     precision = "" if first["precision"] == "float32" else f"-{first['precision']}"
-    return f"{first['benchmark']}-{first['scenario']}-{first['dataset']}-{budget}{precision}"
+    version = "-format-1" if pd.isna(first["classes_per_context"]) else ""
+    return f"{first['benchmark']}-{first['scenario']}-{first['dataset']}-{budget}{precision}{version}"
 
 
 def _print(table: pd.DataFrame, found: Results, chosen: Selection, output: Path, figures_written: int) -> None:

@@ -84,30 +84,25 @@ def _main(table: pd.DataFrame) -> pd.Series:
 
 
 def _compared(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """Mark the best of each column, and compare each method with the one of the highest mean accuracy."""
+    """One protocol's rows with the best of each column marked, each compared with the highest mean accuracy."""
     mine = runs[runs["protocol"] == table["protocol"].iloc[0]]
+    seeds = {key: own.set_index("seed") for key, own in mine.groupby(["method", "setting"])}
+    keys = dict(zip(table.index, zip(table["method"], table["setting"], strict=True), strict=True))
+
+    def by_seed(index: Any, metric: str) -> dict[int, float]:
+        return {int(seed): float(value) for seed, value in seeds[keys[index]][metric].dropna().items()}
+
     rivals = table[table["main"] & (table["kind"] == METHOD)]
     for metric in MARKED:
-        table[f"{metric}_best"] = False
         best = _best(rivals, metric)
-        if best is None:
-            continue
-        others = [index for index in rivals.index if index != best]
-        made = [compare(_by_seed(mine, table, best, metric), _by_seed(mine, table, one, metric)) for one in others]
-        table.loc[best, f"{metric}_best"] = bool(others) and all_differ([one.p for one in made])
+        others = [index for index in rivals.index if index != best] if best is not None else []
+        p_values = [compare(by_seed(best, metric), by_seed(one, metric)).p for one in others]
+        table[f"{metric}_best"] = (table.index == best) & (bool(others) and all_differ(p_values))
     best = _best(rivals, "average_accuracy")
-    for index in table.index:
-        if best is None or index == best:
-            continue
-        leader = _by_seed(mine, table, best, "average_accuracy")
-        made_one = compare(_by_seed(mine, table, index, "average_accuracy"), leader)
-        table.loc[index, ["difference", "difference_low", "difference_high", "p", "common_seeds"]] = [
-            made_one.difference,
-            made_one.low,
-            made_one.high,
-            made_one.p,
-            made_one.seeds,
-        ]
+    for index in table.index[table.index != best] if best is not None else ():
+        made = compare(by_seed(index, "average_accuracy"), by_seed(best, "average_accuracy"))
+        compared = [made.difference, made.low, made.high, made.p, made.seeds]
+        table.loc[index, ["difference", "difference_low", "difference_high", "p", "common_seeds"]] = compared
     return table
 
 
@@ -117,12 +112,6 @@ def _best(rivals: pd.DataFrame, metric: str) -> Any:
     if known.empty:
         return None
     return known.idxmax() if METRICS[metric] else known.idxmin()
-
-
-def _by_seed(runs: pd.DataFrame, table: pd.DataFrame, index: Any, metric: str) -> dict[int, float]:
-    row = table.loc[index]
-    mine = runs[(runs["method"] == row["method"]) & (runs["setting"] == row["setting"])].dropna(subset=[metric])
-    return dict(zip(mine["seed"].astype(int), mine[metric].astype(float), strict=True))
 
 
 def _published_rows(table: pd.DataFrame, published: dict[str, PublishedConfig]) -> pd.DataFrame:
