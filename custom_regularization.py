@@ -11,28 +11,135 @@ The file needs torch alone, so it also drops into any other harness that keeps t
   You may set attributes of your own.
 - `CONFIG_OVERRIDES = {"reg_strength_scale": 10.0}` would multiply `reg_strength`.
 
-As it stands, this is EWC with a diagonal Fisher information from sampled labels (Kirkpatrick et al., 2017).
+As it stands, this is EWC with a Kronecker-factored Fisher information in place of a diagonal one (Ritter,
+Botev & Barber, "Online structured Laplace approximations for overcoming catastrophic forgetting", NeurIPS 2018).
+
+For a layer with the parameters W = [weight | bias], whose change since the last context is D, the penalty is
+
+    1/2 <D, G D A>,    or, with G ~ S S^T of low rank and Y = S^T D,    1/2 <Y, Y A>.
+
+A is the second moment of the layer's inputs (with a 1 appended for the bias), G that of the gradients of the model's
+own log-likelihood with respect to the layer's outputs (Martens & Grosse, "Optimizing neural networks with
+Kronecker-factored approximate curvature", ICML 2015; for convolutions Grosse & Martens, "A Kronecker-factored
+approximate Fisher matrix for convolution layers", ICML 2016). All other parameters, such as the scales of a
+normalization, have a diagonal Fisher information. The Fisher information of each context is divided by the mean trace
+of its output Hessian, so that a context of which the network is very sure weighs as much as another one.
 """
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 # ==== editable region: begin ==========================================================================================
 
-EXAMPLES = 500  # how many of the context's examples the estimate is averaged over
-CHUNK = 25  # how many per-example gradients are held in memory at once
 HYPERPARAMETERS = ("reg_strength",)  # of reg_strength, gamma and epsilon, those that a sweep should search
+USES_PATH_INTEGRAL = False
+PENALTY_IS_PURE = True
+
+EXAMPLES = 10_000  # how many of the context's examples the estimate is averaged over, at most
+BATCH = 1_000  # how many of them at once
+CONVOLUTION_EXAMPLES = 2_000  # the same, where there are convolutions: their inputs are patches at every position
+CONVOLUTION_BATCH = 100
+KEPT = 0.95  # of the trace of G in the penalty, where RANK allows
+RANK = 96  # of G in the penalty, at most
+
+Visit = tuple[nn.Module, Tensor, Tensor]  # a layer, its output, and the rows of its weight that gave the output
+
+
+class Layer:
+    """The Fisher information of a linear layer or a convolution, as a product of two factors.
+
+    Attributes:
+        weight: the weight's key.
+        bias: the bias's key; None where there is none or it is frozen.
+        inputs: A, the second moment of the inputs.
+        outputs: G, the second moment of the gradients with respect to the outputs.
+        root: S^T [rank, outputs], with S S^T close to G.
+        anchor: the weight that the change is counted from.
+        projected_anchor: S^T [weight | bias] there.
+    """
+
+    def __init__(self, module: nn.Module, weight: str, bias: str | None) -> None:
+        matrix = module.get_parameter("weight").detach().flatten(1)
+        n_outputs, n_inputs = matrix.shape[0], matrix.shape[1] + (bias is not None)
+        self.weight, self.bias = weight, bias
+        self.inputs = matrix.new_zeros(n_inputs, n_inputs)
+        self.outputs = self.root = matrix.new_zeros(n_outputs, n_outputs)
+        self.anchor = self.projected_anchor = matrix.new_zeros(0)
+
+    def add_inputs(self, module: nn.Module, values: Tensor) -> None:
+        """Add a batch's a a^T, summed over positions."""
+        if isinstance(module, nn.Conv2d):
+            assert not isinstance(module.padding, str)
+            patches = F.unfold(values, module.kernel_size, module.dilation, module.padding, module.stride)
+            values = patches.transpose(1, 2)
+        rows = values.flatten(0, -2)
+        if self.bias is not None:
+            rows = F.pad(rows, (0, 1), value=1.0)
+        self.inputs.addmm_(rows.T, rows)
+
+    def add_outputs(self, module: nn.Module, gradient: Tensor, computed: Tensor) -> None:
+        """Add a batch's g g^T, averaged over positions, for the rows of the weight that were computed."""
+        values = gradient.flatten(2).transpose(1, 2) if isinstance(module, nn.Conv2d) else gradient
+        rows = values.flatten(0, -2)
+        self.outputs[computed.unsqueeze(1), computed] += rows.T @ rows * (len(gradient) / len(rows))
+
+    def normalize(self, scale: float) -> None:
+        """Turn sums into A of trace 1 and G of the product's trace, times `scale`."""
+        trace = self.inputs.trace()
+        self.inputs /= trace.clamp_min(torch.finfo(trace.dtype).tiny)
+        self.outputs *= trace * scale
+
+    def merge(self, earlier: "Layer") -> None:
+        """Take in what earlier contexts left: G adds up, A is averaged, weighted with G's trace.
+
+        The product's trace is then the sum of the contexts' traces, and contexts that are alike add up exactly.
+        """
+        total = self.outputs + earlier.outputs
+        share = self.outputs.trace() / total.trace().clamp_min(torch.finfo(total.dtype).tiny)
+        self.inputs = torch.lerp(earlier.inputs, self.inputs, share)
+        self.outputs = total
+
+    def diagonal(self, parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+        """The product's diagonal, by key, shaped as the parameters."""
+        product = torch.outer(self.outputs.diagonal(), self.inputs.diagonal())
+        weight = parameters[self.weight]
+        result = {self.weight: product[:, : weight[0].numel()].reshape(weight.shape)}
+        return result if self.bias is None else result | {self.bias: product[:, -1]}
+
+    def penalty(self, parameters: dict[str, Tensor] | dict[str, nn.Parameter], anchors: dict[str, Tensor]) -> Tensor:
+        """1/2 <Y, Y A> for Y = S^T (W - W*), W = [weight | bias] of the parameters and W* of the anchors."""
+        if self.anchor is not anchors[self.weight]:  # S^T W* is the same at every step of a context
+            self.anchor, self.projected_anchor = anchors[self.weight], self._projected(anchors)
+        projected = self._projected(parameters) - self.projected_anchor
+        with torch.no_grad():
+            gradient = projected @ self.inputs
+        twice = (projected * gradient).sum()
+        return twice - 0.5 * twice.detach()  # autograd would compute the gradient by another product
+
+    def _projected(self, values: dict[str, Tensor] | dict[str, nn.Parameter]) -> Tensor:
+        """S^T [weight | bias]."""
+        weight = self.root @ values[self.weight].flatten(1)
+        if self.bias is None:
+            return weight
+        return torch.cat([weight, (self.root @ values[self.bias]).unsqueeze(1)], dim=1)
 
 
 def estimate_importance(
-    model: torch.nn.Module,
-    dataset: torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]],
-    prev_params: dict[str, torch.Tensor],
+    model: nn.Module,
+    dataset: torch.utils.data.TensorDataset,
+    prev_params: dict[str, Tensor],
     device: torch.device,
-) -> dict[str, torch.Tensor]:
-    """How important each parameter was for the context that has just been learned.
+) -> dict[str, Tensor]:
+    """The Fisher information of the context that has just been learned.
 
-    The mean over examples x of the squared gradient of log p(y|x), with y drawn from the model's own prediction.
+    Its factors are merged with those of earlier contexts, which are kept on the model, as `_factored_layers`.
+
+    A single pass back for each batch takes the expectation over the model's own labels: the output Hessian
+    H = diag(p) - p p^T is the covariance of the noise v = sqrt(p) s - p <sqrt(p), s> with random signs s. Unlike
+    sampled labels, v is not zero but for rare events where p is close to one-hot. Since examples have signs of their
+    own, the square of a batch's summed gradient is unbiased, too, for parameters outside the factored layers.
 
     Args:
         model: the network; `model(x)` returns the logits of the context's active classes.
@@ -41,35 +148,49 @@ def estimate_importance(
         device: where the model and the data are.
 
     Returns:
-        By key, a tensor shaped as the parameter.
+        By key, the diagonal of this context's Fisher information, shaped as the parameter.
     """
     model.eval()
-    parameters = {n: p.detach() for group in model.param_list for n, p in group() if p.requires_grad}  # type: ignore[union-attr]
-    loader = torch.utils.data.DataLoader(dataset, batch_size=CHUNK, shuffle=True)
-
-    def log_likelihood(values: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        logits = torch.func.functional_call(model, values, (x.unsqueeze(0),))
-        return F.log_softmax(logits, dim=1)[0].gather(0, y.unsqueeze(0)).squeeze(0)
-
-    per_example_gradients = torch.func.vmap(torch.func.grad(log_likelihood), in_dims=(None, 0, 0))
-    sums = {n: torch.zeros_like(p) for n, p in parameters.items()}
-    seen = 0
-    for x, _ in loader:
-        x = x.to(device)
-        with torch.no_grad():
-            y = torch.multinomial(model(x).softmax(dim=1), num_samples=1).squeeze(1)
-        for n, gradients in per_example_gradients(parameters, x, y).items():
-            sums[n] += gradients.square().sum(dim=0)
-        seen += len(x)
-        if seen >= EXAMPLES:
-            break
-    return {n.replace(".", "__"): total / seen for n, total in sums.items()}
+    parameters = {key: p for key, p in _parameters(model).items() if p.requires_grad}
+    layers = _layers(model, parameters)
+    covered = {key for layer in layers.values() for key in (layer.weight, layer.bias)}
+    others = {key: p for key, p in parameters.items() if key not in covered}
+    importance = {key: torch.zeros_like(p) for key, p in others.items()}
+    inputs = dataset.tensors[0]
+    convolutional = any(isinstance(module, nn.Conv2d) for module in layers)
+    chosen = torch.randperm(len(inputs))[: CONVOLUTION_EXAMPLES if convolutional else EXAMPLES].to(inputs.device)
+    hessian_trace = 0.0
+    visits: list[Visit] = []
+    hooks = _watch(layers, visits)
+    for index in chosen.split(CONVOLUTION_BATCH if convolutional else BATCH):
+        visits.clear()
+        with torch.enable_grad():
+            logits = model(inputs[index].to(device))
+            p = logits.detach().softmax(1)
+            noise = p.sqrt() * (2 * torch.randint_like(p, 2) - 1)
+            noise -= p * noise.sum(1, keepdim=True)
+            wanted = [*(output for _, output, _ in visits), *others.values()]
+            gradients = _gradients((noise * logits).sum(), wanted)
+        for (module, _, computed), gradient in zip(visits, gradients, strict=False):
+            layers[module].add_outputs(module, gradient, computed)
+        for key, gradient in zip(others, gradients[len(visits) :], strict=True):
+            importance[key] += gradient.square()
+        hessian_trace += (p - p.square()).sum().item()
+    for hook in hooks:
+        hook.remove()
+    hessian_trace = max(hessian_trace, 1e-12 * len(chosen))  # 0 if every p is one-hot, and with it every gradient
+    importance = {key: value / hessian_trace for key, value in importance.items()}
+    for layer in layers.values():
+        layer.normalize(1 / len(chosen) / hessian_trace)
+        importance |= layer.diagonal(parameters)
+    _keep(model, list(layers.values()))
+    return importance
 
 
 def compute_regularization_loss(
-    model: torch.nn.Module, importance_dict: dict[str, torch.Tensor], prev_params_dict: dict[str, torch.Tensor]
-) -> torch.Tensor:
-    """The penalty on changing the parameters: 1/2 sum_i importance_i * (theta_i - previous_i)^2.
+    model: nn.Module, importance_dict: dict[str, Tensor], prev_params_dict: dict[str, Tensor]
+) -> Tensor:
+    """The penalty on changing the parameters: 1/2 sum over layers of <D, G D A>, and a diagonal one for the others.
 
     Args:
         model: the network, in the middle of learning a new context.
@@ -79,13 +200,87 @@ def compute_regularization_loss(
     Returns:
         A differentiable scalar.
     """
-    penalty = torch.zeros((), device=next(model.parameters()).device)
-    for group in model.param_list:  # type: ignore[union-attr]
-        for n, p in group():
-            key = n.replace(".", "__")
-            if key in importance_dict:
-                penalty = penalty + (importance_dict[key] * (p - prev_params_dict[key]) ** 2).sum()
-    return 0.5 * penalty
+    parameters = _parameters(model)
+    layers: list[Layer] = getattr(model, "_factored_layers", [])
+    covered = {key for layer in layers for key in (layer.weight, layer.bias)}
+    terms = [layer.penalty(parameters, prev_params_dict) for layer in layers]
+    for key, value in importance_dict.items():
+        if key not in covered:
+            terms.append(0.5 * (value * (parameters[key] - prev_params_dict[key]).square()).sum())
+    return torch.stack(terms).sum() if terms else next(model.parameters()).new_zeros(())
+
+
+def _parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters by key."""
+    return {name.replace(".", "__"): p for group in model.param_list for name, p in group()}  # type: ignore[union-attr]
+
+
+def _layers(model: nn.Module, parameters: dict[str, nn.Parameter]) -> dict[nn.Module, Layer]:
+    """The linear layers and convolutions whose weight is among `parameters`; tied weights count once."""
+    keys = {p: key for key, p in parameters.items()}
+    layers = {}
+    for module in model.modules():
+        plain = isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros"
+        if isinstance(module, nn.Linear) or (plain and not isinstance(module.padding, str)):
+            weight = keys.pop(module.get_parameter("weight"), None)
+            bias = None if module.bias is None else keys.get(module.get_parameter("bias"))
+            if weight is not None:
+                layers[module] = Layer(module, weight, bias)
+    return layers
+
+
+def _watch(layers: dict[nn.Module, Layer], visits: list[Visit]) -> list[RemovableHandle]:
+    """From now on, forward passes add the inputs of `layers` and append to `visits`."""
+
+    def record(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        values = arguments[0].detach()
+        layers[module].add_inputs(module, values)
+        visits.append((module, output, _computed_rows(module, values, output)))
+        return output.clone()  # what follows may write to it
+
+    return [module.register_forward_hook(record) for module in layers]
+
+
+def _computed_rows(module: nn.Module, inputs: Tensor, output: Tensor) -> Tensor:
+    """The rows of the weight that gave the outputs, in their order: a head may compute those of active classes only.
+
+    The gradient of sum_j j * output_j with respect to row r is j(r) times the sum of the inputs.
+    """
+    weight = module.get_parameter("weight")
+    count = output.shape[1] if isinstance(module, nn.Conv2d) else output.shape[-1]
+    if count == len(weight):
+        return torch.arange(count, device=weight.device)
+    numbers = torch.arange(1, count + 1, device=output.device)
+    (gradient,) = torch.autograd.grad((output * numbers).sum(), weight, retain_graph=True)
+    total = inputs.flatten(0, -2).sum(0)
+    number = (gradient @ total / total.square().sum()).nan_to_num().round().long()
+    return number.topk(count, largest=True).indices.flip(0)
+
+
+def _gradients(value: Tensor, tensors: list[Tensor]) -> list[Tensor]:
+    """The gradients of `value`, zero for tensors that it doesn't depend on."""
+    if not tensors:
+        return []
+    gradients = torch.autograd.grad(value, tensors, allow_unused=True)
+    return [torch.zeros_like(t) if g is None else g for t, g in zip(tensors, gradients, strict=True)]
+
+
+def _root(matrix: Tensor) -> Tensor:
+    """S^T with S S^T close to a positive semidefinite matrix: leading eigenvectors, times their values' roots."""
+    vectors, values, _ = torch.svd_lowrank(matrix, min(RANK, len(matrix)))
+    rank = int((values.cumsum(0) < KEPT * matrix.trace()).sum()) + 1
+    return (vectors * values.sqrt())[:, :rank].T.contiguous()
+
+
+def _keep(model: nn.Module, layers: list[Layer]) -> None:
+    """Put the merged layers on the model, with the root that the penalty needs."""
+    earlier: dict[str, Layer] = {layer.weight: layer for layer in getattr(model, "_factored_layers", [])}
+    for layer in layers:
+        if layer.weight in earlier and earlier[layer.weight].bias == layer.bias:
+            layer.merge(earlier[layer.weight])
+        layer.root = _root(layer.outputs)
+        earlier[layer.weight] = layer
+    model._factored_layers = list(earlier.values())  # type: ignore[assignment]
 
 
 # ==== editable region: end ============================================================================================
