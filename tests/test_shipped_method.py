@@ -1,0 +1,322 @@
+"""The numbers of `custom_regularization.py`, in float64, beside loops over examples, weights and signs."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+SHIPPED = Path(__file__).resolve().parent.parent / "custom_regularization.py"
+CPU = torch.device("cpu")
+IMAGES = torch.randn(13, 2, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+class Head(nn.Linear):
+    """A head that computes some of its rows only, in any order."""
+
+    rows = (4, 1, 2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        chosen = list(self.rows)
+        return nn.functional.linear(features, self.weight[chosen], None if self.bias is None else self.bias[chosen])
+
+
+def model_of(*layers: nn.Module) -> nn.Sequential:
+    model = nn.Sequential(*layers).double()
+    model.param_list = [model.named_parameters]  # type: ignore[assignment]
+    return model
+
+
+def mlp(bias: bool = True) -> nn.Sequential:
+    return model_of(nn.Flatten(), nn.Linear(32, 6, bias=bias), nn.ReLU(), Head(6, 5, bias=bias))
+
+
+def cnn() -> nn.Sequential:
+    return model_of(
+        nn.Conv2d(2, 3, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(3),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(3, 4, 2),
+        nn.Flatten(),
+        Head(4, 5),
+    )
+
+
+MODELS: dict[str, Callable[[], nn.Sequential]] = {"mlp": mlp, "without bias": lambda: mlp(bias=False), "cnn": cnn}
+
+
+@pytest.fixture
+def shipped(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The file, with batches that don't divide the examples."""
+    specification = importlib.util.spec_from_file_location("shipped", SHIPPED)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    monkeypatch.setattr(module, "BATCH", 5)
+    monkeypatch.setattr(module, "CONVOLUTION_BATCH", 5)
+    return module
+
+
+@pytest.fixture
+def plus_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All random signs are +1, so that a loop can have the same."""
+    monkeypatch.setattr(torch, "randint_like", lambda like, _: torch.ones_like(like))
+
+
+def parameters(model: nn.Module) -> dict[str, Tensor]:
+    return {name.replace(".", "__"): p.detach().clone() for name, p in model.named_parameters()}
+
+
+def estimated(module: Any, model: nn.Module, images: Tensor = IMAGES) -> dict[str, Tensor]:
+    data = TensorDataset(images, torch.zeros(len(images), dtype=torch.long))
+    importance: dict[str, Tensor] = module.estimate_importance(model, data, parameters(model), CPU)
+    return importance
+
+
+def layers_of(model: nn.Module) -> list[Any]:
+    return list(model._factored_layers)  # type: ignore[arg-type]
+
+
+def naive_factors(model: nn.Sequential, noise_of: Callable[[Tensor], Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """A and G of each layer by a loop over examples: A of trace 1, G with the product's trace over the Hessian's."""
+    factored = [module for module in model if isinstance(module, nn.Linear | nn.Conv2d)]
+    sums: list[list[Tensor]] = [[] for _ in factored]
+    hessian = torch.zeros((), dtype=torch.float64)
+    model.eval()
+    for image in IMAGES:
+        value, outputs, inputs = image.unsqueeze(0), [], []
+        for module in model:
+            if module in factored:
+                inputs.append(value.detach())
+                value = module(value)
+                value.retain_grad()
+                outputs.append(value)
+                value = value.clone()
+            else:
+                value = module(value)
+        p = value.detach().softmax(1)[0]
+        hessian += (torch.diag(p) - torch.outer(p, p)).trace()
+        (value * noise_of(p)).sum().backward()
+        for number, module in enumerate(factored):
+            gradient = outputs[number].grad
+            assert gradient is not None
+            sums[number].append(torch.stack(_moments(module, inputs[number], gradient[0])[:1]))
+            sums[number].append(torch.stack(_moments(module, inputs[number], gradient[0])[1:]))
+    made = []
+    for of_layer in sums:
+        a = torch.stack(of_layer[::2]).sum(0)[0]
+        g = torch.stack(of_layer[1::2]).sum(0)[0] / len(IMAGES)
+        made.append((a / a.trace(), g * a.trace() / hessian))
+    return made
+
+
+def _moments(module: nn.Module, inputs: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum of a a^T and the mean of g g^T over one example's positions."""
+    if isinstance(module, nn.Conv2d):
+        assert not isinstance(module.padding, str)
+        columns = nn.functional.unfold(inputs, module.kernel_size, padding=module.padding, stride=module.stride)[0].T
+        gradients = gradient.flatten(1).T
+    else:
+        columns, gradients = inputs, gradient.unsqueeze(0)
+    weight = module.get_parameter("weight")
+    a = torch.zeros(weight[0].numel() + (module.bias is not None), dtype=torch.float64)
+    a_moment, g_moment = torch.outer(a, a), torch.zeros(len(weight), len(weight), dtype=torch.float64)
+    rows = list(module.rows) if isinstance(module, Head) else list(range(len(weight)))
+    for column, g in zip(columns, gradients, strict=True):
+        a = torch.cat([column, column.new_ones(1)]) if module.bias is not None else column
+        a_moment = a_moment + torch.outer(a, a)
+        full = torch.zeros(len(weight), dtype=torch.float64)
+        full[rows] = g
+        g_moment = g_moment + torch.outer(full, full) / len(gradients)
+    return a_moment, g_moment
+
+
+def noise_with_plus_signs(p: Tensor) -> Tensor:
+    return p.sqrt() - p * p.sqrt().sum()
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.usefixtures("plus_signs")
+def test_the_factors_are_those_of_a_loop_over_examples(shipped: Any, name: str) -> None:
+    model = MODELS[name]()
+    estimated(shipped, model)
+    expected = naive_factors(model, noise_with_plus_signs)
+    assert len(layers_of(model)) == len(expected)
+    for layer, (a, g) in zip(layers_of(model), expected, strict=True):
+        torch.testing.assert_close(layer.inputs, a, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(layer.outputs, g, rtol=1e-10, atol=1e-12)
+
+
+def test_the_noise_has_the_output_hessian_as_its_covariance() -> None:
+    p = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
+    total = torch.zeros(3, 3, dtype=torch.float64)
+    for signs in itertools.product([-1.0, 1.0], repeat=3):
+        s = torch.tensor(signs, dtype=torch.float64)
+        v = p.sqrt() * s - p * (p.sqrt() * s).sum()
+        total += torch.outer(v, v) / 8
+    torch.testing.assert_close(total, torch.diag(p) - torch.outer(p, p), rtol=1e-12, atol=1e-14)
+
+
+def test_the_estimate_is_the_fisher_information_on_average(shipped: Any) -> None:
+    """Of a linear model and one example it is a Kronecker product: H (x) a a^T."""
+    torch.manual_seed(0)
+    head = Head(3, 5)
+    model = model_of(head)
+    image = torch.randn(1, 3, dtype=torch.float64)
+    shipped.BATCH = 10_000
+    estimated(shipped, model, image.repeat(10_000, 1))
+    (layer,) = layers_of(model)
+    p = model(image)[0].detach().softmax(0)
+    hessian = torch.zeros(5, 5, dtype=torch.float64)
+    rows = torch.tensor(head.rows)
+    hessian[rows.unsqueeze(1), rows] = torch.diag(p) - torch.outer(p, p)
+    a = torch.cat([image[0], image.new_ones(1)])
+    expected = torch.kron(hessian / hessian.trace(), torch.outer(a, a))
+    given = torch.kron(layer.outputs, layer.inputs)
+    assert (given - expected).norm() < 0.03 * expected.norm()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_penalty_and_its_gradient_are_those_of_the_whole_matrix(shipped: Any, name: str) -> None:
+    """Over three contexts, with all of G's trace kept: 1/2 vec(D)^T (G (x) A) vec(D), and the diagonal for the rest."""
+    shipped.KEPT = 2.0  # never reached: the full rank
+    model = MODELS[name]()
+    importance: dict[str, Tensor] = {}
+    for context in range(3):
+        made = estimated(shipped, model, IMAGES[context : context + 7] * (1 + context))
+        importance = {key: value + importance.get(key, 0) for key, value in made.items()}
+        anchors = parameters(model)
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.1 * torch.randn_like(p))
+    shipped.compute_regularization_loss(model, importance, anchors)  # the anchor's projection is kept from here on
+    penalty = shipped.compute_regularization_loss(model, importance, anchors)
+    penalty.backward()
+    given = {name.replace(".", "__"): p.grad for name, p in model.named_parameters()}
+    leaves = {key: value.requires_grad_() for key, value in parameters(model).items()}
+    expected = torch.zeros((), dtype=torch.float64)
+    covered = set()
+    for layer in layers_of(model):
+        change = (leaves[layer.weight] - anchors[layer.weight]).flatten(1)
+        if layer.bias is not None:
+            change = torch.cat([change, (leaves[layer.bias] - anchors[layer.bias]).unsqueeze(1)], 1)
+        matrix = torch.kron(layer.outputs.contiguous(), layer.inputs.contiguous())
+        expected = expected + 0.5 * change.flatten() @ matrix @ change.flatten()
+        covered |= {layer.weight, layer.bias}
+    for key in leaves.keys() - covered:
+        expected = expected + 0.5 * (importance[key] * (leaves[key] - anchors[key]) ** 2).sum()
+    expected.backward()
+    torch.testing.assert_close(penalty, expected.detach(), rtol=1e-6, atol=1e-12)
+    for key, leaf in leaves.items():
+        assert leaf.grad is not None
+        torch.testing.assert_close(given[key], leaf.grad, rtol=1e-5, atol=1e-8)
+
+
+def test_a_low_rank_keeps_the_leading_directions(shipped: Any) -> None:
+    basis = torch.linalg.qr(torch.randn(8, 8, dtype=torch.float64))[0]
+    values = torch.tensor([60.0, 30.0, 6.0, 2.0, 1.0, 0.5, 0.3, 0.2], dtype=torch.float64)
+    matrix = basis @ torch.diag(values) @ basis.T
+    shipped.KEPT = 0.95  # three of them hold 96 %
+    root = shipped._root(matrix)
+    expected = basis[:, :3] @ torch.diag(values[:3]) @ basis[:, :3].T
+    assert root.shape == (3, 8)
+    torch.testing.assert_close(root.T @ root, expected, rtol=1e-6, atol=1e-6)
+    shipped.RANK = 2
+    assert shipped._root(matrix).shape == (2, 8)
+
+
+@pytest.mark.usefixtures("plus_signs")
+def test_contexts_that_are_alike_add_up_exactly(shipped: Any) -> None:
+    model = mlp()
+    estimated(shipped, model)
+    once = [torch.kron(layer.outputs, layer.inputs) for layer in layers_of(model)]
+    for _ in range(2):
+        estimated(shipped, model)
+    for one, layer in zip(once, layers_of(model), strict=True):
+        torch.testing.assert_close(torch.kron(layer.outputs, layer.inputs), 3 * one, rtol=1e-10, atol=1e-12)
+
+
+def test_a_context_that_is_learned_with_confidence_weighs_as_much_as_another(shipped: Any) -> None:
+    """A head that is sure of everything has almost no Fisher information; divided by its Hessian's trace it does."""
+    torch.manual_seed(0)
+    images = torch.randn(4_000, 3, dtype=torch.float64)
+    traces, hessians = [], []
+    for confidence in (1.0, 12.0):
+        torch.manual_seed(1)
+        model = model_of(Head(3, 5))
+        with torch.no_grad():
+            for p in model.parameters():
+                p.mul_(confidence)
+        estimated(shipped, model, images)
+        traces.append(float(layers_of(model)[0].outputs.trace()))
+        predicted = model(images).detach().softmax(1)
+        hessians.append(float((predicted - predicted.square()).sum()))
+    assert hessians[1] < hessians[0] / 3
+    assert traces[1] == pytest.approx(traces[0], rel=0.1)
+
+
+def test_memory_does_not_grow_with_the_contexts(shipped: Any) -> None:
+    model = mlp()
+
+    def held() -> int:
+        return sum(
+            value.numel() for layer in layers_of(model) for value in vars(layer).values() if isinstance(value, Tensor)
+        )
+
+    estimated(shipped, model)
+    first = held()
+    for _ in range(4):
+        estimated(shipped, model)
+    assert held() == first
+
+
+EDGES: dict[str, Callable[[], nn.Sequential]] = {
+    "inplace, groups, padding": lambda: model_of(
+        nn.Conv2d(2, 4, 3, padding="same"),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(4, 4, 3, groups=2),
+        nn.Flatten(),
+        Head(16, 5),
+    ),
+    "layer norm": lambda: model_of(nn.Flatten(), nn.LayerNorm(32), nn.Linear(32, 6), Head(6, 5)),
+    "dead units": lambda: _changed(mlp(), lambda model: nn.init.constant_(model[1].bias, -1e3)),
+    "certain": lambda: _changed(mlp(), lambda model: nn.init.constant_(model[3].bias[1:2], 1e4)),
+    "frozen": lambda: _changed(cnn(), lambda model: model[0].requires_grad_(False)),
+    "all frozen": lambda: _changed(cnn(), lambda model: model.requires_grad_(False)),
+    "used twice": lambda: _twice(nn.Linear(6, 6)),
+}
+
+
+def _changed(model: nn.Sequential, change: Callable[[Any], object]) -> nn.Sequential:
+    with torch.no_grad():
+        change(model)
+    return model
+
+
+def _twice(layer: nn.Linear) -> nn.Sequential:
+    return model_of(nn.Flatten(), nn.Linear(32, 6), layer, nn.Tanh(), layer, Head(6, 5))
+
+
+@pytest.mark.parametrize("images", [IMAGES, IMAGES[:1]], ids=["thirteen", "one"])
+@pytest.mark.parametrize("name", EDGES)
+def test_it_does_no_harm_at_the_edges(shipped: Any, name: str, images: Tensor) -> None:
+    model = EDGES[name]()
+    importance = estimated(shipped, model, images)
+    anchors = parameters(model)
+    assert all(torch.isfinite(value).all() for value in importance.values())
+    assert {key: value.shape for key, value in importance.items()}.items() <= {
+        k: v.shape for k, v in anchors.items()
+    }.items()
+    penalty = shipped.compute_regularization_loss(model, importance, anchors)
+    assert penalty.item() == pytest.approx(0, abs=1e-12)
+    if penalty.requires_grad:
+        penalty.backward()
+        assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
