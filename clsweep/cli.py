@@ -102,8 +102,8 @@ def _draw(folder: Path) -> None:
 
     try:
         draw_run(folder)
-    except OSError as error:
-        print(f"clsweep: figures=true: {folder}: {error.strerror}; the results are written.", file=sys.stderr)
+    except Exception as error:
+        print(f"clsweep: figures=true: not drawn ({error}); the results are written.", file=sys.stderr)
         return
     print(f"figures           {short(folder)}/accuracy_matrix.png, curves.png")
 

@@ -193,6 +193,12 @@ def published() -> dict[str, PublishedConfig]:
     return found
 
 
+def searched_by_default() -> dict[str, tuple[str, ...]]:
+    """The hyperparameters that a sweep searches for each method in `conf/regularizer`, by its name."""
+    files = sorted((config_dir() / "regularizer").glob("*.yaml"))
+    return {file.stem: tuple(OmegaConf.select(OmegaConf.load(file), "space", default={})) for file in files}
+
+
 def method_folder(stream: str, regularizer: str) -> str:
     """The folder name of a run: the regularizer's name, or `joint`, where none is used."""
     return "joint" if stream == "joint" else regularizer

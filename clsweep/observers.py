@@ -37,7 +37,7 @@ class Observer(Protocol):
 
 
 class Silent:
-    """An observer that prints nothing; see `clsweep.run.Observer`."""
+    """An observer that prints nothing; see `Observer`."""
 
     def setting(self, device: str, folder: Path) -> None:
         """Nothing."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from clsweep.results import Summary
 from clsweep.seeding import derived_seed
 from clsweep.training import Timings, Trainer, TrainingProtocol
 
+_DIGEST = 12  # characters
 _NO_REGULARIZER = RegularizerConfig("none", 0.0, 1.0, 1.0, module="clsweep.regularizers.none")
 
 
@@ -69,6 +69,7 @@ def run(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     method = _NO_REGULARIZER if config.stream == "joint" else config.regularizer
+    source = b"" if method.file is None else Path(method.file).read_bytes()
     regularizer = contract.load(method, derived_seed(config.seed, "methods"))
     stream = (prepare or _prepared)(config, device)
     model = networks.build(
@@ -80,9 +81,11 @@ def run(
         observer = Several([_tensorboard(folder), observer])
     protocol = TrainingProtocol(config.benchmark.iters, config.benchmark.batch_size, config.seed)
     trainer = Trainer(learner, stream, protocol, observer.step)
-    record = Record(config, stream, device, _described(method, regularizer, learner), started_at, trainer.timings)
+    record = Record(
+        config, stream, device, _described(method, source, regularizer, learner), started_at, trainer.timings
+    )
     if method.file is not None:
-        shutil.copy(method.file, folder)  # as it was: the file is there to be edited
+        results.write_bytes(source, folder / Path(method.file).name)  # as it was: the file is there to be edited
     observer.setting(str(device), folder)
     try:
         with observer:
@@ -110,13 +113,13 @@ class Method:
     update: str
 
 
-def _described(method: RegularizerConfig, regularizer: contract.Regularizer, learner: Learner) -> Method:
+def _described(method: RegularizerConfig, source: bytes, regularizer: contract.Regularizer, learner: Learner) -> Method:
     options = {} if method.fisher is None else {f"fisher.{key}": value for key, value in asdict(method.fisher).items()}
     if method.floor_at_zero:
         options["floor_at_zero"] = True
     return Method(
         file=method.file or "",
-        digest="" if method.file is None else hashlib.sha256(Path(method.file).read_bytes()).hexdigest()[:12],
+        digest=hashlib.sha256(source).hexdigest()[:_DIGEST] if source else "",
         hyperparameters=regularizer.hyperparameters,
         options=" ".join(f"{key}={'null' if value is None else value}" for key, value in options.items()),
         reg_strength_scale=regularizer.reg_strength_scale,
@@ -229,6 +232,7 @@ class Record:
             scenario=benchmark.scenario,
             stream=config.stream,
             dataset=config.dataset.name,
+            dataset_digest=_digest_of_files(config.dataset.train, config.dataset.test),
             network=" ".join([config.network.name, *map(str, [*config.network.channels, *config.network.hidden])]),
             n_train=self._stream.n_train,
             n_test=self._stream.n_test,
@@ -271,6 +275,15 @@ class Record:
             started_at=self._started_at.isoformat(timespec="seconds"),
             reason=reason,
         )
+
+
+def _digest_of_files(*names: str | None) -> str:
+    """Of the content of files of one's own; empty where there are none."""
+    found = hashlib.sha256()
+    for name in filter(None, names):
+        with Path(name).open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()[:_DIGEST] if any(names) else ""
 
 
 def pick_device(name: str) -> torch.device:

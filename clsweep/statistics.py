@@ -78,7 +78,7 @@ class Comparison:
     Attributes:
         seeds: how many those are.
         difference: its mean, the first method less the second.
-        low: of the difference's 95 % interval; NaN for fewer than two seeds.
+        low: of the difference's 95 % interval; NaN for fewer than two seeds, or where all differ by the same.
         high: likewise.
         p: of the two-sided paired t-test; NaN likewise.
     """
@@ -105,8 +105,8 @@ def compare(first: Mapping[int, float], second: Mapping[int, float]) -> Comparis
     mean = float(differences.mean())
     if len(common) < 2:
         return Comparison(1, mean, nan, nan, nan)
-    if np.ptp(differences) < _ROUNDING:  # t is 0/0 or infinite: the seeds agree entirely
-        return Comparison(len(common), mean, mean, mean, 1.0 if abs(mean) < _ROUNDING else 0.0)
+    if np.ptp(differences) < _ROUNDING:  # no variance to judge by: t would be 0/0, or infinite by coincidence
+        return Comparison(len(common), mean, nan, nan, nan)
     test = stats.ttest_1samp(differences, 0.0)
     interval = test.confidence_interval(LEVEL)
     return Comparison(len(common), mean, float(interval.low), float(interval.high), float(test.pvalue))

@@ -97,6 +97,29 @@ def test_different_values_are_different_rows_unless_the_method_does_not_use_them
     assert mine.loc["reg_strength=10", "average_accuracy"] == pytest.approx(0.85)
 
 
+def test_values_that_differ_in_their_last_digit_are_different(tmp_path: Path) -> None:
+    for number, strength in enumerate((1.00001, 1.00002)):
+        write_run(tmp_path / str(number), 0.9, reg_strength=strength)
+    assert list(table(tmp_path)["setting"]) == ["reg_strength=1.00001", "reg_strength=1.00002"]
+
+
+def test_a_file_of_version_1_names_what_a_built_in_method_uses(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", 0.9, regularizer="si")
+    old = pd.read_csv(folder / "summary.csv").drop(columns=["format_version", "hyperparameters"])
+    old.to_csv(folder / "summary.csv", index=False)
+    assert list(table(tmp_path)["setting"]) == ["reg_strength=10, epsilon=0.1"]
+
+
+def test_a_method_that_is_called_as_a_bound_is_a_method(tmp_path: Path) -> None:
+    own = {"regularizer_file": "mine.py", "regularizer_digest": "abcdef012345"}
+    write_run(tmp_path / "a", 0.5, regularizer="none", **own)
+    write_run(tmp_path / "b", 0.6, regularizer="none", hyperparameters="")
+    write_run(tmp_path / "c", 0.7, regularizer="joint", **own)
+    write_run(tmp_path / "d", 0.8, regularizer="joint", stream="joint", hyperparameters="")
+    kinds = table(tmp_path).set_index("method")["kind"].to_dict()
+    assert kinds == {"joint @abcdef": "method", "none @abcdef": "method", "joint": "bound", "none": "bound"}
+
+
 def test_a_repeated_seed_counts_once_the_later_run(tmp_path: Path) -> None:
     write_run(tmp_path / "b", 0.5, seed=1)
     write_run(tmp_path / "a", 0.7, seed=1)
@@ -118,8 +141,8 @@ def test_a_method_stands_by_the_values_that_a_sweep_chose(tmp_path: Path) -> Non
     made = table(tmp_path)
     mine = made[made["method"] == "online_ewc"]
     assert list(mine[mine["main"]]["setting"]) == ["reg_strength=10, gamma=0.5"]
-    assert row(made, "online_ewc", values="tuned")["average_accuracy"] == pytest.approx(0.9055)
-    assert row(made, "online_ewc", values="default")["average_accuracy"] == pytest.approx(0.8)
+    assert row(made, "online_ewc", chosen="tuned")["average_accuracy"] == pytest.approx(0.9055)
+    assert row(made, "online_ewc", chosen="default")["average_accuracy"] == pytest.approx(0.8)
 
 
 def test_else_by_the_most_seeds_and_never_by_its_accuracy(tmp_path: Path) -> None:
@@ -133,7 +156,7 @@ def test_else_by_the_most_seeds_and_never_by_its_accuracy(tmp_path: Path) -> Non
 def test_the_best_is_marked_where_it_beats_every_rival_over_common_seeds(tmp_path: Path) -> None:
     write_seeds(tmp_path, GOOD, regularizer="si")
     write_seeds(tmp_path, WORSE, regularizer="ewc")
-    write_seeds(tmp_path, [0.99] * 4, regularizer="joint", hyperparameters="")
+    write_seeds(tmp_path, [0.99, 0.991, 0.99, 0.99], regularizer="joint", stream="joint", hyperparameters="")
     made = table(tmp_path)
     best = made[made["average_accuracy_best"].eq(True)]
     assert list(best["method"]) == ["si"]
@@ -144,6 +167,14 @@ def test_the_best_is_marked_where_it_beats_every_rival_over_common_seeds(tmp_pat
     assert worse["common_seeds"] == 4
     assert np.isnan(row(made, "si", kind="method")["difference"])
     assert row(made, "joint")["difference"] > 0  # a bound is compared, but no rival
+
+
+def test_the_highest_mean_is_not_the_best_where_the_common_seeds_say_the_opposite(tmp_path: Path) -> None:
+    write_seeds(tmp_path, [0.90, 0.901, 0.899, 0.90, 0.99, 0.99, 0.99, 0.99], regularizer="si")
+    write_seeds(tmp_path, [0.93, 0.932, 0.929, 0.93], regularizer="mas")
+    made = table(tmp_path)
+    assert made["method"].iloc[0] == "si"
+    assert not made["average_accuracy_best"].eq(True).any()
 
 
 @pytest.mark.parametrize(
@@ -168,7 +199,7 @@ def test_a_method_alone_is_not_the_best(tmp_path: Path) -> None:
 
 def test_a_metric_that_no_method_has_marks_none(tmp_path: Path) -> None:
     for seed, nothing in enumerate([float("nan")] * 3):
-        write_run(tmp_path / f"a{seed}", 0.9, seed=seed, regularizer="si", forgetting=nothing)
+        write_run(tmp_path / f"a{seed}", 0.9 + seed / 1000, seed=seed, regularizer="si", forgetting=nothing)
         write_run(tmp_path / f"b{seed}", 0.8, seed=seed, regularizer="mas", forgetting=nothing)
     made = table(tmp_path)
     assert not made["forgetting_best"].eq(True).any()
@@ -205,6 +236,14 @@ def test_the_overview_takes_the_fullest_protocol_of_each_benchmark(tmp_path: Pat
     write_run(tmp_path / "perm", 0.8, benchmark="perm_mnist", budget="smoke")
     shown = leaderboard.overview(table(tmp_path))
     assert shown[["benchmark", "budget"]].to_numpy().tolist() == [["perm_mnist", "smoke"], ["split_mnist", "full"]]
+
+
+def test_the_overviews_order_is_by_places_not_by_means_over_other_benchmarks(tmp_path: Path) -> None:
+    for method, accuracy in (("ewc", 0.95), ("si", 0.9), ("l2", 0.8)):
+        write_run(tmp_path / method, accuracy, regularizer=method)
+    write_run(tmp_path / "hard", 0.4, benchmark="split_cifar100", regularizer="ewc")
+    order = leaderboard.methods_in_order(leaderboard.overview(table(tmp_path)))
+    assert [method for _, method in order] == ["ewc", "si", "l2"]
 
 
 def test_every_column_is_there_and_nothing_is_lost(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from builders import ROOT
-from trees import write_run, write_study
+from trees import BEST, FINAL, TRIALS, write_run, write_study
 
 from clsweep import results
 from clsweep.errors import InputError
@@ -88,8 +88,31 @@ def test_a_run_without_a_summary_is_unfinished(tmp_path: Path) -> None:
 
 def test_a_report_is_no_result(tmp_path: Path) -> None:
     write_run(tmp_path / "report" / "run")
-    (tmp_path / "report" / "report.html").write_text("")
+    (tmp_path / "report" / ".clsweep-report").write_text("")
     assert results.load(tmp_path).runs.empty
+
+
+def test_reference_results_are_read_where_they_are_asked_for(tmp_path: Path) -> None:
+    write_run(tmp_path / "reference" / "run")
+    (tmp_path / "reference" / ".clsweep-reference").write_text("")
+    assert results.load(tmp_path).runs.empty
+    assert len(results.load(tmp_path / "reference").runs) == 1
+
+
+def test_links_are_followed_and_circles_are_not(tmp_path: Path) -> None:
+    write_run(tmp_path / "scratch" / "run")
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "linked").symlink_to(tmp_path / "scratch")
+    (tmp_path / "scratch" / "back").symlink_to(tmp_path / "outputs")
+    found = results.load(tmp_path / "outputs")
+    assert list(found.runs["folder"]) == [str(tmp_path / "outputs" / "linked" / "run")]
+
+
+def test_a_damaged_copy_does_not_cost_the_good_one(tmp_path: Path) -> None:
+    broken = write_run(tmp_path / "a", run_id="same")
+    replace("summary.csv", ",60000,", ",many,")(broken)
+    write_run(tmp_path / "b", run_id="same")
+    assert list(results.load(tmp_path).runs["folder"]) == [str(tmp_path / "b")]
 
 
 def replace(name: str, old: str, new: str) -> Callable[[Path], None]:
@@ -105,6 +128,18 @@ def write(name: str, content: bytes) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_bytes(content)
 
 
+def edit(path: Path, **values: float) -> None:
+    pd.read_csv(path).assign(**values).to_csv(path, index=False)
+
+
+def shorten(path: Path) -> None:
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+def double(path: Path) -> None:
+    path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n")
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "foreign": (write("summary.csv", b"a,b\n1,2\n"), "not a clsweep summary: it lacks the column run_id"),
     "empty": (write("summary.csv", b""), "empty"),
@@ -118,6 +153,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "status": (replace("summary.csv", ",finished,", ",done,"), "status=done; expected one of finished, interrupted"),
     "number": (replace("summary.csv", ",60000,", ",many,"), "n_train=many; expected a whole number"),
     "fraction": (replace("summary.csv", ",60000,", ",6.5,"), "n_train=6.5; expected a whole number"),
+    "huge": (replace("summary.csv", ",60000,", f",{2**64},"), "expected a whole number of up to 18 digits"),
+    "endless": (replace("summary.csv", ",60000,", ",inf,"), "n_train=inf; expected a whole number"),
+    "odd version": (replace("summary.csv", "\n2,", "\n²,"), "format_version=²; expected a number"),
+    "two columns": (replace("summary.csv", ",threads,", ",device,"), "two columns of the same name"),
+    "no seed": (replace("summary.csv", ",,7,full,", ",,,full,"), "seed is empty, but the run is finished"),
+    "average": (lambda folder: edit(folder / "summary.csv", average_accuracy=0.7), "says otherwise"),
+    "shortened": (lambda folder: shorten(folder / "accuracy.csv"), "11 accuracies on test data; expected 12"),
+    "twice": (lambda folder: double(folder / "accuracy.csv"), "an accuracy is given twice"),
     "truth": (replace("summary.csv", ",False,", ",perhaps,"), "normalize=perhaps; expected True or False"),
     "no cells": (lambda folder: (folder / "accuracy.csv").unlink(), "accuracy.csv is not beside it"),
     "cut": (replace("accuracy.csv", ",test,", "\n"), "accuracy.csv beside it: line 2 has 3 values; expected 6"),
@@ -136,7 +179,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_a_damaged_or_foreign_file_is_named_and_skipped(tmp_path: Path, damage: str) -> None:
     change, message = DAMAGES[damage]
     write_run(tmp_path / "good", 0.9)
-    broken = write_run(tmp_path / "broken", 0.8)
+    broken = write_run(tmp_path / "broken", 0.8, seed=7, epsilon=float("nan"), regularizer_file="", gamma=float("nan"))
     change(broken)
     found = results.load(tmp_path)
     assert list(found.runs["folder"]) == [str(tmp_path / "good")]
@@ -177,6 +220,11 @@ def test_a_study_is_read_with_its_trials_and_the_roles_of_its_runs(tmp_path: Pat
         ("trials.csv", "number,state\n0,COMPLETE\n", "it lacks the column reg_strength"),
         ("final.csv", "setting,seed\ntuned,0\n", "it lacks the column test_average_accuracy"),
         ("final.csv", "setting,seed,test_average_accuracy,folder\ntuned,0,good,f\n", "good"),
+        ("trials.csv", TRIALS.replace("\n2,0,", "\n9,0,"), "format version 9, written by a newer clsweep"),
+        ("trials.csv", TRIALS.replace("2,0,COMPLETE", f"2,{2**70},COMPLETE"), "too large"),
+        ("final.csv", FINAL.replace("\n2,", "\n3,"), "format version 3"),
+        ("best.yaml", BEST.replace("space: {", "space: abc #"), "expected ranges of reg_strength, gamma, epsilon"),
+        ("best.yaml", BEST.replace("gamma:", "delta:"), "expected ranges of reg_strength, gamma, epsilon"),
         ("best.yaml", "{", "not the setting of a study's best trial"),
         ("best.yaml", "a: b\n", "not the setting of a study's best trial"),
     ],

@@ -56,9 +56,10 @@ def test_the_report_is_complete(report: Path) -> None:
         "leaderboard.md",
         "left_out.csv",
         "figures",
+        ".clsweep-report",
     }
     names = {path.stem for path in (report / "figures").iterdir()}
-    split, perm = "split_mnist-task-mnist-full", "perm_mnist-domain-mnist-full"
+    split, perm = "split_mnist-task-on-mnist-full-budget", "perm_mnist-domain-on-mnist-full-budget"
     study = "study-split_mnist-online_ewc-0a1b2c3d"
     assert names == {
         *(f"{protocol}-{kind}" for protocol in (split, perm) for kind in ("accuracy", "forgetting", "matrices")),
@@ -90,7 +91,7 @@ def test_figures_on_the_page_take_its_colours(report: Path) -> None:
     _, shown = (report / "report.html").read_text().split("</style>", 1)
     assert INK.lower() not in shown
     assert "currentColor" in shown
-    assert INK.lower() in (report / "figures" / "split_mnist-task-mnist-full-accuracy.svg").read_text()
+    assert INK.lower() in (report / "figures" / "split_mnist-task-on-mnist-full-budget-accuracy.svg").read_text()
 
 
 def test_names_from_files_cannot_write_html(report: Path) -> None:
@@ -142,10 +143,16 @@ def test_the_terminal_shows_means_counts_and_what_was_skipped(
 def test_a_second_report_replaces_the_first_and_does_not_read_it(tmp_path: Path) -> None:
     write_run(tmp_path / "run", 0.9)
     assert main([str(tmp_path)]) == 0
-    (tmp_path / "report" / "figures" / "stale.png").write_bytes(b"")
-    write_run(tmp_path / "another", 0.9, seed=1)
+    before = {path.name for path in (tmp_path / "report" / "figures").iterdir()}
+    (tmp_path / "report" / "figures" / "mine.pdf").write_bytes(b"")
+    (tmp_path / "run" / "summary.csv").unlink()
+    write_run(tmp_path / "another", 0.9, seed=1, benchmark="perm_mnist")
+    write_run(tmp_path / "third", 0.9, seed=2, benchmark="perm_mnist")
+    (tmp_path / "run" / "accuracy.csv").unlink()
     assert main([str(tmp_path)]) == 0
-    assert not (tmp_path / "report" / "figures" / "stale.png").exists()
+    after = {path.name for path in (tmp_path / "report" / "figures").iterdir()}
+    assert before.isdisjoint(after)
+    assert "mine.pdf" in after
     assert pd.read_csv(tmp_path / "report" / "left_out.csv").empty
     assert list(pd.read_csv(tmp_path / "report" / "leaderboard.csv")["seeds"]) == [2]
 
@@ -157,6 +164,7 @@ def test_a_second_report_replaces_the_first_and_does_not_read_it(tmp_path: Path)
         (["empty"], "empty: no finished run; expected folders below which clsweep has run."),
         (["failed"], "failed: no finished run, 1 failed; expected folders below which clsweep has run."),
         (["good", "--output", "other"], "--output=other: holds something else than a report"),
+        (["good", "--output", "page"], "--output=page: holds something else than a report"),
         (["good", "--output", "file"], "--output=file: is a file; expected a folder."),
     ],
 )
@@ -173,10 +181,39 @@ def test_wrong_input_is_one_sentence(
     (tmp_path / "empty").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("")
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "report.html").write_text("mine")
     (tmp_path / "file").write_text("")
     assert main(arguments) == 2
     assert capsys.readouterr().err.startswith(f"clsweep-report: {message}")
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["thesis.tex"]
+
+
+def test_one_bad_file_or_figure_costs_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path / "odd", 0.9, regularizer="$\\foo$ [/red]", regularizer_digest="0" * 12)
+    study = write_study(tmp_path / "study")
+    best = (study / "best.yaml").read_text()
+    (study / "best.yaml").write_text(best.replace("interval(0.05, 1)", "interval(1"))
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(figures, "matrices", broken)
+    assert main([str(tmp_path)]) == 0
+    left = pd.read_csv(tmp_path / "report" / "left_out.csv").set_index("path")["reason"]
+    assert "this figure was not drawn (ZeroDivisionError: by zero)" in set(left)
+    assert "what was searched can't be read" in left[str(study / "best.yaml")]
+    assert len(list((tmp_path / "report" / "figures").glob("*.png"))) == 2
+    assert "$\\foo$ [/red]" in (tmp_path / "report" / "leaderboard.md").read_text()
+
+
+def test_an_interrupted_report_is_written_again(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", 0.9)
+    assert main([str(tmp_path)]) == 0
+    (tmp_path / "report" / "report.html").unlink()
+    assert main([str(tmp_path)]) == 0
+    assert (tmp_path / "report" / "report.html").is_file()
+    assert pd.read_csv(tmp_path / "report" / "left_out.csv").empty
 
 
 def drawn(found: Results, kind: str) -> pd.DataFrame:
@@ -185,7 +222,7 @@ def drawn(found: Results, kind: str) -> pd.DataFrame:
     table = leaderboard.rows(chosen.runs)
     part = table[table["benchmark"] == "split_mnist"]
     runs = chosen.runs[chosen.runs["protocol"] == part["protocol"].iloc[0]]
-    jobs = list(figures.of_protocol("s", "s", part, runs, found.cells))
+    jobs = list(figures.of_protocol("s", "s", part, runs, found.cells, looks(part["method"])))
     plot = {plot.name: plot for plot in (job() for job in jobs) if plot is not None}[f"s-{kind}"]
     return pd.read_csv(io.BytesIO(plot.csv()))
 
@@ -296,5 +333,23 @@ def test_a_single_runs_curves_are_its_cells(tmp_path: Path) -> None:
 
 
 def test_a_joint_run_is_drawn(tmp_path: Path) -> None:
-    contexts.draw_run(write_run(tmp_path / "run", 0.9, regularizer="joint"))
+    contexts.draw_run(write_run(tmp_path / "run", 0.9, stream="joint"))
     assert (tmp_path / "run" / "curves.png").is_file()
+
+
+@pytest.mark.parametrize("contexts_of_run", [1, 50])
+def test_very_few_and_very_many_contexts_are_drawn(tmp_path: Path, contexts_of_run: int) -> None:
+    write_run(tmp_path / "one", 0.8, contexts=contexts_of_run)
+    write_run(tmp_path / "two", 0.7, contexts=contexts_of_run, regularizer="si")
+    assert main([str(tmp_path)]) == 0
+    assert pd.read_csv(tmp_path / "report" / "left_out.csv").empty
+    contexts.draw_run(tmp_path / "one")
+
+
+@pytest.mark.parametrize(("low", "high", "labels"), [(2e4, 5e4, {"2e4", "5e4"}), (1e-5, 1e6, {"1e-4", "1", "1e4"})])
+def test_a_log_axis_has_labels_whatever_its_range(low: float, high: float, labels: set[str]) -> None:
+    trials = pd.DataFrame({"number": [0, 1], "state": "COMPLETE", "validation_average_accuracy": [0.8, 0.9]})
+    trials = trials.assign(reg_strength=[low, high], gamma=1.0, epsilon=1.0, seconds=1.0, reason="")
+    plot = studies.search("s", trials, space.parse({"reg_strength": "tag(log, interval(1e-9, 1e9))"}), "study")
+    plot.figure.canvas.draw()
+    assert labels <= {text.get_text() for text in plot.figure.axes[1].get_xticklabels()}

@@ -3,7 +3,6 @@ from __future__ import annotations
 import csv
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -78,15 +77,15 @@ def test_files_are_alone_in_the_folder_once_written(tmp_path: Path) -> None:
 def disk_full(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every write of the files named in the list stops after half a header."""
     broken: list[str] = []
-    write_text = Path.write_text
+    write_bytes = Path.write_bytes
 
-    def half(self: Path, text: str, **options: Any) -> int:
+    def half(self: Path, content: bytes) -> int:
         if any(name in self.name for name in broken):
-            write_text(self, "run_id,af")
+            write_bytes(self, b"run_id,af")
             raise OSError("No space left on device")
-        return write_text(self, text, **options)
+        return write_bytes(self, content)
 
-    monkeypatch.setattr(Path, "write_text", half)
+    monkeypatch.setattr(Path, "write_bytes", half)
     return broken
 
 

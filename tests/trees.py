@@ -74,7 +74,7 @@ def write_run(folder: Path, accuracy: float = 0.9, **changes: Any) -> Path:
     number = next(_number)
     values = SPLIT_MNIST | {"run_id": f"run-{number}", "started_at": started(number)} | changes
     contexts = values["contexts"]
-    cells = cells_of(accuracy, contexts, values.get("seed", 0), values["regularizer"] == "joint")
+    cells = cells_of(accuracy, contexts, values.get("seed", 0), values["stream"] == "joint")
     if values["status"] == results.FINISHED:
         matrix = results.accuracy_matrix(cells, "test", contexts)
         for name in ("average_accuracy", "learning_accuracy", "forgetting", "backward_transfer"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +12,25 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from clsweep.plots import style
-from clsweep.plots.style import INK, Look, Plot, grid_lines, legend, panels, styled
+from clsweep.plots.style import INK, Look, Plot, grid_lines, legend, legend_columns, panels, shortened, styled
 from clsweep.results import ACCURACY_FILE
 
 _HEAT = "viridis"  # readable without colours, and for the colour-blind
-_LEGEND_COLUMNS = 4
 _PANELS_A_ROW = 5
+_MOST_TICKS = 14
 _MOST_ANNOTATED = 600  # numbers in a figure: more take longer than all else, and nobody reads them
 JOINT = "joint"
 BOUNDS = ("none", JOINT)
 
 
 @styled
-def accuracy_curves(name: str, curves: pd.DataFrame, where: str) -> Plot:
+def accuracy_curves(name: str, curves: pd.DataFrame, where: str, looks: Mapping[str, Look]) -> Plot:
     """Mean accuracy over the contexts learned so far, a line for each method.
 
     Args:
@@ -38,66 +38,68 @@ def accuracy_curves(name: str, curves: pd.DataFrame, where: str) -> Plot:
         curves: columns `method`, `after_context` (from 1), `mean`, `low`, `high` (of the 95 % interval, NaN for one
             seed) and `seeds`. Joint training has its last context only: a horizontal line.
         where: the benchmark, for the title.
+        looks: of the methods.
     """
     methods = list(dict.fromkeys(curves["method"]))
-    chosen = style.looks(methods)
-    figure, axes = panels(1, 1, (4.4, 2.6), legend_lines=_legend_lines(methods))
+    beside = legend_columns(methods, 4.4)
+    figure, axes = panels(1, 1, (4.4, 2.6), legend_lines=math.ceil(len(methods) / beside))
     plain = axes[0, 0]
     last = int(curves["after_context"].max())
     for method in methods:
         mine = curves[curves["method"] == method]
         if method == JOINT:
             mine = mine.loc[mine.index.repeat(2)].assign(after_context=[1, last])
-        _line(plain, mine, chosen[method])
+        _line(plain, mine, looks[method])
     plain.set_xlabel("contexts learned")
     plain.set_ylabel("mean test accuracy")
     _finish(plain, last)
     _look_at_methods(plain, curves)
-    legend(figure, _handles(chosen), _LEGEND_COLUMNS)
+    legend(figure, _handles(methods, looks), beside)
     return Plot(
         name,
         f"Accuracy over contexts: {where}",
         "Mean test accuracy over the contexts learned so far; lines are means over seeds, bands 95 % intervals "
-        "(Student's t). Joint training sees all contexts at once; a bound may leave the frame.",
+        "(Student's t). Joint training sees all contexts at once. A bound or an interval may leave the frame.",
         figure,
         curves,
     )
 
 
 @styled
-def forgetting_curves(name: str, curves: pd.DataFrame, where: str) -> Plot:
+def forgetting_curves(name: str, curves: pd.DataFrame, where: str, looks: Mapping[str, Look]) -> Plot:
     """What becomes of the accuracy on each context while the later ones are learned: a panel for each context.
 
     Args:
         name: of the files.
         curves: columns `method`, `context`, `after_context` (from the context on), `mean`, `low`, `high`, `seeds`.
         where: the benchmark, for the title.
+        looks: of the methods.
     """
     methods = list(dict.fromkeys(curves["method"]))
-    chosen = style.looks(methods)
     contexts = sorted(set(curves["context"]))
     columns = min(_PANELS_A_ROW, len(contexts))
     rows = math.ceil(len(contexts) / columns)
-    figure, axes = panels(
-        rows, columns, (1.5, 1.25), legend_lines=_legend_lines(methods), titled=True, sharex=True, sharey=True
-    )
+    beside = legend_columns(methods, 1.6 * columns)
+    lines = math.ceil(len(methods) / beside)
+    figure, axes = panels(rows, columns, (1.5, 1.25), legend_lines=lines, titled=True, sharex=True, sharey=True)
     by_panel = dict(list(curves.groupby(["context", "method"])))
     for context, plain in zip(contexts, axes.flat, strict=False):
         for method in methods:
             if (context, method) in by_panel:
-                _line(plain, by_panel[context, method], chosen[method])
+                _line(plain, by_panel[context, method], looks[method])
         plain.set_title(f"context {context}")
         _finish(plain, int(curves["after_context"].max()))
+    _look_at_methods(axes[0, 0], curves)
     for plain in axes.flat[len(contexts) :]:
         plain.remove()
     figure.supxlabel("contexts learned", fontsize=9, y=0.02, va="bottom")
     figure.supylabel("test accuracy", fontsize=9, x=0.01, ha="left")
-    legend(figure, _handles(chosen), _LEGEND_COLUMNS)
+    legend(figure, _handles(methods, looks), beside)
     return Plot(
         name,
         f"Forgetting: {where}",
         "Test accuracy on each context, from when it was learned to the end; lines are means over seeds, bands 95 % "
-        "intervals (Student's t).",
+        "intervals (Student's t); a bound or an interval may leave the frame.",
         figure,
         curves,
     )
@@ -121,9 +123,11 @@ def matrices(name: str, cells: pd.DataFrame, where: str) -> Plot:
     annotated = len(learned) <= _MOST_ANNOTATED
     for method, plain in zip(methods, axes.flat, strict=False):
         _heat_map(plain, _pivoted(learned[learned["method"] == method]), scale, 5.5 if annotated else 0)
-        plain.set_title(method)
+        plain.set_title(shortened(method) if len(method) <= 20 else f"{method[:19]}…")
     for plain in axes.flat[len(methods) :]:
         plain.remove()
+    if not annotated:
+        _colour_bar(figure, axes, scale)
     figure.supxlabel("context", fontsize=9, y=0.02, va="bottom")
     figure.supylabel("contexts learned", fontsize=9, x=0.01, ha="left")
     return Plot(
@@ -151,9 +155,9 @@ def run_curves(cells: pd.DataFrame) -> Figure:
     for context, shade in zip(contexts, shades, strict=True):
         mine = learned[learned["context"] == context]
         plain.plot(mine["after_context"], mine["accuracy"], color=shade, marker="o", alpha=0.8, linewidth=1)
-        plain.annotate(
-            str(context), (mine["after_context"].iloc[0], mine["accuracy"].iloc[0]), (-9, 0), textcoords="offset points"
-        )
+        if (context - 1) % math.ceil(len(contexts) / _MOST_TICKS) == 0:
+            start = (mine["after_context"].iloc[0], mine["accuracy"].iloc[0])
+            plain.annotate(str(context), start, (-9, 0), textcoords="offset points")
     mean = learned.groupby("after_context")["accuracy"].mean()
     plain.plot(mean.index, mean, color=INK, linewidth=2.2)
     plain.set_xlabel("contexts learned")
@@ -210,24 +214,22 @@ def _line(plain: Axes, curve: pd.DataFrame, look: Look) -> None:
 
 
 def _look_at_methods(plain: Axes, curves: pd.DataFrame) -> None:
-    """Leave out of sight what lies far below all methods: without a regularizer, the rest would be one thick line."""
+    """Leave a bound or an interval far below all methods' means out of sight: the rest would be one thick line."""
     methods = curves[~curves["method"].isin(BOUNDS)]
     if methods.empty:
         return
     lowest, highest = methods["mean"].min(), curves["mean"].max()
     room = max(0.08 * (highest - lowest), 0.001)
-    plain.set_ylim(max(plain.get_ylim()[0], lowest - room), highest + room)
+    plain.set_ylim(lowest - room, highest + room)
 
 
-def _handles(chosen: dict[str, Look]) -> list[Line2D]:
-    return [
-        Line2D([], [], color=look.colour, linestyle=look.line, marker=look.marker, label=method)
-        for method, look in chosen.items()
-    ]
-
-
-def _legend_lines(methods: Sequence[str]) -> int:
-    return math.ceil(len(methods) / _LEGEND_COLUMNS)
+def _handles(methods: Sequence[str], looks: Mapping[str, Look]) -> list[Line2D]:
+    handles = []
+    for method in methods:
+        look = looks[method]
+        label = shortened(method)
+        handles.append(Line2D([], [], color=look.colour, linestyle=look.line, marker=look.marker, label=label))
+    return handles
 
 
 def _finish(plain: Axes, last: int) -> None:
@@ -244,8 +246,9 @@ def _heat_map(plain: Axes, table: pd.DataFrame, scale: Normalize, fontsize: floa
     values: npt.NDArray[Any] = table.to_numpy(dtype=float)
     colours = colormaps[_HEAT]
     plain.imshow(np.ma.masked_invalid(values), cmap=colours, norm=scale, aspect="auto")
-    plain.set_xticks(range(table.shape[1]), [str(one) for one in table.columns])
-    plain.set_yticks(range(table.shape[0]), [str(one) for one in table.index])
+    across, down = (math.ceil(size / _MOST_TICKS) for size in (table.shape[1], table.shape[0]))
+    plain.set_xticks(range(0, table.shape[1], across), [str(one) for one in table.columns[::across]])
+    plain.set_yticks(range(0, table.shape[0], down), [str(one) for one in table.index[::down]])
     plain.tick_params(length=0)
     plain.spines[:].set_visible(False)
     if fontsize == 0:
@@ -258,3 +261,9 @@ def _heat_map(plain: Axes, table: pd.DataFrame, scale: Normalize, fontsize: floa
             plain.text(
                 column, row, text, ha="center", va="center", fontsize=fontsize, color="black" if pale else "white"
             )
+
+
+def _colour_bar(figure: Figure, axes: npt.NDArray[Any], scale: Normalize) -> None:
+    """What the colours mean, where no numbers are written."""
+    shown = [plain for plain in axes.flat if plain.figure is not None]
+    figure.colorbar(ScalarMappable(scale, _HEAT), ax=shown, fraction=0.04, pad=0.02, label="test accuracy")

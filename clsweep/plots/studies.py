@@ -13,8 +13,8 @@ import optuna
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, NullFormatter
-from optuna.distributions import BaseDistribution, FloatDistribution
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -22,6 +22,7 @@ from clsweep.plots.style import BLUE, GREY, ORANGE, VERMILLION, Plot, grid_lines
 
 COMPLETE, PRUNED, FAILED = "COMPLETE", "PRUNED", "FAIL"
 _SIZE = (2.9, 2.3)
+_FEW_DECADES = 2.0
 _FEWEST_TRIALS = 4  # PED-ANOVA compares the best tenth of the trials, at least two, with all of them
 
 
@@ -40,9 +41,7 @@ def search(name: str, trials: pd.DataFrame, space: Mapping[str, BaseDistribution
     for plain, column in zip(axes[0], ("number", *space), strict=True):
         _scatter(plain, data, column)
         if getattr(space.get(column), "log", False):
-            plain.set_xscale("log")
-            plain.xaxis.set_major_formatter(_power)
-            plain.xaxis.set_minor_formatter(NullFormatter())
+            _logarithmic(plain, data[column])
         plain.set_xlabel(column)
         grid_lines(plain)
     first = axes[0, 0]
@@ -79,6 +78,7 @@ def importances(name: str, trials: pd.DataFrame, space: Mapping[str, BaseDistrib
         None where there is nothing to tell: fewer than two hyperparameters, or too few complete trials.
     """
     complete = trials[(trials["state"] == COMPLETE) & trials["validation_average_accuracy"].notna()]
+    complete = complete[[all(_fits(space[name], row[name]) for name in space) for row in complete.to_dict("records")]]
     if len(space) < 2 or len(complete) < _FEWEST_TRIALS:
         return None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -113,6 +113,13 @@ def _trial(row: Mapping[Hashable, Any], space: Mapping[str, BaseDistribution]) -
     return create_trial(state=TrialState.COMPLETE, params=params, distributions=widened, value=value)
 
 
+def _fits(distribution: BaseDistribution, value: float) -> bool:
+    """Whether a value can be one of a distribution's: a choice may have been another one when it was tried."""
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    return math.isfinite(value) and (value > 0 or not getattr(distribution, "log", False))
+
+
 def _reaching(distribution: BaseDistribution, value: float) -> BaseDistribution:
     """An interval that holds a value tried before it was moved, or a default outside of it."""
     if isinstance(distribution, FloatDistribution) and not distribution.low <= value <= distribution.high:
@@ -138,7 +145,19 @@ _MARKS: Sequence[tuple[str, str, str, str]] = (
 
 def _power(value: float, _: object) -> str:
     """A label on a logarithmic axis; matplotlib's own take longer to typeset than the rest of the figure to draw."""
-    return f"{value:g}" if 1e-3 <= value <= 1e3 else f"1e{math.log10(value):.0f}"
+    if 1e-3 <= value < 1e4:
+        return f"{value:g}"
+    mantissa, exponent = f"{value:.0e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def _logarithmic(plain: Axes, values: pd.Series) -> None:
+    positive = values[values > 0]
+    decades = math.log10(positive.max() / positive.min()) if len(positive) else 0.0
+    plain.set_xscale("log")
+    plain.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < _FEW_DECADES else (1.0,)))
+    plain.xaxis.set_major_formatter(_power)
+    plain.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _scatter(plain: Axes, data: pd.DataFrame, column: str) -> None:

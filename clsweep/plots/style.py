@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import matplotlib
@@ -26,6 +25,7 @@ MARGINS: Final = {"left": 0.62, "right": 0.14, "bottom": 0.5, "top": 0.1}
 TITLE: Final = 0.22
 GAPS: Final = {"x": 0.18, "y": 0.36}
 LEGEND_LINE: Final = 0.2
+_LONGEST_LABEL = 40
 _RC: Final[dict[str, Any]] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"],
@@ -51,6 +51,7 @@ _RC: Final[dict[str, Any]] = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "legend.frameon": False,
+    "text.parse_math": False,  # a method may be called $x$
     "svg.fonttype": "none",
     "svg.hashsalt": "clsweep",  # the same figure is the same file
 }
@@ -188,6 +189,22 @@ def panels(
     return figure, np.asarray(axes)
 
 
+def legend_columns(labels: Sequence[str], width: float) -> int:
+    """How many entries fit beside each other in a legend.
+
+    Args:
+        labels: of the entries; the longest one counts.
+        width: of the panels, in inches.
+    """
+    widest = 0.55 + 0.075 * max(len(shortened(label)) for label in labels)
+    return max(1, min(len(labels), int(width / widest)))
+
+
+def shortened(label: str) -> str:
+    """A label that a figure has room for."""
+    return label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
+
+
 def legend(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
     """A legend above the panels, from the left."""
     width = figure.get_figwidth()
@@ -207,9 +224,3 @@ def grid_lines(axes: Axes) -> None:
     """Faint lines to read values by."""
     axes.grid(True, color=GREY, alpha=0.25, linewidth=0.5)
     axes.set_axisbelow(True)
-
-
-def save(plot: Plot, folder: Path) -> None:
-    """Write a figure's PNG, SVG and CSV into a folder."""
-    for ending, content in (("png", plot.png()), ("svg", plot.svg()), ("csv", plot.csv())):
-        (folder / f"{plot.name}.{ending}").write_bytes(content)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -12,16 +11,19 @@ from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from clsweep import results
 from clsweep.errors import ClsweepError, InputError
-from clsweep.report import figures, leaderboard, page, selection
-from clsweep.report.figures import Drawn, Job
-from clsweep.report.sections import Section, StudySection, overview, section, study_section
+from clsweep.report import leaderboard, page, selection
+from clsweep.report.contents import contents
+from clsweep.report.figures import Drawn
+from clsweep.report.sections import overview, protocols
 from clsweep.report.selection import Selection
-from clsweep.results import REPORT_FILE, Results
+from clsweep.results import PRUNED, REPORT_MARK, Results
 
+_PAGE = "report.html"
 _SHOWN_PROBLEMS = 10
 
 
@@ -53,8 +55,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Collect every run and study below some folders: report.html (one page, opens without a network), "
         "leaderboard.csv and .md, left_out.csv, and figures as PNG, SVG and CSV.",
     )
-    parser.add_argument("folders", nargs="*", type=Path, default=[Path("outputs")], metavar="FOLDER", help="outputs/")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="where to write; FOLDER/report by default")
+    parser.add_argument(
+        "folders", nargs="*", type=Path, default=[Path("outputs")], metavar="FOLDER", help="by default outputs"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="where to write; by default report/ in the first folder"
+    )
     return parser
 
 
@@ -65,15 +71,18 @@ def _write(folders: Sequence[str], output: Path) -> None:
     if chosen.runs.empty and found.studies.empty:
         raise InputError(f"{', '.join(folders)}: {_nothing(found)}; expected folders below which clsweep has run.")
     table = leaderboard.rows(chosen.runs)
-    sections, studies, drawn = _sections(found, chosen, table)
-    _prepare(output)
-    for one in drawn:
-        one.write(output / "figures")
-    results.write_csv(table.drop(columns="protocol"), output / "leaderboard.csv")
-    results.write_text(page.markdown(table, sections, found, chosen), output / "leaderboard.md")
-    results.write_csv(page.left_out(found), output / "left_out.csv")
+    sections, studies = contents(found, chosen, table)
+    drawn = [figure for part in [one.drawn for one in sections] + [one.drawn for one in studies] for figure in part]
     now = datetime.now(UTC)
-    results.write_text(page.html(table, sections, studies, found, chosen, folders, now), output / REPORT_FILE)
+    try:
+        _write_figures(output, drawn)
+        results.write_csv(table.drop(columns="protocol"), output / "leaderboard.csv")
+        results.write_text(page.markdown(table, sections, found, chosen), output / "leaderboard.md")
+        results.write_csv(page.left_out(found), output / "left_out.csv")
+        html = page.html(table, sections, studies, found, chosen, folders, now)
+        results.write_text(html, output / _PAGE)
+    except OSError as error:
+        raise InputError(f"--output={output}: {error.strerror}; expected a folder that can be written to.") from error
     _print(table, found, chosen, output, len(drawn))
 
 
@@ -93,54 +102,25 @@ def refuse_foreign(output: Path) -> None:
     """
     if output.exists() and not output.is_dir():
         raise InputError(f"--output={output}: is a file; expected a folder.")
-    if output.is_dir() and any(output.iterdir()) and not (output / REPORT_FILE).is_file():
+    if output.is_dir() and any(output.iterdir()) and not (output / REPORT_MARK).is_file():
         raise InputError(f"--output={output}: holds something else than a report; expected an empty or a new folder.")
 
 
-def _prepare(output: Path) -> None:
-    """An empty folder for figures, those of an earlier report removed."""
-    try:
-        shutil.rmtree(output / "figures", ignore_errors=True)
-        (output / "figures").mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"--output={output}: {error.strerror}; expected a folder that can be written to.") from error
+def _write_figures(output: Path, drawn: Sequence[Drawn]) -> None:
+    """Write the figures, and remove those that an earlier report wrote and this one has no more.
 
-
-def _sections(
-    found: Results, chosen: Selection, table: pd.DataFrame
-) -> tuple[list[Section], list[StudySection], list[Drawn]]:
-    """Everything on the page; the figures of all parts are drawn together, on several cores."""
-    groups = [part for _, part in table.groupby("protocol", sort=True)]
-    names = figures.slugs([_short_name(part) for part in groups])
-    study_names = figures.study_names(found)
-    study_slugs = figures.slugs([f"study-{name}" for name in study_names])
-    spaces = [space if isinstance(space, dict) else {} for space in found.studies["space"]]
-    trials = [found.trials[found.trials["study"] == study] for study in found.studies["study"]]
-    jobs: list[list[Job]] = []
-    for slug, part in zip(names, groups, strict=True):
-        runs = chosen.runs[chosen.runs["protocol"] == part["protocol"].iloc[0]]
-        jobs.append(list(figures.of_protocol(slug, slug, part, runs, found.cells)))
-    for slug, name, mine, space in zip(study_slugs, study_names, trials, spaces, strict=True):
-        jobs.append(list(figures.of_study(slug, name, mine, space)))
-    drawn = iter(figures.draw([job for part in jobs for job in part]))
-    parts = [[one for one in (next(drawn) for _ in part) if one is not None] for part in jobs]
-    sections = [section(slug, part, own) for slug, part, own in zip(names, groups, parts, strict=False)]
-    studies = [
-        study_section(slug, name, mine, found.finals[found.finals["study"] == study], list(space), own)
-        for slug, name, mine, study, space, own in zip(
-            study_slugs, study_names, trials, found.studies["study"], spaces, parts[len(groups) :], strict=True
-        )
-    ]
-    return sections, studies, [one for part in parts for one in part]
-
-
-def _short_name(part: pd.DataFrame) -> str:
-    """What tells protocols apart at first sight; those of the same name are numbered."""
-    first = part.iloc[0]
-    budget = f"{first['iters']}-iterations" if first["budget"] == "custom" else first["budget"]
-    precision = "" if first["precision"] == "float32" else f"-{first['precision']}"
-    version = "-format-1" if pd.isna(first["classes_per_context"]) else ""
-    return f"{first['benchmark']}-{first['scenario']}-{first['dataset']}-{budget}{precision}{version}"
+    The mark, which lists them, is there from the beginning: an interrupted report can be written again.
+    """
+    folder, mark = output / "figures", output / REPORT_MARK
+    folder.mkdir(parents=True, exist_ok=True)
+    before = set(mark.read_text(encoding="utf-8").splitlines()) if mark.is_file() else set()
+    files = {name: content for figure in drawn for name, content in figure.files().items()}
+    results.write_text("".join(f"{name}\n" for name in sorted(before | files.keys())), mark)
+    for name, content in files.items():
+        results.write_bytes(content, folder / name)
+    for name in before - files.keys():
+        (folder / Path(name).name).unlink(missing_ok=True)
+    results.write_text("".join(f"{name}\n" for name in sorted(files)), mark)
 
 
 def _print(table: pd.DataFrame, found: Results, chosen: Selection, output: Path, figures_written: int) -> None:
@@ -148,18 +128,27 @@ def _print(table: pd.DataFrame, found: Results, chosen: Selection, output: Path,
     if not console.is_terminal:
         console.width = 140
     benchmarks, rows = overview(table)
-    shown = Table(title="average accuracy after the last context, test set", title_justify="left")
+    shown = Table()
     for name in ("method", *benchmarks):
-        shown.add_column(name)
+        shown.add_column(escape(name))
     for row in rows:
-        shown.add_row(row.method, *("" if one is None else f"{one}{' *' if one.best else ''}" for one in row.figures))
+        cells = ["" if one is None else f"{one}{' *' if one.best else ''}" for one in row.figures]
+        shown.add_row(escape(row.method), *cells)
     if rows:
+        console.print("average accuracy after the last context, test set", markup=False)
         console.print(shown)
+    for benchmark, protocol in protocols(table).items():
+        console.print(f"{benchmark}: {protocol}", markup=False, soft_wrap=True)
+    more = table["protocol"].nunique() - len(benchmarks)
+    if more:
+        console.print(f"{more} more protocols are in leaderboard.md and on the page", markup=False)
     for line in page.counted(found, chosen):
         console.print(line, markup=False, soft_wrap=True)
-    for problem in found.problems[:_SHOWN_PROBLEMS]:
-        console.print(f"skipped  {problem.path}: {problem.message}", markup=False, soft_wrap=True)
-    if len(found.problems) > _SHOWN_PROBLEMS:
-        console.print(f"skipped  {len(found.problems) - _SHOWN_PROBLEMS} more, named in left_out.csv", markup=False)
-    files = f"{REPORT_FILE}, leaderboard.csv, leaderboard.md, left_out.csv, figures/ ({figures_written})"
+    missing = page.left_out(found)
+    named = missing[missing["what"] != PRUNED]
+    for path, what, reason in named.head(_SHOWN_PROBLEMS).to_numpy():
+        console.print(f"{what}  {path}{f': {reason}' if reason else ''}", markup=False, soft_wrap=True)
+    if len(named) > _SHOWN_PROBLEMS:
+        console.print(f"and {len(named) - _SHOWN_PROBLEMS} more, all of them in left_out.csv", markup=False)
+    files = f"{_PAGE}, leaderboard.csv, leaderboard.md, left_out.csv, figures/ ({figures_written})"
     console.print(f"written  {results.short(output.resolve())}: {files}", markup=False, soft_wrap=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,8 @@ from pathlib import Path
 import joblib
 import pandas as pd
 
-from clsweep.plots.contexts import BOUNDS, JOINT, accuracy_curves, forgetting_curves, matrices
-from clsweep.plots.style import INK, Plot
+from clsweep.plots.contexts import JOINT, accuracy_curves, forgetting_curves, matrices
+from clsweep.plots.style import INK, Look, Plot
 from clsweep.results import Results
 from clsweep.statistics import estimates
 
@@ -56,16 +56,30 @@ class Drawn:
         text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
         return re.sub(r'(\bid="|href="#|url\(#)', rf"\1{self.name}-", text)
 
-    def write(self, folder: Path) -> None:
-        """Write its PNG, SVG and CSV."""
-        for ending in ("png", "svg", "csv"):
-            (folder / f"{self.name}.{ending}").write_bytes(getattr(self, ending))
+    def files(self) -> dict[str, bytes]:
+        """The content of its files, by their names."""
+        return {f"{self.name}.{ending}": getattr(self, ending) for ending in ("png", "svg", "csv")}
 
 
-Job = Callable[[], Plot | None]
+Job = partial[Plot] | partial[Plot | None]  # its first argument is the name of the files
 
 
-def of_protocol(slug: str, where: str, table: pd.DataFrame, runs: pd.DataFrame, cells: pd.DataFrame) -> Iterator[Job]:
+@dataclass(frozen=True)
+class Undrawn:
+    """A figure that could not be drawn; the others are.
+
+    Attributes:
+        name: what it is of.
+        reason: what went wrong.
+    """
+
+    name: str
+    reason: str
+
+
+def of_protocol(
+    slug: str, where: str, table: pd.DataFrame, runs: pd.DataFrame, cells: pd.DataFrame, looks: Mapping[str, Look]
+) -> Iterator[Job]:
     """The figures of one protocol.
 
     Args:
@@ -74,16 +88,18 @@ def of_protocol(slug: str, where: str, table: pd.DataFrame, runs: pd.DataFrame, 
         table: its rows of the leaderboard; the main ones are drawn.
         runs: its runs.
         cells: of `Results`.
+        looks: of the methods.
     """
     measured = _measured(table, runs, cells)
     learned = measured[measured["context"] <= measured["after_context"]]
     run = ["method", "folder", "after_context"]
     means = learned.groupby(run, sort=False)["accuracy"].mean().reset_index()
-    yield partial(accuracy_curves, f"{slug}-accuracy", estimates(means, ["method", "after_context"], "accuracy"), where)
+    over_contexts = estimates(means, ["method", "after_context"], "accuracy")
+    yield partial(accuracy_curves, f"{slug}-accuracy", over_contexts, where, looks)
     sequential = learned[learned["method"] != JOINT]
     if sequential["context"].nunique() > 1:
         curves = estimates(sequential, ["method", "context", "after_context"], "accuracy")
-        yield partial(forgetting_curves, f"{slug}-forgetting", curves, where)
+        yield partial(forgetting_curves, f"{slug}-forgetting", curves, where, looks)
     if len(sequential):
         all_cells = measured[measured["method"] != JOINT]
         grid = estimates(all_cells, ["method", "after_context", "context"], "accuracy")
@@ -91,12 +107,12 @@ def of_protocol(slug: str, where: str, table: pd.DataFrame, runs: pd.DataFrame, 
 
 
 def _measured(table: pd.DataFrame, runs: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """The test cells of the main rows' runs after each context, methods in the leaderboard's order, bounds last."""
+    """The test cells of the main rows' runs after each context, methods in the leaderboard's order."""
     shown = table[table["main"] & (table["kind"] != "published")]
     chosen = runs.merge(shown[["method", "setting"]], on=["method", "setting"])
     mine = cells[(cells["split"] == "test") & (cells["after_context"] > 0)]
     measured = mine.merge(chosen[["folder", "method"]], on="folder")
-    ranks = {method: rank + 100 * (method in BOUNDS) for rank, method in enumerate(shown["method"])}
+    ranks = {method: rank for rank, method in enumerate(shown["method"])}
     order = measured["method"].map(ranks)
     return measured.assign(order=order).sort_values(["order", "after_context", "context"], kind="stable")
 
@@ -109,12 +125,15 @@ def of_study(slug: str, name: str, trials: pd.DataFrame, ranges: dict[str, str])
         name: the study's, for titles.
         trials: its rows of `Results.trials`.
         ranges: what was searched, in Hydra's syntax, by hyperparameter.
+
+    Raises:
+        InputError: a range can't be read.
     """
     from clsweep.plots import studies  # here, since it imports optuna
     from clsweep.sweep import space
 
     searched = space.parse(ranges)
-    if not searched:
+    if not searched or trials.empty:
         return
     yield partial(studies.search, f"{slug}-search", trials, searched, name)
     yield partial(studies.importances, f"{slug}-importance", trials, searched, name)
@@ -145,7 +164,7 @@ def study_names(results: Results) -> list[str]:
     ]
 
 
-def draw(jobs: Sequence[Job]) -> list[Drawn | None]:
+def draw(jobs: Sequence[Job]) -> list[Drawn | Undrawn | None]:
     """Draw figures, on several cores where there are many.
 
     Args:
@@ -156,8 +175,11 @@ def draw(jobs: Sequence[Job]) -> list[Drawn | None]:
     return list(parallel(joblib.delayed(_drawn)(job) for job in jobs))
 
 
-def _drawn(job: Job) -> Drawn | None:
-    plot = job()
-    if plot is None:
-        return None
-    return Drawn(plot.name, plot.title, plot.caption, plot.png(), plot.svg(), plot.csv())
+def _drawn(job: Job) -> Drawn | Undrawn | None:
+    try:
+        plot = job()
+        if plot is None:
+            return None
+        return Drawn(plot.name, plot.title, plot.caption, plot.png(), plot.svg(), plot.csv())
+    except Exception as error:  # whatever it is, it must not cost the rest of the report
+        return Undrawn(job.args[0], f"{type(error).__name__}: {error}")

@@ -14,7 +14,8 @@ import pandas as pd
 
 from clsweep import config as settings
 from clsweep.config import PublishedConfig
-from clsweep.report.selection import BOUNDS, PROTOCOL, TUNED
+from clsweep.plots.contexts import BOUNDS
+from clsweep.report.selection import PROTOCOL, TUNED
 from clsweep.statistics import all_differ, compare, estimates
 
 # Whether more is better.
@@ -34,7 +35,7 @@ def rows(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row for each protocol, method and setting, in the order in which they are shown: `protocol` (a number) and
-        the columns of `PROTOCOL`; `kind` (method, bound or published); `method`; `setting`; `values` (tuned or
+        the columns of `PROTOCOL`; `kind` (method, bound or published); `method`; `setting`; `chosen` (tuned or
         default, by a sweep); `main`, whether it is the method's row; `seeds`, their number; for each of `METRICS`
         `<metric>` (the mean), `<metric>_low` and `<metric>_high` (of its 95 % interval), and for those in `MARKED`
         `<metric>_best`, whether it is better than all other methods by `TEST`; then the comparison with the method of
@@ -56,7 +57,7 @@ def rows(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _columns() -> list[str]:
-    columns = ["protocol", *PROTOCOL, "kind", "method", "setting", "values", "main", "seeds"]
+    columns = ["protocol", *PROTOCOL, "kind", "method", "setting", "chosen", "main", "seeds"]
     for metric in METRICS:
         columns += [metric, f"{metric}_low", f"{metric}_high", *([f"{metric}_best"] if metric in MARKED else [])]
     return [*columns, "difference", "difference_low", "difference_high", "p", "common_seeds"]
@@ -64,8 +65,8 @@ def _columns() -> list[str]:
 
 def _summaries(runs: pd.DataFrame) -> pd.DataFrame:
     first = runs.groupby(_ROW, sort=False)
-    table = first[[*PROTOCOL]].first().reset_index()
-    table["values"] = first["values"].max().to_numpy()  # tuned > default > neither, as it is spelt
+    table = first[[*PROTOCOL]].head(1).assign(**{name: runs[name] for name in _ROW}).reset_index(drop=True)
+    table["chosen"] = first["chosen"].max().to_numpy()  # tuned > default > neither, as it is spelt
     table["started_at"] = first["started_at"].min().to_numpy()
     for metric in METRICS:
         made = estimates(runs, _ROW, metric)
@@ -76,7 +77,7 @@ def _summaries(runs: pd.DataFrame) -> pd.DataFrame:
 
 def _main(table: pd.DataFrame) -> pd.Series:
     """Whether a row stands for its method; see the module."""
-    ordered = table.assign(tuned=table["values"] == TUNED).sort_values(
+    ordered = table.assign(tuned=table["chosen"] == TUNED).sort_values(
         ["tuned", "seeds", "started_at"], ascending=[False, False, True], kind="stable"
     )
     chosen = ordered.drop_duplicates(["protocol", "method"]).index
@@ -96,12 +97,16 @@ def _compared(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     for metric in MARKED:
         best = _best(rivals, metric)
         others = [index for index in rivals.index if index != best] if best is not None else []
-        p_values = [compare(by_seed(best, metric), by_seed(one, metric)).p for one in others]
-        table[f"{metric}_best"] = (table.index == best) & (bool(others) and all_differ(p_values))
+        made = [compare(by_seed(best, metric), by_seed(one, metric)) for one in others]
+        # A mean over other seeds may be higher where the common ones say the opposite.
+        ahead = all((one.difference > 0) is METRICS[metric] for one in made)
+        table[f"{metric}_best"] = (table.index == best) & (
+            bool(others) and ahead and all_differ([one.p for one in made])
+        )
     best = _best(rivals, "average_accuracy")
     for index in table.index[table.index != best] if best is not None else ():
-        made = compare(by_seed(index, "average_accuracy"), by_seed(best, "average_accuracy"))
-        compared = [made.difference, made.low, made.high, made.p, made.seeds]
+        one = compare(by_seed(index, "average_accuracy"), by_seed(best, "average_accuracy"))
+        compared = [one.difference, one.low, one.high, one.p, one.seeds]
         table.loc[index, ["difference", "difference_low", "difference_high", "p", "common_seeds"]] = compared
     return table
 
@@ -124,7 +129,7 @@ def _published_rows(table: pd.DataFrame, published: dict[str, PublishedConfig]) 
         {
             "method": list(figures.accuracy),
             "setting": "",
-            "values": "",
+            "chosen": "",
             "kind": PUBLISHED,
             "main": True,
             "seeds": 1,
@@ -157,7 +162,9 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
 def methods_in_order(table: pd.DataFrame) -> list[tuple[str, str]]:
     """Kind and name of each method, as the overview lists them: methods, bounds, published."""
     kinds: Iterable[str] = (METHOD, BOUND, PUBLISHED)
-    mean = table.groupby(["kind", "method"])["average_accuracy"].mean()
+    # By their places, not their means: methods are not run on the same benchmarks.
+    place = table.groupby(["benchmark", "kind"])["average_accuracy"].rank(pct=True)
+    mean = table.assign(place=place).groupby(["kind", "method"])["place"].mean()
     return [
         (kind, method)
         for kind in kinds

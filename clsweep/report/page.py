@@ -41,18 +41,16 @@ def counted(results: Results, selection: Selection) -> list[str]:
     statuses = runs["status"].value_counts()
     lines = [
         f"{len(runs)} runs: " + ", ".join(f"{count} {status}" for status, count in statuses.items()),
-        f"{roles.get('single', 0)} runs of their own, {roles.get('trial', 0)} of the search of {len(results.studies)} "
-        f"studies, {roles.get('final', 0)} final ones",
-        f"{len(selection.runs)} are compared: finished, trained on all training data, each seed once",
+        f"single runs: {roles.get('single', 0)}; studies: {len(results.studies)}, with the folders of "
+        f"{roles.get('trial', 0)} runs of their search and of {roles.get('final', 0)} final ones",
+        f"compared: {len(selection.runs)} (finished, trained on all training data, each seed once)",
     ]
     if selection.held_out:
-        lines.append(f"{selection.held_out} finished runs held training data out to choose values by: not compared")
+        lines.append(f"not compared, since they held training data out to choose values by: {selection.held_out}")
     if selection.repeated:
-        lines.append(
-            f"{selection.repeated} runs were repeated later with the same values and seed: the later one counts"
-        )
+        lines.append(f"not compared, since the same values and seed were run again later: {selection.repeated}")
     if results.problems:
-        lines.append(f"{len(results.problems)} files were skipped")
+        lines.append(f"files that were skipped: {len(results.problems)}")
     return lines
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pandas as pd
@@ -16,6 +17,7 @@ from clsweep.report.leaderboard import MARKED, METRICS, PUBLISHED
 from clsweep.report.selection import describe
 from clsweep.statistics import estimate
 
+_VALUE: Final = r"\b(reg_strength|gamma|epsilon|reg_strength_scale)=([^, ]+)"
 LABELS: Final = {
     "average_accuracy": "average accuracy",
     "forgetting": "forgetting",
@@ -64,7 +66,9 @@ class Row:
         main: whether it is the method's row.
         seeds: how many.
         figures: the cells.
-        lead: the comparison with the leader, as text.
+        difference: to the leader in average accuracy, NaN where they have no two seeds in common.
+        lead: the same with its interval, as text.
+        test: p and the number of common seeds, as text.
     """
 
     kind: str
@@ -73,7 +77,9 @@ class Row:
     main: bool
     seeds: int
     figures: list[Figure | None]
-    lead: str
+    difference: float = math.nan
+    lead: str = ""
+    test: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,14 +88,14 @@ class Section:
 
     Attributes:
         slug: of its files and its place on the page.
-        benchmark: its name.
-        protocol: the rest in one line.
+        title: what tells it from the others.
+        protocol: all of it in one line.
         rows: its leaderboard.
         drawn: its figures.
     """
 
     slug: str
-    benchmark: str
+    title: str
     protocol: str
     rows: list[Row]
     drawn: list[Drawn]
@@ -118,25 +124,37 @@ class StudySection:
     drawn: list[Drawn]
 
 
-def section(slug: str, table: pd.DataFrame, drawn: Sequence[Drawn]) -> Section:
+def section(slug: str, title: str, table: pd.DataFrame, drawn: Sequence[Drawn]) -> Section:
     """One protocol.
 
     Args:
         slug: of its files.
+        title: what tells it from the others.
         table: its rows of the leaderboard.
         drawn: its figures.
     """
     rows = [_row(row) for row in table.to_dict("records")]
-    return Section(slug, str(table["benchmark"].iloc[0]), describe(table.iloc[0]), rows, list(drawn))
+    return Section(slug, title, describe(table.iloc[0]), rows, list(drawn))
 
 
 def _row(row: dict[Any, Any]) -> Row:
     published = row["kind"] == PUBLISHED
     figures: list[Figure | None] = [_figure(row, metric) for metric in METRICS]
-    setting = "published, one seed" if published else row["setting"]
-    if row["values"]:
-        setting += f" ({row['values']})"
-    return Row(row["kind"], row["method"], setting, bool(row["main"]), int(row["seeds"]), figures, _lead(row))
+    setting = "published, one seed" if published else _rounded(row["setting"])
+    if row["chosen"]:
+        setting += f" ({row['chosen']})"
+    made = Row(row["kind"], row["method"], setting, bool(row["main"]), int(row["seeds"]), figures)
+    if math.isnan(row["difference_low"]):
+        return made
+    low, high = row["difference_low"], row["difference_high"]
+    lead = f"{row['difference']:+.4f} [{low:+.4f}, {high:+.4f}]"
+    test = f"p {row['p']:.2g}, {row['common_seeds']:.0f} common seeds"
+    return replace(made, difference=row["difference"], lead=lead, test=test)
+
+
+def _rounded(setting: str) -> str:
+    """Hyperparameters with four digits."""
+    return re.sub(_VALUE, lambda found: f"{found[1]}={float(found[2]):.4g}", setting)
 
 
 def _figure(row: dict[Any, Any], metric: str) -> Figure:
@@ -144,18 +162,10 @@ def _figure(row: dict[Any, Any], metric: str) -> Figure:
         row[metric],
         row[f"{metric}_high"] - row[metric],
         metric in MARKED and row[f"{metric}_best"] is True,
-        0 if metric == "seconds" else 4,
+        4 if metric != "seconds" else 0 if row[metric] >= 10 else 1,
         int(row["seeds"]),
         row["kind"] == PUBLISHED,
     )
-
-
-def _lead(row: dict[Any, Any]) -> str:
-    """The difference to the leader in average accuracy, where there are seeds to compare by."""
-    if math.isnan(row["difference_low"]):
-        return ""
-    low, high = row["difference_low"], row["difference_high"]
-    return f"{row['difference']:+.4f} [{low:+.4f}, {high:+.4f}], p {row['p']:.2g}, {row['common_seeds']:.0f} seeds"
 
 
 def overview(table: pd.DataFrame) -> tuple[list[str], list[Row]]:
@@ -175,7 +185,7 @@ def overview(table: pd.DataFrame) -> tuple[list[str], list[Row]]:
         mine = [cells.get((kind, method, benchmark)) for benchmark in benchmarks]
         figures = [None if one is None else _figure(one, "average_accuracy") for one in mine]
         name = f"{method} (published)" if kind == PUBLISHED else method
-        rows.append(Row(kind, name, "", True, 0, figures, ""))
+        rows.append(Row(kind, name, "", True, 0, figures))
     return benchmarks, rows
 
 
@@ -206,7 +216,7 @@ def study_section(
         f"{len(trials)} trials: {states}",
         _best(trials, searched),
         _finals(finals),
-        _note(searched),
+        _note(searched, drawn),
         list(drawn),
     )
 
@@ -231,7 +241,10 @@ def _finals(finals: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _note(searched: Sequence[str]) -> str:
+def _note(searched: Sequence[str], drawn: Sequence[Drawn]) -> str:
+    if not searched:
+        return "What was searched is known once a trial is complete."
     if len(searched) == 1:
         return f"Only {searched[0]} was searched: there are no importances to compare."
-    return "" if searched else "What was searched is known once a trial is complete."
+    has_importances = any(one.name.endswith("-importance") for one in drawn)
+    return "" if has_importances else "Too few trials are complete for importances."

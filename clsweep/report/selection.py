@@ -9,7 +9,9 @@ from typing import Any, Final
 
 import pandas as pd
 
+from clsweep import config as settings
 from clsweep.config import HYPERPARAMETERS
+from clsweep.plots.contexts import BOUNDS
 from clsweep.results import FINISHED, Results
 
 # What must be the same for two runs to be compared. What a file of an older format doesn't say is a value of its own.
@@ -17,6 +19,7 @@ PROTOCOL: Final = (
     "benchmark",
     "scenario",
     "dataset",
+    "dataset_digest",
     "n_train",
     "n_test",
     "contexts",
@@ -31,7 +34,6 @@ PROTOCOL: Final = (
     "precision",
 )
 _BUDGETS: Final = ("full", "quick", "custom", "smoke")
-BOUNDS: Final = ("none", "joint")
 TUNED: Final = "tuned"
 
 
@@ -42,8 +44,8 @@ class Selection:
     Attributes:
         runs: rows of `Results.runs` with four columns more: `protocol`, a number from 0 up, the protocol that is
             looked at first having the least; `method`, the name, with the beginning of its file's digest where several
-            files of that name were run; `setting`, its hyperparameters as text, empty where it has none; `values`,
-            which is `tuned` or `default` for a sweep's final runs, else empty.
+            files of that name were run; `setting`, its hyperparameters and options exactly, as text, empty where it has
+            none; `chosen`, which is `tuned` or `default` for values that a sweep's final runs have, else empty.
         held_out: how many finished runs were left out because they held training data out to choose values by.
         repeated: how many were left out because a later run has the same protocol, method, values and seed.
     """
@@ -62,12 +64,13 @@ def select(results: Results) -> Selection:
     finished = results.runs[results.runs["status"] == FINISHED]
     whole = finished[finished["validation_fraction"] == 0].copy()
     whole["setting"] = [_setting(row) for row in whole.to_dict("records")]
-    whole["values"] = _final_values(whole, results.finals)
     whole["method"] = _methods(whole)
     whole["protocol"] = _numbered(whole)
-    identity = ["protocol", "method", "setting", "seed"]
-    whole = whole.sort_values(["values", "started_at"], kind="stable", na_position="first")
-    latest = whole.drop_duplicates(identity, keep="last").sort_values(["protocol", "method"], kind="stable")
+    values = ["protocol", "method", "setting"]
+    whole["chosen"] = _of_final_runs(whole, results.finals)
+    whole["chosen"] = whole.groupby(values)["chosen"].transform("max")  # tuned > default > neither, as it is spelt
+    whole = whole.sort_values("started_at", kind="stable", na_position="first")
+    latest = whole.drop_duplicates([*values, "seed"], keep="last").sort_values(["protocol", "method"], kind="stable")
     return Selection(latest.reset_index(drop=True), len(finished) - len(whole), len(whole) - len(latest))
 
 
@@ -78,9 +81,10 @@ def describe(protocol: pd.Series) -> str:
         protocol: a row with the columns of `PROTOCOL`.
     """
     per_context = "" if pd.isna(protocol["classes_per_context"]) else f" of {protocol['classes_per_context']} classes"
+    files = f" {protocol['dataset_digest']}" if protocol["dataset_digest"] else ""
     parts = [
         f"{protocol['scenario']}-incremental, {protocol['contexts']} contexts{per_context}",
-        f"{protocol['dataset']} ({protocol['n_train']:,} training images)",
+        f"{protocol['dataset']}{files} ({protocol['n_train']:,} training images)",
         f"{protocol['budget']} budget: {protocol['iters']:,} iterations a context",
         f"batch {protocol['batch_size']}",
         f"Adam lr {protocol['lr']:g}",
@@ -90,26 +94,40 @@ def describe(protocol: pd.Series) -> str:
     return ", ".join(parts)
 
 
+def is_bound(run: Mapping[Hashable, Any]) -> bool:
+    """Whether a run is joint training, or training without a regularizer, and not a method that is called so."""
+    return bool(run["stream"] == "joint" or (run["regularizer"] == "none" and run["regularizer_file"] == ""))
+
+
 def _setting(run: Mapping[Hashable, Any]) -> str:
-    """The hyperparameters that the method uses; files of version 1 don't say which, so all of them."""
-    if run["regularizer"] in BOUNDS:
+    """The hyperparameters that the method uses, exactly: runs whose values differ at all are never averaged."""
+    if is_bound(run):
         return ""
-    recorded = run["format_version"] != 1
-    used = str(run["hyperparameters"]).split() if recorded else list(HYPERPARAMETERS)
-    parts = [f"{name}={run[name]:.4g}" for name in HYPERPARAMETERS if name in used]
+    parts = [f"{name}={_exact(run[name])}" for name in HYPERPARAMETERS if name in _used(run)]
     scale = run["reg_strength_scale"]
-    if isinstance(scale, float) and scale not in (1.0,) and not pd.isna(scale):
-        parts.append(f"reg_strength_scale={scale:g}")
-    options = str(run["method_options"])
-    if options and options != _USUAL_OPTIONS:
-        parts.append(options)
+    if not pd.isna(scale) and scale != 1:
+        parts.append(f"reg_strength_scale={_exact(scale)}")
+    if run["method_options"] not in ("", _USUAL_OPTIONS):
+        parts.append(run["method_options"])
     return ", ".join(parts)
+
+
+def _used(run: Mapping[Hashable, Any]) -> list[str]:
+    """Files of version 1 don't say which: those that a sweep searches for a built-in method, all for another."""
+    if run["format_version"] != 1:
+        return str(run["hyperparameters"]).split()
+    searched = settings.searched_by_default().get(run["regularizer"], ()) if not run["regularizer_file"] else ()
+    return list(searched or HYPERPARAMETERS)
 
 
 _USUAL_OPTIONS = "fisher.labels=exact fisher.examples=null"
 
 
-def _final_values(runs: pd.DataFrame, finals: pd.DataFrame) -> list[str]:
+def _exact(value: float) -> str:
+    return repr(float(value)).removesuffix(".0")
+
+
+def _of_final_runs(runs: pd.DataFrame, finals: pd.DataFrame) -> list[str]:
     """Whether a final run has the values that its sweep chose; a sweep that chose the default ones ran them once."""
     chosen: dict[tuple[str, str], str] = {}
     for study, folder, setting in zip(finals["study"], finals["folder"], finals["setting"], strict=True):
@@ -120,11 +138,16 @@ def _final_values(runs: pd.DataFrame, finals: pd.DataFrame) -> list[str]:
 
 
 def _methods(runs: pd.DataFrame) -> list[str]:
-    digests = runs.groupby("regularizer")["regularizer_digest"].nunique()
-    return [
-        f"{name} @{digest[:6]}" if digest and digests[name] > 1 else name
-        for name, digest in zip(runs["regularizer"], runs["regularizer_digest"], strict=True)
-    ]
+    """Names; a file's digest behind it where there are several of that name, or where a bound is called so."""
+    files = runs.groupby("regularizer")["regularizer_digest"].nunique()
+    names = []
+    for run in runs.to_dict("records"):
+        name, digest = run["regularizer"], run["regularizer_digest"]
+        if is_bound(run):
+            names.append("joint" if run["stream"] == "joint" else "none")
+        else:
+            names.append(f"{name} @{digest[:6]}" if name in BOUNDS or (digest and files[name] > 1) else name)
+    return names
 
 
 def _numbered(runs: pd.DataFrame) -> pd.Series:

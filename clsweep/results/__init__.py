@@ -1,6 +1,6 @@
 """What runs and sweeps leave behind: writing it (`writing`) and reading it again (`loading`, `load`)."""
 
-from clsweep.results.loading import FINAL_FILE, REPORT_FILE, TRIALS_FILE, UNFINISHED, Problem, Results, load
+from clsweep.results.loading import BEST_FILE, FINAL_FILE, REPORT_MARK, TRIALS_FILE, UNFINISHED, Problem, Results, load
 from clsweep.results.writing import (
     ACCURACY_FILE,
     FAILED,
@@ -14,19 +14,21 @@ from clsweep.results.writing import (
     refuse_used,
     short,
     write,
+    write_bytes,
     write_csv,
     write_text,
 )
 
 __all__ = [
     "ACCURACY_FILE",
+    "BEST_FILE",
     "FAILED",
     "FINAL_FILE",
     "FINISHED",
     "FORMAT_VERSION",
     "INTERRUPTED",
     "PRUNED",
-    "REPORT_FILE",
+    "REPORT_MARK",
     "SUMMARY_FILE",
     "TRIALS_FILE",
     "UNFINISHED",
@@ -38,6 +40,7 @@ __all__ = [
     "refuse_used",
     "short",
     "write",
+    "write_bytes",
     "write_csv",
     "write_text",
 ]

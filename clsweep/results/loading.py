@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -17,6 +18,15 @@ import pandas as pd
 import yaml
 
 from clsweep.errors import InputError
+from clsweep.results.checking import (
+    Broken,
+    UnreadableError,
+    converted,
+    copies,
+    incomplete,
+    inconsistent,
+    not_numbers,
+)
 from clsweep.results.writing import (
     ACCURACY_FILE,
     CELL_COLUMNS,
@@ -31,7 +41,10 @@ from clsweep.results.writing import (
 TRIALS_FILE = "trials.csv"
 FINAL_FILE = "final.csv"
 BEST_FILE = "best.yaml"
-REPORT_FILE = "report.html"
+# In the folder of a report, which is no result; its lines are the figures that the report wrote.
+REPORT_MARK = ".clsweep-report"
+# In a folder of results that are not the user's own: read only where it is asked for by name.
+REFERENCE_MARK = ".clsweep-reference"
 UNFINISHED = "unfinished"
 
 SINGLE, TRIAL, FINAL = "single", "trial", "final"
@@ -51,6 +64,7 @@ _NOT_IN_VERSION_1 = {
     "reg_strength_scale",
     "threads",
     "update",
+    "dataset_digest",
 }
 _RUN_DTYPES = {"folder": "str", "role": "str", "study": "str", **_SUMMARY_DTYPES}
 _CELL_DTYPES = {
@@ -84,10 +98,12 @@ _FINAL_DTYPES = {
     "gamma": "float64",
     "epsilon": "float64",
 }
+_HYPERPARAMETERS = ("reg_strength", "gamma", "epsilon")
 _FINAL_REQUIRED = ("setting", "seed", "test_average_accuracy", "folder")
 _STUDY_COLUMNS = ("study", "name", "benchmark", "method", "dataset", "budget", "iters", "space")
+# A file of a run or a study without the one that says what it belongs to.
+_NEEDS = {ACCURACY_FILE: SUMMARY_FILE, FINAL_FILE: TRIALS_FILE}
 _KNOWN_FILES = (SUMMARY_FILE, ACCURACY_FILE, TRIALS_FILE, FINAL_FILE)
-_TRUTH = {"True": True, "False": False, "": None}
 
 
 @dataclass(frozen=True)
@@ -129,10 +145,6 @@ class Results:
     problems: list[Problem]
 
 
-class _UnreadableError(Exception):
-    """A file that cannot be used; its message says why."""
-
-
 @dataclass
 class _Found:
     """What is collected on the way through the folders."""
@@ -143,7 +155,6 @@ class _Found:
     finals: list[pd.DataFrame] = field(default_factory=list)
     studies: list[dict[str, Any]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    run_ids: dict[str, str] = field(default_factory=dict)
 
     def problem(self, path: Path, message: object) -> None:
         self.problems.append(Problem(str(short(path)), str(message)))
@@ -153,7 +164,8 @@ def load(*folders: str | Path) -> Results:
     """Read every run and study below some folders.
 
     Files of format version 1, which did not record all columns, are read too: those columns are empty, and
-    `format_version` is 1. A run that lies in several folders (with the same `run_id`) is counted once.
+    `format_version` is 1. A run that lies in several folders (by its `run_id`) is counted once. Reports and hidden
+    folders are passed over, and so are those with a file `.clsweep-reference`, unless they are among `folders`.
 
     Args:
         folders: for instance `outputs/`.
@@ -166,7 +178,7 @@ def load(*folders: str | Path) -> Results:
         InputError: a folder isn't there.
     """
     found = _Found()
-    for folder, files in _walk(folders):
+    for folder, files in _walk(folders, found):
         if TRIALS_FILE in files:
             _read_study(folder, files, found)
         if SUMMARY_FILE in files:
@@ -176,26 +188,33 @@ def load(*folders: str | Path) -> Results:
         for name in sorted(files):
             if name.endswith(".csv") and name not in _KNOWN_FILES:
                 found.problem(folder / name, "not a file of a run or a study")
+            elif _NEEDS.get(name, name) not in files and ".hydra" not in files:
+                found.problem(folder / name, f"{_NEEDS[name]} is not beside it")
     runs, cells = _checked_values(found)
     return Results(
         runs,
         cells,
         _concatenated(found.trials, {"study": "str", **_TRIAL_DTYPES}),
         _concatenated(found.finals, {"study": "str", **_FINAL_DTYPES}),
-        pd.DataFrame(found.studies, columns=list(_STUDY_COLUMNS)),
+        pd.DataFrame(found.studies, columns=list(_STUDY_COLUMNS)).astype({"iters": "Int64"}),
         found.problems,
     )
 
 
-def _walk(folders: Iterable[str | Path]) -> Iterator[tuple[Path, set[str]]]:
-    """Every folder once, in order, with the names in it; hidden ones and reports are passed over."""
+def _walk(folders: Iterable[str | Path], found: _Found) -> Iterator[tuple[Path, set[str]]]:
+    """Every folder once, in order, with the names in it."""
     seen: set[Path] = set()
+
+    def unreadable(error: OSError) -> None:
+        found.problem(Path(error.filename), f"cannot be read ({error.strerror})")
+
     for start in map(Path, folders):
         if not start.is_dir():
             raise InputError(f"{start}: not a folder; expected one with the results of runs, such as outputs/.")
-        for name, inner, files in os.walk(start):
+        for name, inner, files in os.walk(start, onerror=unreadable, followlinks=True):
             folder = Path(name)
-            if folder.resolve() in seen or REPORT_FILE in files:
+            passed_over = REPORT_MARK in files or (REFERENCE_MARK in files and folder != start)
+            if passed_over or folder.resolve() in seen:  # a link may lead back up
                 inner.clear()
                 continue
             seen.add(folder.resolve())
@@ -212,7 +231,7 @@ def _holds_a_run(folder: Path, names: set[str]) -> bool:
 def _attempt(found: _Found, path: Path, read: Callable[[], None]) -> None:
     try:
         read()
-    except _UnreadableError as error:
+    except UnreadableError as error:
         found.problem(path, error)
 
 
@@ -220,33 +239,31 @@ def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
     """A CSV file's header and rows.
 
     Raises:
-        _UnreadableError: it isn't one, or its rows don't fit its header.
+        UnreadableError: it isn't one, or its rows don't fit its header.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.reader(file, strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise _UnreadableError(f"cannot be read as CSV ({error})") from error
+        raise UnreadableError(f"cannot be read as CSV ({error})") from error
     if not rows:
-        raise _UnreadableError("empty")
+        raise UnreadableError("empty")
     header, *rest = rows
+    if len(set(header)) != len(header):
+        raise UnreadableError("two columns of the same name")
     broken = next((number for number, row in enumerate(rest, 2) if len(row) != len(header)), None)
     if broken is not None:
-        raise _UnreadableError(f"line {broken} has {len(rest[broken - 2])} values; expected {len(header)}")
+        raise UnreadableError(f"line {broken} has {len(rest[broken - 2])} values; expected {len(header)}")
     return header, rest
 
 
 def _read_run(folder: Path, found: _Found) -> None:
     header, rows = _rows(folder / SUMMARY_FILE)
     values = _summary(header, rows)
-    run_id = values["run_id"]
-    if run_id in found.run_ids:
-        raise _UnreadableError(f"the same run as in {found.run_ids[run_id]}: counted once")
-    cells = _cells(folder, run_id)
+    cells = _cells(folder, values["run_id"])
     if not cells and values["status"] == FINISHED:
-        raise _UnreadableError(f"{ACCURACY_FILE} beside it holds no accuracies")
+        raise UnreadableError(f"{ACCURACY_FILE} beside it holds no accuracies")
     place = str(short(folder))
-    found.run_ids[run_id] = place
     found.runs.append({"folder": place, **_place(folder), **values})
     found.cells += [[place, *row] for row in cells]
 
@@ -254,42 +271,46 @@ def _read_run(folder: Path, found: _Found) -> None:
 def _summary(header: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, str]:
     missing = [name for name in _SUMMARY_DTYPES if name not in header and name not in _NOT_IN_VERSION_1]
     if missing:
-        raise _UnreadableError(f"not a clsweep summary: it lacks the column {missing[0]}")
+        raise UnreadableError(f"not a clsweep summary: it lacks the column {missing[0]}")
     if len(rows) != 1:
-        raise _UnreadableError(f"{len(rows)} rows; expected one")
+        raise UnreadableError(f"{len(rows)} rows; expected one")
     values = dict(zip(header, rows[0], strict=True))
-    _check_version(values)
+    _check_summary_version(values)
     if values["status"] not in STATUSES:
-        raise _UnreadableError(f"status={values['status']}; expected one of {', '.join(STATUSES)}")
+        raise UnreadableError(f"status={values['status']}; expected one of {', '.join(STATUSES)}")
     return {name: value for name, value in values.items() if name in _SUMMARY_DTYPES}
 
 
-def _check_version(values: dict[str, str]) -> None:
+def _check_summary_version(values: dict[str, str]) -> None:
     """Put the version in where there is none."""
-    version = values.setdefault("format_version", "1")
-    if not version.isdigit():
-        raise _UnreadableError(f"format_version={version}; expected a number")
+    version = _checked_version(values.setdefault("format_version", "1"))
+    lacking = [name for name in _SUMMARY_DTYPES if version == FORMAT_VERSION and name not in values]
+    if lacking:
+        raise UnreadableError(f"format version {version}, but it lacks the column {lacking[0]}")
+
+
+def _checked_version(version: str) -> int:
+    if not re.fullmatch("[0-9]{1,9}", version):
+        raise UnreadableError(f"format_version={version}; expected a number")
     if int(version) > FORMAT_VERSION:
-        raise _UnreadableError(
+        raise UnreadableError(
             f"format version {version}, written by a newer clsweep; this one reads up to {FORMAT_VERSION}: upgrade it"
         )
-    lacking = [name for name in _SUMMARY_DTYPES if int(version) == FORMAT_VERSION and name not in values]
-    if lacking:
-        raise _UnreadableError(f"format version {version}, but it lacks the column {lacking[0]}")
+    return int(version)
 
 
 def _cells(folder: Path, run_id: str) -> list[list[str]]:
     path = folder / ACCURACY_FILE
     if not path.is_file():
-        raise _UnreadableError(f"{ACCURACY_FILE} is not beside it")
+        raise UnreadableError(f"{ACCURACY_FILE} is not beside it")
     try:
         header, rows = _rows(path)
-    except _UnreadableError as error:
-        raise _UnreadableError(f"{ACCURACY_FILE} beside it: {error}") from error
+    except UnreadableError as error:
+        raise UnreadableError(f"{ACCURACY_FILE} beside it: {error}") from error
     if header != ["run_id", *CELL_COLUMNS]:
-        raise _UnreadableError(f"{ACCURACY_FILE} beside it has other columns than run_id,{','.join(CELL_COLUMNS)}")
+        raise UnreadableError(f"{ACCURACY_FILE} beside it has other columns than run_id,{','.join(CELL_COLUMNS)}")
     if any(row[0] != run_id for row in rows):
-        raise _UnreadableError(f"{ACCURACY_FILE} beside it is of another run")
+        raise UnreadableError(f"{ACCURACY_FILE} beside it is of another run")
     return rows
 
 
@@ -310,9 +331,12 @@ def _read_study(folder: Path, names: set[str], found: _Found) -> None:
         header, rows = _rows(folder / name)
         missing = [column for column in required if column not in header]
         if missing:
-            raise _UnreadableError(f"not a file of a clsweep study: it lacks the column {missing[0]}")
-        values = pd.DataFrame(rows, columns=header).drop(columns="format_version", errors="ignore")
-        values = _converted(values, dtypes | {str(column): "float64" for column in values if column not in dtypes})
+            raise UnreadableError(f"not a file of a clsweep study: it lacks the column {missing[0]}")
+        values = pd.DataFrame(rows, columns=header, dtype="str")
+        if "format_version" in header:
+            for version in set(values.pop("format_version")):
+                _checked_version(version)
+        values = converted(values, dtypes | {str(column): "float64" for column in values if column not in dtypes})
         values.insert(0, "study", study)
         return values
 
@@ -339,72 +363,41 @@ def _description(folder: Path, names: set[str], found: _Found) -> dict[str, Any]
             "dataset": config["dataset"]["name"],
             "budget": config["budget"],
             "iters": config["benchmark"]["iters"],
-            "space": dict(config["regularizer"]["space"]),
+            "space": _space(config["regularizer"]["space"]),
         }
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         found.problem(folder / BEST_FILE, f"not the setting of a study's best trial ({type(error).__name__}: {error})")
         return {}
 
 
-def _checked_values(found: _Found) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The frames of runs and cells; a run with a value that is no number is left out.
+def _space(ranges: object) -> dict[str, str]:
+    if not isinstance(ranges, dict) or not set(ranges) <= set(_HYPERPARAMETERS):
+        raise TypeError(f"regularizer.space: expected ranges of {', '.join(_HYPERPARAMETERS)}")
+    return {name: str(text) for name, text in ranges.items()}
 
-    The values are converted all at once, since one at a time takes longer than reading them.
-    """
+
+def _checked_values(found: _Found) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The frames of runs and cells; a run whose values can't be right is left out."""
     runs = pd.DataFrame(found.runs, columns=list(_RUN_DTYPES), dtype="str").fillna("")
     cells = pd.DataFrame(found.cells, columns=list(_CELL_DTYPES), dtype="str")
-    broken = _not_numbers(cells, _CELL_DTYPES, ACCURACY_FILE) | _not_numbers(runs, _RUN_DTYPES, SUMMARY_FILE)
-    accuracy = pd.to_numeric(cells["accuracy"], errors="coerce")
-    outside = cells.loc[~(accuracy.between(0, 1) | cells["folder"].isin(list(broken))), ["folder", "accuracy"]]
-    broken |= {
-        folder: (ACCURACY_FILE, f"accuracy={value}; expected a number from 0 to 1") for folder, value in outside.values
-    }
-    for folder, (name, message) in broken.items():
-        found.problem(Path(folder) / name, message)
-    runs, cells = (table[~table["folder"].isin(list(broken))].reset_index(drop=True) for table in (runs, cells))
-    runs, cells = _converted(runs, _RUN_DTYPES), _converted(cells, _CELL_DTYPES)
+    broken = not_numbers(cells, _CELL_DTYPES, ACCURACY_FILE) | not_numbers(runs, _RUN_DTYPES, SUMMARY_FILE)
+    runs, cells = _without(broken, runs, cells, found)
+    runs, cells = converted(runs, _RUN_DTYPES), converted(cells, _CELL_DTYPES)
+    runs, cells = _without(incomplete(runs) | inconsistent(runs, cells), runs, cells, found)
+    runs, cells = _without(copies(runs), runs, cells, found)
     started = pd.to_datetime(runs["started_at"], utc=True, errors="coerce", format="ISO8601")
     runs["started_at"] = started.astype("datetime64[us, UTC]")
     return runs, cells
 
 
-def _not_numbers(table: pd.DataFrame, dtypes: dict[str, str], name: str) -> dict[str, tuple[str, str]]:
-    """By folder, the file and the first value in it that is not of its column's type."""
-    broken: dict[str, tuple[str, str]] = {}
-    for column, dtype in dtypes.items():
-        if dtype == "str":
-            continue
-        given = table[column]
-        good = given.isin(list(_TRUTH)) if dtype == "boolean" else pd.to_numeric(given, errors="coerce").notna()
-        if dtype == "Int64":
-            good &= ~given.str.contains(".", regex=False)
-        for folder, value in table.loc[~(good | given.isin(["", "nan"])), ["folder", column]].values:
-            broken.setdefault(folder, (name, f"{column}={value}; expected {_EXPECTED[dtype]}"))
-    return broken
-
-
-_EXPECTED = {"Int64": "a whole number", "float64": "a number", "boolean": "True or False"}
-
-
-def _converted(table: pd.DataFrame, dtypes: dict[str, str]) -> pd.DataFrame:
-    """The table with its columns' types.
-
-    Raises:
-        _UnreadableError: a value is not of its column's type.
-    """
-    converted = table.reindex(columns=list(dict.fromkeys([*dtypes, *table])), fill_value="")
-    try:
-        for column, dtype in dtypes.items():
-            values = converted[column]
-            if dtype == "boolean":
-                converted[column] = values.map(_TRUTH)
-            elif dtype == "str":
-                converted[column] = values
-            else:
-                converted[column] = pd.to_numeric(values.where(values != "", None))
-        return converted.astype(dtypes)
-    except (TypeError, ValueError) as error:
-        raise _UnreadableError(str(error)) from error
+def _without(
+    broken: Broken, runs: pd.DataFrame, cells: pd.DataFrame, found: _Found
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The frames without the runs that are broken, which are named."""
+    for folder, (name, message) in broken.items():
+        found.problem(Path(folder) / name, message)
+    kept_runs, kept_cells = (table[~table["folder"].isin(list(broken))] for table in (runs, cells))
+    return kept_runs.reset_index(drop=True), kept_cells.reset_index(drop=True)
 
 
 def _concatenated(tables: list[pd.DataFrame], dtypes: dict[str, str]) -> pd.DataFrame:

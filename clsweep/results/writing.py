@@ -38,6 +38,7 @@ class Summary:
         run_id: unique to the run; the same in `accuracy.csv`.
         status: finished, interrupted, failed or (in a sweep) pruned.
         stream: sequential or joint.
+        dataset_digest: twelve characters of the SHA-256 of the files of `dataset=arrays`; empty for other data sets.
         n_train: distinct training images, those held out not counted.
         n_test: distinct test images.
         image_size: height and width that images are padded to, 0 where they stay as they are.
@@ -69,6 +70,7 @@ class Summary:
     scenario: str
     stream: str
     dataset: str
+    dataset_digest: str
     network: str
     n_train: int
     n_test: int
@@ -161,10 +163,15 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 def write_text(text: str, path: Path) -> None:
+    """Write a file of text; see `write_bytes`. What UTF-8 cannot say, such as odd names of folders, is escaped."""
+    write_bytes(text.encode("utf-8", "backslashreplace"), path)
+
+
+def write_bytes(content: bytes, path: Path) -> None:
     """Write a file, whole or not at all; processes that write the same one at once don't disturb each other."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        partial.write_text(text, encoding="utf-8", newline="")
+        partial.write_bytes(content)
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)

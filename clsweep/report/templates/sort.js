@@ -4,7 +4,8 @@ for (const button of document.querySelectorAll("th button")) {
     const head = button.closest("th");
     const body = head.closest("table").tBodies[0];
     const column = head.cellIndex;
-    const direction = head.getAttribute("aria-sort") === "descending" ? "ascending" : "descending";
+    const other = { ascending: "descending", descending: "ascending" };
+    const direction = other[head.getAttribute("aria-sort")] ?? head.dataset.first;
     const sign = direction === "ascending" ? 1 : -1;
     const value = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
     const compare = (first, second) => {
@@ -14,7 +15,7 @@ for (const button of document.querySelectorAll("th button")) {
       return sign * (numbers ? a - b : a.localeCompare(b));
     };
     body.append(...[...body.rows].sort(compare));
-    for (const other of head.parentElement.cells) other.removeAttribute("aria-sort");
+    for (const cell of head.parentElement.cells) cell.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", direction);
   });
 }

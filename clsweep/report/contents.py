@@ -1,0 +1,96 @@
+"""What is on the page, protocol by protocol and study by study."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pandas as pd
+
+from clsweep.errors import InputError
+from clsweep.plots import style
+from clsweep.report import figures
+from clsweep.report.figures import Drawn, Job, Undrawn
+from clsweep.report.sections import Section, StudySection, section, study_section
+from clsweep.report.selection import Selection
+from clsweep.results import BEST_FILE, Problem, Results
+
+
+def contents(found: Results, chosen: Selection, table: pd.DataFrame) -> tuple[list[Section], list[StudySection]]:
+    """Everything on the page; the figures of all parts are drawn together, on several cores.
+
+    Args:
+        found: what was read; problems that turn up on the way are added to its own.
+        chosen: the runs that are compared.
+        table: the leaderboard.
+
+    Returns:
+        A section for each protocol, and one for each study.
+    """
+    groups = [part for _, part in table.groupby("protocol", sort=True)]
+    titles = _numbered([_title(part.iloc[0]) for part in groups])
+    slugs = figures.slugs(titles)
+    looks = style.looks(table["method"].drop_duplicates())
+    study_names = figures.study_names(found)
+    study_slugs = figures.slugs([f"study-{name}" for name in study_names])
+    studies = list(found.studies["study"])
+    spaces = [space if isinstance(space, dict) else {} for space in found.studies["space"]]
+    trials = [found.trials[found.trials["study"] == study] for study in studies]
+    jobs: list[list[Job]] = []
+    for slug, title, part in zip(slugs, titles, groups, strict=True):
+        runs = chosen.runs[chosen.runs["protocol"] == part["protocol"].iloc[0]]
+        jobs.append(list(figures.of_protocol(slug, title, part, runs, found.cells, looks)))
+    for slug, name, study, mine, space in zip(study_slugs, study_names, studies, trials, spaces, strict=True):
+        jobs.append(_of_study(slug, name, study, mine, space, found))
+    parts = _drawn(jobs, found)
+    sections = [
+        section(slug, title, part, own) for slug, title, part, own in zip(slugs, titles, groups, parts, strict=False)
+    ]
+    study_sections = [
+        study_section(slug, name, mine, found.finals[found.finals["study"] == study], list(space), own)
+        for slug, name, study, mine, space, own in zip(
+            study_slugs, study_names, studies, trials, spaces, parts[len(groups) :], strict=True
+        )
+    ]
+    return sections, study_sections
+
+
+def _of_study(
+    slug: str, name: str, study: str, trials: pd.DataFrame, space: dict[str, str], found: Results
+) -> list[Job]:
+    try:
+        return list(figures.of_study(slug, name, trials, space))
+    except InputError as error:
+        found.problems.append(Problem(f"{study}/{BEST_FILE}", f"what was searched can't be read ({error})"))
+        return []
+
+
+def _drawn(jobs: Sequence[Sequence[Job]], found: Results) -> list[list[Drawn]]:
+    """The figures of each part; one that could not be drawn is a problem that is named."""
+    made = iter(figures.draw([job for part in jobs for job in part]))
+    parts: list[list[Drawn]] = []
+    for part in jobs:
+        own = [next(made) for _ in part]
+        parts.append([one for one in own if isinstance(one, Drawn)])
+        found.problems.extend(
+            Problem(one.name, f"this figure was not drawn ({one.reason})") for one in own if isinstance(one, Undrawn)
+        )
+    return parts
+
+
+def _title(protocol: pd.Series) -> str:
+    """What tells protocols apart at first sight."""
+    budget = f"{protocol['iters']} iterations" if protocol["budget"] == "custom" else f"{protocol['budget']} budget"
+    precision = "" if protocol["precision"] == "float32" else f", {protocol['precision']}"
+    version = ", older file format" if pd.isna(protocol["classes_per_context"]) else ""
+    return f"{protocol['benchmark']} ({protocol['scenario']}) on {protocol['dataset']}, {budget}{precision}{version}"
+
+
+def _numbered(titles: Sequence[str]) -> list[str]:
+    """A number behind those that are the same."""
+    counts, seen = Counter(titles), Counter[str]()
+    made = []
+    for title in titles:
+        seen[title] += 1
+        made.append(f"{title}, {seen[title]} of {counts[title]}" if counts[title] > 1 else title)
+    return made

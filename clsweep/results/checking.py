@@ -1,0 +1,144 @@
+"""What is checked of values that were read, all at once: one at a time takes longer than reading them."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from clsweep.results.writing import ACCURACY_FILE, FINISHED, SUMMARY_FILE
+
+_TEST = "test"
+# Without these a finished run is no result.
+_REQUIRED_OF_FINISHED = ("seed", "contexts", "iters", "lr", "validation_fraction", "average_accuracy")
+_WHOLE_NUMBER = r"[+-]?\d{1,18}"  # what 64 bits hold
+_ROUNDING = 1e-9
+_TRUTH = {"True": True, "False": False, "": None}
+
+Broken = dict[str, tuple[str, str]]  # by folder: the file, and what is wrong with it
+
+
+class UnreadableError(Exception):
+    """A file that cannot be used; its message says why."""
+
+
+def incomplete(runs: pd.DataFrame) -> Broken:
+    """Finished runs without what makes a result.
+
+    Args:
+        runs: the runs, of their columns' types.
+
+    Returns:
+        What is wrong with them.
+    """
+    finished = runs[runs["status"] == FINISHED]
+    return {
+        folder: (SUMMARY_FILE, f"{name} is empty, but the run is finished")
+        for name in _REQUIRED_OF_FINISHED
+        for folder in finished.loc[finished[name].isna(), "folder"]
+    }
+
+
+def inconsistent(runs: pd.DataFrame, cells: pd.DataFrame) -> Broken:
+    """Runs whose accuracies are out of range, missing or given twice, or don't make up the average in the summary.
+
+    Args:
+        runs: the runs, of their columns' types.
+        cells: their accuracies.
+
+    Returns:
+        What is wrong with them.
+    """
+    broken: Broken = {}
+    for folder, value in cells.loc[~cells["accuracy"].between(0, 1), ["folder", "accuracy"]].to_numpy():
+        broken.setdefault(folder, (ACCURACY_FILE, f"accuracy={value}; expected a number from 0 to 1"))
+    place = ["folder", "after_context", "context", "split"]
+    for folder in cells.loc[cells.duplicated(place), "folder"]:
+        broken.setdefault(folder, (ACCURACY_FILE, "an accuracy is given twice"))
+    finished = runs.loc[runs["status"] == FINISHED, ["folder", "stream", "contexts", "average_accuracy"]]
+    measured = cells[cells["split"] == _TEST].merge(finished, on="folder")
+    last = measured[measured["after_context"] == measured["contexts"]].groupby("folder")["accuracy"].mean()
+    counts = measured.groupby("folder").size()
+    for folder, stream, contexts, average in finished.to_numpy():
+        expected = contexts * (2 if stream == "joint" else contexts + 1)
+        if counts.get(folder, 0) != expected:
+            message = f"{counts.get(folder, 0)} accuracies on test data; expected {expected}"
+            broken.setdefault(folder, (ACCURACY_FILE, message))
+        elif not abs(last.get(folder, math.nan) - average) < _ROUNDING:
+            message = f"average_accuracy={average}, but {ACCURACY_FILE} beside it says otherwise"
+            broken.setdefault(folder, (SUMMARY_FILE, message))
+    return broken
+
+
+def copies(runs: pd.DataFrame) -> Broken:
+    """Runs that are there already, in another folder.
+
+    Args:
+        runs: the runs, of their columns' types.
+
+    Returns:
+        What is wrong with them.
+    """
+    first: dict[str, str] = {}
+    return {
+        folder: (SUMMARY_FILE, f"the same run as in {first[run_id]}: counted once")
+        for folder, run_id in zip(runs["folder"], runs["run_id"], strict=True)
+        if run_id and first.setdefault(run_id, folder) != folder
+    }
+
+
+def not_numbers(table: pd.DataFrame, dtypes: dict[str, str], name: str) -> Broken:
+    """The first value in each file that is not of its column's type.
+
+    Args:
+        table: text, with a column `folder`.
+        dtypes: of the columns.
+        name: of the files.
+
+    Returns:
+        What is wrong with them.
+    """
+    broken: Broken = {}
+    for column, dtype in dtypes.items():
+        if dtype == "str":
+            continue
+        given = table[column]
+        if dtype == "boolean":
+            good = given.isin(list(_TRUTH))
+        elif dtype == "Int64":
+            good = given.str.fullmatch(_WHOLE_NUMBER)
+        else:
+            good = pd.to_numeric(given, errors="coerce").notna()
+        for folder, value in table.loc[
+            ~(good | given.isin(["", "nan"] if dtype == "float64" else [""])), ["folder", column]
+        ].values:
+            broken.setdefault(folder, (name, f"{column}={value}; expected {_EXPECTED[dtype]}"))
+    return broken
+
+
+_EXPECTED = {"Int64": "a whole number of up to 18 digits", "float64": "a number", "boolean": "True or False"}
+
+
+def converted(table: pd.DataFrame, dtypes: dict[str, str]) -> pd.DataFrame:
+    """The table with its columns' types; a column that isn't there is empty.
+
+    Args:
+        table: text.
+        dtypes: of the columns.
+
+    Raises:
+        UnreadableError: a value is not of its column's type.
+    """
+    converted = table.reindex(columns=list(dict.fromkeys([*dtypes, *table])), fill_value="")
+    try:
+        for column, dtype in dtypes.items():
+            values = converted[column]
+            if dtype == "boolean":
+                converted[column] = values.map(_TRUTH)
+            elif dtype == "Int64":  # by Python's integers: a missing one would make all of them floats
+                converted[column] = pd.array([int(value) if value else None for value in values], dtype="Int64")
+            elif dtype == "float64":
+                converted[column] = pd.to_numeric(values.where(values != "", None))
+        return converted.astype(dtypes)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UnreadableError(str(error)) from error
