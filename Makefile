@@ -30,7 +30,10 @@ report: $(READY) ## Leaderboard, figures and one page of everything in outputs/
 STORAGE ?= sqlite:///outputs/sweeps/studies.db
 .PHONY: dashboard
 dashboard: $(READY) ## Optuna's dashboard on the studies of a sweep: make dashboard STORAGE=sqlite:///outputs/sweeps/studies.db
-	$(BIN)/optuna-dashboard $(STORAGE)
+	@case '$(STORAGE)' in sqlite:///*) test -s '$(STORAGE:sqlite:///%=%)' || { \
+		echo 'make dashboard: $(STORAGE): no such file; expected STORAGE=sqlite:///FILE of a sweep (see search.storage).' >&2; \
+		exit 2; }; esac
+	$(BIN)/optuna-dashboard '$(STORAGE)'
 
 .PHONY: test
 test: $(READY) ## The tests, without the slow ones

@@ -91,6 +91,8 @@ def _run(config: Config, folder: Path) -> None:
     from clsweep.run import run  # here, since it imports torch
 
     run(config, folder)
+    if config.tensorboard:
+        print(f"tensorboard       tensorboard --logdir {folder}")
     if config.figures:
         _draw(folder)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from builders import CONF
 from tiny import (
     CONTEXTS,
     dataset,
@@ -25,6 +26,7 @@ from tiny import (
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from clsweep import config as settings
 from clsweep import networks
 from clsweep.config import FisherConfig, NetworkConfig, RegularizerConfig
 from clsweep.contract import NamedTensors, Regularizer, contract_parameters, load, snapshot
@@ -261,6 +263,15 @@ def test_importance_may_be_made_without_autograd(tmp_path: Path, decorator: str)
         trained(config, iters=3) for config in (file_method(write(tmp_path, source)), method("si", reg_strength=1.0))
     )
     assert close(given, expected)
+
+
+@pytest.mark.parametrize("file", sorted((CONF / "regularizer").glob("*.yaml")), ids=lambda file: file.stem)
+def test_a_built_in_method_uses_what_a_sweep_searches(file: Path) -> None:
+    config = method(file.stem) if file.stem != "custom" else file_method(SHIPPED)
+    searched = settings.searched_by_default()[file.stem]
+    assert set(load(config).hyperparameters) <= set(searched)
+    if file.stem != "custom":
+        assert load(config).hyperparameters == searched
 
 
 # ---- the shipped file

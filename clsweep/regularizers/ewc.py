@@ -20,6 +20,7 @@ from clsweep.regularizers.quadratic import weighted_squares
 
 USES_PATH_INTEGRAL = False
 PENALTY_IS_PURE = True
+HYPERPARAMETERS = ("reg_strength",)
 
 
 def estimate_importance(

@@ -28,6 +28,7 @@ from clsweep.regularizers.quadratic import weighted_squares
 
 USES_PATH_INTEGRAL = False
 PENALTY_IS_PURE = True
+HYPERPARAMETERS = ("reg_strength",)
 _SPRING = "_ewc_separate_spring"
 
 

@@ -31,6 +31,7 @@ from clsweep.regularizers.quadratic import weighted_squares
 
 USES_PATH_INTEGRAL = False
 PENALTY_IS_PURE = True
+HYPERPARAMETERS = ("reg_strength",)
 _CURVATURE = "_kfac_ewc_curvature"
 
 

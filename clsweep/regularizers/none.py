@@ -12,6 +12,7 @@ from clsweep.regularizers.quadratic import weighted_squares
 
 USES_PATH_INTEGRAL = False
 PENALTY_IS_PURE = True
+HYPERPARAMETERS = ()
 
 
 def estimate_importance(

@@ -19,6 +19,7 @@ from clsweep.regularizers.quadratic import weighted_squares
 
 USES_PATH_INTEGRAL = False
 PENALTY_IS_PURE = True
+HYPERPARAMETERS = ("reg_strength", "gamma")
 
 
 def estimate_importance(

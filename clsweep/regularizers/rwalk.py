@@ -38,6 +38,7 @@ from clsweep.regularizers.fisher import diagonal_fisher
 from clsweep.regularizers.quadratic import weighted_squares
 
 PENALTY_IS_PURE = True
+HYPERPARAMETERS = ("reg_strength", "gamma", "epsilon")
 _WALK = "_rwalk"
 
 

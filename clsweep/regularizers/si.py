@@ -18,6 +18,7 @@ from clsweep.networks import Classifier
 from clsweep.regularizers.quadratic import weighted_squares
 
 PENALTY_IS_PURE = True
+HYPERPARAMETERS = ("reg_strength", "epsilon")
 
 
 def estimate_importance(
