@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -193,6 +194,7 @@ def published() -> dict[str, PublishedConfig]:
     return found
 
 
+@cache
 def searched_by_default() -> dict[str, tuple[str, ...]]:
     """The hyperparameters that a sweep searches for each method in `conf/regularizer`, by its name."""
     files = sorted((config_dir() / "regularizer").glob("*.yaml"))

@@ -52,7 +52,7 @@ def accuracy_curves(name: str, curves: pd.DataFrame, where: str, looks: Mapping[
         _line(plain, mine, looks[method])
     plain.set_xlabel("contexts learned")
     plain.set_ylabel("mean test accuracy")
-    _finish(plain, last)
+    _finish(plain, last, ticks=10)
     _look_at_methods(plain, curves)
     legend(figure, _handles(methods, looks), beside)
     return Plot(
@@ -88,7 +88,8 @@ def forgetting_curves(name: str, curves: pd.DataFrame, where: str, looks: Mappin
             if (context, method) in by_panel:
                 _line(plain, by_panel[context, method], looks[method])
         plain.set_title(f"context {context}")
-        _finish(plain, int(curves["after_context"].max()))
+        _finish(plain, int(curves["after_context"].max()), ticks=3)
+        plain.yaxis.set_major_locator(MaxNLocator(4))
     _look_at_methods(axes[0, 0], curves)
     for plain in axes.flat[len(contexts) :]:
         plain.remove()
@@ -117,12 +118,14 @@ def matrices(name: str, cells: pd.DataFrame, where: str) -> Plot:
     methods = list(dict.fromkeys(cells["method"]))
     columns = min(4, len(methods))
     rows = math.ceil(len(methods) / columns)
-    figure, axes = panels(rows, columns, (1.75, 1.75), titled=True, sharex=True, sharey=True)
+    figure, axes = panels(rows, columns, (1.75, 1.75), titled=True)
     learned = cells[cells["context"] <= cells["after_context"]]
     scale = Normalize(float(learned["mean"].min()), float(learned["mean"].max()))
     annotated = len(learned) <= _MOST_ANNOTATED
     for method, plain in zip(methods, axes.flat, strict=False):
-        _heat_map(plain, _pivoted(learned[learned["method"] == method]), scale, 5.5 if annotated else 0)
+        left, bottom = plain in axes[:, 0], plain in axes.flat[max(0, len(methods) - columns) : len(methods)]
+        table = _pivoted(learned[learned["method"] == method])
+        _heat_map(plain, table, scale, 5.5 if annotated else 0, (left, bottom))
         plain.set_title(shortened(method) if len(method) <= 20 else f"{method[:19]}…")
     for plain in axes.flat[len(methods) :]:
         plain.remove()
@@ -163,7 +166,7 @@ def run_curves(cells: pd.DataFrame) -> Figure:
     plain.set_xlabel("contexts learned")
     plain.set_ylabel("test accuracy")
     plain.set_title("each context (numbered), and the mean of those learned (black)")
-    _finish(plain, int(cells["after_context"].max()))
+    _finish(plain, int(cells["after_context"].max()), ticks=10)
     return figure
 
 
@@ -184,8 +187,8 @@ def run_matrix(cells: pd.DataFrame) -> Figure:
         Normalize(float(table.min().min()), float(table.max().max())),
         7 if table.size <= _MOST_ANNOTATED else 0,
     )
-    plain.set_xlabel("context")
-    plain.set_ylabel("contexts learned")
+    figure.supxlabel("context", fontsize=9, y=0.02, va="bottom")
+    figure.supylabel("contexts learned", fontsize=9, x=0.01, ha="left")
     plain.set_title("test accuracy in percent")
     return figure
 
@@ -232,25 +235,31 @@ def _handles(methods: Sequence[str], looks: Mapping[str, Look]) -> list[Line2D]:
     return handles
 
 
-def _finish(plain: Axes, last: int) -> None:
+def _finish(plain: Axes, last: int, ticks: int) -> None:
     grid_lines(plain)
     plain.set_xlim(0.6, last + 0.4)
-    plain.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
+    plain.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=ticks, min_n_ticks=1))
 
 
 def _pivoted(cells: pd.DataFrame) -> pd.DataFrame:
     return cells.pivot(index="after_context", columns="context", values="mean")
 
 
-def _heat_map(plain: Axes, table: pd.DataFrame, scale: Normalize, fontsize: float) -> None:
+def _heat_map(
+    plain: Axes, table: pd.DataFrame, scale: Normalize, fontsize: float, labelled: tuple[bool, bool] = (True, True)
+) -> None:
+    """A matrix in colours; numbers unless `fontsize` is 0; labels on the left and below where they are wanted."""
     values: npt.NDArray[Any] = table.to_numpy(dtype=float)
-    colours = colormaps[_HEAT]
-    plain.imshow(np.ma.masked_invalid(values), cmap=colours, norm=scale, aspect="auto")
+    plain.imshow(np.ma.masked_invalid(values), cmap=colormaps[_HEAT], norm=scale, aspect="auto")
+    # Texts, not ticks, which take longer to draw than all else.
+    plain.set_axis_off()
     across, down = (math.ceil(size / _MOST_TICKS) for size in (table.shape[1], table.shape[0]))
-    plain.set_xticks(range(0, table.shape[1], across), [str(one) for one in table.columns[::across]])
-    plain.set_yticks(range(0, table.shape[0], down), [str(one) for one in table.index[::down]])
-    plain.tick_params(length=0)
-    plain.spines[:].set_visible(False)
+    if labelled[0]:
+        for row in range(0, table.shape[0], down):
+            plain.text(-0.7, row, str(table.index[row]), ha="right", va="center", fontsize=8)
+    if labelled[1]:
+        for column in range(0, table.shape[1], across):
+            plain.text(column, table.shape[0] - 0.3, str(table.columns[column]), ha="center", va="top", fontsize=8)
     if fontsize == 0:
         return
     decimals = 1 if values.shape[1] <= 5 else 0

@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from clsweep.plots.style import BLUE, GREY, ORANGE, VERMILLION, Plot, grid_lines, legend, panels, styled
@@ -81,12 +80,14 @@ def importances(name: str, trials: pd.DataFrame, space: Mapping[str, BaseDistrib
     complete = complete[[all(_fits(space[name], row[name]) for name in space) for row in complete.to_dict("records")]]
     if len(space) < 2 or len(complete) < _FEWEST_TRIALS:
         return None
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # takes a second to import
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     made = optuna.create_study(direction="maximize")
     made.add_trials([_trial(row, space) for row in complete.to_dict("records")])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # optuna's note that the evaluator is new
-        values = optuna.importance.get_param_importances(made, evaluator=PedAnovaImportanceEvaluator())
+        values = get_param_importances(made, evaluator=PedAnovaImportanceEvaluator())
     data = pd.DataFrame({"hyperparameter": list(values), "importance": list(values.values())})
     data = data.assign(evaluator="PED-ANOVA", complete_trials=len(complete))
     figure, axes = panels(1, 1, (3.4, 0.32 * len(data) + 0.2), left=1.0)

@@ -151,7 +151,7 @@ def _methods(runs: pd.DataFrame) -> list[str]:
 
 
 def _numbered(runs: pd.DataFrame) -> pd.Series:
-    """A number for each protocol: by benchmark, the fuller budget, more methods, more runs, the later ones first."""
+    """A number for each protocol: by benchmark, the fuller budget, more runs, more methods, the later ones first."""
     keys = list(PROTOCOL)
     groups = runs.groupby(keys, dropna=False, sort=True)
     table = groups.agg(
@@ -161,7 +161,7 @@ def _numbered(runs: pd.DataFrame) -> pd.Series:
     table["rank"] = table["budget"].map({name: rank for rank, name in enumerate(_BUDGETS)}).fillna(len(_BUDGETS))
     table = table.sort_values("latest", ascending=False, kind="stable")
     ordered = table.sort_values(
-        ["benchmark", "rank", "methods", "size"], ascending=[True, True, False, False], kind="stable"
+        ["benchmark", "rank", "size", "methods"], ascending=[True, True, False, False], kind="stable"
     )
     number = {group: place for place, group in enumerate(ordered["group"])}
     return groups.ngroup().map(number)

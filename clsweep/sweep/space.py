@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
+from functools import cache
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
@@ -38,6 +39,7 @@ def parse(ranges: Mapping[str, str]) -> Space:
     return {name: _distribution(name, text) for name, text in ranges.items()}
 
 
+@cache  # a report reads the same few ranges again and again, and Hydra's parser takes its time
 def _distribution(name: str, text: str) -> BaseDistribution:
     key = f"regularizer.{name}"
     try:
