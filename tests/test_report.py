@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import re
@@ -38,10 +39,17 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def report(outputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(outputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A report, and what was printed."""
     folder = tmp_path_factory.mktemp("reports") / "report"
-    assert main([str(outputs), "--output", str(folder)]) == 0
-    return folder
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main([str(outputs), "--output", str(folder)]) == 0
+    return folder, printed.getvalue()
+
+
+@pytest.fixture
+def report(made: tuple[Path, str]) -> Path:
+    return made[0]
 
 
 @pytest.fixture(scope="module")
@@ -129,11 +137,8 @@ def test_what_is_left_out_is_named(report: Path, outputs: Path) -> None:
     assert all(name in page for name in rows)
 
 
-def test_the_terminal_shows_means_counts_and_what_was_skipped(
-    outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([str(outputs), "--output", str(tmp_path / "report")]) == 0
-    printed = capsys.readouterr().out
+def test_the_terminal_shows_means_counts_and_what_was_skipped(made: tuple[Path, str]) -> None:
+    _, printed = made
     assert re.search(r"si +│ +│ 0\.9550 ± 0\.0124 \*", printed)
     assert "15 runs: 13 finished, 1 failed, 1 pruned" in printed
     assert "shopping.csv: not a file of a run or a study" in printed
@@ -337,7 +342,7 @@ def test_a_joint_run_is_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "curves.png").is_file()
 
 
-@pytest.mark.parametrize("contexts_of_run", [1, 50])
+@pytest.mark.parametrize("contexts_of_run", [1, pytest.param(50, marks=pytest.mark.slow)])
 def test_very_few_and_very_many_contexts_are_drawn(tmp_path: Path, contexts_of_run: int) -> None:
     write_run(tmp_path / "one", 0.8, contexts=contexts_of_run)
     write_run(tmp_path / "two", 0.7, contexts=contexts_of_run, regularizer="si")
