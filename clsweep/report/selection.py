@@ -65,12 +65,13 @@ def select(results: Results) -> Selection:
     whole = finished[finished["validation_fraction"] == 0].copy()
     whole["setting"] = [_setting(row) for row in whole.to_dict("records")]
     whole["method"] = _methods(whole)
-    whole["protocol"] = _numbered(whole)
+    whole["protocol"] = whole.groupby(list(PROTOCOL), dropna=False).ngroup()
     values = ["protocol", "method", "setting"]
     whole["chosen"] = _of_final_runs(whole, results.finals)
     whole["chosen"] = whole.groupby(values)["chosen"].transform("max")  # tuned > default > neither, as it is spelt
     whole = whole.sort_values("started_at", kind="stable", na_position="first")
-    latest = whole.drop_duplicates([*values, "seed"], keep="last").sort_values(["protocol", "method"], kind="stable")
+    latest = whole.drop_duplicates([*values, "seed"], keep="last")
+    latest = latest.assign(protocol=_numbered(latest)).sort_values(["protocol", "method"], kind="stable")
     return Selection(latest.reset_index(drop=True), len(finished) - len(whole), len(whole) - len(latest))
 
 
@@ -139,7 +140,8 @@ def _of_final_runs(runs: pd.DataFrame, finals: pd.DataFrame) -> list[str]:
 
 def _methods(runs: pd.DataFrame) -> list[str]:
     """Names; a file's digest behind it where there are several of that name, or where a bound is called so."""
-    files = runs.groupby("regularizer")["regularizer_digest"].nunique()
+    known = runs[runs["regularizer_digest"] != ""]
+    files = known.groupby("regularizer")["regularizer_digest"].nunique()
     names = []
     for run in runs.to_dict("records"):
         name, digest = run["regularizer"], run["regularizer_digest"]
