@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -89,7 +90,7 @@ def _study(folder: Path) -> list[str]:
 
 def _interval(values: list[float]) -> str:
     made = estimate(values)
-    return f"{made.mean:.4f} ± {made.half_width:.4f}"
+    return f"{made.mean:.4f}" + ("" if math.isnan(made.half_width) else f" ± {made.half_width:.4f}")
 
 
 def _cell(name: object, value: object) -> str:
