@@ -20,7 +20,7 @@ import torch
 
 import clsweep
 from clsweep import contexts, contract, datasets, metrics, networks, results
-from clsweep.config import Config, RegularizerConfig
+from clsweep.config import Config, DatasetConfig, RegularizerConfig
 from clsweep.display import Display
 from clsweep.errors import InputError, RunError
 from clsweep.learner import Learner
@@ -69,8 +69,8 @@ def run(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     method = _NO_REGULARIZER if config.stream == "joint" else config.regularizer
-    source = b"" if method.file is None else Path(method.file).read_bytes()
     regularizer = contract.load(method, derived_seed(config.seed, "methods"))
+    source = b"" if method.file is None else Path(method.file).read_bytes()
     stream = (prepare or _prepared)(config, device)
     model = networks.build(
         config.network, stream.input_shape, stream.n_outputs, derived_seed(config.seed, "parameters")
@@ -195,7 +195,9 @@ class Record:
         self._method = method
         self._started_at = started_at
         self._timings = timings
-        self._git_commit = _git_commit()  # now: the checkout may change while the run goes on
+        # Now: the checkout and the files may change, or be gone, by the end of the run.
+        self._git_commit = _git_commit()
+        self._dataset_digest = _digest_of_files(config.dataset)
         self._run_id = f"{started_at:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
 
     def matrix(self, split: str) -> metrics.Matrix:
@@ -232,7 +234,7 @@ class Record:
             scenario=benchmark.scenario,
             stream=config.stream,
             dataset=config.dataset.name,
-            dataset_digest=_digest_of_files(config.dataset.train, config.dataset.test),
+            dataset_digest=self._dataset_digest,
             network=" ".join([config.network.name, *map(str, [*config.network.channels, *config.network.hidden])]),
             n_train=self._stream.n_train,
             n_test=self._stream.n_test,
@@ -277,13 +279,16 @@ class Record:
         )
 
 
-def _digest_of_files(*names: str | None) -> str:
-    """Of the content of files of one's own; empty where there are none."""
+def _digest_of_files(dataset: DatasetConfig) -> str:
+    """Of the content of a data set in files of one's own; empty for another."""
+    if dataset.source != "arrays":
+        return ""
     found = hashlib.sha256()
-    for name in filter(None, names):
+    for name in (dataset.train, dataset.test):
+        assert name is not None  # its images have been loaded
         with Path(name).open("rb") as file:
             found.update(hashlib.file_digest(file, "sha256").digest())
-    return found.hexdigest()[:_DIGEST] if any(names) else ""
+    return found.hexdigest()[:_DIGEST]
 
 
 def pick_device(name: str) -> torch.device:

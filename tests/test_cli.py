@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from builders import CONF, GROUPS, ROOT, setting
@@ -14,6 +16,7 @@ from builders import CONF, GROUPS, ROOT, setting
 from clsweep.display import Display
 from clsweep.errors import InputError, RunError
 from clsweep.metrics import Cell
+from clsweep.observers import Silent
 from clsweep.run import run
 
 TINY = (
@@ -283,3 +286,27 @@ def test_a_finished_run_stays_finished_when_the_display_breaks(tmp_path: Path, m
 def test_the_file_of_a_method_is_kept_beside_its_results(tmp_path: Path) -> None:
     run(setting(*TINY, f"regularizer.file={ROOT / 'custom_regularization.py'}"), tmp_path)
     assert (tmp_path / "custom_regularization.py").read_bytes() == (ROOT / "custom_regularization.py").read_bytes()
+
+
+def test_files_of_ones_own_data_are_told_apart_and_may_be_gone_by_the_end(tmp_path: Path) -> None:
+    """The digest is taken when the run starts; a run that has trained must not fail over it."""
+
+    class Removing(Silent):
+        def context_done(self, cells: Sequence[Cell]) -> None:
+            file.unlink(missing_ok=True)
+
+    digests: list[object] = []
+    for number in (0, 0, 1):
+        file = tmp_path / "own.npz"
+        source = np.random.default_rng(number)
+        images = source.integers(0, 256, (12, 4, 4), dtype=np.uint8)
+        np.savez(file, images=images, labels=np.arange(12) % 4)
+        folder = tmp_path / f"run-{len(digests)}"
+        folder.mkdir()
+        data = ("dataset=arrays", f"dataset.train={file}", f"dataset.test={file}", "validation_fraction=0")
+        run(setting(*TINY[:1], *data, *TINY[2:], "regularizer=none"), folder, Removing())
+        row = summary(folder)
+        assert row["status"] == "finished"
+        digests.append(row["dataset_digest"])
+    assert digests[0] == digests[1] != digests[2]
+    assert len(str(digests[0])) == 12

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import pandas as pd
@@ -28,7 +27,7 @@ def contents(found: Results, chosen: Selection, table: pd.DataFrame) -> tuple[li
         A section for each protocol, and one for each study.
     """
     groups = [part for _, part in table.groupby("protocol", sort=True)]
-    titles = _numbered([_title(part.iloc[0]) for part in groups])
+    titles = figures.numbered([_title(part.iloc[0]) for part in groups])
     slugs = figures.slugs(titles)
     looks = style.looks(table["method"].drop_duplicates())
     study_names = figures.study_names(found)
@@ -84,13 +83,3 @@ def _title(protocol: pd.Series) -> str:
     precision = "" if protocol["precision"] == "float32" else f", {protocol['precision']}"
     version = ", older file format" if pd.isna(protocol["classes_per_context"]) else ""
     return f"{protocol['benchmark']} ({protocol['scenario']}) on {protocol['dataset']}, {budget}{precision}{version}"
-
-
-def _numbered(titles: Sequence[str]) -> list[str]:
-    """A number behind those that are the same."""
-    counts, seen = Counter(titles), Counter[str]()
-    made = []
-    for title in titles:
-        seen[title] += 1
-        made.append(f"{title}, {seen[title]} of {counts[title]}" if counts[title] > 1 else title)
-    return made

@@ -145,12 +145,24 @@ def slugs(names: Sequence[str]) -> list[str]:
     Args:
         names: of whatever is drawn.
     """
-    plain = [re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-") for name in names]
-    counts, seen = Counter(plain), Counter[str]()
+    return [_plain(name) for name in numbered([_plain(name) for name in names])]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-")
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """The names, with a number behind those that are the same.
+
+    Args:
+        names: of whatever is drawn.
+    """
+    counts, seen = Counter(names), Counter[str]()
     made = []
-    for name in plain:
+    for name in names:
         seen[name] += 1
-        made.append(f"{name}-{seen[name]}" if counts[name] > 1 else name)
+        made.append(f"{name}, {seen[name]} of {counts[name]}" if counts[name] > 1 else name)
     return made
 
 

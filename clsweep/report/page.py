@@ -11,7 +11,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 import clsweep
-from clsweep.report.leaderboard import METHOD, TEST
+from clsweep.report.leaderboard import TEST
 from clsweep.report.sections import LABELS, Section, StudySection, overview, protocols
 from clsweep.report.selection import Selection
 from clsweep.results import FINISHED, Results
@@ -103,7 +103,6 @@ def _common(table: pd.DataFrame, sections: Sequence[Section], results: Results, 
         "labels": list(LABELS.values()),
         "counted": counted(results, selection),
         "test": TEST,
-        "method": METHOD,
     }
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from clsweep.config import HYPERPARAMETERS
 from clsweep.errors import InputError
 from clsweep.results.checking import (
     Broken,
@@ -98,7 +99,6 @@ _FINAL_DTYPES = {
     "gamma": "float64",
     "epsilon": "float64",
 }
-_HYPERPARAMETERS = ("reg_strength", "gamma", "epsilon")
 _FINAL_REQUIRED = ("setting", "seed", "test_average_accuracy", "folder")
 _STUDY_COLUMNS = ("study", "name", "benchmark", "method", "dataset", "budget", "iters", "space")
 # A file of a run or a study without the one that says what it belongs to.
@@ -371,8 +371,8 @@ def _description(folder: Path, names: set[str], found: _Found) -> dict[str, Any]
 
 
 def _space(ranges: object) -> dict[str, str]:
-    if not isinstance(ranges, dict) or not set(ranges) <= set(_HYPERPARAMETERS):
-        raise TypeError(f"regularizer.space: expected ranges of {', '.join(_HYPERPARAMETERS)}")
+    if not isinstance(ranges, dict) or not set(ranges) <= set(HYPERPARAMETERS):
+        raise TypeError(f"regularizer.space: expected ranges of {', '.join(HYPERPARAMETERS)}")
     return {name: str(text) for name, text in ranges.items()}
 
 
