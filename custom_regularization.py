@@ -16,7 +16,15 @@ Botev & Barber, "Online structured Laplace approximations for overcoming catastr
 
 For a layer with the parameters W = [weight | bias], whose change since the last context is D, the penalty is
 
-    1/2 <D, G D A>,    or, with G ~ S S^T of low rank and Y = S^T D,    1/2 <Y, Y A>.
+    1/2 <D, G D A>.
+
+Products with all of G and A would make a step five times as long. With S S^T and V V^T, the leading parts of G and A,
+and the rest of G, R = G - S S^T, the penalty is
+
+    1/2 <D, S S^T D A  +  R D V V^T>,
+
+which is exact where the outputs or the inputs go along leading directions, and leaves out R (x) (A - V V^T), the small
+part of both.
 
 A is the second moment of the layer's inputs (with a 1 appended for the bias), G that of the gradients of the model's
 own log-likelihood with respect to the layer's outputs (Martens & Grosse, "Optimizing neural networks with
@@ -25,6 +33,8 @@ approximate Fisher matrix for convolution layers", ICML 2016). All other paramet
 normalization, have a diagonal Fisher information. The Fisher information of each context is divided by the mean trace
 of its output Hessian, so that a context of which the network is very sure weighs as much as another one.
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,8 +51,8 @@ EXAMPLES = 10_000  # how many of the context's examples the estimate is averaged
 BATCH = 1_000  # how many of them at once
 CONVOLUTION_EXAMPLES = 2_000  # the same, where there are convolutions: their inputs are patches at every position
 CONVOLUTION_BATCH = 100
-KEPT = 0.95  # of the trace of G in the penalty, where RANK allows
-RANK = 96  # of G in the penalty, at most
+OUTPUT_DIRECTIONS = 16  # the rank of S S^T, at most: along these directions the penalty has all of A
+INPUT_DIRECTIONS = 48  # the rank of V V^T, at most: along these directions the penalty has all of G
 
 Visit = tuple[nn.Module, Tensor, Tensor]  # a layer, its output, and the rows of its weight that gave the output
 
@@ -55,18 +65,21 @@ class Layer:
         bias: the bias's key; None where there is none or it is frozen.
         inputs: A, the second moment of the inputs.
         outputs: G, the second moment of the gradients with respect to the outputs.
-        root: S^T [rank, outputs], with S S^T close to G.
+        leading_outputs: S [outputs, rank], with S S^T the leading part of G.
+        leading_inputs: V [inputs, rank], with V V^T the leading part of A.
         anchor: the weight that the change is counted from.
-        projected_anchor: S^T [weight | bias] there.
+        projected_anchor: S^T W* and W* V there.
     """
 
     def __init__(self, module: nn.Module, weight: str, bias: str | None) -> None:
         matrix = module.get_parameter("weight").detach().flatten(1)
-        n_outputs, n_inputs = matrix.shape[0], matrix.shape[1] + (bias is not None)
         self.weight, self.bias = weight, bias
+        n_outputs, n_inputs = matrix.shape[0], matrix.shape[1] + (bias is not None)
         self.inputs = matrix.new_zeros(n_inputs, n_inputs)
-        self.outputs = self.root = matrix.new_zeros(n_outputs, n_outputs)
-        self.anchor = self.projected_anchor = matrix.new_zeros(0)
+        self.outputs = matrix.new_zeros(n_outputs, n_outputs)
+        self.leading_outputs = self.leading_inputs = matrix.new_zeros(0)
+        self.anchor = matrix.new_zeros(0)
+        self.projected_anchor = (self.anchor, self.anchor)
 
     def add_inputs(self, module: nn.Module, values: Tensor) -> None:
         """Add a batch's a a^T, summed over positions."""
@@ -108,22 +121,55 @@ class Layer:
         result = {self.weight: product[:, : weight[0].numel()].reshape(weight.shape)}
         return result if self.bias is None else result | {self.bias: product[:, -1]}
 
-    def penalty(self, parameters: dict[str, Tensor] | dict[str, nn.Parameter], anchors: dict[str, Tensor]) -> Tensor:
-        """1/2 <Y, Y A> for Y = S^T (W - W*), W = [weight | bias] of the parameters and W* of the anchors."""
-        if self.anchor is not anchors[self.weight]:  # S^T W* is the same at every step of a context
-            self.anchor, self.projected_anchor = anchors[self.weight], self._projected(anchors)
-        projected = self._projected(parameters) - self.projected_anchor
-        with torch.no_grad():
-            gradient = projected @ self.inputs
-        twice = (projected * gradient).sum()
-        return twice - 0.5 * twice.detach()  # autograd would compute the gradient by another product
+    def split(self) -> None:
+        """Find the leading parts of the factors."""
+        self.leading_outputs = _leading(self.outputs, OUTPUT_DIRECTIONS)
+        self.leading_inputs = _leading(self.inputs, INPUT_DIRECTIONS)
 
-    def _projected(self, values: dict[str, Tensor] | dict[str, nn.Parameter]) -> Tensor:
-        """S^T [weight | bias]."""
-        weight = self.root @ values[self.weight].flatten(1)
+    def penalty(self, parameters: dict[str, nn.Parameter], anchors: dict[str, Tensor]) -> Tensor:
+        """1/2 <D, C> for the change D of the parameters, with the gradient C."""
+        keys = [self.weight] if self.bias is None else [self.weight, self.bias]
+        if self.anchor is not anchors[self.weight]:  # its projections are the same at every step of a context
+            self.anchor = anchors[self.weight]
+            self.projected_anchor = self.projected([anchors[key] for key in keys])
+        penalty: Tensor = _Quadratic.apply(self, *(parameters[key] for key in keys))
+        return penalty
+
+    def projected(self, values: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """S^T W and W V, of W = [weight | bias]."""
+        s, v = self.leading_outputs, self.leading_inputs
+        weight = values[0].view(len(s), -1)
         if self.bias is None:
-            return weight
-        return torch.cat([weight, (self.root @ values[self.bias]).unsqueeze(1)], dim=1)
+            return s.T @ weight, weight @ v
+        along_outputs = torch.cat([s.T @ weight, (s.T @ values[1]).unsqueeze(1)], 1)
+        return along_outputs, torch.addmm(torch.outer(values[1], v[-1]), weight, v[:-1])
+
+
+class _Quadratic(torch.autograd.Function):
+    """1/2 <D, C>, where the gradient C = S (S^T D) A + (R D V) V^T is a single product of two narrow matrices."""
+
+    @staticmethod
+    def forward(ctx: Any, layer: Layer, *values: Tensor) -> Tensor:
+        """The scalar for a layer's weight and, where it has one, bias."""
+        s, v = layer.leading_outputs, layer.leading_inputs
+        along_outputs, along_inputs = (
+            now.sub_(anchor) for now, anchor in zip(layer.projected(list(values)), layer.projected_anchor, strict=True)
+        )
+        times_a = along_outputs @ layer.inputs
+        times_r = (layer.outputs @ along_inputs).addmm_(s, s.T @ along_inputs, alpha=-1)
+        ctx.factors = torch.cat([s, times_r], 1), torch.cat([times_a, v.T])
+        ctx.shapes = [value.shape for value in values]
+        return 0.5 * ((along_outputs * times_a).sum() + (along_inputs * times_r).sum())
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
+        """C's columns for the weight and for the bias."""
+        left, right = ctx.factors
+        n_columns = [shape[1:].numel() for shape in ctx.shapes]
+        left = scale * left
+        columns = zip(right.split(n_columns, 1), ctx.shapes, strict=True)
+        return None, *((left @ part).view(shape) for part, shape in columns)
 
 
 def estimate_importance(
@@ -265,20 +311,20 @@ def _gradients(value: Tensor, tensors: list[Tensor]) -> list[Tensor]:
     return [torch.zeros_like(t) if g is None else g for t, g in zip(tensors, gradients, strict=True)]
 
 
-def _root(matrix: Tensor) -> Tensor:
-    """S^T with S S^T close to a positive semidefinite matrix: leading eigenvectors, times their values' roots."""
-    vectors, values, _ = torch.svd_lowrank(matrix, min(RANK, len(matrix)))
-    rank = int((values.cumsum(0) < KEPT * matrix.trace()).sum()) + 1
-    return (vectors * values.sqrt())[:, :rank].T.contiguous()
+def _leading(matrix: Tensor, rank: int) -> Tensor:
+    """S [n, rank] with S S^T the leading part of a positive semidefinite matrix [n, n]; a smaller n is the rank."""
+    values, vectors = torch.linalg.eigh(matrix)
+    scaled: Tensor = vectors * values.clamp_min(0).sqrt()
+    return scaled[:, -rank:].contiguous()
 
 
 def _keep(model: nn.Module, layers: list[Layer]) -> None:
-    """Put the merged layers on the model, with the root that the penalty needs."""
+    """Put the merged layers on the model, ready for the penalty."""
     earlier: dict[str, Layer] = {layer.weight: layer for layer in getattr(model, "_factored_layers", [])}
     for layer in layers:
         if layer.weight in earlier and earlier[layer.weight].bias == layer.bias:
             layer.merge(earlier[layer.weight])
-        layer.root = _root(layer.outputs)
+        layer.split()
         earlier[layer.weight] = layer
     model._factored_layers = list(earlier.values())  # type: ignore[assignment]
 
