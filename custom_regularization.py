@@ -18,13 +18,12 @@ For a layer with the parameters W = [weight | bias], whose change since the last
 
     1/2 <D, G D A>.
 
-Products with all of G and A would make a step five times as long. With S S^T and V V^T, the leading parts of G and A,
-and the rest of G, R = G - S S^T, the penalty is
+Products with all of G and A would make a step five times as long. With the leading parts S S^T of G and V V^T of A, and
+d the diagonal of the rest, A - V V^T, the penalty is
 
-    1/2 <D, S S^T D A  +  R D V V^T>,
+    1/2 <D, C>,    C = (G D V) V^T + S (S^T D diag(d)):
 
-which is exact where the outputs or the inputs go along leading directions, and leaves out R (x) (A - V V^T), the small
-part of both.
+G with the leading directions of the inputs, and, for all other inputs, the leading directions of G with a diagonal.
 
 A is the second moment of the layer's inputs (with a 1 appended for the bias), G that of the gradients of the model's
 own log-likelihood with respect to the layer's outputs (Martens & Grosse, "Optimizing neural networks with
@@ -51,8 +50,8 @@ EXAMPLES = 10_000  # how many of the context's examples the estimate is averaged
 BATCH = 1_000  # how many of them at once
 CONVOLUTION_EXAMPLES = 2_000  # the same, where there are convolutions: their inputs are patches at every position
 CONVOLUTION_BATCH = 100
-OUTPUT_DIRECTIONS = 16  # the rank of S S^T, at most: along these directions the penalty has all of A
-INPUT_DIRECTIONS = 48  # the rank of V V^T, at most: along these directions the penalty has all of G
+OUTPUT_DIRECTIONS = 16  # the rank of S S^T, at most
+INPUT_DIRECTIONS = 48  # the rank of V V^T, at most
 
 Visit = tuple[nn.Module, Tensor, Tensor]  # a layer, its output, and the rows of its weight that gave the output
 
@@ -67,6 +66,7 @@ class Layer:
         outputs: G, the second moment of the gradients with respect to the outputs.
         leading_outputs: S [outputs, rank], with S S^T the leading part of G.
         leading_inputs: V [inputs, rank], with V V^T the leading part of A.
+        other_inputs: d [inputs], the diagonal of A - V V^T.
         anchor: the weight that the change is counted from.
         projected_anchor: S^T W* and W* V there.
     """
@@ -77,7 +77,7 @@ class Layer:
         n_outputs, n_inputs = matrix.shape[0], matrix.shape[1] + (bias is not None)
         self.inputs = matrix.new_zeros(n_inputs, n_inputs)
         self.outputs = matrix.new_zeros(n_outputs, n_outputs)
-        self.leading_outputs = self.leading_inputs = matrix.new_zeros(0)
+        self.leading_outputs = self.leading_inputs = self.other_inputs = matrix.new_zeros(0)
         self.anchor = matrix.new_zeros(0)
         self.projected_anchor = (self.anchor, self.anchor)
 
@@ -125,6 +125,7 @@ class Layer:
         """Find the leading parts of the factors."""
         self.leading_outputs = _leading(self.outputs, OUTPUT_DIRECTIONS)
         self.leading_inputs = _leading(self.inputs, INPUT_DIRECTIONS)
+        self.other_inputs = (self.inputs.diagonal() - self.leading_inputs.square().sum(1)).clamp_min(0)
 
     def penalty(self, parameters: dict[str, nn.Parameter], anchors: dict[str, Tensor]) -> Tensor:
         """1/2 <D, C> for the change D of the parameters, with the gradient C."""
@@ -138,7 +139,7 @@ class Layer:
     def projected(self, values: list[Tensor]) -> tuple[Tensor, Tensor]:
         """S^T W and W V, of W = [weight | bias]."""
         s, v = self.leading_outputs, self.leading_inputs
-        weight = values[0].view(len(s), -1)
+        weight = values[0].flatten(1)
         if self.bias is None:
             return s.T @ weight, weight @ v
         along_outputs = torch.cat([s.T @ weight, (s.T @ values[1]).unsqueeze(1)], 1)
@@ -146,7 +147,7 @@ class Layer:
 
 
 class _Quadratic(torch.autograd.Function):
-    """1/2 <D, C>, where the gradient C = S (S^T D) A + (R D V) V^T is a single product of two narrow matrices."""
+    """1/2 <D, C>. The gradient C is one product of narrow matrices: [S | G D V] times [S^T D diag(d); V^T]."""
 
     @staticmethod
     def forward(ctx: Any, layer: Layer, *values: Tensor) -> Tensor:
@@ -155,11 +156,11 @@ class _Quadratic(torch.autograd.Function):
         along_outputs, along_inputs = (
             now.sub_(anchor) for now, anchor in zip(layer.projected(list(values)), layer.projected_anchor, strict=True)
         )
-        times_a = along_outputs @ layer.inputs
-        times_r = (layer.outputs @ along_inputs).addmm_(s, s.T @ along_inputs, alpha=-1)
-        ctx.factors = torch.cat([s, times_r], 1), torch.cat([times_a, v.T])
+        times_d = along_outputs * layer.other_inputs
+        times_g = layer.outputs @ along_inputs
+        ctx.factors = torch.cat([s, times_g], 1), torch.cat([times_d, v.T])
         ctx.shapes = [value.shape for value in values]
-        return 0.5 * ((along_outputs * times_a).sum() + (along_inputs * times_r).sum())
+        return 0.5 * ((along_outputs * times_d).sum() + (along_inputs * times_g).sum())
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -168,8 +169,10 @@ class _Quadratic(torch.autograd.Function):
         left, right = ctx.factors
         n_columns = [shape[1:].numel() for shape in ctx.shapes]
         left = scale * left
-        columns = zip(right.split(n_columns, 1), ctx.shapes, strict=True)
-        return None, *((left @ part).view(shape) for part, shape in columns)
+        gradients = [left @ part for part in right.split(n_columns, 1)]
+        # Autograd adds to a gradient in place only where it is no view.
+        shaped = (g if g.shape == shape else g.view(shape) for g, shape in zip(gradients, ctx.shapes, strict=True))
+        return None, *shaped
 
 
 def estimate_importance(
@@ -236,7 +239,7 @@ def estimate_importance(
 def compute_regularization_loss(
     model: nn.Module, importance_dict: dict[str, Tensor], prev_params_dict: dict[str, Tensor]
 ) -> Tensor:
-    """The penalty on changing the parameters: 1/2 sum over layers of <D, G D A>, and a diagonal one for the others.
+    """The penalty on changing the parameters: 1/2 sum over layers of <D, C>, and a diagonal one for other parameters.
 
     Args:
         model: the network, in the middle of learning a new context.

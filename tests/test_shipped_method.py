@@ -223,9 +223,10 @@ def test_the_penalty_and_its_gradient_are_those_of_the_whole_matrix(
 
 
 def naive_curvature(g: Tensor, a: Tensor, g_rank: int, a_rank: int) -> Tensor:
-    """S S^T (x) A + (G - S S^T) (x) V V^T, as a whole matrix."""
-    g_leading = leading(g, g_rank)
-    return torch.kron(g_leading, a) + torch.kron(g - g_leading, leading(a, a_rank))
+    """G (x) V V^T + S S^T (x) diag(A - V V^T), as a whole matrix."""
+    a_leading = leading(a, a_rank)
+    others = torch.diag((a - a_leading).diagonal())
+    return torch.kron(g, a_leading) + torch.kron(leading(g, g_rank), others)
 
 
 def leading(matrix: Tensor, rank: int) -> Tensor:
