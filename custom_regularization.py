@@ -318,7 +318,7 @@ def _leading(matrix: Tensor, rank: int) -> Tensor:
     """S [n, rank] with S S^T the leading part of a positive semidefinite matrix [n, n]; a smaller n is the rank."""
     values, vectors = torch.linalg.eigh(matrix)
     scaled: Tensor = vectors * values.clamp_min(0).sqrt()
-    return scaled[:, -rank:].contiguous()
+    return scaled[:, max(len(matrix) - rank, 0) :].contiguous()
 
 
 def _keep(model: nn.Module, layers: list[Layer]) -> None:
