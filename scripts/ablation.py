@@ -3,8 +3,9 @@
     python scripts/ablation.py --output outputs/ablation +benchmark=split_mnist budget=quick seed=0,1,2
 
 All other arguments go to `python -m clsweep --multirun hydra/sweeper=basic`, once for each variant. A variant whose
-folder is there already is left out, so that the command can be typed again. `OUTPUT/ablation.csv` has a row for each run.
-A variant may want another strength than the shipped file: `regularizer.reg_strength=0.1,1,10` tries three.
+folder is there already is left out, so that the command can be typed again. `OUTPUT/ablation.csv` has a row for each
+run. A variant may want another strength than the shipped file: `regularizer.reg_strength=0.1,1,10` tries
+three.
 """
 
 from __future__ import annotations
