@@ -1,11 +1,11 @@
-"""Tune every method by the same sweep, train its values on ten fresh seeds, and compare: the tables of `docs/results.md`.
+"""Tune every method by the same sweep, train its values on fresh seeds, and compare: the tables of `docs/results.md`.
 
     python scripts/reproduce.py split_mnist
     python scripts/reproduce.py split_cifar100 --overrides dataset=arrays dataset.train=train.npz dataset.test=test.npz
 
 It runs the commands that `--dry-run` prints, one after the other. The sweeps go on where they were stopped; the bounds
-(joint training and no penalty) are left out once their folder is there. `--overrides search.workers=2 threads=1` lets two
-trials run at once.
+(joint training and no penalty) are left out once their folder is there. Two trials run at once with
+`--overrides search.workers=2 threads=1`.
 """
 
 from __future__ import annotations
