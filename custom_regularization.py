@@ -18,12 +18,12 @@ For a layer with the parameters W = [weight | bias], whose change since the last
 
     1/2 <D, G D A>.
 
-Products with all of G and A would make a step five times as long. With the leading parts S S^T of G and V V^T of A, and
-d the diagonal of the rest, A - V V^T, the penalty is
+Products with all of G and A would make a step four to five times as long. With the leading parts S S^T of G and V V^T
+of A, and d the diagonal of the rest, A - V V^T, the penalty is
 
     1/2 <D, C>,    C = (G D V) V^T + S (S^T D diag(d)):
 
-G with the leading directions of the inputs, and, for all other inputs, the leading directions of G with a diagonal.
+all of G acts along the leading directions of the inputs; along the others, its leading part does, with their diagonal.
 
 A is the second moment of the layer's inputs (with a 1 appended for the bias), G that of the gradients of the model's
 own log-likelihood with respect to the layer's outputs (Martens & Grosse, "Optimizing neural networks with
@@ -67,8 +67,8 @@ class Layer:
         leading_outputs: S [outputs, rank], with S S^T the leading part of G.
         leading_inputs: V [inputs, rank], with V V^T the leading part of A.
         other_inputs: d [inputs], the diagonal of A - V V^T.
-        anchor: the weight that the change is counted from.
-        projected_anchor: S^T W* and W* V there.
+        anchor: the weight that the change is counted from; another tensor in each context.
+        projected_anchor: S^T W* and W* V, of the anchor W* = [weight | bias].
     """
 
     def __init__(self, module: nn.Module, weight: str, bias: str | None) -> None:
@@ -252,7 +252,8 @@ def compute_regularization_loss(
     parameters = _parameters(model)
     layers: list[Layer] = getattr(model, "_factored_layers", [])
     covered = {key for layer in layers for key in (layer.weight, layer.bias)}
-    terms = [layer.penalty(parameters, prev_params_dict) for layer in layers]
+    with torch.autocast(next(model.parameters()).device.type, enabled=False):  # a change is too small for bfloat16
+        terms = [layer.penalty(parameters, prev_params_dict) for layer in layers]
     for key, value in importance_dict.items():
         if key not in covered:
             terms.append(0.5 * (value * (parameters[key] - prev_params_dict[key]).square()).sum())
@@ -315,9 +316,9 @@ def _gradients(value: Tensor, tensors: list[Tensor]) -> list[Tensor]:
 
 
 def _leading(matrix: Tensor, rank: int) -> Tensor:
-    """S [n, rank] with S S^T the leading part of a positive semidefinite matrix [n, n]; a smaller n is the rank.
+    """S [n, rank] with S S^T the leading part of a positive semidefinite matrix [n, n]; the rank is at most n.
 
-    By subspace iteration (Halko, Martinsson & Tropp, SIAM Review 2011): all eigenvectors take twenty times as long.
+    By subspace iteration (Halko, Martinsson & Tropp, SIAM Review 2011): all eigenvectors take ten times as long.
     """
     vectors, values, _ = torch.svd_lowrank(matrix, min(len(matrix), rank + 16), niter=4)
     return (vectors * values.sqrt())[:, :rank].contiguous()

@@ -1,40 +1,39 @@
-"""What each ingredient of `custom_regularization.py` is worth: the file with one of them taken away at a time.
+"""What each ingredient of `custom_regularization.py` is worth: the file with one of them changed at a time.
 
-    python scripts/ablation.py --output outputs/ablation +benchmark=split_mnist budget=quick seed=0,1,2
+    python scripts/ablation.py +benchmark=split_mnist validation_fraction=0.1 budget=quick --strengths 0.1 1
 
-All other arguments go to `python -m clsweep --multirun hydra/sweeper=basic`, once for each variant. A variant whose
-folder is there already is left out, so that the command can be typed again. `OUTPUT/ablation.csv` has a row for each
-run. A variant may want another strength than the shipped file: `regularizer.reg_strength=0.1,1,10` tries
-three.
+Hydra's overrides go to every run. A run that is finished is not made again: the command can be typed again, with more
+seeds or another benchmark. `OUTPUT/DIGEST/ablation.csv`, with the shipped file's digest, has a row for each run; the
+printed table has their means. A variant may want another strength than the shipped file: choose it by the validation
+accuracy.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
+import hashlib
+import itertools
 from pathlib import Path
+
+from missing_runs import run_unless_finished
 
 from clsweep import results
 
 SHIPPED = Path(__file__).resolve().parent.parent / "custom_regularization.py"
-ALL_DIRECTIONS = "100_000"
 
 # Each variant's changes of the file: what stands there once, and what takes its place.
 VARIANTS: dict[str, list[tuple[str, str]]] = {
     "shipped": [],
-    "all_of_both_factors": [("INPUT_DIRECTIONS = 48", f"INPUT_DIRECTIONS = {ALL_DIRECTIONS}")],
+    "all_of_both_factors": [("INPUT_DIRECTIONS = 48", "INPUT_DIRECTIONS = 100_000")],
     "no_input_directions": [("INPUT_DIRECTIONS = 48", "INPUT_DIRECTIONS = 0")],
     "no_output_directions": [("OUTPUT_DIRECTIONS = 16", "OUTPUT_DIRECTIONS = 0")],
     "diagonal": [
-        ("        self.inputs.addmm_(rows.T, rows)\n", "        self.inputs.diagonal().add_(rows.square().sum(0))\n"),
-        ("        self.leading_inputs = _leading(self.inputs, INPUT_DIRECTIONS)\n",
-         "        self.leading_inputs = self.inputs.new_zeros(len(self.inputs), 0)\n"),
+        ("INPUT_DIRECTIONS = 48", "INPUT_DIRECTIONS = 0"),
         ("        self.leading_outputs = _leading(self.outputs, OUTPUT_DIRECTIONS)\n",
-         "        self.leading_outputs = self.outputs.diagonal().clamp_min(0).sqrt().diag()\n"),
+         "        self.leading_outputs = self.outputs.diagonal().sqrt().diag()\n"),
     ],
     "not_normalized": [
-        ("layer.normalize(1 / len(chosen) / hessian_trace)", "layer.normalize(1 / len(chosen) ** 2)"),
+        ("    hessian_trace = max(hessian_trace, 1e-12 * len(chosen))", "    hessian_trace = float(len(chosen))"),
     ],
     "sampled_labels": [
         ("            noise = p.sqrt() * (2 * torch.randint_like(p, 2) - 1)\n"
@@ -66,30 +65,37 @@ def variant(changes: list[tuple[str, str]]) -> str:
     return text
 
 
-def main() -> None:
-    """Run every variant that has no folder yet, and write the table."""
+def main() -> int:
+    """Make the runs that are missing, then the table; the exit code of the first run that failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=Path, default=Path("outputs/ablation"))
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    arguments, overrides = parser.parse_known_args()
-    for name in arguments.variants:
-        folder: Path = arguments.output / name
-        if folder.exists():
-            continue
-        folder.mkdir(parents=True)
-        file = folder / f"{name}.py"
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--strengths", nargs="+", type=float, default=[1.0])
+    a, overrides = parser.parse_known_args()
+    output: Path = a.output / hashlib.sha256(SHIPPED.read_bytes()).hexdigest()[:12]
+    (output / "files").mkdir(parents=True, exist_ok=True)
+    for name, strength, seed in itertools.product(a.variants, a.strengths, a.seeds):
+        file = output / "files" / f"{name}.py"
         file.write_text(variant(VARIANTS[name]))
-        command = [sys.executable, "-m", "clsweep", "--multirun", "hydra/sweeper=basic", f"regularizer.file={file}"]
-        subprocess.run([*command, f"hydra.sweep.dir={folder}", *overrides], check=False)
-    runs = results.load(arguments.output).runs
+        own = [f"regularizer.file={file}", f"regularizer.reg_strength={strength:g}", f"seed={seed}", "figures=false"]
+        if code := run_unless_finished(output / "runs", [*own, *overrides]):
+            return code
+    print_table(output)
+    return 0
+
+
+def print_table(output: Path) -> None:
+    """Write `ablation.csv`, and print the means over seeds."""
+    runs = results.load(output / "runs").runs
+    runs = runs[runs["status"] == results.FINISHED]
     runs["variant"] = runs["regularizer_file"].map(lambda path: Path(path).stem)
     same = ["benchmark", "iters", "variant", "reg_strength"]
-    table = runs[[*same, "seed", "status", "average_accuracy", "learning_accuracy", "forgetting"]].sort_values(
-        [*same, "seed"]
-    )
-    table.to_csv(arguments.output / "ablation.csv", index=False)
-    print(table.groupby(same)["average_accuracy"].agg(["mean", "min", "max", "count"]).round(4))
+    accuracies = ["validation_average_accuracy", "average_accuracy", "learning_accuracy"]
+    table = runs[[*same, "seed", *accuracies]].sort_values([*same, "seed"])
+    table.to_csv(output / "ablation.csv", index=False)
+    print(table.groupby(same)[accuracies].mean().round(4).assign(seeds=table.groupby(same).size()).to_string())
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -194,7 +195,7 @@ def test_the_estimate_is_the_fisher_information_on_average(shipped: Any) -> None
 def test_the_penalty_and_its_gradient_are_those_of_the_whole_matrix(
     shipped: Any, name: str, directions: tuple[int, int]
 ) -> None:
-    """Over three contexts: 1/2 vec(D)^T H vec(D) for each layer, and the diagonal for other parameters."""
+    """In three contexts, at the anchor and away from it: 1/2 vec(D)^T H vec(D), a diagonal for other parameters."""
     shipped.OUTPUT_DIRECTIONS, shipped.INPUT_DIRECTIONS = directions
     model = MODELS[name]()
     importance: dict[str, Tensor] = {}
@@ -202,11 +203,24 @@ def test_the_penalty_and_its_gradient_are_those_of_the_whole_matrix(
         made = estimated(shipped, model, IMAGES[context : context + 7] * (1 + context))
         importance = {key: value + importance.get(key, 0) for key, value in made.items()}
         anchors = parameters(model)
-        with torch.no_grad():
-            for p in model.parameters():
-                p.add_(0.1 * torch.randn_like(p))
+        assert shipped.compute_regularization_loss(model, importance, anchors).item() == pytest.approx(0, abs=1e-12)
+        for _ in range(2):
+            with torch.no_grad():
+                for p in model.parameters():
+                    p.add_(0.1 * torch.randn_like(p))
+            compare_with_the_whole_matrix(shipped, model, importance, anchors, directions)
+
+
+def compare_with_the_whole_matrix(
+    shipped: Any,
+    model: nn.Sequential,
+    importance: dict[str, Tensor],
+    anchors: dict[str, Tensor],
+    directions: tuple[int, int],
+) -> None:
+    model.zero_grad()
     penalty = shipped.compute_regularization_loss(model, importance, anchors)
-    penalty.backward()
+    (3 * penalty).backward()
     given = {name.replace(".", "__"): p.grad for name, p in model.named_parameters()}
     leaves = {key: value.requires_grad_() for key, value in parameters(model).items()}
     expected = torch.zeros((), dtype=torch.float64)
@@ -215,46 +229,39 @@ def test_the_penalty_and_its_gradient_are_those_of_the_whole_matrix(
         change = (leaves[layer.weight] - anchors[layer.weight]).flatten(1)
         if layer.bias is not None:
             change = torch.cat([change, (leaves[layer.bias] - anchors[layer.bias]).unsqueeze(1)], 1)
-        matrix = naive_curvature(layer)
+        matrix = naive_curvature(layer.outputs, layer.inputs, *directions)
         expected = expected + 0.5 * change.flatten() @ matrix @ change.flatten()
         covered |= {layer.weight, layer.bias}
     for key in leaves.keys() - covered:
         expected = expected + 0.5 * (importance[key] * (leaves[key] - anchors[key]) ** 2).sum()
-    expected.backward()
-    torch.testing.assert_close(penalty, expected.detach(), rtol=1e-10, atol=1e-12)
+    (3 * expected).backward()
+    torch.testing.assert_close(penalty, expected.detach(), rtol=1e-6, atol=1e-10)
     for key, leaf in leaves.items():
         assert leaf.grad is not None
-        torch.testing.assert_close(given[key], leaf.grad, rtol=1e-8, atol=1e-10)
+        torch.testing.assert_close(given[key], leaf.grad, rtol=1e-5, atol=1e-8)
 
 
-def naive_curvature(layer: Any) -> Tensor:
+def naive_curvature(g: Tensor, a: Tensor, g_rank: int, a_rank: int) -> Tensor:
     """G (x) V V^T + S S^T (x) diag(A - V V^T), as a whole matrix."""
-    leading_outputs = layer.leading_outputs @ layer.leading_outputs.T
-    leading_inputs = layer.leading_inputs @ layer.leading_inputs.T
-    others = torch.diag((layer.inputs - leading_inputs).diagonal())
-    return torch.kron(layer.outputs, leading_inputs) + torch.kron(leading_outputs, others)
+    a_leading = naive_leading(a, a_rank)
+    others = torch.diag((a - a_leading).diagonal())
+    return torch.kron(g, a_leading) + torch.kron(naive_leading(g, g_rank), others)
 
 
-@pytest.mark.parametrize("rank", [0, 3, 20, 40, 100])
+def naive_leading(matrix: Tensor, rank: int) -> Tensor:
+    values, vectors = torch.linalg.eigh(matrix)
+    parts = [value * torch.outer(vector, vector) for value, vector in zip(values, vectors.T, strict=True)]
+    return sum(parts[max(len(parts) - rank, 0) :], torch.zeros_like(matrix))
+
+
+@pytest.mark.parametrize("rank", [0, 3, 48, 400])
 def test_the_leading_part_of_a_matrix_is_that_of_its_eigenvectors(shipped: Any, rank: int) -> None:
-    basis = torch.linalg.qr(torch.randn(40, 40, dtype=torch.float64))[0]
-    values = torch.logspace(0, -6, 40, dtype=torch.float64)
-    matrix = basis @ torch.diag(values) @ basis.T
-    given = shipped._leading(matrix, rank)
-    assert given.shape == (40, min(rank, 40))
+    basis = torch.linalg.qr(torch.randn(200, 200, dtype=torch.float64))[0]
+    values = 1 / torch.arange(1, 201, dtype=torch.float64)
+    given = shipped._leading(basis @ torch.diag(values) @ basis.T, rank)
+    assert given.shape == (200, min(rank, 200))
     expected = basis[:, :rank] @ torch.diag(values[:rank]) @ basis[:, :rank].T
-    torch.testing.assert_close(given @ given.T, expected, rtol=1e-6, atol=1e-9)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_with_all_input_directions_the_penalty_is_that_of_the_kronecker_product(shipped: Any, name: str) -> None:
-    shipped.INPUT_DIRECTIONS = 64
-    model = MODELS[name]()
-    estimated(shipped, model)
-    for layer in layers_of(model):
-        torch.testing.assert_close(
-            naive_curvature(layer), torch.kron(layer.outputs, layer.inputs), rtol=1e-8, atol=1e-12
-        )
+    assert (given @ given.T - expected).norm() <= 0.02 * expected.norm()
 
 
 @pytest.mark.usefixtures("plus_signs")
@@ -290,16 +297,14 @@ def test_a_context_that_is_learned_with_confidence_weighs_as_much_as_another(shi
 def test_memory_does_not_grow_with_the_contexts(shipped: Any) -> None:
     model = mlp()
 
-    def held() -> int:
-        return sum(
-            value.numel() for layer in layers_of(model) for value in vars(layer).values() if isinstance(value, Tensor)
-        )
+    def held_after_a_context() -> int:
+        importance = estimated(shipped, model)
+        shipped.compute_regularization_loss(model, importance, parameters(model))
+        values = [value for layer in layers_of(model) for value in vars(layer).values()]
+        tensors = [tensor for value in values for tensor in (value if isinstance(value, tuple) else [value])]
+        return sum(tensor.numel() for tensor in tensors if isinstance(tensor, Tensor))
 
-    estimated(shipped, model)
-    first = held()
-    for _ in range(4):
-        estimated(shipped, model)
-    assert held() == first
+    assert len({held_after_a_context() for _ in range(5)}) == 1
 
 
 EDGES: dict[str, Callable[[], nn.Sequential]] = {
@@ -314,6 +319,7 @@ EDGES: dict[str, Callable[[], nn.Sequential]] = {
     "dead units": lambda: _changed(mlp(), lambda model: nn.init.constant_(model[1].bias, -1e3)),
     "certain": lambda: _changed(mlp(), lambda model: nn.init.constant_(model[3].bias[1:2], 1e4)),
     "frozen": lambda: _changed(cnn(), lambda model: model[0].requires_grad_(False)),
+    "frozen bias": lambda: _changed(mlp(), lambda model: model[1].bias.requires_grad_(False)),
     "all frozen": lambda: _changed(cnn(), lambda model: model.requires_grad_(False)),
     "used twice": lambda: _twice(nn.Linear(6, 6)),
 }
@@ -342,14 +348,24 @@ def test_it_does_no_harm_at_the_edges(shipped: Any, name: str, images: Tensor) -
     penalty = shipped.compute_regularization_loss(model, importance, anchors)
     assert penalty.item() == pytest.approx(0, abs=1e-12)
     if penalty.requires_grad:
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.1 * torch.randn_like(p))
+        penalty = shipped.compute_regularization_loss(model, importance, anchors)
         penalty.backward()
+        assert penalty.item() >= 0
         assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-def test_the_ablation_fits_the_file() -> None:
+def test_the_ablation_fits_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its variants change the file's text, which may have changed itself."""
+    monkeypatch.syspath_prepend(SHIPPED.parent / "scripts")
     ablation = _module(SHIPPED.parent / "scripts" / "ablation.py")
     texts = {ablation.variant(changes) for changes in ablation.VARIANTS.values()}
     assert len(texts) == len(ablation.VARIANTS)
+    model = mlp()
     for text in texts:
-        compile(text, "variant", "exec")
+        module = ModuleType("variant")
+        exec(compile(text, "variant", "exec"), module.__dict__)
+        importance = estimated(module, model)
+        assert torch.isfinite(module.compute_regularization_loss(model, importance, parameters(model)))

@@ -17,7 +17,7 @@ from clsweep.sweep import space
 from clsweep.sweep.space import Point, Space
 
 HELD_OUT = 0.1
-_FIRST_FINAL_SEED = 1_000
+FIRST_FINAL_SEED = 1_000
 # What doesn't change a result, or is searched, or is a description of something else.
 _NOT_COMPARED = ("search", "device", "threads", "figures", "tensorboard", "budget", "seed")
 _NOT_COMPARED_OF_BENCHMARK = ("good_values", "published", "iters_by_budget", "spaces")
@@ -66,7 +66,7 @@ class StudyPlan:
     @property
     def final_seeds(self) -> list[int]:
         """The fresh seeds that the best setting is trained with."""
-        first = self.config.seed + _FIRST_FINAL_SEED
+        first = self.config.seed + FIRST_FINAL_SEED
         return [first + number for number in range(self.config.search.final_seeds)]
 
     @property
