@@ -33,11 +33,10 @@ normalization, have a diagonal Fisher information. The Fisher information of eac
 of its output Hessian, so that a context of which the network is very sure weighs as much as another one.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.utils.hooks import RemovableHandle
 
 # ==== editable region: begin ==========================================================================================
@@ -146,11 +145,18 @@ class Layer:
         return along_outputs, torch.addmm(torch.outer(values[1], v[-1]), weight, v[:-1])
 
 
+class _Saved(FunctionCtx):
+    """What the way back needs: C's two narrow factors and the shapes of weight and bias."""
+
+    factors: tuple[Tensor, Tensor]
+    shapes: list[torch.Size]
+
+
 class _Quadratic(torch.autograd.Function):
     """1/2 <D, C>. The gradient C is one product of narrow matrices: [S | G D V] times [S^T D diag(d); V^T]."""
 
     @staticmethod
-    def forward(ctx: Any, layer: Layer, *values: Tensor) -> Tensor:
+    def forward(ctx: _Saved, layer: Layer, *values: Tensor) -> Tensor:
         """The scalar for a layer's weight and, where it has one, bias."""
         s, v = layer.leading_outputs, layer.leading_inputs
         along_outputs, along_inputs = (
@@ -164,7 +170,7 @@ class _Quadratic(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Saved, scale: Tensor) -> tuple[Tensor | None, ...]:
         """C's columns for the weight and for the bias."""
         left, right = ctx.factors
         n_columns = [shape[1:].numel() for shape in ctx.shapes]

@@ -289,7 +289,7 @@ def test_the_shipped_file_runs_through_a_stream(name: str, scenario: str) -> Non
 
 
 def test_the_shipped_file_takes_color_images_through_convolutions() -> None:
-    """Per-example gradients by vmap, which knows fewer operations on images of several channels."""
+    """A convolution's inputs are patches, of all channels, at every position."""
     images, labels = torch.randn(6, 3, 8, 8), torch.arange(6) % 2
     model = networks.build(NetworkConfig("cnn", [7], [4, 5]), (3, 8, 8), 2, seed=0)
     made = learner(file_method(SHIPPED), model)
@@ -300,7 +300,7 @@ def test_the_shipped_file_takes_color_images_through_convolutions() -> None:
     assert all(value.max() > 0 for value in model._custom_importance.values())
 
 
-def test_the_shipped_penalty_is_half_the_weighted_squares() -> None:
+def test_the_shipped_penalty_outside_factored_layers_is_half_the_weighted_squares() -> None:
     model, importance, anchors = springs(seed=0)
     del importance["hidden__0__bias"]
     expected = 0.5 * naive_weighted_squares(model, importance, anchors)
