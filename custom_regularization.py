@@ -45,12 +45,12 @@ HYPERPARAMETERS = ("reg_strength",)  # of reg_strength, gamma and epsilon, those
 USES_PATH_INTEGRAL = False
 PENALTY_IS_PURE = True
 
-EXAMPLES = 10_000  # how many of the context's examples the estimate is averaged over, at most
+EXAMPLES = 8_000  # how many of the context's examples the estimate is averaged over, at most
 BATCH = 1_000  # how many of them at once
 CONVOLUTION_EXAMPLES = 2_000  # the same, where there are convolutions: their inputs are patches at every position
 CONVOLUTION_BATCH = 100
 OUTPUT_DIRECTIONS = 16  # the rank of S S^T, at most
-INPUT_DIRECTIONS = 48  # the rank of V V^T, at most
+INPUT_DIRECTIONS = 32  # the rank of V V^T, at most
 
 Visit = tuple[nn.Module, Tensor, Tensor]  # a layer, its output, and the rows of its weight that gave the output
 

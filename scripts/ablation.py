@@ -24,11 +24,11 @@ SHIPPED = Path(__file__).resolve().parent.parent / "custom_regularization.py"
 # Each variant's changes of the file: what stands there once, and what takes its place.
 VARIANTS: dict[str, list[tuple[str, str]]] = {
     "shipped": [],
-    "all_of_both_factors": [("INPUT_DIRECTIONS = 48", "INPUT_DIRECTIONS = 100_000")],
-    "no_input_directions": [("INPUT_DIRECTIONS = 48", "INPUT_DIRECTIONS = 0")],
+    "all_of_both_factors": [("INPUT_DIRECTIONS = 32", "INPUT_DIRECTIONS = 100_000")],
+    "no_input_directions": [("INPUT_DIRECTIONS = 32", "INPUT_DIRECTIONS = 0")],
     "no_output_directions": [("OUTPUT_DIRECTIONS = 16", "OUTPUT_DIRECTIONS = 0")],
     "diagonal": [
-        ("INPUT_DIRECTIONS = 48", "INPUT_DIRECTIONS = 0"),
+        ("INPUT_DIRECTIONS = 32", "INPUT_DIRECTIONS = 0"),
         ("        self.leading_outputs = _leading(self.outputs, OUTPUT_DIRECTIONS)\n",
          "        self.leading_outputs = self.outputs.diagonal().sqrt().diag()\n"),
     ],
