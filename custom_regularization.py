@@ -45,7 +45,7 @@ HYPERPARAMETERS = ("reg_strength",)  # of reg_strength, gamma and epsilon, those
 USES_PATH_INTEGRAL = False
 PENALTY_IS_PURE = True
 
-EXAMPLES = 8_000  # how many of the context's examples the estimate is averaged over, at most
+EXAMPLES = 6_000  # how many of the context's examples the estimate is averaged over, at most
 BATCH = 1_000  # how many of them at once
 CONVOLUTION_EXAMPLES = 2_000  # the same, where there are convolutions: their inputs are patches at every position
 CONVOLUTION_BATCH = 100
