@@ -49,25 +49,21 @@ class Display:
         )
         self._task = self._progress.add_task("", total=self._total, rate=0.0)
 
-    def setting(self, device: str, folder: Path) -> None:
+    def setting(self, device: str, hyperparameters: Sequence[str], folder: Path) -> None:
         """Print the resolved setting.
 
         Args:
             device: the device in use.
+            hyperparameters: those that the method uses.
             folder: where results go.
         """
         config, benchmark, regularizer = self._config, self._config.benchmark, self._config.regularizer
         held_out = f", {config.validation_fraction:g} held out" if config.validation_fraction else ""
-        method = config.method
-        if config.stream == "sequential":
-            method += (
-                f"  reg_strength={regularizer.reg_strength:g}  gamma={regularizer.gamma:g}  "
-                f"epsilon={regularizer.epsilon:g}"
-            )
+        values = [f"{name}={getattr(regularizer, name):g}" for name in hyperparameters]
         rows = {
             "benchmark": f"{benchmark.name}: {benchmark.contexts} contexts, {benchmark.scenario}-incremental, "
             f"on {config.dataset.name}{held_out}",
-            "method": method,
+            "method": "  ".join([config.method, *values]),
             "training": f"{config.effective_budget} budget: {benchmark.iters} iterations a context, batch "
             f"{benchmark.batch_size}, Adam lr {benchmark.lr:g}",
             "run": f"seed {config.seed}, {device}, {config.precision}",

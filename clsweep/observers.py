@@ -14,8 +14,8 @@ from clsweep.results import Summary
 class Observer(Protocol):
     """What is told about a run on its way; `clsweep.display.Display` prints it."""
 
-    def setting(self, device: str, folder: Path) -> None:
-        """The run starts on `device` and writes to `folder`."""
+    def setting(self, device: str, hyperparameters: Sequence[str], folder: Path) -> None:
+        """The run starts on `device` and writes to `folder`; its method uses `hyperparameters`."""
 
     def step(self) -> None:
         """One optimizer step was made."""
@@ -39,7 +39,7 @@ class Observer(Protocol):
 class Silent:
     """An observer that prints nothing; see `Observer`."""
 
-    def setting(self, device: str, folder: Path) -> None:
+    def setting(self, device: str, hyperparameters: Sequence[str], folder: Path) -> None:
         """Nothing."""
 
     def step(self) -> None:
@@ -73,10 +73,10 @@ class Several:
         self._observers = observers
         self._entered = ExitStack()
 
-    def setting(self, device: str, folder: Path) -> None:
+    def setting(self, device: str, hyperparameters: Sequence[str], folder: Path) -> None:
         """Tell all."""
         for one in self._observers:
-            one.setting(device, folder)
+            one.setting(device, hyperparameters, folder)
 
     def step(self) -> None:
         """Tell all."""

@@ -86,7 +86,7 @@ def run(
     )
     if method.file is not None:
         results.write_bytes(source, folder / Path(method.file).name)  # as it was: the file is there to be edited
-    observer.setting(str(device), folder)
+    observer.setting(str(device), regularizer.hyperparameters, folder)
     try:
         with observer:
             for cells in trainer.jointly() if config.stream == "joint" else trainer.sequentially():

@@ -122,6 +122,7 @@ def test_the_terminal_shows_the_setting_the_accuracies_and_where_the_files_are(f
     assert str(finished.folder) in printed.splitlines()[-1]
     for part in ("split_mnist", "mnist_5k", "reg_strength=", "after context  1/2", "after context  2/2"):
         assert part in printed
+    assert "epsilon" not in printed  # EWC has none
     assert "published" not in printed  # another data set, another budget
     assert "\x1b" not in printed
 
