@@ -74,7 +74,7 @@ def _study(folder: Path) -> list[str]:
     best = finished.loc[[finished["validation_average_accuracy"].idxmax()]]
     tuned, default = (final[final["setting"] == setting] for setting in ("tuned", "default"))
     names = [name for name in final.columns if name in config["regularizer"]]
-    same = (finished[names] == default[names].iloc[0]).all(axis=1)
+    same = (finished[names] == trials[names].iloc[0]).all(axis=1)  # the first trial has the default values
     return [
         config["benchmark"]["name"],
         config["regularizer"]["name"],
@@ -89,6 +89,8 @@ def _study(folder: Path) -> list[str]:
 
 
 def _interval(values: list[float]) -> str:
+    if not values:
+        return ""
     made = estimate(values)
     return f"{made.mean:.4f}" + ("" if math.isnan(made.half_width) else f" ± {made.half_width:.4f}")
 
