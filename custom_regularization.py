@@ -48,7 +48,7 @@ PENALTY_IS_PURE = True
 EXAMPLES = 6_000  # how many of the context's examples the estimate is averaged over, at most
 BATCH = 1_000  # how many of them at once
 CONVOLUTION_EXAMPLES = 2_000  # the same, where there are convolutions: their inputs are patches at every position
-CONVOLUTION_BATCH = 100
+CONVOLUTION_BATCH = 250
 OUTPUT_DIRECTIONS = 16  # the rank of S S^T, at most
 INPUT_DIRECTIONS = 32  # the rank of V V^T, at most
 
@@ -95,7 +95,11 @@ class Layer:
         """Add a batch's g g^T, averaged over positions, for the rows of the weight that were computed."""
         values = gradient.flatten(2).transpose(1, 2) if isinstance(module, nn.Conv2d) else gradient
         rows = values.flatten(0, -2)
-        self.outputs[computed.unsqueeze(1), computed] += rows.T @ rows * (len(gradient) / len(rows))
+        moment = rows.T @ rows * (len(gradient) / len(rows))
+        if len(computed) == len(self.outputs):  # an index would copy the whole matrix
+            self.outputs += moment
+        else:
+            self.outputs[computed.unsqueeze(1), computed] += moment
 
     def normalize(self, scale: float) -> None:
         """Turn sums into A of trace 1 and G of the product's trace, times `scale`."""
