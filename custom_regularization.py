@@ -47,7 +47,7 @@ PENALTY_IS_PURE = True
 
 EXAMPLES = 6_000  # how many of the context's examples the estimate is averaged over, at most
 BATCH = 1_000  # how many of them at once
-CONVOLUTION_EXAMPLES = 2_000  # the same, where there are convolutions: their inputs are patches at every position
+CONVOLUTION_EXAMPLES = 1_000  # the same, where there are convolutions: their inputs are patches at every position
 CONVOLUTION_BATCH = 250
 OUTPUT_DIRECTIONS = 16  # the rank of S S^T, at most
 INPUT_DIRECTIONS = 32  # the rank of V V^T, at most

@@ -101,6 +101,46 @@ class MLP(Classifier):
         return _through(self.hidden, inputs.flatten(1))
 
 
+class Convolution(nn.Conv2d):
+    """A 3×3 convolution without bias, padded to keep the size or, with stride 2, to halve it, rounded up.
+
+    The library for convolutions on a CPU cuts a convolution of few positions into many small products. Where sixteen
+    positions or fewer are left, one product of all patches with the weight takes half the time or less in bf16
+    and about the same in float32.
+    """
+
+    FEW_POSITIONS = 16
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[B, out_channels, H', W'] from [B, in_channels, H, W]."""
+        height, width = self.output_size(inputs)
+        if inputs.is_cpu and height * width <= self.FEW_POSITIONS:
+            return self.as_product(inputs)
+        return super().forward(inputs)
+
+    def output_size(self, inputs: Tensor) -> tuple[int, int]:
+        """H' and W'."""
+        stride = int(self.stride[0])
+        return (inputs.shape[2] - 1) // stride + 1, (inputs.shape[3] - 1) // stride + 1
+
+    def as_product(self, inputs: Tensor) -> Tensor:
+        """The same values as those of PyTorch's convolution, but for rounding."""
+        height, width = self.output_size(inputs)
+        padded = F.pad(inputs, (1, 1, 1, 1)).permute(0, 2, 3, 1)
+        rows, columns = (_windows(n, int(self.stride[0]), inputs.device) for n in (height, width))
+        pixels = rows[:, None, :, None] * padded.shape[2] + columns[None, :, None, :]  # [H', W', 3, 3]
+        patches = padded.flatten(1, 2).index_select(1, pixels.flatten()).view(len(inputs), height, width, -1)
+        return F.linear(patches, self.weight.permute(0, 2, 3, 1).flatten(1)).permute(0, 3, 1, 2)
+
+
+def _windows(count: int, stride: int, device: torch.device) -> Tensor:
+    """The three places that each window covers, [count, 3]."""
+    return (torch.arange(count, device=device) * stride).unsqueeze(1) + torch.arange(3, device=device)
+
+
 class CNN(Classifier):
     """3×3 convolutions with batch normalization and ReLU, stride 2 from the second on, then an MLP.
 
@@ -120,7 +160,7 @@ class CNN(Classifier):
         in_channels, height, width = input_shape
         # No bias: the normalization that follows would take it out again.
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, kernel_size=3, stride=1 if number == 0 else 2, padding=1, bias=False)
+            Convolution(before, after, stride=1 if number == 0 else 2)
             for number, (before, after) in enumerate(pairwise([in_channels, *channels]))
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(count) for count in channels)
