@@ -105,8 +105,8 @@ class Convolution(nn.Conv2d):
     """A 3×3 convolution without bias, padded to keep the size or, with stride 2, to halve it, rounded up.
 
     The library for convolutions on a CPU cuts a convolution of few positions into many small products. Where sixteen
-    positions or fewer are left, one product of all patches with the weight takes half the time or less in bf16
-    and about the same in float32.
+    positions or fewer are left, one product of all patches with the weight takes far less time in bf16 and
+    about the same in float32.
     """
 
     FEW_POSITIONS = 16
