@@ -32,12 +32,24 @@ def test_product_is_the_convolution(size: tuple[int, int], stride: int) -> None:
         torch.testing.assert_close(computed, right)
 
 
-@pytest.mark.parametrize("size", [4, 6])
-def test_forward_is_the_convolution_with_few_positions_and_with_many(size: int) -> None:
+@pytest.mark.parametrize(("size", "as_product"), [(8, True), (10, False)])  # 16 positions and 25
+def test_forward_is_a_product_where_few_positions_are_left(
+    monkeypatch: pytest.MonkeyPatch, size: int, as_product: bool
+) -> None:
     torch.manual_seed(0)
+    products = 0
+    product = Convolution.as_product
+
+    def counted(layer: Convolution, inputs: Tensor) -> Tensor:
+        nonlocal products
+        products += 1
+        return product(layer, inputs)
+
+    monkeypatch.setattr(Convolution, "as_product", counted)
     layer = Convolution(5, 7, stride=2).double()
     inputs = torch.randn(3, 5, size, size, dtype=torch.float64)
     torch.testing.assert_close(layer(inputs), F.conv2d(inputs, layer.weight, stride=2, padding=1))
+    assert products == as_product
 
 
 def test_product_keeps_the_layout_that_convolutions_compute_in() -> None:
