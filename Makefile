@@ -35,13 +35,14 @@ dashboard: $(READY) ## Optuna's dashboard on the studies of a sweep: make dashbo
 		exit 2; }; esac
 	$(BIN)/optuna-dashboard '$(STORAGE)'
 
+TWO_PROCESSES := --numprocesses 2 --dist worksteal
 .PHONY: test
 test: $(READY) ## The tests, without the slow ones
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TWO_PROCESSES)
 
 .PHONY: test-full
 test-full: $(READY) ## All tests
-	$(BIN)/python -m pytest -m 'slow or not slow'
+	$(BIN)/python -m pytest $(TWO_PROCESSES) -m 'slow or not slow'
 
 .PHONY: lint
 lint: $(READY) ## ruff, formatting and types
