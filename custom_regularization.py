@@ -3,6 +3,7 @@
 The file needs torch alone, so it also drops into any other harness that keeps the same contract:
 
 - The keys of all dicts are the parameters' names with "." replaced by "__".
+- `model.param_list` holds functions that yield (name, parameter); `dataset.tensors` are all inputs and labels.
 - What `estimate_importance` returns is added, key by key, to `model._custom_importance`, which is what
   `compute_regularization_loss` gets as `importance_dict`. A parameter left out has no importance.
 - The total loss is: task loss + reg_strength * compute_regularization_loss(...), from the second context on.
@@ -28,10 +29,13 @@ all of G acts along the leading directions of the inputs; along the others, its 
 A is the second moment of the layer's inputs (with a 1 appended for the bias), G that of the gradients of the model's
 own log-likelihood with respect to the layer's outputs (Martens & Grosse, "Optimizing neural networks with
 Kronecker-factored approximate curvature", ICML 2015; for convolutions Grosse & Martens, "A Kronecker-factored
-approximate Fisher matrix for convolution layers", ICML 2016). All other parameters, such as the scales of a
-normalization, have a diagonal Fisher information. The Fisher information of each context is divided by the mean trace
+approximate Fisher matrix for convolution layers", ICML 2016). All other parameters, such as the scales and shifts of
+batch norm, have a diagonal Fisher information. The Fisher information of each context is divided by the mean trace
 of its output Hessian, so that a context of which the network is very sure weighs as much as another one.
 """
+
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +47,7 @@ from torch.utils.hooks import RemovableHandle
 
 HYPERPARAMETERS = ("reg_strength",)  # of reg_strength, gamma and epsilon, those that a sweep should search
 USES_PATH_INTEGRAL = False
-PENALTY_IS_PURE = True
+PENALTY_IS_PURE = True  # what it keeps on the model, the anchor's projections, follows from its arguments
 
 EXAMPLES = 6_000  # how many of the context's examples the estimate is averaged over, at most
 BATCH = 1_000  # how many of them at once
@@ -52,7 +56,7 @@ CONVOLUTION_BATCH = 250
 OUTPUT_DIRECTIONS = 16  # the rank of S S^T, at most
 INPUT_DIRECTIONS = 32  # the rank of V V^T, at most
 
-Visit = tuple[nn.Module, Tensor, Tensor]  # a layer, its output, and the rows of its weight that gave the output
+Visit = tuple[Tensor, Callable[[Tensor], None]]  # a layer's output, and what takes the gradient with respect to it
 
 
 class Layer:
@@ -66,6 +70,7 @@ class Layer:
         leading_outputs: S [outputs, rank], with S S^T the leading part of G.
         leading_inputs: V [inputs, rank], with V V^T the leading part of A.
         other_inputs: d [inputs], the diagonal of A - V V^T.
+        examples: how many examples the factors are summed over; a layer used twice sees each of them twice.
         anchor: the weight that the change is counted from; another tensor in each context.
         projected_anchor: S^T W* and W* V, of the anchor W* = [weight | bias].
     """
@@ -77,11 +82,18 @@ class Layer:
         self.inputs = matrix.new_zeros(n_inputs, n_inputs)
         self.outputs = matrix.new_zeros(n_outputs, n_outputs)
         self.leading_outputs = self.leading_inputs = self.other_inputs = matrix.new_zeros(0)
+        self.examples = 0
         self.anchor = matrix.new_zeros(0)
         self.projected_anchor = (self.anchor, self.anchor)
 
-    def add_inputs(self, module: nn.Module, values: Tensor) -> None:
-        """Add a batch's a a^T, summed over positions."""
+    def visit(self, module: nn.Module, values: Tensor, output: Tensor) -> Callable[[Tensor], None]:
+        """Add a batch's inputs; return what adds its gradients with respect to the output."""
+        self.examples += len(values)
+        self._add_inputs(module, values)
+        return partial(self._add_outputs, module, _computed_rows(module, values, output))
+
+    def _add_inputs(self, module: nn.Module, values: Tensor) -> None:
+        """Add a a^T, summed over positions."""
         if isinstance(module, nn.Conv2d):
             assert not isinstance(module.padding, str)
             patches = F.unfold(values, module.kernel_size, module.dilation, module.padding, module.stride)
@@ -91,8 +103,8 @@ class Layer:
             rows = F.pad(rows, (0, 1), value=1.0)
         self.inputs.addmm_(rows.T, rows)
 
-    def add_outputs(self, module: nn.Module, gradient: Tensor, computed: Tensor) -> None:
-        """Add a batch's g g^T, averaged over positions, for the rows of the weight that were computed."""
+    def _add_outputs(self, module: nn.Module, computed: Tensor, gradient: Tensor) -> None:
+        """Add g g^T, averaged over positions, for the rows of the weight that were computed."""
         values = gradient.flatten(2).transpose(1, 2) if isinstance(module, nn.Conv2d) else gradient
         rows = values.flatten(0, -2)
         moment = rows.T @ rows * (len(gradient) / len(rows))
@@ -101,16 +113,20 @@ class Layer:
         else:
             self.outputs[computed.unsqueeze(1), computed] += moment
 
-    def normalize(self, scale: float) -> None:
-        """Turn sums into A of trace 1 and G of the product's trace, times `scale`."""
+    def normalize(self, hessian_trace: float) -> None:
+        """Turn sums into A of trace 1 and G of the product's trace, over the mean trace of the output Hessian.
+
+        Of sums over n examples the product is n^2 times too large, the Hessian's sum n times. Where a layer is used k
+        times, both factors are sums over its uses: k times too much, as the count of its examples is.
+        """
         trace = self.inputs.trace()
         self.inputs /= trace.clamp_min(torch.finfo(trace.dtype).tiny)
-        self.outputs *= trace * scale
+        self.outputs *= trace * (1 / max(self.examples, 1) / hessian_trace)
 
     def merge(self, earlier: "Layer") -> None:
         """Take in what earlier contexts left: G adds up, A is averaged, weighted with G's trace.
 
-        The product's trace is then the sum of the contexts' traces, and contexts that are alike add up exactly.
+        The product has the partial traces of the contexts' sum, and contexts that are alike add up exactly.
         """
         total = self.outputs + earlier.outputs
         share = self.outputs.trace() / total.trace().clamp_min(torch.finfo(total.dtype).tiny)
@@ -147,6 +163,35 @@ class Layer:
             return s.T @ weight, weight @ v
         along_outputs = torch.cat([s.T @ weight, (s.T @ values[1]).unsqueeze(1)], 1)
         return along_outputs, torch.addmm(torch.outer(values[1], v[-1]), weight, v[:-1])
+
+
+class Normalization:
+    """The diagonal Fisher information of a batch norm's scale and shift, from the gradients of single examples.
+
+    Args:
+        module: the batch norm, which normalizes by its running averages.
+        keys: by "weight" and "bias", the keys of those that are trained.
+    """
+
+    def __init__(self, module: nn.Module, keys: dict[str, str]) -> None:
+        self.keys = keys
+        self.squares = {name: torch.zeros_like(module.get_parameter(name)) for name in keys}
+
+    def visit(self, module: nn.Module, values: Tensor, output: Tensor) -> Callable[[Tensor], None]:
+        """Return what adds a batch's gradients with respect to the output."""
+        assert isinstance(module, nn.modules.batchnorm._BatchNorm)
+        normalized = F.batch_norm(values, module.running_mean, module.running_var, eps=module.eps)
+        return partial(self._add, normalized)
+
+    def _add(self, normalized: Tensor, gradient: Tensor) -> None:
+        """Add the squares of each example's gradients: summed over positions, the output's and times its input."""
+        for name, values in (("weight", gradient * normalized), ("bias", gradient)):
+            if name in self.squares:
+                self.squares[name] += values.unsqueeze(2).flatten(2).sum(2).square().sum(0)
+
+    def diagonal(self) -> dict[str, Tensor]:
+        """The sums over examples, by key."""
+        return {self.keys[name]: value for name, value in self.squares.items()}
 
 
 class _Saved(FunctionCtx):
@@ -198,7 +243,8 @@ def estimate_importance(
     A single pass back for each batch takes the expectation over the model's own labels: the output Hessian
     H = diag(p) - p p^T is the covariance of the noise v = sqrt(p) s - p <sqrt(p), s> with random signs s. Unlike
     sampled labels, v is not zero but for rare events where p is close to one-hot. Since examples have signs of their
-    own, the square of a batch's summed gradient is unbiased, too, for parameters outside the factored layers.
+    own, the square of a batch's summed gradient is unbiased, too, if noisy: for parameters that are neither in a
+    factored layer nor in a batch norm.
 
     Args:
         model: the network; `model(x)` returns the logits of the context's active classes.
@@ -207,40 +253,46 @@ def estimate_importance(
         device: where the model and the data are.
 
     Returns:
-        By key, the diagonal of this context's Fisher information, shaped as the parameter.
+        By key, shaped as the parameter, the diagonal of this context's Fisher information, which in factored layers is
+        that of G ⊗ A and only for information.
     """
     model.eval()
     parameters = {key: p for key, p in _parameters(model).items() if p.requires_grad}
-    layers = _layers(model, parameters)
-    covered = {key for layer in layers.values() for key in (layer.weight, layer.bias)}
-    others = {key: p for key, p in parameters.items() if key not in covered}
-    importance = {key: torch.zeros_like(p) for key, p in others.items()}
+    layers, norms = _layers(model, parameters), _norms(model, parameters)
     inputs = dataset.tensors[0]
     convolutional = any(isinstance(module, nn.Conv2d) for module in layers)
     chosen = torch.randperm(len(inputs))[: CONVOLUTION_EXAMPLES if convolutional else EXAMPLES].to(inputs.device)
+    covered = {key for layer in layers.values() for key in (layer.weight, layer.bias)}
+    covered |= {key for norm in norms.values() for key in norm.keys.values()}
+    others = {key: p for key, p in parameters.items() if key not in covered}
+    squares = {key: torch.zeros_like(p) for key, p in others.items()}
     hessian_trace = 0.0
     visits: list[Visit] = []
-    hooks = _watch(layers, visits)
-    for index in chosen.split(CONVOLUTION_BATCH if convolutional else BATCH):
-        visits.clear()
-        with torch.enable_grad():
-            logits = model(inputs[index].to(device))
-            p = logits.detach().softmax(1)
-            noise = p.sqrt() * (2 * torch.randint_like(p, 2) - 1)
-            noise -= p * noise.sum(1, keepdim=True)
-            wanted = [*(output for _, output, _ in visits), *others.values()]
-            gradients = _gradients((noise * logits).sum(), wanted)
-        for (module, _, computed), gradient in zip(visits, gradients, strict=False):
-            layers[module].add_outputs(module, gradient, computed)
-        for key, gradient in zip(others, gradients[len(visits) :], strict=True):
-            importance[key] += gradient.square()
-        hessian_trace += (p - p.square()).sum().item()
-    for hook in hooks:
-        hook.remove()
+    hooks = _watch({**layers, **norms}, visits)
+    try:
+        for index in chosen.split(CONVOLUTION_BATCH if convolutional else BATCH):
+            visits.clear()
+            with torch.enable_grad():
+                logits = model(inputs[index].to(device))
+                p = logits.detach().softmax(1)
+                noise = p.sqrt() * (2 * torch.randint_like(p, 2) - 1)
+                noise -= p * noise.sum(1, keepdim=True)
+                wanted = [*(output for output, _ in visits), *others.values()]
+                gradients = _gradients((noise * logits).sum(), wanted)
+            for (_, take), gradient in zip(visits, gradients, strict=False):
+                take(gradient)
+            for key, gradient in zip(others, gradients[len(visits) :], strict=True):
+                squares[key] += gradient.square()
+            hessian_trace += (p - p.square()).sum().item()
+    finally:
+        for hook in hooks:
+            hook.remove()
     hessian_trace = max(hessian_trace, 1e-12 * len(chosen))  # 0 if every p is one-hot, and with it every gradient
-    importance = {key: value / hessian_trace for key, value in importance.items()}
+    for norm in norms.values():
+        squares |= norm.diagonal()
+    importance = {key: value / hessian_trace for key, value in squares.items()}
     for layer in layers.values():
-        layer.normalize(1 / len(chosen) / hessian_trace)
+        layer.normalize(hessian_trace)
         importance |= layer.diagonal(parameters)
     _keep(model, list(layers.values()))
     return importance
@@ -262,7 +314,8 @@ def compute_regularization_loss(
     parameters = _parameters(model)
     layers: list[Layer] = getattr(model, "_factored_layers", [])
     covered = {key for layer in layers for key in (layer.weight, layer.bias)}
-    with torch.autocast(next(model.parameters()).device.type, enabled=False):  # a change is too small for bfloat16
+    # Some harnesses compute the penalty under autocast, too, where a change is too small for bfloat16.
+    with torch.autocast(next(model.parameters()).device.type, enabled=False):
         terms = [layer.penalty(parameters, prev_params_dict) for layer in layers]
     for key, value in importance_dict.items():
         if key not in covered:
@@ -289,13 +342,23 @@ def _layers(model: nn.Module, parameters: dict[str, nn.Parameter]) -> dict[nn.Mo
     return layers
 
 
-def _watch(layers: dict[nn.Module, Layer], visits: list[Visit]) -> list[RemovableHandle]:
-    """From now on, forward passes add the inputs of `layers` and append to `visits`."""
+def _norms(model: nn.Module, parameters: dict[str, nn.Parameter]) -> dict[nn.Module, Normalization]:
+    """The batch norms with running averages, as far as their scale and shift are among `parameters`."""
+    names = {p: key for key, p in parameters.items()}
+    norms: dict[nn.Module, Normalization] = {}
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+            keys = {name: names[p] for name, p in module.named_parameters() if p in names}
+            if keys:
+                norms[module] = Normalization(module, keys)
+    return norms
+
+
+def _watch(layers: Mapping[nn.Module, Layer | Normalization], visits: list[Visit]) -> list[RemovableHandle]:
+    """From now on, forward passes visit `layers` and append to `visits`."""
 
     def record(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        values = arguments[0].detach()
-        layers[module].add_inputs(module, values)
-        visits.append((module, output, _computed_rows(module, values, output)))
+        visits.append((output, layers[module].visit(module, arguments[0].detach(), output)))
         return output.clone()  # what follows may write to it
 
     return [module.register_forward_hook(record) for module in layers]
@@ -304,17 +367,20 @@ def _watch(layers: dict[nn.Module, Layer], visits: list[Visit]) -> list[Removabl
 def _computed_rows(module: nn.Module, inputs: Tensor, output: Tensor) -> Tensor:
     """The rows of the weight that gave the outputs, in their order: a head may compute those of active classes only.
 
-    The gradient of sum_j j * output_j with respect to row r is j(r) times the sum of the inputs.
+    With respect to row r, the gradient of sum_j j * output_j is j(r) times the number of outputs for the bias, and j(r)
+    times the sum of the inputs for the weight.
     """
     weight = module.get_parameter("weight")
     count = output.shape[1] if isinstance(module, nn.Conv2d) else output.shape[-1]
     if count == len(weight):
         return torch.arange(count, device=weight.device)
     numbers = torch.arange(1, count + 1, device=output.device)
-    (gradient,) = torch.autograd.grad((output * numbers).sum(), weight, retain_graph=True)
-    total = inputs.flatten(0, -2).sum(0)
-    number = (gradient @ total / total.square().sum()).nan_to_num().round().long()
-    return number.topk(count, largest=True).indices.flip(0)
+    bias = dict(module.named_parameters()).get("bias")
+    trained = weight if bias is None or not bias.requires_grad else bias
+    (gradient,) = torch.autograd.grad((output * numbers).sum(), trained, retain_graph=True)
+    total = inputs.flatten(0, -2).sum(0) if trained is weight else gradient.new_ones(1)
+    number = gradient.view(len(weight), -1) @ total / total.square().sum()
+    return number.nan_to_num().topk(count).indices.flip(0)
 
 
 def _gradients(value: Tensor, tensors: list[Tensor]) -> list[Tensor]:

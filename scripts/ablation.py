@@ -27,7 +27,7 @@ VARIANTS: dict[str, list[tuple[str, str]]] = {
     "all_of_both_factors": [("INPUT_DIRECTIONS = 32", "INPUT_DIRECTIONS = 100_000")],
     "no_input_directions": [("INPUT_DIRECTIONS = 32", "INPUT_DIRECTIONS = 0")],
     "no_output_directions": [("OUTPUT_DIRECTIONS = 16", "OUTPUT_DIRECTIONS = 0")],
-    "diagonal": [
+    "diagonal_of_product": [
         ("INPUT_DIRECTIONS = 32", "INPUT_DIRECTIONS = 0"),
         ("        self.leading_outputs = _leading(self.outputs, OUTPUT_DIRECTIONS)\n",
          "        self.leading_outputs = self.outputs.diagonal().sqrt().diag()\n"),
@@ -36,9 +36,9 @@ VARIANTS: dict[str, list[tuple[str, str]]] = {
         ("    hessian_trace = max(hessian_trace, 1e-12 * len(chosen))", "    hessian_trace = float(len(chosen))"),
     ],
     "sampled_labels": [
-        ("            noise = p.sqrt() * (2 * torch.randint_like(p, 2) - 1)\n"
-         "            noise -= p * noise.sum(1, keepdim=True)\n",
-         "            noise = F.one_hot(p.multinomial(1).squeeze(1), p.shape[1]) - p\n"),
+        ("                noise = p.sqrt() * (2 * torch.randint_like(p, 2) - 1)\n"
+         "                noise -= p * noise.sum(1, keepdim=True)\n",
+         "                noise = F.one_hot(p.multinomial(1).squeeze(1), p.shape[1]) - p\n"),
     ],
     "summed_factors": [
         ("        share = self.outputs.trace() / total.trace().clamp_min(torch.finfo(total.dtype).tiny)\n"
@@ -90,7 +90,7 @@ def print_table(output: Path) -> None:
     runs = results.load(output / "runs").runs
     runs = runs[runs["status"] == results.FINISHED]
     runs["variant"] = runs["regularizer_file"].map(lambda path: Path(path).stem)
-    same = ["benchmark", "iters", "variant", "reg_strength"]
+    same = ["benchmark", "dataset", "iters", "precision", "validation_fraction", "variant", "reg_strength"]
     accuracies = ["validation_average_accuracy", "average_accuracy", "learning_accuracy"]
     table = runs[[*same, "seed", *accuracies]].sort_values([*same, "seed"])
     table.to_csv(output / "ablation.csv", index=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import itertools
 from collections.abc import Callable
@@ -91,37 +92,41 @@ def layers_of(model: nn.Module) -> list[Any]:
     return list(model._factored_layers)  # type: ignore[arg-type]
 
 
-def naive_factors(model: nn.Sequential, noise_of: Callable[[Tensor], Tensor]) -> list[tuple[Tensor, Tensor]]:
+def naive_factors(model: nn.Sequential) -> list[tuple[Tensor, Tensor]]:
     """A and G of each layer by a loop over examples: A of trace 1, G with the product's trace over the Hessian's."""
-    factored = [module for module in model if isinstance(module, nn.Linear | nn.Conv2d)]
-    sums: list[list[Tensor]] = [[] for _ in factored]
-    hessian = torch.zeros((), dtype=torch.float64)
+    factored = [module for module in dict.fromkeys(model) if isinstance(module, nn.Linear | nn.Conv2d)]
+    inputs: dict[nn.Module, list[Tensor]] = {module: [] for module in factored}
+    outputs: dict[nn.Module, list[Tensor]] = {module: [] for module in factored}
+    uses = {module: sum(other is module for other in model) for module in factored}
+    hessian = 0.0
     model.eval()
     for image in IMAGES:
-        value, outputs, inputs = image.unsqueeze(0), [], []
+        value, visited = image.unsqueeze(0), []
         for module in model:
+            given, value = value, module(value)
             if module in factored:
-                inputs.append(value.detach())
-                value = module(value)
                 value.retain_grad()
-                outputs.append(value)
+                visited.append((module, given.detach(), value))
                 value = value.clone()
-            else:
-                value = module(value)
-        p = value.detach().softmax(1)[0]
-        hessian += (torch.diag(p) - torch.outer(p, p)).trace()
-        (value * noise_of(p)).sum().backward()
-        for number, module in enumerate(factored):
-            gradient = outputs[number].grad
-            assert gradient is not None
-            sums[number].append(torch.stack(_moments(module, inputs[number], gradient[0])[:1]))
-            sums[number].append(torch.stack(_moments(module, inputs[number], gradient[0])[1:]))
+        hessian += backward_with_plus_signs(value)
+        for module, given, output in visited:
+            assert output.grad is not None
+            a, g = _moments(module, given, output.grad[0])
+            inputs[module].append(a)
+            outputs[module].append(g)
     made = []
-    for of_layer in sums:
-        a = torch.stack(of_layer[::2]).sum(0)[0]
-        g = torch.stack(of_layer[1::2]).sum(0)[0] / len(IMAGES)
-        made.append((a / a.trace(), g * a.trace() / hessian))
+    for module in factored:
+        a, g = sum(inputs[module], torch.zeros(())), sum(outputs[module], torch.zeros(()))
+        scale = a.trace() / len(IMAGES) / hessian / uses[module]
+        made.append((a / a.trace(), g * scale))
     return made
+
+
+def backward_with_plus_signs(logits: Tensor) -> float:
+    """One example's pass back; its output Hessian's trace."""
+    p = logits.detach().softmax(1)[0]
+    (logits * (p.sqrt() - p * p.sqrt().sum())).sum().backward()
+    return float((torch.diag(p) - torch.outer(p, p)).trace())
 
 
 def _moments(module: nn.Module, inputs: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,12 +137,14 @@ def _moments(module: nn.Module, inputs: Tensor, gradient: Tensor) -> tuple[Tenso
         gradients = gradient.flatten(1).T
     else:
         columns, gradients = inputs, gradient.unsqueeze(0)
-    weight = module.get_parameter("weight")
-    a = torch.zeros(weight[0].numel() + (module.bias is not None), dtype=torch.float64)
-    a_moment, g_moment = torch.outer(a, a), torch.zeros(len(weight), len(weight), dtype=torch.float64)
+    weight, bias = module.get_parameter("weight"), dict(module.named_parameters()).get("bias")
+    has_one = bias is not None and bias.requires_grad
+    n_inputs = weight[0].numel() + has_one
+    a_moment = torch.zeros(n_inputs, n_inputs, dtype=torch.float64)
+    g_moment = torch.zeros(len(weight), len(weight), dtype=torch.float64)
     rows = list(module.rows) if isinstance(module, Head) else list(range(len(weight)))
     for column, g in zip(columns, gradients, strict=True):
-        a = torch.cat([column, column.new_ones(1)]) if module.bias is not None else column
+        a = torch.cat([column, column.new_ones(1)]) if has_one else column
         a_moment = a_moment + torch.outer(a, a)
         full = torch.zeros(len(weight), dtype=torch.float64)
         full[rows] = g
@@ -145,20 +152,102 @@ def _moments(module: nn.Module, inputs: Tensor, gradient: Tensor) -> tuple[Tenso
     return a_moment, g_moment
 
 
-def noise_with_plus_signs(p: Tensor) -> Tensor:
-    return p.sqrt() - p * p.sqrt().sum()
+LAYERS: dict[str, Callable[[], nn.Sequential]] = MODELS | {
+    "dead units, whose head sees zeros": lambda: _changed(mlp(), lambda model: nn.init.constant_(model[1].bias, -1e3)),
+    "frozen bias": lambda: _changed(mlp(), lambda model: model[1].bias.requires_grad_(False)),
+    "used twice": lambda: _twice(nn.Linear(6, 6)),
+}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.usefixtures("plus_signs")
 def test_the_factors_are_those_of_a_loop_over_examples(shipped: Any, name: str) -> None:
-    model = MODELS[name]()
+    model = LAYERS[name]()
     estimated(shipped, model)
-    expected = naive_factors(model, noise_with_plus_signs)
+    expected = naive_factors(model)
     assert len(layers_of(model)) == len(expected)
     for layer, (a, g) in zip(layers_of(model), expected, strict=True):
         torch.testing.assert_close(layer.inputs, a, rtol=1e-10, atol=1e-12)
         torch.testing.assert_close(layer.outputs, g, rtol=1e-10, atol=1e-12)
+
+
+def normalized_mlp() -> nn.Sequential:
+    return model_of(nn.Flatten(), nn.Linear(32, 6), nn.BatchNorm1d(6), nn.ReLU(), Head(6, 5))
+
+
+NORMALIZED: dict[str, Callable[[], nn.Sequential]] = {
+    "cnn": cnn,
+    "mlp": normalized_mlp,
+    "frozen scale": lambda: _changed(cnn(), lambda model: model[1].weight.requires_grad_(False)),
+}
+
+
+@pytest.mark.parametrize("name", NORMALIZED)
+@pytest.mark.usefixtures("plus_signs")
+def test_the_importance_of_a_batch_norm_is_that_of_a_loop_over_examples(shipped: Any, name: str) -> None:
+    model = _changed(NORMALIZED[name](), randomize_norms)
+    importance = estimated(shipped, model)
+    norm = next(module for module in model if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d))
+    hessian = 0.0
+    trained = [p for p in norm.parameters() if p.requires_grad]
+    squares = [torch.zeros_like(p) for p in trained]
+    for image in IMAGES:
+        model.zero_grad()
+        hessian += backward_with_plus_signs(model(image.unsqueeze(0)))
+        for square, p in zip(squares, trained, strict=True):
+            assert p.grad is not None
+            square += p.grad.square()
+    keys = {p: name.replace(".", "__") for name, p in model.named_parameters()}
+    for square, p in zip(squares, trained, strict=True):
+        torch.testing.assert_close(importance[keys[p]], square / hessian, rtol=1e-10, atol=1e-12)
+    assert {key for key in importance if key.startswith("1__" if name != "mlp" else "2__")} == {
+        keys[p] for p in trained
+    }
+
+
+def randomize_norms(model: nn.Sequential) -> None:
+    """Scales of both signs and one that is zero; running averages that are neither 0 nor 1."""
+    for module in model:
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            for tensor in (module.weight, module.bias, module.running_mean):
+                assert tensor is not None
+                tensor.normal_()
+            module.weight[0] = 0
+            assert module.running_var is not None
+            module.running_var.uniform_(0.5, 2)
+
+
+@pytest.mark.usefixtures("plus_signs")
+def test_other_parameters_have_the_squares_of_each_batchs_gradient(shipped: Any) -> None:
+    model = model_of(nn.Flatten(), nn.LayerNorm(32), Head(32, 5))
+    torch.manual_seed(0)
+    order = torch.randperm(len(IMAGES))
+    torch.manual_seed(0)
+    importance = estimated(shipped, model)
+    hessian = 0.0
+    square = torch.zeros(32, dtype=torch.float64)
+    scale = model[1].get_parameter("weight")
+    for batch in (IMAGES[order[:5]], IMAGES[order[5:10]], IMAGES[order[10:]]):
+        model.zero_grad()
+        hessian += sum(backward_with_plus_signs(model(image.unsqueeze(0))) for image in batch)
+        assert scale.grad is not None
+        square += scale.grad.square()
+    torch.testing.assert_close(importance["1__weight"], square / hessian, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+@pytest.mark.usefixtures("plus_signs")
+def test_the_estimate_is_of_that_many_examples_drawn_at_random(shipped: Any, name: str) -> None:
+    shipped.EXAMPLES, shipped.CONVOLUTION_EXAMPLES = (7, 1) if name == "mlp" else (1, 7)
+    model = MODELS[name]()
+    torch.manual_seed(0)
+    drawn = torch.randperm(len(IMAGES))[:7]
+    torch.manual_seed(0)
+    given = estimated(shipped, model)
+    shipped.EXAMPLES = shipped.CONVOLUTION_EXAMPLES = 7
+    expected = estimated(shipped, copy.deepcopy(model), IMAGES[drawn])
+    for key, value in expected.items():
+        torch.testing.assert_close(given[key], value, rtol=1e-10, atol=1e-12)
 
 
 def test_the_noise_has_the_output_hessian_as_its_covariance() -> None:
@@ -357,15 +446,39 @@ def test_it_does_no_harm_at_the_edges(shipped: Any, name: str, images: Tensor) -
         assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-def test_the_ablation_fits_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hooks_go_when_the_network_fails(shipped: Any) -> None:
+    model = mlp()
+    with pytest.raises(RuntimeError):
+        estimated(shipped, model, IMAGES[:, :1])
+    assert not any(module._forward_hooks for module in model)
+
+
+def test_the_penalty_under_autocast_is_that_without(shipped: Any) -> None:
+    model = cnn().float()
+    importance = estimated(shipped, model, IMAGES.float())
+    anchors = {key: value + 0.1 * torch.randn_like(value) for key, value in parameters(model).items()}
+    expected = shipped.compute_regularization_loss(model, importance, anchors)
+    with torch.autocast("cpu", torch.bfloat16):
+        given = shipped.compute_regularization_loss(model, importance, anchors)
+    assert given.item() == expected.item()
+
+
+def test_the_ablation_changes_the_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its variants change the file's text, which may have changed itself."""
     monkeypatch.syspath_prepend(SHIPPED.parent / "scripts")
     ablation = _module(SHIPPED.parent / "scripts" / "ablation.py")
-    texts = {ablation.variant(changes) for changes in ablation.VARIANTS.values()}
-    assert len(texts) == len(ablation.VARIANTS)
-    model = mlp()
-    for text in texts:
+    images = torch.randn(13, 50, dtype=torch.float64)
+    torch.manual_seed(0)
+    started = model_of(nn.Linear(50, 40), nn.ReLU(), Head(40, 5))
+    penalties = {}
+    for name, changes in ablation.VARIANTS.items():
         module = ModuleType("variant")
-        exec(compile(text, "variant", "exec"), module.__dict__)
-        importance = estimated(module, model)
-        assert torch.isfinite(module.compute_regularization_loss(model, importance, parameters(model)))
+        exec(compile(ablation.variant(changes), "variant", "exec"), module.__dict__)
+        model = copy.deepcopy(started)
+        torch.manual_seed(1)
+        for context in range(2):
+            importance = estimated(module, model, images * (1 + context))
+        anchors = {key: value + 1 for key, value in parameters(model).items()}
+        penalties[name] = module.compute_regularization_loss(model, importance, anchors).item()
+    for one, other in itertools.combinations(penalties, 2):
+        assert abs(penalties[one] / penalties[other] - 1) > 1e-4, (one, other)

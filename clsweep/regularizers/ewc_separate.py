@@ -62,7 +62,7 @@ def estimate_importance(
 
 def _joined(spring: Spring, stiffness: NamedTensors, new: NamedTensors, here: NamedTensors) -> Spring:
     """Take one context's spring, of stiffness `new` and centre `here`, into the sum."""
-    centre, constant = {}, spring.constant
+    centre, constant = dict(spring.centre), spring.constant
     for key, fisher in new.items():
         before = stiffness.get(key, torch.zeros_like(fisher))
         share = torch.nan_to_num(fisher / (before + fisher))  # 0/0: no spring at all, any centre will do
