@@ -19,8 +19,8 @@ For a layer with the parameters W = [weight | bias], whose change since the last
 
     1/2 <D, G D A>.
 
-Products with all of G and A make a step 3.6 to 5.2 times as long on two MLPs. With the leading parts S S^T of G and V V^T
-of A, and d the diagonal of the rest, A - V V^T, the penalty is
+Products with all of G and A make a step 3.6 to 5.2 times as long on two MLPs. With the leading parts S S^T of G and
+V V^T of A, and d the diagonal of the rest, A - V V^T, the penalty is
 
     1/2 <D, C>,    C = (G D V) V^T + S (S^T D diag(d)):
 

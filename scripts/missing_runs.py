@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from clsweep import results
 
 
@@ -20,9 +22,19 @@ def run_unless_finished(output: Path, overrides: list[str]) -> int:
         overrides: Hydra's.
 
     Returns:
-        The exit code; 0 where the run was finished before.
+        The exit code; 0 where the run was finished before, or is being made by another process.
     """
     folder = output / hashlib.sha256(shlex.join(overrides).encode()).hexdigest()[:12]
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder.with_suffix(".lock"), timeout=0):
+            return _run_unless_finished(folder, overrides)
+    except Timeout:
+        print(f"{folder}: another process is at it", flush=True)
+        return 0
+
+
+def _run_unless_finished(folder: Path, overrides: list[str]) -> int:
     if folder.exists():
         if (results.load(folder).runs["status"] == results.FINISHED).any():
             return 0

@@ -59,7 +59,7 @@ def markdown(runs: pd.DataFrame, figures: dict[str, str]) -> str:
 def sweeps(folder: Path) -> str:
     """The studies of sweeps as a Markdown table: the best trial, the final runs of its values and the default ones."""
     head = ["sweep", "benchmark", "method", "trials", "pruned", "best values", "validation: best", "default"]
-    lines = [[*head, "test: tuned", "default", "seeds"]]
+    lines = [[*head, "test: tuned (seeds)", "default (seeds)"]]
     lines.append(["---"] * len(lines[0]))
     for study in sorted(path.parent for path in folder.glob("*/*/final.csv")):
         lines.append([study.parent.name, *_study(study)])
@@ -84,7 +84,6 @@ def _study(folder: Path) -> list[str]:
         f"{best['validation_average_accuracy'].item():.4f}",
         f"{finished[same]['validation_average_accuracy'].iloc[0]:.4f}",
         *(_interval(runs["test_average_accuracy"].tolist()) for runs in (tuned, default)),
-        str(len(tuned)),
     ]
 
 
@@ -92,7 +91,8 @@ def _interval(values: list[float]) -> str:
     if not values:
         return ""
     made = estimate(values)
-    return f"{made.mean:.4f}" + ("" if math.isnan(made.half_width) else f" ± {made.half_width:.4f}")
+    half_width = "" if math.isnan(made.half_width) else f" ± {made.half_width:.4f}"
+    return f"{made.mean:.4f}{half_width} ({len(values)})"
 
 
 def _cell(name: object, value: object) -> str:
