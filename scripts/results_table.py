@@ -74,7 +74,10 @@ def _study(folder: Path) -> list[str]:
     best = finished.loc[[finished["validation_average_accuracy"].idxmax()]]
     tuned, default = (final[final["setting"] == setting] for setting in ("tuned", "default"))
     names = [name for name in final.columns if name in config["regularizer"]]
-    same = (finished[names] == trials[names].iloc[0]).all(axis=1)  # the first trial has the default values
+    # The first trial has the default values, unless they are outside of what is searched.
+    first = trials[names].iloc[0]
+    outside = not default.empty and (default[names].iloc[0] != first).any()
+    same = (finished[names] == first).all(axis=1)
     return [
         config["benchmark"]["name"],
         config["regularizer"]["name"],
@@ -82,7 +85,7 @@ def _study(folder: Path) -> list[str]:
         str((finished["state"] == "PRUNED").sum()),
         ", ".join(f"{name} {tuned[name].iloc[0]:.4g}" for name in names),
         f"{best['validation_average_accuracy'].item():.4f}",
-        f"{finished[same]['validation_average_accuracy'].iloc[0]:.4f}",
+        "" if outside else f"{finished[same]['validation_average_accuracy'].iloc[0]:.4f}",
         *(_interval(runs["test_average_accuracy"].tolist()) for runs in (tuned, default)),
     ]
 

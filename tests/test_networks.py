@@ -52,6 +52,17 @@ def test_forward_is_a_product_where_few_positions_are_left(
     assert products == as_product
 
 
+def test_product_in_bf16_is_as_close_to_the_exact_convolution_as_conv2d_is() -> None:
+    torch.manual_seed(0)
+    layer = Convolution(64, 32, stride=2)
+    inputs = torch.randn(8, 64, 4, 4)
+    exact = F.conv2d(inputs.double(), layer.weight.double(), stride=2, padding=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        product, convolution = layer(inputs), F.conv2d(inputs, layer.weight, stride=2, padding=1)
+    assert product.dtype == convolution.dtype == torch.bfloat16
+    assert (product - exact).norm() < 1.2 * (convolution - exact).norm()
+
+
 def test_product_keeps_the_layout_that_convolutions_compute_in() -> None:
     layer = Convolution(5, 7, stride=2).to(memory_format=torch.channels_last)
     outputs = layer(torch.randn(3, 5, 4, 4))

@@ -47,7 +47,7 @@ def scaled(values: dict[tuple[str, int], float]) -> dict[tuple[str, int], float]
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 @pytest.mark.parametrize(("gamma", "epsilon"), [(1.0, 1e-3), (0.25, 0.1)])
-def test_the_importance_equals_the_papers_arithmetic_element_by_element(
+def test_the_importance_equals_the_docstrings_equations_element_by_element(
     name: str, gamma: float, epsilon: float
 ) -> None:
     config = method("rwalk", reg_strength=0.5, gamma=gamma, epsilon=epsilon)
