@@ -5,8 +5,10 @@ Nothing here imports torch before a run starts, so that `--help` and wrong input
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -64,12 +66,24 @@ def _check_folder(folder: Path) -> None:
 def _task(composed: DictConfig) -> None:
     """One run, inside the folder that Hydra made for it."""
     hydra_config = HydraConfig.get()
-    problem = _attempt(composed, Path(hydra_config.runtime.output_dir))
+    folder = Path(hydra_config.runtime.output_dir)
+    problem = _attempt(composed, folder)
     if problem is None:
         return
     if hydra_config.mode == RunMode.MULTIRUN:
         raise problem  # the sweeper hands it on to main
+    if isinstance(problem, InputError):
+        _remove_if_unused(folder)
     raise SystemExit(_report(problem))  # Hydra adds lines of its own to other exceptions
+
+
+def _remove_if_unused(folder: Path) -> None:
+    """Nothing was trained: what Hydra wrote there would look like a run that didn't finish."""
+    if {path.name for path in folder.iterdir()} != {".hydra"}:
+        return
+    shutil.rmtree(folder / ".hydra", ignore_errors=True)
+    with contextlib.suppress(OSError):  # never the current folder, nor one that holds anything else
+        os.removedirs(os.path.relpath(folder))
 
 
 def _attempt(composed: DictConfig, folder: Path) -> ClsweepError | None:
@@ -141,17 +155,21 @@ def _as_input_error(error: HydraException | OmegaConfBaseException) -> InputErro
     return InputError(" ".join(line for line in lines if not line.startswith(("full_key", "object_type"))))
 
 
-def _with_benchmarks_keys(arguments: list[str]) -> list[str]:
-    """Force the keys of a benchmark that is swept.
+def _with_swept_groups_keys(arguments: list[str]) -> list[str]:
+    """Force the keys of a benchmark or method that is swept.
 
-    Hydra composes what a sweep's jobs have in common without the swept benchmark, and would refuse `benchmark.iters=10`
-    as unknown; with `++` it waits for the jobs' configurations, where the schema finds what is really unknown.
+    Hydra composes what a sweep's jobs have in common without the swept groups, and would refuse `benchmark.iters=10` or
+    `regularizer.fisher.examples=10` as unknown; with `++` it waits for the jobs' configurations, where the sweeper and
+    the schema find what is really unknown. Hydra's basic sweeper has no such check of a method's keys.
     """
-    sweeps = {"--multirun", "-m"} & set(arguments)
-    swept = any(one.startswith("+benchmark=") and "," in one for one in arguments)
-    if not (sweeps and swept):
+    if not {"--multirun", "-m"} & set(arguments):
         return arguments
-    return [f"++{one}" if one.startswith("benchmark.") else one for one in arguments]
+    groups = {"+benchmark": "benchmark."}
+    if "hydra/sweeper=basic" not in arguments:
+        groups["regularizer"] = "regularizer."
+    chosen = [one.partition("=") for one in arguments]
+    swept = tuple(groups[key] for key, _, value in chosen if key in groups and "," in value)
+    return [f"++{one}" if swept and one.startswith(swept) else one for one in arguments]
 
 
 def main() -> int:
@@ -162,7 +180,7 @@ def main() -> int:
     """
     os.environ[_HYDRA_RAISES] = "1"  # Hydra then lets exceptions through instead of printing and exiting with 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's time limit: keep what was measured
-    sys.argv[1:] = _with_benchmarks_keys(sys.argv[1:])
+    sys.argv[1:] = _with_swept_groups_keys(sys.argv[1:])
     start = hydra.main(version_base="1.3", config_path=str(settings.config_dir()), config_name="config")
     try:
         start(_task)()

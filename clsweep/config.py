@@ -158,6 +158,12 @@ class Config:
         return method_folder(self.stream, self.regularizer.name)
 
     @property
+    def shown_method(self) -> str:
+        """The method's name and, where it is a file of one's own, the file's."""
+        own = self.regularizer.file is not None and self.stream != "joint"
+        return f"{self.method} ({Path(str(self.regularizer.file)).name})" if own else self.method
+
+    @property
     def effective_budget(self) -> str:
         """`budget`, or `custom` where `benchmark.iters` is not what that budget says."""
         return self.budget if self.benchmark.iters == self.benchmark.iters_by_budget[self.budget] else "custom"

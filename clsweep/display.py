@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from clsweep.config import Config
+from clsweep.machine import crowded
 from clsweep.metrics import Cell, Matrix
 from clsweep.results import Summary, short
 
@@ -63,12 +64,14 @@ class Display:
         rows = {
             "benchmark": f"{benchmark.name}: {benchmark.contexts} contexts, {benchmark.scenario}-incremental, "
             f"on {config.dataset.name}{held_out}",
-            "method": "  ".join([config.method, *values]),
+            "method": "  ".join([config.shown_method, *values]),
             "training": f"{config.effective_budget} budget: {benchmark.iters} iterations a context, batch "
             f"{benchmark.batch_size}, Adam lr {benchmark.lr:g}",
             "run": f"seed {config.seed}, {device}, {config.precision}",
             "results": str(short(folder)),
         }
+        if device == "cpu" and (crowd := crowded()):
+            rows["note"] = crowd
         for name, value in rows.items():
             self._print(f"{name:<10} {value}")
 

@@ -1,4 +1,4 @@
-"""What a process asks of the machine before it trains: threads, memory, numbers too small to matter."""
+"""What a process asks of the machine before it trains: threads, memory, numbers too small to matter, idle cores."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import os
 import platform
 
 import joblib
+import psutil
 import torch
 
+_SAMPLE_SECONDS = 0.2
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
 
 
@@ -25,6 +27,23 @@ def prepare_cpu(threads: int | None) -> None:
     # Adam's averages decay into subnormal numbers for weights that stop moving, which are many times slower on a CPU.
     torch.set_flush_denormal(True)
     _keep_freed_memory()
+
+
+def crowded() -> str | None:
+    """One sentence if other processes leave this one fewer idle cores than it has threads, else None.
+
+    Threads wait for each other in a loop that takes a core: where there are too few, a step is many times slower.
+    Call it before training, since it counts everything that runs; with several threads it takes a fifth of a second.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1:
+        return None
+    busy = psutil.cpu_percent(_SAMPLE_SECONDS, percpu=True)
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(busy))
+    taken = sum(busy[core] for core in allowed if core < len(busy)) / 100
+    if threads <= len(allowed) - taken + 0.5:
+        return None
+    return f"other processes keep {taken:.1f} of {len(allowed)} cores busy: threads=1 may be many times faster"
 
 
 def _from_environment() -> int | None:

@@ -68,10 +68,10 @@ def variant(changes: list[tuple[str, str]]) -> str:
 def main() -> int:
     """Make the runs that are missing, then the table; the exit code of the first run that failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("outputs/ablation"))
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--strengths", nargs="+", type=float, default=[1.0])
+    parser.add_argument("--output", type=Path, default=Path("outputs/ablation"), help="default: %(default)s")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="default: all")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--strengths", nargs="+", type=float, default=[1.0], help="reg_strength; default: 1")
     a, overrides = parser.parse_known_args()
     output: Path = a.output / hashlib.sha256(SHIPPED.read_bytes()).hexdigest()[:12]
     (output / "files").mkdir(parents=True, exist_ok=True)

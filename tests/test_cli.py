@@ -27,6 +27,7 @@ TINY = (
     "network.hidden=[32]",
     "device=cpu",
 )
+NO_DATA = ("+benchmark=split_mnist", "regularizer=ewc", "dataset=arrays", "dataset.train=a", "dataset.test=b")
 FAILS_AFTER_THE_SECOND_CONTEXT = """
 def estimate_importance(model, dataset, prev_params, device):
     model.calls = getattr(model, "calls", 0) + 1
@@ -156,6 +157,8 @@ def test_a_folder_with_results_is_not_written_to_again(finished: Finished) -> No
         (["+benchmark=split_mnist", "regularizer=ewc", "benchmark.iters=many"], "benchmark.iters"),
         (["+benchmark=split_mnist", "regularizer=ewc", "benchmark.itres=3"], "itres"),
         (["+benchmark=split_mnist", "regularizer=ewc", "~budget"], "budget"),
+        ([*NO_DATA], "dataset.train=a: no such file"),
+        ([*NO_DATA, "hydra.run.dir=."], "dataset.train=a: no such file"),
     ],
 )
 def test_wrong_input_is_one_sentence_exit_code_2_and_leaves_nothing(

@@ -132,7 +132,20 @@ def test_two_files_of_one_name_are_two_methods(tmp_path: Path) -> None:
     own = {"regularizer": "custom", "regularizer_file": "mine.py"}
     write_run(tmp_path / "a", 0.5, regularizer_digest="aaaaaaaaaaaa", **own)
     write_run(tmp_path / "b", 0.7, regularizer_digest="bbbbbbbbbbbb", **own)
-    assert set(select(results.load(tmp_path)).runs["method"]) == {"custom @aaaaaa", "custom @bbbbbb"}
+    assert set(select(results.load(tmp_path)).runs["method"]) == {"mine @aaaaaa", "mine @bbbbbb"}
+
+
+def test_a_file_of_ones_own_goes_by_its_name_and_the_shipped_one_by_custom(tmp_path: Path) -> None:
+    for name in ("mine", "custom_regularization", "ewc"):
+        write_run(
+            tmp_path / name,
+            0.5,
+            regularizer="custom",
+            regularizer_file=f"some/{name}.py",
+            regularizer_digest=name[0] * 12,
+        )
+    write_run(tmp_path / "built-in", 0.6, regularizer="ewc")
+    assert set(select(results.load(tmp_path)).runs["method"]) == {"mine", "custom", "ewc @eeeeee", "ewc"}
 
 
 def test_a_method_stands_by_the_values_that_a_sweep_chose(tmp_path: Path) -> None:

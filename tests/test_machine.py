@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import joblib
+import psutil
 import pytest
 import torch
 
-from clsweep.machine import prepare_cpu
+from clsweep.machine import crowded, prepare_cpu
 
 
 @pytest.fixture(autouse=True)
@@ -41,3 +43,25 @@ def test_what_a_launcher_says_in_the_environment_holds(monkeypatch: pytest.Monke
 def test_subnormal_numbers_are_flushed() -> None:
     prepare_cpu(None)
     assert (torch.tensor(1e-38) / 10).item() == 0
+
+
+@pytest.mark.parametrize(
+    ("threads", "busy", "said"),
+    [
+        (2, [3.0, 5.0, 90.0, 4.0], False),
+        (2, [95.0, 90.0, 0.0, 0.0], True),  # this process may use the first two alone
+        (2, [40.0, 90.0, 0.0, 0.0], True),
+        (2, [30.0, 10.0, 0.0, 0.0], False),
+        (1, [99.0, 99.0, 99.0, 99.0], False),
+    ],
+)
+def test_a_machine_that_is_busy_is_said_to_be(
+    monkeypatch: pytest.MonkeyPatch, threads: int, busy: list[float], said: bool
+) -> None:
+    monkeypatch.setattr(psutil, "cpu_percent", lambda interval, percpu: busy)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+    torch.set_num_threads(threads)
+    sentence = crowded()
+    assert (sentence is not None) == said
+    if sentence is not None:
+        assert "of 2 cores busy: threads=1" in sentence

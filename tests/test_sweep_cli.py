@@ -114,6 +114,18 @@ def test_a_dry_run_says_what_would_happen_and_leaves_nothing(tmp_path: Path) -> 
     assert not folder.exists()
 
 
+def test_a_key_that_some_of_the_methods_lack_is_for_the_others(tmp_path: Path) -> None:
+    for name in ("mine", "yours"):
+        text = (ROOT / "custom_regularization.py").read_text()
+        (tmp_path / f"{name}.py").write_text(f"{text}# {name}\n")
+    files = f"regularizer.file={tmp_path}/mine.py,{tmp_path}/yours.py"
+    chosen = ("regularizer=si,custom,ewc", files, "regularizer.fisher.examples=9", "search.dry_run=true")
+    done = clsweep(*SWEEP, *chosen)
+    assert done.returncode == 0, done.stderr
+    methods = [line.split(maxsplit=1)[1] for line in done.stdout.splitlines() if line.startswith("method ")]
+    assert methods == ["si", "custom (mine.py)", "custom (yours.py)", "ewc"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -125,6 +137,9 @@ def test_a_dry_run_says_what_would_happen_and_leaves_nothing(tmp_path: Path) -> 
         (("benchmark.lr=interval(0.1,1)",), "benchmark.lr=interval(0.1,1): only regularizer.reg_strength"),
         (("search.pruner=median,null",), "two of the swept values make the same study"),
         (("+benchmark=split_mnist,perm_mnist", "benchmark.itrs=3"), "itrs"),
+        (("regularizer=si,mas", "regularizer.file=mine.py"), "regularizer.file: not a key of the chosen regularizer"),
+        (("regularizer=si,mas", "regularizer.epsilom=1"), "did you mean regularizer.epsilon?"),
+        (("regularizer=si,mass", "regularizer.fisher.labels=exact"), "regularizer=mass: expected one of"),
         (("search.ntrials=3",), "search.ntrials: no such key here; did you mean search.n_trials?"),
         (("search.storage=mysql://me:secret@localhost/db",), "search.storage=mysql://me:***@localhost/db: its driver"),
         (("dataset=mnist", "dataset.root=nowhere"), "dataset=mnist"),

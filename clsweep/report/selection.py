@@ -121,6 +121,7 @@ def _used(run: Mapping[Hashable, Any]) -> list[str]:
     return list(searched or HYPERPARAMETERS)
 
 
+_SHIPPED = "custom_regularization"
 _USUAL_OPTIONS = "fisher.labels=exact fisher.examples=null"
 
 
@@ -140,16 +141,24 @@ def _of_final_runs(runs: pd.DataFrame, finals: pd.DataFrame) -> list[str]:
 
 def _methods(runs: pd.DataFrame) -> list[str]:
     """Names; a file's digest behind it where there are several of that name, or where a bound is called so."""
-    known = runs[runs["regularizer_digest"] != ""]
-    files = known.groupby("regularizer")["regularizer_digest"].nunique()
+    rows = runs.to_dict("records")
+    files: dict[str, set[str]] = {}
+    for run in rows:
+        files.setdefault(_name(run), set()).add(run["regularizer_digest"])
     names = []
-    for run in runs.to_dict("records"):
-        name, digest = run["regularizer"], run["regularizer_digest"]
+    for run in rows:
+        name, digest = _name(run), run["regularizer_digest"]
         if is_bound(run):
             names.append("joint" if run["stream"] == "joint" else "none")
         else:
-            names.append(f"{name} @{digest[:6]}" if name in BOUNDS or (digest and files[name] > 1) else name)
+            names.append(f"{name} @{digest[:6]}" if name in BOUNDS or (digest and len(files[name]) > 1) else name)
     return names
+
+
+def _name(run: Mapping[Hashable, Any]) -> str:
+    """A method's name; of `custom` the file's, unless it is the one that ships."""
+    file = Path(run["regularizer_file"]).stem
+    return file if run["regularizer"] == "custom" and file not in ("", _SHIPPED) else str(run["regularizer"])
 
 
 def _numbered(runs: pd.DataFrame) -> pd.Series:

@@ -38,6 +38,7 @@ def show(plans: Sequence[StudyPlan], url: str, out: Console) -> None:
         final = len(plan.final_seeds) * (2 if plan.space else 1)  # the best values, and the default ones
         lines = {
             "study": f"{plan.name}: {now.finished} of {plan.n_trials} trials are finished",
+            "method": plan.config.shown_method,
             "searched": ", ".join(f"{name} {text}" for name, text in plan.config.regularizer.space.items())
             or "nothing",
             "first": named(plan.default) or "the only setting",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,14 +22,16 @@ from clsweep.sweep.plan import StudyPlan, searched, study_name
 from clsweep.sweep.pruners import pruner
 from clsweep.sweep.samplers import sampler
 
-_HYPERPARAMETER_KEYS = {f"regularizer.{name}": name for name in HYPERPARAMETERS}
+_METHOD = "regularizer"
+_HYPERPARAMETER_KEYS = {f"{_METHOD}.{name}": name for name in HYPERPARAMETERS}
 
 
 class Commands:
     """The overrides of a sweep, taken apart.
 
     Values that are swept of the hyperparameters are searched; every other swept value, such as several benchmarks or
-    methods, makes one study for each of its combinations.
+    methods, makes one study for each of its combinations. Where several methods are swept, a key that only some of them
+    have, such as `regularizer.file`, is for these.
 
     Args:
         composed: the configuration of the command without the overrides, Hydra's own part in it.
@@ -37,7 +39,7 @@ class Commands:
         arguments: the overrides.
 
     Raises:
-        InputError: an interval is given for what is not a hyperparameter.
+        InputError: an interval is given for what is not a hyperparameter, or none of several methods has a key.
     """
 
     def __init__(self, composed: DictConfig, loader: ConfigLoader, arguments: Sequence[str]) -> None:
@@ -46,7 +48,8 @@ class Commands:
         self.ranges: dict[str, str] = {}
         self._fixed: set[str] = set()
         alternatives: dict[str, list[str]] = {}
-        for override in OverridesParser.create(config_loader=loader).parse_overrides(list(arguments)):
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
+        for override in parsed:
             name = _HYPERPARAMETER_KEYS.get(override.key_or_group)
             if name is not None and override.is_sweep_override():
                 self.ranges[name] = str(override.input_line).partition("=")[2]
@@ -54,7 +57,9 @@ class Commands:
             if name is not None:
                 self._fixed.add(name)
             alternatives[override.get_key_element()] = _alternatives(override)
-        self.combinations = [list(combination) for combination in itertools.product(*alternatives.values())]
+        owners = _owners(parsed, loader)
+        combinations = (dict(zip(alternatives, one, strict=True)) for one in itertools.product(*alternatives.values()))
+        self.combinations = [list(one) for one in dict.fromkeys(_of_its_method(one, owners) for one in combinations)]
 
     def configs(self) -> Iterator[Config]:
         """The setting of each study, with what is searched in `regularizer.space`.
@@ -84,6 +89,38 @@ class Commands:
         used = () if config.stream == "joint" else contract.load(regularizer).hyperparameters
         ranges = searched(config, used, self.ranges, self._fixed)
         return replace(config, regularizer=replace(regularizer, space=ranges))
+
+
+def _owners(overrides: Sequence[Override], loader: ConfigLoader) -> dict[str, set[str]]:
+    """Of the methods that are swept, those that have a key: by the key as the command line has it."""
+    methods = [
+        str(name)
+        for override in overrides
+        if override.key_or_group == _METHOD and override.is_discrete_sweep()
+        for name in override.sweep_string_iterator()
+    ]
+    owners = {}
+    for override in overrides:
+        key = override.key_or_group
+        if methods and key.startswith(f"{_METHOD}."):
+            owners[override.get_key_element()] = {name for name in methods if _has(loader, name, key)}
+            if not owners[override.get_key_element()]:
+                raise settings.unknown_key(key)
+    return owners
+
+
+def _has(loader: ConfigLoader, method: str, key: str) -> bool:
+    """Whether the method's file in the group `regularizer` has the key; what is wrong with no such file, Hydra says."""
+    path = f"{_METHOD}/{method}"
+    sources = [source for source in loader.get_sources() if source.available() and source.is_config(path)]
+    name = key.split(".")[1]
+    return not sources or any(name in source.load_config(path).config for source in sources)
+
+
+def _of_its_method(combination: dict[str, str], owners: Mapping[str, set[str]]) -> tuple[str, ...]:
+    """The overrides, by key, without those of keys that other methods have and this one lacks."""
+    method = combination.get(_METHOD, "").partition("=")[2]
+    return tuple(one for key, one in combination.items() if key not in owners or method in owners[key])
 
 
 def _alternatives(override: Override) -> list[str]:
