@@ -34,9 +34,6 @@ batch norm, have a diagonal Fisher information. The Fisher information of each c
 of its output Hessian, so that a context of which the network is very sure weighs as much as another one.
 """
 
-from collections.abc import Callable, Mapping
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -56,7 +53,7 @@ CONVOLUTION_BATCH = 250
 OUTPUT_DIRECTIONS = 16  # the rank of S S^T, at most
 INPUT_DIRECTIONS = 32  # the rank of V V^T, at most
 
-Visit = tuple[Tensor, Callable[[Tensor], None]]  # a layer's output, and what takes the gradient with respect to it
+Visit = tuple[nn.Module, Tensor, Tensor]  # a layer, its output, and what it wants to have with the output's gradient
 
 
 class Layer:
@@ -86,11 +83,11 @@ class Layer:
         self.anchor = matrix.new_zeros(0)
         self.projected_anchor = (self.anchor, self.anchor)
 
-    def visit(self, module: nn.Module, values: Tensor, output: Tensor) -> Callable[[Tensor], None]:
-        """Add a batch's inputs; return what adds its gradients with respect to the output."""
+    def visit(self, module: nn.Module, values: Tensor, output: Tensor) -> Tensor:
+        """Add a batch's inputs; return the rows of the weight that gave the output."""
         self.examples += len(values)
         self._add_inputs(module, values)
-        return partial(self._add_outputs, module, _computed_rows(module, values, output))
+        return _computed_rows(module, values, output)
 
     def _add_inputs(self, module: nn.Module, values: Tensor) -> None:
         """Add a a^T, summed over positions."""
@@ -103,8 +100,8 @@ class Layer:
             rows = F.pad(rows, (0, 1), value=1.0)
         self.inputs.addmm_(rows.T, rows)
 
-    def _add_outputs(self, module: nn.Module, computed: Tensor, gradient: Tensor) -> None:
-        """Add g g^T, averaged over positions, for the rows of the weight that were computed."""
+    def add_outputs(self, module: nn.Module, computed: Tensor, gradient: Tensor) -> None:
+        """Add a batch's g g^T, averaged over positions, for the rows of the weight that were computed."""
         values = gradient.flatten(2).transpose(1, 2) if isinstance(module, nn.Conv2d) else gradient
         rows = values.flatten(0, -2)
         moment = rows.T @ rows * (len(gradient) / len(rows))
@@ -177,13 +174,12 @@ class Normalization:
         self.keys = keys
         self.squares = {name: torch.zeros_like(module.get_parameter(name)) for name in keys}
 
-    def visit(self, module: nn.Module, values: Tensor, output: Tensor) -> Callable[[Tensor], None]:
-        """Return what adds a batch's gradients with respect to the output."""
+    def visit(self, module: nn.Module, values: Tensor, output: Tensor) -> Tensor:
+        """Return a batch's normalized inputs."""
         assert isinstance(module, nn.modules.batchnorm._BatchNorm)
-        normalized = F.batch_norm(values, module.running_mean, module.running_var, eps=module.eps)
-        return partial(self._add, normalized)
+        return F.batch_norm(values, module.running_mean, module.running_var, eps=module.eps)
 
-    def _add(self, normalized: Tensor, gradient: Tensor) -> None:
+    def add_outputs(self, module: nn.Module, normalized: Tensor, gradient: Tensor) -> None:
         """Add the squares of each example's gradients: summed over positions, the output's and times its input."""
         for name, values in (("weight", gradient * normalized), ("bias", gradient)):
             if name in self.squares:
@@ -268,7 +264,8 @@ def estimate_importance(
     squares = {key: torch.zeros_like(p) for key, p in others.items()}
     hessian_trace = 0.0
     visits: list[Visit] = []
-    hooks = _watch({**layers, **norms}, visits)
+    watched: dict[nn.Module, Layer | Normalization] = {**layers, **norms}
+    hooks = _watch(watched, visits)
     try:
         for index in chosen.split(CONVOLUTION_BATCH if convolutional else BATCH):
             visits.clear()
@@ -277,10 +274,10 @@ def estimate_importance(
                 p = logits.detach().softmax(1)
                 noise = p.sqrt() * (2 * torch.randint_like(p, 2) - 1)
                 noise -= p * noise.sum(1, keepdim=True)
-                wanted = [*(output for output, _ in visits), *others.values()]
+                wanted = [*(output for _, output, _ in visits), *others.values()]
                 gradients = _gradients((noise * logits).sum(), wanted)
-            for (_, take), gradient in zip(visits, gradients, strict=False):
-                take(gradient)
+            for (module, _, needed), gradient in zip(visits, gradients, strict=False):
+                watched[module].add_outputs(module, needed, gradient)
             for key, gradient in zip(others, gradients[len(visits) :], strict=True):
                 squares[key] += gradient.square()
             hessian_trace += (p - p.square()).sum().item()
@@ -354,14 +351,14 @@ def _norms(model: nn.Module, parameters: dict[str, nn.Parameter]) -> dict[nn.Mod
     return norms
 
 
-def _watch(layers: Mapping[nn.Module, Layer | Normalization], visits: list[Visit]) -> list[RemovableHandle]:
-    """From now on, forward passes visit `layers` and append to `visits`."""
+def _watch(watched: dict[nn.Module, Layer | Normalization], visits: list[Visit]) -> list[RemovableHandle]:
+    """From now on, forward passes visit what is `watched` and append to `visits`."""
 
     def record(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        visits.append((output, layers[module].visit(module, arguments[0].detach(), output)))
+        visits.append((module, output, watched[module].visit(module, arguments[0].detach(), output)))
         return output.clone()  # what follows may write to it
 
-    return [module.register_forward_hook(record) for module in layers]
+    return [module.register_forward_hook(record) for module in watched]
 
 
 def _computed_rows(module: nn.Module, inputs: Tensor, output: Tensor) -> Tensor:
