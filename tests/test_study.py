@@ -10,10 +10,9 @@ import optuna
 import pandas as pd
 import pytest
 import sweeping
-from builders import image_data
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
-from sweeping import finish, worker
+from sweeping import easy_images, finish, worker
 
 from clsweep.config import DatasetConfig
 from clsweep.datasets import ImageData, LabelledImages
@@ -94,15 +93,6 @@ def test_what_is_there_counts_towards_the_budget(tmp_path: Path) -> None:
     assert [trial.value for trial in again[:3]] == [trial.value for trial in first]
     assert len({trial.params["reg_strength"] for trial in again}) == 5
     assert finish(worker(tmp_path, *overrides, "search.n_trials=5"))[-1].number == 4
-
-
-def easy_images(_: DatasetConfig) -> ImageData:
-    """Six classes, each a brighter pixel of its own: learned at once, and forgotten without a penalty."""
-    data = image_data(6, train_per_class=20, test_per_class=7)
-    for part in (data.train, data.test):
-        part.images[:] //= 8
-        part.images.flatten(1)[range(len(part.labels)), part.labels] = 255
-    return data
 
 
 def scrambled(config: DatasetConfig) -> ImageData:

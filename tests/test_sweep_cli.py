@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,6 +100,24 @@ def test_the_same_command_continues_its_study(swept: tuple[Path, str]) -> None:
     after = pd.read_csv(study / "trials.csv")
     assert len(after) == 4
     assert after.head(3).equals(before)
+
+
+def test_a_study_outlives_its_storage(swept: tuple[Path, str], tmp_path: Path) -> None:
+    study = shutil.copytree(studies(swept[0])[0], tmp_path / "study")
+    command = (*SWEEP, "regularizer=ewc", "search.n_trials=3", f"hydra.sweep.dir={study}")
+    (study / "studies.db").write_text("this was a database")
+    refused = clsweep(*command)
+    assert refused.returncode == 2
+    assert "file is not a database; move it away and run the command again" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+
+    (study / "studies.db").unlink()
+    before = pd.read_csv(study / "trials.csv").drop(columns="folder")
+    done = clsweep(*command)
+    assert done.returncode == 0, done.stderr
+    assert "3 were read from their folders, since the storage had none of them" in done.stdout
+    assert pd.read_csv(study / "trials.csv").drop(columns=["folder", "seconds"]).equals(before.drop(columns="seconds"))
+    assert len(list(study.glob("trial-*"))) == 3
 
 
 def url(folder: Path) -> str:
