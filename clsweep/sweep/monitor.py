@@ -102,14 +102,15 @@ def _events(study: StudyWorker) -> dict[tuple[str, ...], str]:
     done = [run for run in runs if run.test_average_accuracy is not None]
     for number, run in enumerate(done, start=1):
         line = f"{name}  final run {number}/{len(runs)}  {run.setting} values, seed {run.seed}: "
-        # The best values may be the default ones: then a run is both.
-        lines.setdefault((name, str(run.point), str(run.seed)), f"{line}test {run.test_average_accuracy:.4f}")
+        lines[name, str(run.point), str(run.seed)] = f"{line}test {run.test_average_accuracy:.4f}"
     return lines
 
 
 def _final_runs(study: StudyWorker) -> list[FinalRun]:
+    """The final runs, each once: where the best values are the default ones, a run is both, and named as the former."""
     final = study.finals()
-    return final.runs() if final is not None else []
+    runs = final.runs() if final is not None else []
+    return list({(str(run.point), run.seed): run for run in reversed(runs)}.values())[::-1]
 
 
 def _trial_line(study: StudyWorker, trial: FrozenTrial, now: Status) -> str:
