@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -141,6 +142,19 @@ def test_failed_trials_are_recorded_and_the_study_goes_on(tmp_path: Path) -> Non
     assert "returned nan" in by_strength[2.0].user_attrs[REASON]
     assert pd.read_csv(tmp_path / "sweep" / "trial-0000" / "summary.csv").status.item() == "failed"
     assert len(status(trials).failed) == 2
+
+
+def test_the_best_setting_has_the_files_copy_while_there_is_one(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(DIVERGES_WHEN_STRONG)
+    overrides = ("regularizer=custom", f"regularizer.file={file}", "regularizer.reg_strength=0.5")
+    study = worker(tmp_path / "sweep", *overrides, "search.final_seeds=0", space={})
+    finish(study)
+    copy = tmp_path / "sweep" / "trial-0000" / "mine.py"
+    assert OmegaConf.load(tmp_path / "sweep" / "best.yaml").regularizer.file == str(copy)
+    shutil.rmtree(copy.parent)
+    study.write()
+    assert OmegaConf.load(tmp_path / "sweep" / "best.yaml").regularizer.file == str(file)
 
 
 def test_too_many_failures_in_a_row_stop_the_study(tmp_path: Path) -> None:

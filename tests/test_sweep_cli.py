@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -100,25 +99,6 @@ def test_the_same_command_continues_its_study(swept: tuple[Path, str]) -> None:
     after = pd.read_csv(study / "trials.csv")
     assert len(after) == 4
     assert after.head(3).equals(before)
-
-
-def test_a_study_outlives_its_storage(swept: tuple[Path, str], tmp_path: Path) -> None:
-    study = shutil.copytree(studies(swept[0])[0], tmp_path / "study")
-    before = pd.read_csv(study / "trials.csv")
-    command = (*SWEEP, "regularizer=ewc", f"search.n_trials={len(before)}", f"hydra.sweep.dir={study}")
-    (study / "studies.db").write_text("this was a database")
-    refused = clsweep(*command)
-    assert refused.returncode == 2
-    assert "file is not a database; move it away and run the command again" in refused.stderr
-    assert len(refused.stderr.strip().splitlines()) == 1
-
-    (study / "studies.db").unlink()
-    done = clsweep(*command)
-    assert done.returncode == 0, done.stderr
-    assert f"{len(before)} were read from their folders, since the storage had none of them" in done.stdout
-    others = ["folder", "seconds"]
-    assert pd.read_csv(study / "trials.csv").drop(columns=others).equals(before.drop(columns=others))
-    assert len(list(study.glob("trial-*"))) == len(before)
 
 
 def url(folder: Path) -> str:

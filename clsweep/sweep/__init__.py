@@ -8,7 +8,6 @@ From the bottom up:
 - `streams`, `trial`, `finals`: the contexts, one trial, one final run;
 - `status`, `files`: what a study has, and its CSV and YAML files;
 - `worker`: trials and final runs until nothing is left;
-- `recovery`: a study put together again from its runs' folders where the storage is lost;
 - `workers`, `monitor`, `dry_run`: the processes, and the terminal;
 - `overrides`, `command`: from the command line to all of it.
 

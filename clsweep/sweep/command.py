@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.config_loader import ConfigLoader
@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from clsweep.errors import RunError
-from clsweep.sweep import dry_run, files, monitor, overrides, recovery, space, storage, workers
+from clsweep.sweep import dry_run, files, monitor, overrides, space, storage, workers
 from clsweep.sweep.monitor import Monitor
 from clsweep.sweep.overrides import Commands
 from clsweep.sweep.status import named
@@ -49,11 +49,10 @@ def sweep(
     try:
         with storage.told_in_a_sentence(url):
             studies = [StudyWorker(plan, connection, Streams()) for plan in plans]
-            recovered = {study.plan.name: recovery.recover(study) for study in studies}
             for study in studies:
                 files.refuse_foreign(study.plan, study.ledger.trials, storage.shown(url))
                 study.ledger.queue_points()  # once here rather than by each worker
-            _announce(studies, recovered, storage.shown(url), out)
+            _announce(studies, storage.shown(url), out)
             task = workers.Task.of(plans, url, composed)
             try:
                 with Monitor(studies, out):
@@ -68,14 +67,12 @@ def sweep(
         storage.close(connection)
 
 
-def _announce(studies: Sequence[StudyWorker], recovered: Mapping[str, int], url: str, out: Console) -> None:
-    """Say what is there already, what had to be recovered, and what won't be tried."""
+def _announce(studies: Sequence[StudyWorker], url: str, out: Console) -> None:
+    """Say what is there already, and what won't be tried."""
     out.print(f"storage  {url}", markup=False, soft_wrap=True)
     for study in studies:
         plan, finished = study.plan, len(study.ledger.decided())
         notes = [f"{finished} trials are there already"] if finished else []
-        if recovered[plan.name]:
-            notes.append(f"{recovered[plan.name]} were read from their folders, since the storage had none of them")
         if not space.contains(plan.space, plan.default):
             notes.append(
                 f"the default values ({named(plan.default)}) lie outside of what is searched, and are not tried"

@@ -86,8 +86,8 @@ def _best(plan: StudyPlan, best: FrozenTrial) -> str:
     """A configuration that is the best trial's, for `--config-name best`."""
     config = plan.trial_config(best.params, plan.seeds[0])
     if config.regularizer.file is not None:  # the trial's copy: the file itself is there to be edited
-        copies = Path(best.user_attrs[FOLDER]).rglob(Path(config.regularizer.file).name)
-        copy = next(copies, config.regularizer.file)  # a trial's folder may have been removed
+        folder = results.short(plan.folder / Path(best.user_attrs[FOLDER]).name)  # a study's folder may be moved
+        copy = next(folder.rglob(Path(config.regularizer.file).name), config.regularizer.file)  # or the trial's removed
         config = replace(config, regularizer=replace(config.regularizer, file=str(copy)))
     return (
         f"# Trial {best.number} of {plan.name}: validation accuracy {best.value:.4f}. To run it again:\n"

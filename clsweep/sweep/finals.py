@@ -62,12 +62,13 @@ class Finals:
         self._streams = streams
         self._settings = {TUNED: best, DEFAULT: plan.default}
         points = [
-            with_seed(point, seed)
+            {**point, _SEED: float(seed)}
             for number, point in enumerate(self._settings.values())
             for seed in plan.final_seeds
             if point not in list(self._settings.values())[:number]
         ]
-        self.ledger = Ledger(study, storage, space(plan), len(points), points, points)
+        space: Space = dict.fromkeys((*plan.space, _SEED), _ANY)
+        self.ledger = Ledger(study, storage, space, len(points), points, points)
 
     def objective(self, trial: Trial) -> float:
         """Train one final run; see `clsweep.sweep.trial.Runner.objective` for the errors.
@@ -93,21 +94,11 @@ class Finals:
         ]
 
     def _run(self, setting: str, point: Point, seed: int, trials: Sequence[FrozenTrial]) -> FinalRun:
-        wanted = with_seed(point, seed)
+        wanted = {**point, _SEED: float(seed)}
         done = [trial for trial in trials if trial.params == wanted and trial.state == TrialState.COMPLETE]
         if not done:
             return FinalRun(setting, point, seed, None, None)
         return FinalRun(setting, point, seed, done[0].value, done[0].user_attrs[FOLDER])
-
-
-def space(plan: StudyPlan) -> Space:
-    """What tells the final runs of a study apart: its hyperparameters and the seed."""
-    return dict.fromkeys((*plan.space, _SEED), _ANY)
-
-
-def with_seed(point: Point, seed: int) -> Point:
-    """A final run's point: its hyperparameters and its seed."""
-    return {**point, _SEED: float(seed)}
 
 
 def accuracies(runs: Sequence[FinalRun], setting: str) -> list[float]:

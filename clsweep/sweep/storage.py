@@ -24,8 +24,6 @@ JOURNAL = "journal:"
 _SQLITE_FILE = "studies.db"
 _SECONDS_TO_WAIT_FOR_SQLITE = 120
 _ATTEMPTS = 8
-_DAMAGED = ("file is not a database", "disk image is malformed")  # what SQLite says
-_MOVE_AWAY = "move it away and run the command again, which reads the finished runs from their folders"
 
 
 def url(given: str | None, folder: Path) -> str:
@@ -163,20 +161,14 @@ def _relational(storage: str, engine_kwargs: dict[str, object]) -> RDBStorage:
         except SQLAlchemyError as error:
             # Two processes that make the tables at the same time get in each other's way once.
             if attempt == _ATTEMPTS or _refused(error):
-                advice = "; " + _MOVE_AWAY if _damaged(error) else ""
-                raise InputError(f"search.storage={shown(storage)}: {_first_line(error)}{advice}.") from error
+                raise InputError(f"search.storage={shown(storage)}: {_first_line(error)}.") from error
             time.sleep(random.uniform(0.1, 0.5))
     raise AssertionError("unreachable")
 
 
 def _refused(error: SQLAlchemyError) -> bool:
     text = str(error).lower()
-    words = ("connection", "could not translate", "authentication", "unable to open", *_DAMAGED)
-    return any(word in text for word in words)
-
-
-def _damaged(error: SQLAlchemyError) -> bool:
-    return any(word in str(error).lower() for word in _DAMAGED)
+    return any(word in text for word in ("connection", "could not translate", "authentication", "unable to open"))
 
 
 def _first_line(error: Exception) -> str:

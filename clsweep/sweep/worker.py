@@ -87,13 +87,9 @@ class StudyWorker:
         best = status(self.ledger.trials()).best
         if best is None or not self.plan.final_seeds or not self.ledger.is_complete():
             return None
-        return Finals(self.plan, self.final_study(), self._storage, best.params, self._streams)
-
-    def final_study(self) -> Study:
-        """Optuna's study of the final runs, made on first use."""
         if self._final_study is None:
             self._final_study = open_study(self._storage, f"{self.plan.name}-final")
-        return self._final_study
+        return Finals(self.plan, self._final_study, self._storage, best.params, self._streams)
 
     def work_once(self) -> bool:
         """Run one trial or one final run.
