@@ -37,15 +37,6 @@ def random_images(_: DatasetConfig) -> ImageData:
     return image_data(6, train_per_class=20, test_per_class=7)
 
 
-def easy_images(_: DatasetConfig) -> ImageData:
-    """Six classes, each a brighter pixel of its own: learned at once, and forgotten without a penalty."""
-    data = image_data(6, train_per_class=20, test_per_class=7)
-    for part in (data.train, data.test):
-        part.images[:] //= 8
-        part.images.flatten(1)[range(len(part.labels)), part.labels] = 255
-    return data
-
-
 def plan(folder: Path, *overrides: str, space: dict[str, str] | None = None) -> StudyPlan:
     """A study on random images, of three contexts; `space` replaces what its method searches."""
     config = setting(*TINY, *overrides)

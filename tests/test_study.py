@@ -11,9 +11,10 @@ import optuna
 import pandas as pd
 import pytest
 import sweeping
+from builders import image_data
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
-from sweeping import easy_images, finish, worker
+from sweeping import finish, worker
 
 from clsweep.config import DatasetConfig
 from clsweep.datasets import ImageData, LabelledImages
@@ -96,6 +97,15 @@ def test_what_is_there_counts_towards_the_budget(tmp_path: Path) -> None:
     assert finish(worker(tmp_path, *overrides, "search.n_trials=5"))[-1].number == 4
 
 
+def easy_images(_: DatasetConfig) -> ImageData:
+    """Six classes, each a brighter pixel of its own: learned at once, and forgotten without a penalty."""
+    data = image_data(6, train_per_class=20, test_per_class=7)
+    for part in (data.train, data.test):
+        part.images[:] //= 8
+        part.images.flatten(1)[range(len(part.labels)), part.labels] = 255
+    return data
+
+
 def scrambled(config: DatasetConfig) -> ImageData:
     """The same training images, other test labels."""
     data = easy_images(config)
@@ -150,11 +160,13 @@ def test_the_best_setting_has_the_files_copy_while_there_is_one(tmp_path: Path) 
     overrides = ("regularizer=custom", f"regularizer.file={file}", "regularizer.reg_strength=0.5")
     study = worker(tmp_path / "sweep", *overrides, "search.final_seeds=0", space={})
     finish(study)
-    copy = tmp_path / "sweep" / "trial-0000" / "mine.py"
-    assert OmegaConf.load(tmp_path / "sweep" / "best.yaml").regularizer.file == str(copy)
+    moved = worker((tmp_path / "sweep").rename(tmp_path / "moved"), *overrides, "search.final_seeds=0", space={})
+    moved.write()
+    copy = tmp_path / "moved" / "trial-0000" / "mine.py"
+    assert OmegaConf.load(tmp_path / "moved" / "best.yaml").regularizer.file == str(copy)
     shutil.rmtree(copy.parent)
-    study.write()
-    assert OmegaConf.load(tmp_path / "sweep" / "best.yaml").regularizer.file == str(file)
+    moved.write()
+    assert OmegaConf.load(tmp_path / "moved" / "best.yaml").regularizer.file == str(file)
 
 
 def test_too_many_failures_in_a_row_stop_the_study(tmp_path: Path) -> None:
