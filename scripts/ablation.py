@@ -28,9 +28,11 @@ VARIANTS: dict[str, list[tuple[str, str]]] = {
     "no_input_directions": [("INPUT_DIRECTIONS = 32", "INPUT_DIRECTIONS = 0")],
     "no_output_directions": [("OUTPUT_DIRECTIONS = 16", "OUTPUT_DIRECTIONS = 0")],
     "diagonal_of_product": [
-        ("INPUT_DIRECTIONS = 32", "INPUT_DIRECTIONS = 0"),
-        ("        self.leading_outputs = _leading(self.outputs, OUTPUT_DIRECTIONS)\n",
-         "        self.leading_outputs = self.outputs.diagonal().sqrt().diag()\n"),
+        ("        penalty: Tensor = _Quadratic.apply(self, *(parameters[key] for key in keys))\n"
+         "        return penalty\n",
+         "        change = {key: parameters[key] - anchors[key] for key in keys}\n"
+         "        products = self.diagonal(parameters)\n"
+         "        return 0.5 * torch.stack([(products[key] * change[key].square()).sum() for key in keys]).sum()\n"),
     ],
     "not_normalized": [
         ("    hessian_trace = max(hessian_trace, 1e-12 * len(chosen))", "    hessian_trace = float(len(chosen))"),
