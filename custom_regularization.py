@@ -34,11 +34,13 @@ batch norm, have a diagonal Fisher information. The Fisher information of each c
 of its output Hessian, so that a context of which the network is very sure weighs as much as another one.
 """
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
-from torch.utils.hooks import RemovableHandle
 
 # ==== editable region: begin ==========================================================================================
 
@@ -125,10 +127,20 @@ class Layer:
 
         The product has the partial traces of the contexts' sum, and contexts that are alike add up exactly.
         """
-        total = self.outputs + earlier.outputs
+        earlier_inputs, earlier_outputs = earlier.over_columns(len(self.inputs))
+        total = self.outputs + earlier_outputs
         share = self.outputs.trace() / total.trace().clamp_min(torch.finfo(total.dtype).tiny)
-        self.inputs = torch.lerp(earlier.inputs, self.inputs, share)
+        self.inputs = torch.lerp(earlier_inputs, self.inputs, share)
         self.outputs = total
+
+    def over_columns(self, count: int) -> tuple[Tensor, Tensor]:
+        """A and G for that many columns of [weight | bias]: the bias may have been frozen or thawed since."""
+        more = count - len(self.inputs)
+        if more == 0:
+            return self.inputs, self.outputs
+        inputs = F.pad(self.inputs, (0, more, 0, more))
+        trace = inputs.trace()
+        return inputs / trace.clamp_min(torch.finfo(trace.dtype).tiny), self.outputs * trace
 
     def diagonal(self, parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
         """The product's diagonal, by key, shaped as the parameters."""
@@ -164,6 +176,8 @@ class Layer:
 
 class Normalization:
     """The diagonal Fisher information of a batch norm's scale and shift, from the gradients of single examples.
+
+    Where it is used twice, its uses count as examples of their own.
 
     Args:
         module: the batch norm, which normalizes by its running averages.
@@ -254,8 +268,9 @@ def estimate_importance(
     """
     model.eval()
     parameters = {key: p for key, p in _parameters(model).items() if p.requires_grad}
-    layers, norms = _layers(model, parameters), _norms(model, parameters)
     inputs = dataset.tensors[0]
+    modules = _called(model, inputs[:1].to(device))
+    layers, norms = _layers(modules, parameters), _norms(modules, parameters)
     convolutional = any(isinstance(module, nn.Conv2d) for module in layers)
     chosen = torch.randperm(len(inputs))[: CONVOLUTION_EXAMPLES if convolutional else EXAMPLES].to(inputs.device)
     covered = {key for layer in layers.values() for key in (layer.weight, layer.bias)}
@@ -265,25 +280,21 @@ def estimate_importance(
     hessian_trace = 0.0
     visits: list[Visit] = []
     watched: dict[nn.Module, Layer | Normalization] = {**layers, **norms}
-    hooks = _watch(watched, visits)
-    try:
+    # Some harnesses call this under autocast, too, where gradients this small would be rounded.
+    with torch.enable_grad(), torch.autocast(device.type, enabled=False), _watch(watched, visits):
         for index in chosen.split(CONVOLUTION_BATCH if convolutional else BATCH):
             visits.clear()
-            with torch.enable_grad():
-                logits = model(inputs[index].to(device))
-                p = logits.detach().softmax(1)
-                noise = p.sqrt() * (2 * torch.randint_like(p, 2) - 1)
-                noise -= p * noise.sum(1, keepdim=True)
-                wanted = [*(output for _, output, _ in visits), *others.values()]
-                gradients = _gradients((noise * logits).sum(), wanted)
+            logits = model(inputs[index].to(device))
+            p = logits.detach().softmax(1)
+            noise = p.sqrt() * (2 * torch.randint_like(p, 2) - 1)
+            noise -= p * noise.sum(1, keepdim=True)
+            wanted = [*(output for _, output, _ in visits), *others.values()]
+            gradients = _gradients((noise * logits).sum(), wanted)
             for (module, _, needed), gradient in zip(visits, gradients, strict=False):
                 watched[module].add_outputs(module, needed, gradient)
             for key, gradient in zip(others, gradients[len(visits) :], strict=True):
                 squares[key] += gradient.square()
             hessian_trace += (p - p.square()).sum().item()
-    finally:
-        for hook in hooks:
-            hook.remove()
     hessian_trace = max(hessian_trace, 1e-12 * len(chosen))  # 0 if every p is one-hot, and with it every gradient
     for norm in norms.values():
         squares |= norm.diagonal()
@@ -325,25 +336,45 @@ def _parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name.replace(".", "__"): p for group in model.param_list for name, p in group()}  # type: ignore[union-attr]
 
 
-def _layers(model: nn.Module, parameters: dict[str, nn.Parameter]) -> dict[nn.Module, Layer]:
+@contextmanager
+def _hooked(modules: Iterable[nn.Module], hook: Callable[..., Tensor | None]) -> Iterator[None]:
+    """Forward passes of the modules call the hook."""
+    handles = [module.register_forward_hook(hook) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _called(model: nn.Module, example: Tensor) -> list[nn.Module]:
+    """The modules whose forward pass runs: some networks read a layer's weight without calling the layer."""
+    called: dict[nn.Module, None] = {}
+    with torch.enable_grad(), _hooked(list(model.modules()), lambda module, *_: called.setdefault(module)):
+        model(example)
+    return [module for module in model.modules() if module in called]
+
+
+def _layers(modules: list[nn.Module], parameters: dict[str, nn.Parameter]) -> dict[nn.Module, Layer]:
     """The linear layers and convolutions whose weight is among `parameters`; tied weights count once."""
     keys = {p: key for key, p in parameters.items()}
     layers = {}
-    for module in model.modules():
+    for module in modules:
         plain = isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros"
         if isinstance(module, nn.Linear) or (plain and not isinstance(module.padding, str)):
-            weight = keys.pop(module.get_parameter("weight"), None)
-            bias = None if module.bias is None else keys.get(module.get_parameter("bias"))
+            own = dict(module.named_parameters(recurse=False))  # without "weight" where that is computed from others
+            weight = keys.pop(own["weight"], None) if "weight" in own else None
+            bias = keys.get(own["bias"]) if "bias" in own else None
             if weight is not None:
                 layers[module] = Layer(module, weight, bias)
     return layers
 
 
-def _norms(model: nn.Module, parameters: dict[str, nn.Parameter]) -> dict[nn.Module, Normalization]:
+def _norms(modules: list[nn.Module], parameters: dict[str, nn.Parameter]) -> dict[nn.Module, Normalization]:
     """The batch norms with running averages, as far as their scale and shift are among `parameters`."""
     names = {p: key for key, p in parameters.items()}
     norms: dict[nn.Module, Normalization] = {}
-    for module in model.modules():
+    for module in modules:
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
             keys = {name: names[p] for name, p in module.named_parameters() if p in names}
             if keys:
@@ -351,14 +382,18 @@ def _norms(model: nn.Module, parameters: dict[str, nn.Parameter]) -> dict[nn.Mod
     return norms
 
 
-def _watch(watched: dict[nn.Module, Layer | Normalization], visits: list[Visit]) -> list[RemovableHandle]:
-    """From now on, forward passes visit what is `watched` and append to `visits`."""
+@contextmanager
+def _watch(watched: dict[nn.Module, Layer | Normalization], visits: list[Visit]) -> Iterator[None]:
+    """Forward passes visit what is `watched` and append to `visits`."""
 
     def record(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if not output.requires_grad:  # a part that the network runs without gradients
+            return output
         visits.append((module, output, watched[module].visit(module, arguments[0].detach(), output)))
         return output.clone()  # what follows may write to it
 
-    return [module.register_forward_hook(record) for module in watched]
+    with _hooked(watched, record):
+        yield
 
 
 def _computed_rows(module: nn.Module, inputs: Tensor, output: Tensor) -> Tensor:
@@ -368,9 +403,9 @@ def _computed_rows(module: nn.Module, inputs: Tensor, output: Tensor) -> Tensor:
     times the sum of the inputs for the weight.
     """
     weight = module.get_parameter("weight")
-    count = output.shape[1] if isinstance(module, nn.Conv2d) else output.shape[-1]
-    if count == len(weight):
-        return torch.arange(count, device=weight.device)
+    count = output.shape[-1]
+    if isinstance(module, nn.Conv2d) or count == len(weight):
+        return torch.arange(len(weight), device=weight.device)
     numbers = torch.arange(1, count + 1, device=output.device)
     bias = dict(module.named_parameters()).get("bias")
     trained = weight if bias is None or not bias.requires_grad else bias
@@ -401,7 +436,7 @@ def _keep(model: nn.Module, layers: list[Layer]) -> None:
     """Put the merged layers on the model, ready for the penalty."""
     earlier: dict[str, Layer] = {layer.weight: layer for layer in getattr(model, "_factored_layers", [])}
     for layer in layers:
-        if layer.weight in earlier and earlier[layer.weight].bias == layer.bias:
+        if layer.weight in earlier:
             layer.merge(earlier[layer.weight])
         layer.split()
         earlier[layer.weight] = layer

@@ -38,14 +38,14 @@ VARIANTS: dict[str, list[tuple[str, str]]] = {
         ("    hessian_trace = max(hessian_trace, 1e-12 * len(chosen))", "    hessian_trace = float(len(chosen))"),
     ],
     "sampled_labels": [
-        ("                noise = p.sqrt() * (2 * torch.randint_like(p, 2) - 1)\n"
-         "                noise -= p * noise.sum(1, keepdim=True)\n",
-         "                noise = F.one_hot(p.multinomial(1).squeeze(1), p.shape[1]) - p\n"),
+        ("            noise = p.sqrt() * (2 * torch.randint_like(p, 2) - 1)\n"
+         "            noise -= p * noise.sum(1, keepdim=True)\n",
+         "            noise = F.one_hot(p.multinomial(1).squeeze(1), p.shape[1]) - p\n"),
     ],
     "summed_factors": [
         ("        share = self.outputs.trace() / total.trace().clamp_min(torch.finfo(total.dtype).tiny)\n"
-         "        self.inputs = torch.lerp(earlier.inputs, self.inputs, share)\n",
-         "        self.inputs = earlier.inputs + self.inputs\n"),
+         "        self.inputs = torch.lerp(earlier_inputs, self.inputs, share)\n",
+         "        self.inputs = earlier_inputs + self.inputs\n"),
     ],
 }  # fmt: skip
 
@@ -76,10 +76,8 @@ def main() -> int:
     parser.add_argument("--strengths", nargs="+", type=float, default=[1.0], help="reg_strength; default: 1")
     a, overrides = parser.parse_known_args()
     output: Path = a.output / hashlib.sha256(SHIPPED.read_bytes()).hexdigest()[:12]
-    (output / "files").mkdir(parents=True, exist_ok=True)
     for name, strength, seed in itertools.product(a.variants, a.strengths, a.seeds):
-        file = output / "files" / f"{name}.py"
-        file.write_text(variant(VARIANTS[name]))
+        file = write_variant(output / "files", name)
         own = [f"regularizer.file={file}", f"regularizer.reg_strength={strength:g}", f"seed={seed}", "figures=false"]
         if code := run_unless_finished(output / "runs", [*own, *overrides]):
             return code
@@ -87,12 +85,22 @@ def main() -> int:
     return 0
 
 
+def write_variant(files: Path, name: str) -> Path:
+    """The variant's file, `files/DIGEST/NAME.py`: runs of another text with that name are not taken for its own."""
+    text = variant(VARIANTS[name])
+    file = files / hashlib.sha256(text.encode()).hexdigest()[:12] / f"{name}.py"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
+
+
 def print_table(output: Path) -> None:
-    """Write `ablation.csv`, and print the means over seeds."""
+    """Write `ablation.csv`, of runs of the variants as they are now, and print the means over seeds."""
+    current = {str(write_variant(output / "files", name)): name for name in VARIANTS}
     runs = results.load(output / "runs").runs
-    runs = runs[runs["status"] == results.FINISHED]
-    runs["variant"] = runs["regularizer_file"].map(lambda path: Path(path).stem)
-    same = ["benchmark", "dataset", "iters", "precision", "validation_fraction", "variant", "reg_strength"]
+    runs = runs[(runs["status"] == results.FINISHED) & runs["regularizer_file"].isin(list(current))]
+    runs["variant"] = runs["regularizer_file"].map(current)
+    same = ["benchmark", "dataset", "iters", "lr", "precision", "validation_fraction", "variant", "reg_strength"]
     accuracies = ["validation_average_accuracy", "average_accuracy", "learning_accuracy"]
     table = runs[[*same, "seed", *accuracies]].sort_values([*same, "seed"])
     table.to_csv(output / "ablation.csv", index=False)

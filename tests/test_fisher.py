@@ -252,7 +252,22 @@ class UsedTwice(Classifier):
         return values
 
 
-@pytest.mark.parametrize(("network", "named"), [(Unsupported, "PReLU"), (UsedTwice, "used twice")])
+class Tied(UsedTwice):
+    """Two layers with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = nn.Linear(4, 4)
+        self.other.weight = self.shared.weight
+
+    def features(self, inputs: Tensor) -> Tensor:
+        values: Tensor = self.other(F.relu(self.shared(inputs)))
+        return values
+
+
+@pytest.mark.parametrize(
+    ("network", "named"), [(Unsupported, "PReLU"), (UsedTwice, "used twice"), (Tied, "share a parameter")]
+)
 def test_layers_without_a_rule_are_refused(network: type[Classifier], named: str) -> None:
     with pytest.raises(RunError, match=named):
         sum_over_examples(network(), torch.randn(3, 4), torch.zeros(3), LABEL_MODES["exact"], Square())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +28,12 @@ def learned(made: Learner, number: int) -> tuple[NamedTensors, NamedTensors, Nam
     end, path = snapshot(made.model), {key: value.clone() for key, value in made.model._custom_W.items()}
     made.end_context(dataset(11, torch.float64, seed=number))
     return start, end, path
+
+
+def walk_of(made: Learner) -> rwalk.Walk:
+    carried: Any = made.model._rwalk
+    assert isinstance(carried, rwalk.Walk)
+    return carried
 
 
 def elements(tensors: NamedTensors) -> Iterator[tuple[str, int, float]]:
@@ -101,6 +108,23 @@ def test_frozen_parameters_have_no_entry() -> None:
     for number in range(2):
         learned(made, number)
     assert set(made.model._custom_importance) == {"hidden__0__weight", "hidden__0__bias", "head__weight", "head__bias"}
+
+
+def test_a_parameter_that_was_frozen_for_a_context_goes_on_where_it_was() -> None:
+    made = learner(method("rwalk"), network("cnn", dtype=torch.float64))
+    learned(made, 0)
+    carried = walk_of(made)
+    made.model.convolutions.requires_grad_(False)
+    learned(made, 1)
+    for key in ("convolutions__0__weight", "convolutions__1__weight"):
+        assert torch.equal(walk_of(made).fisher[key], carried.fisher[key])
+        assert torch.equal(walk_of(made).score[key], carried.score[key])
+    assert not torch.equal(walk_of(made).score["head__weight"], carried.score["head__weight"])
+    made.model.convolutions.requires_grad_(True)
+    learned(made, 2)
+    new = walk_of(made).score["convolutions__0__weight"] * 2 - carried.score["convolutions__0__weight"]
+    assert new.min() >= -1e-12
+    assert new.max() > 0
 
 
 def test_the_penalty_is_the_weighted_squares() -> None:

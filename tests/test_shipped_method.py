@@ -133,10 +133,11 @@ def _moments(module: nn.Module, inputs: Tensor, gradient: Tensor) -> tuple[Tenso
     """The sum of a a^T and the mean of g g^T over one example's positions."""
     if isinstance(module, nn.Conv2d):
         assert not isinstance(module.padding, str)
-        columns = nn.functional.unfold(inputs, module.kernel_size, padding=module.padding, stride=module.stride)[0].T
+        sizes = module.kernel_size, module.dilation, module.padding, module.stride
+        columns = nn.functional.unfold(inputs, *sizes)[0].T
         gradients = gradient.flatten(1).T
     else:
-        columns, gradients = inputs, gradient.unsqueeze(0)
+        columns, gradients = inputs.flatten(0, -2), gradient.reshape(-1, gradient.shape[-1])
     weight, bias = module.get_parameter("weight"), dict(module.named_parameters()).get("bias")
     has_one = bias is not None and bias.requires_grad
     n_inputs = weight[0].numel() + has_one
@@ -156,6 +157,8 @@ LAYERS: dict[str, Callable[[], nn.Sequential]] = MODELS | {
     "dead units, whose head sees zeros": lambda: _changed(mlp(), lambda model: nn.init.constant_(model[1].bias, -1e3)),
     "frozen bias": lambda: _changed(mlp(), lambda model: model[1].bias.requires_grad_(False)),
     "used twice": lambda: _twice(nn.Linear(6, 6)),
+    "dilated": lambda: model_of(nn.Conv2d(2, 3, 2, dilation=2, padding=(1, 0)), nn.Flatten(), Head(24, 5)),
+    "over positions": lambda: model_of(nn.Flatten(2), nn.Linear(16, 3), nn.Tanh(), nn.Flatten(), Head(6, 5)),
 }
 
 
@@ -364,6 +367,55 @@ def test_contexts_that_are_alike_add_up_exactly(shipped: Any) -> None:
         torch.testing.assert_close(torch.kron(layer.outputs, layer.inputs), 3 * one, rtol=1e-10, atol=1e-12)
 
 
+CHANGES: dict[str, Callable[[Any, int], object]] = {
+    "mlp": lambda model, context: None,
+    "bias frozen in the second context": lambda model, context: model[1].bias.requires_grad_(context != 1),
+    "weight frozen in the second context": lambda model, context: model[1].weight.requires_grad_(context != 1),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.usefixtures("plus_signs")
+def test_contexts_are_merged_to_the_product_with_the_partial_traces_of_their_sum(shipped: Any, name: str) -> None:
+    """Contexts of other inputs and other outputs; those without a bias have no part in its row and column."""
+    model = mlp()
+    sums: dict[str, Tensor] = {}
+    for context in range(3):
+        CHANGES[name](model, context)
+        images = IMAGES.clone()
+        images[:, :, context:] *= 4**context
+        _changed(model, lambda model: [p.mul_(1.5) for p in model.parameters()])
+        alone = copy.deepcopy(model)
+        alone._factored_layers = []  # type: ignore[assignment]
+        estimated(shipped, alone, images)
+        estimated(shipped, model, images)
+        for layer in layers_of(alone):
+            add_product(sums, layer)
+        merged = {layer.weight: layer for layer in layers_of(model)}
+        for layer in layers_of(alone):
+            compare_with_the_partial_traces(merged[layer.weight], sums[layer.weight])
+        assert merged.keys() == sums.keys()
+    assert merged["1__weight"].bias == "1__bias"
+
+
+def add_product(sums: dict[str, Tensor], layer: Any) -> None:
+    """Add G ⊗ A as a tensor [out, out, in, in], of the columns that the layer has now."""
+    made = torch.einsum("ij,kl->ijkl", layer.outputs, layer.inputs)
+    before = sums.get(layer.weight, torch.zeros_like(made))
+    columns = min(made.shape[-1], before.shape[-1])
+    total = made.clone()
+    total[..., :columns, :columns] += before[..., :columns, :columns]
+    sums[layer.weight] = total
+
+
+def compare_with_the_partial_traces(merged: Any, total: Tensor) -> None:
+    trace = torch.einsum("iikk->", total)
+    expected_g = torch.einsum("ijkk->ij", total)
+    expected_a = torch.einsum("iikl->kl", total) / trace
+    torch.testing.assert_close(merged.outputs, expected_g, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(merged.inputs, expected_a, rtol=1e-9, atol=1e-12)
+
+
 def test_a_context_that_is_learned_with_confidence_weighs_as_much_as_another(shipped: Any) -> None:
     """A head that is sure of everything has almost no Fisher information; divided by its Hessian's trace it does."""
     torch.manual_seed(0)
@@ -446,11 +498,62 @@ def test_it_does_no_harm_at_the_edges(shipped: Any, name: str, images: Tensor) -
         assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+class Borrower(nn.Module):
+    """Computes with its layer's weight and never calls the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(32, 6)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return nn.functional.linear(values, self.layer.weight, self.layer.bias)
+
+
+class WithoutGradients(nn.Linear):
+    def forward(self, values: Tensor) -> Tensor:
+        with torch.no_grad():
+            return super().forward(values)
+
+
+UNUSUAL: dict[str, Callable[[], nn.Module]] = {
+    "never called": Borrower,
+    "weight computed from others": lambda: nn.utils.parametrizations.weight_norm(nn.Linear(32, 6)),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_a_layer_that_has_no_factors_is_protected_by_its_diagonal(shipped: Any, name: str) -> None:
+    model = model_of(nn.Flatten(), UNUSUAL[name](), nn.Tanh(), Head(6, 5))
+    importance = estimated(shipped, model)
+    assert len(layers_of(model)) == 1
+    assert importance.keys() == parameters(model).keys()
+    assert all(value.max() > 0 for value in importance.values())
+
+
+def test_what_the_network_runs_without_gradients_has_no_importance(shipped: Any) -> None:
+    model = model_of(nn.Flatten(), WithoutGradients(32, 6), nn.Tanh(), Head(6, 5))
+    importance = estimated(shipped, model)
+    assert importance["1__weight"].abs().max() == 0
+    assert importance["3__weight"].max() > 0
+
+
 def test_the_hooks_go_when_the_network_fails(shipped: Any) -> None:
     model = mlp()
     with pytest.raises(RuntimeError):
         estimated(shipped, model, IMAGES[:, :1])
     assert not any(module._forward_hooks for module in model)
+
+
+def test_the_importance_under_autocast_is_that_without(shipped: Any) -> None:
+    model = cnn().float()
+    other = copy.deepcopy(model)
+    torch.manual_seed(0)
+    expected = estimated(shipped, model, IMAGES.float())
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        given = estimated(shipped, other, IMAGES.float())
+    for key, value in expected.items():
+        assert torch.equal(given[key], value)
 
 
 def test_the_penalty_under_autocast_is_that_without(shipped: Any) -> None:

@@ -15,7 +15,8 @@ A sum of Kronecker products is none, so that the exact sum would take memory and
 replaced by the Kronecker product with its partial traces (`Factors.plus`): a weighted sum of the G_t times a weighted
 sum of the A_t. Plain sums of both would count T equal contexts T² times, and so do the sums that are weighted by
 ratios of traces in the code of van de Ven et al. (2022), after Kao et al. ("Natural continual learning", NeurIPS 2021).
-There is no prior precision: the first context is trained without a penalty.
+There is no prior precision: the first context is trained without a penalty. The curvature is a mean over the examples,
+where that of the posterior is a sum: contexts of unequal size weigh alike.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ def trained_layers(model: Classifier) -> list[nn.Module]:
     """The layers with a trained parameter of their own, among those of `model.param_list`.
 
     Raises:
-        RunError: one of them is of a kind that is not supported here.
+        RunError: one of them is of a kind that is not supported here, or shares a parameter with another.
     """
     trained = {parameter for parameter in contract_parameters(model).values() if parameter.requires_grad}
     layers = [layer for layer in model.modules() if any(p in trained for p in layer.parameters(recurse=False))]
@@ -418,6 +418,9 @@ def _check_supported(layers: list[nn.Module]) -> None:
             raise RunError(
                 f"per-example gradients are not supported for {type(layer).__name__}; expected layers of {supported}."
             )
+    owned = [parameter for layer in layers for parameter in layer.parameters(recurse=False)]
+    if len(set(owned)) < len(owned):
+        raise RunError("two layers share a parameter: its per-example gradients are not supported.")
 
 
 def parameters_of(layer: nn.Module) -> tuple[nn.Parameter, nn.Parameter | None]:

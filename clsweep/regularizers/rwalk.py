@@ -20,7 +20,8 @@ What differs from the paper, as the loop gives path integral and examples once a
   authors' experiments), each with its own loss, change and Fisher information, and floored at zero on its own.
 - F_t is the Fisher information at the context's end, over the model's own labels (`fisher`), and the average is over
   contexts; in the paper it is the empirical one of minibatches, averaged over steps with alpha = 0.9, so that next to
-  nothing is left of earlier contexts. Once it is scaled, this average is that of a sum as in Online EWC, F + gamma F~.
+  nothing is left of earlier contexts. Here a context weighs gamma / (1 + gamma) times as much as the next one: half at
+  gamma = 1, where Online EWC's contexts all weigh alike.
 - W_t is that of the whole loss, penalty included, as the loop keeps it (as for `si`); the paper's is the task's loss.
 """
 
@@ -70,7 +71,7 @@ def estimate_importance(
         key: _running_mean(carried.score.get(key), value, 1.0)
         for key, value in _scores(model, fisher, prev_params).items()
     }
-    setattr(model, _WALK, Walk(fisher, score))
+    setattr(model, _WALK, Walk(carried.fisher | fisher, carried.score | score))  # a frozen parameter keeps its own
     scaled_fisher, scaled_score = _scaled(fisher), _scaled(score)
     before = model._custom_importance
     return {key: value + scaled_score[key] - before.get(key, 0.0) for key, value in scaled_fisher.items()}
