@@ -45,8 +45,10 @@ class CheckSetting(Callback):
             SystemExit: Hydra turns other exceptions of a callback into warnings.
         """
         try:
-            if settings.parse(config).search.dry_run:
-                raise InputError("search.dry_run=true: is for a sweep; expected --multirun as well.")
+            settings.parse(config)
+            for override in config.hydra.overrides.task:
+                if override.startswith("search."):
+                    raise InputError(f"{override}: is for a sweep; expected --multirun as well.")
             _check_folder(Path(config.hydra.run.dir))
         except InputError as error:
             raise SystemExit(_report(error)) from error

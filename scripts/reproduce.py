@@ -22,11 +22,23 @@ from clsweep.sweep.plan import FIRST_FINAL_SEED
 
 METHODS = "custom,ewc,online_ewc,si,kfac_ewc,rwalk"
 
-# What differs from the benchmark's own protocol.
+_RWALK = "benchmark.good_values.rwalk={reg_strength: 100, gamma: 1, epsilon: 1e-3}"
+
+# What differs from the benchmark's own protocol, and the values that a sweep begins with where those of the config were
+# chosen by such a sweep: it should not begin with its own result.
 SETTINGS: dict[str, list[str]] = {
-    "split_mnist": [],
-    "perm_mnist": ["precision=bf16"],
-    "split_cifar100": ["budget=quick", "precision=bf16"],
+    "split_mnist": [
+        "benchmark.good_values.custom={reg_strength: 1}",
+        "benchmark.good_values.kfac_ewc={reg_strength: 1000}",
+        _RWALK,
+    ],
+    "perm_mnist": ["precision=bf16", "benchmark.good_values.kfac_ewc={reg_strength: 250}", _RWALK],
+    "split_cifar100": [
+        "budget=quick",
+        "precision=bf16",
+        "benchmark.good_values.kfac_ewc={reg_strength: 100}",
+        _RWALK,
+    ],
 }
 
 
