@@ -33,12 +33,7 @@ SETTINGS: dict[str, list[str]] = {
         _RWALK,
     ],
     "perm_mnist": ["precision=bf16", "benchmark.good_values.kfac_ewc={reg_strength: 250}", _RWALK],
-    "split_cifar100": [
-        "budget=quick",
-        "precision=bf16",
-        "benchmark.good_values.kfac_ewc={reg_strength: 100}",
-        _RWALK,
-    ],
+    "split_cifar100": ["budget=quick", "precision=bf16", "benchmark.good_values.kfac_ewc={reg_strength: 100}"],
 }
 
 
