@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from clsweep.config import Config
-from clsweep.machine import crowded
+from clsweep.machine import crowded, emulated_bf16
 from clsweep.metrics import Cell, Matrix
 from clsweep.results import Summary, short
 
@@ -70,10 +70,11 @@ class Display:
             "run": f"seed {config.seed}, {device}, {config.precision}",
             "results": str(short(folder)),
         }
-        if device == "cpu" and (crowd := crowded()):
-            rows["note"] = crowd
         for name, value in rows.items():
             self._print(f"{name:<10} {value}")
+        if device == "cpu":
+            for note in filter(None, [crowded(), emulated_bf16() if config.precision == "bf16" else None]):
+                self._print(f"{'note':<10} {note}")
 
     def step(self) -> None:
         """Count one optimizer step; draws at most ten times a second, or a line every half minute."""

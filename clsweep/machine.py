@@ -1,16 +1,19 @@
-"""What a process asks of the machine before it trains: threads, memory, numbers too small to matter, idle cores."""
+"""What a process asks of the machine before it trains: threads, memory, tiny numbers, idle cores, products in bf16."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import platform
+import time
 
 import joblib
 import psutil
 import torch
 
 _SAMPLE_SECONDS = 0.2
+_PRODUCT_SIDE, _PRODUCTS = 256, 3
+_EMULATED = 3  # how many times as long as in float32 bf16 may take: kernels take 0.3 to 1, loops 10 or more
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
 
 
@@ -44,6 +47,33 @@ def crowded() -> str | None:
     if threads <= len(allowed) - taken + 0.5:
         return None
     return f"other processes keep {taken:.1f} of {len(allowed)} cores busy: threads=1 may be many times faster"
+
+
+def emulated_bf16() -> str | None:
+    """One sentence if this processor takes longer for matrix products in bf16 than in float32, else None.
+
+    PyTorch has kernels for bf16 where an x86 processor has AVX-512, and plain loops elsewhere, on many laptops too,
+    which take 10 to 500 times as long (https://github.com/pytorch/pytorch/issues/146508). It is measured, in a tenth of
+    a second at most.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several may wait for each other where other processes keep the cores busy
+    ratio = _product_seconds(torch.bfloat16) / _product_seconds(torch.float32)
+    torch.set_num_threads(threads)
+    if ratio < _EMULATED:
+        return None
+    return f"this processor takes {ratio:.0f} times as long for products in bf16: precision=float32 is faster"
+
+
+def _product_seconds(kind: torch.dtype) -> float:
+    matrix = torch.ones(_PRODUCT_SIDE, _PRODUCT_SIDE, dtype=kind)
+    matrix @ matrix  # the first one is slow
+    taken = []
+    for _ in range(_PRODUCTS):
+        start = time.perf_counter()
+        matrix @ matrix
+        taken.append(time.perf_counter() - start)
+    return min(taken)
 
 
 def _from_environment() -> int | None:

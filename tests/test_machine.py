@@ -8,7 +8,8 @@ import psutil
 import pytest
 import torch
 
-from clsweep.machine import crowded, prepare_cpu
+from clsweep import machine
+from clsweep.machine import crowded, emulated_bf16, prepare_cpu
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +66,16 @@ def test_a_machine_that_is_busy_is_said_to_be(
     assert (sentence is not None) == said
     if sentence is not None:
         assert "of 2 cores busy: threads=1" in sentence
+
+
+@pytest.mark.parametrize(("bf16_seconds", "said"), [(0.3, False), (1.0, False), (15.0, True)])
+def test_a_processor_without_kernels_for_bf16_is_said_to_be_slow(
+    monkeypatch: pytest.MonkeyPatch, bf16_seconds: float, said: bool
+) -> None:
+    seconds = {torch.float32: 1.0, torch.bfloat16: bf16_seconds}
+    monkeypatch.setattr(machine, "_product_seconds", seconds.__getitem__)
+    sentence = emulated_bf16()
+    assert (sentence is not None) == said
+    if sentence is not None:
+        assert "15 times as long" in sentence
+        assert "precision=float32" in sentence

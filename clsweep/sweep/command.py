@@ -11,9 +11,12 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from clsweep.errors import RunError
+from clsweep.machine import emulated_bf16
+from clsweep.run import pick_device
 from clsweep.sweep import dry_run, files, monitor, overrides, space, storage, workers
 from clsweep.sweep.monitor import Monitor
 from clsweep.sweep.overrides import Commands
+from clsweep.sweep.plan import StudyPlan
 from clsweep.sweep.status import named
 from clsweep.sweep.streams import Streams
 from clsweep.sweep.worker import StudyWorker
@@ -53,6 +56,8 @@ def sweep(
                 files.refuse_foreign(study.plan, study.ledger.trials, storage.shown(url))
                 study.ledger.queue_points()  # once here rather than by each worker
             _announce(studies, storage.shown(url), out)
+            if workers.are_here(composed.hydra.launcher) and (slow := _slow(plans)):
+                out.print(f"note     {slow}", markup=False, soft_wrap=True)
             task = workers.Task.of(plans, url, composed)
             try:
                 with Monitor(studies, out):
@@ -79,6 +84,12 @@ def _announce(studies: Sequence[StudyWorker], url: str, out: Console) -> None:
             )
         if notes:
             out.print(f"{plan.name}  {'; '.join(notes)}", markup=False, soft_wrap=True)
+
+
+def _slow(plans: Sequence[StudyPlan]) -> str | None:
+    """What makes the runs slow on this machine, one sentence."""
+    devices = (plan.config.device for plan in plans if plan.config.precision == "bf16")
+    return emulated_bf16() if any(pick_device(device).type == "cpu" for device in devices) else None
 
 
 def _report(studies: Sequence[StudyWorker], out: Console) -> None:

@@ -22,6 +22,7 @@ from clsweep.sweep.plan import StudyPlan
 from clsweep.sweep.worker import work
 
 _TASKS = ".tasks"
+_OWN_PROCESSES = ("joblib", "LocalLauncher")  # launchers whose jobs are other processes on this machine
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Task:
     def of(cls, plans: Sequence[StudyPlan], url: str, composed: DictConfig) -> Task:
         """The task of this command's workers."""
         launcher = composed.hydra.launcher
-        here = any(word in launcher._target_ for word in ("joblib", "LocalLauncher"))
+        here = _names(launcher, _OWN_PROCESSES)
         workers = plans[0].config.search.workers or _jobs_at_once(launcher)
         threads = max(1, joblib.cpu_count() // workers) if here and workers > 1 else None
         studies = [{"config": asdict(plan.config), "folder": str(plan.folder)} for plan in plans]
@@ -60,6 +61,15 @@ class Task:
     def plans(self) -> list[StudyPlan]:
         """The studies."""
         return [StudyPlan(settings.from_values(one["config"]), Path(one["folder"])) for one in self.studies]
+
+
+def are_here(launcher: DictConfig) -> bool:
+    """Whether the workers that it starts run on this machine."""
+    return _names(launcher, ("BasicLauncher", *_OWN_PROCESSES))
+
+
+def _names(launcher: DictConfig, words: Sequence[str]) -> bool:
+    return any(word in launcher._target_ for word in words)
 
 
 def _jobs_at_once(launcher: DictConfig) -> int:

@@ -1,0 +1,35 @@
+"""What a run prints before it trains."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from sweeping import plan
+
+from clsweep import display
+from clsweep.display import Display
+from clsweep.sweep import command
+
+SLOW = "this processor is slow in bf16"
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "said"), [("cpu", "bf16", True), ("cpu", "float32", False), ("cuda:0", "bf16", False)]
+)
+def test_a_run_and_a_sweep_on_a_processor_that_is_slow_in_bf16_say_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: str, precision: str, said: bool
+) -> None:
+    monkeypatch.setattr(display, "crowded", lambda: None)
+    monkeypatch.setattr(display, "emulated_bf16", lambda: SLOW)
+    study = plan(tmp_path, f"precision={precision}")
+    printed = io.StringIO()
+    Display(study.config, Console(file=printed)).setting(device, (), tmp_path)
+    assert (SLOW in printed.getvalue()) == said
+
+    monkeypatch.setattr(command, "emulated_bf16", lambda: SLOW)
+    monkeypatch.setattr(command, "pick_device", lambda name: torch.device(device))
+    assert command._slow([study]) == (SLOW if said else None)
