@@ -63,7 +63,7 @@ class Layer:
 
     Attributes:
         weight: the weight's key.
-        bias: the bias's key; None where there is none or it is frozen.
+        bias: the bias's key; None where there is none or it has always been frozen.
         inputs: A, the second moment of the inputs.
         outputs: G, the second moment of the gradients with respect to the outputs.
         leading_outputs: S [outputs, rank], with S S^T the leading part of G.
@@ -127,20 +127,13 @@ class Layer:
 
         The product has the partial traces of the contexts' sum, and contexts that are alike add up exactly.
         """
-        earlier_inputs, earlier_outputs = earlier.over_columns(len(self.inputs))
-        total = self.outputs + earlier_outputs
+        self.bias = self.bias or earlier.bias  # it may have been frozen in one of them, which has no column for it
+        columns = max(len(self.inputs), len(earlier.inputs))
+        now, before = (F.pad(a, (0, columns - len(a)) * 2) for a in (self.inputs, earlier.inputs))
+        total = self.outputs + earlier.outputs
         share = self.outputs.trace() / total.trace().clamp_min(torch.finfo(total.dtype).tiny)
-        self.inputs = torch.lerp(earlier_inputs, self.inputs, share)
+        self.inputs = torch.lerp(before, now, share)
         self.outputs = total
-
-    def over_columns(self, count: int) -> tuple[Tensor, Tensor]:
-        """A and G for that many columns of [weight | bias]: the bias may have been frozen or thawed since."""
-        more = count - len(self.inputs)
-        if more == 0:
-            return self.inputs, self.outputs
-        inputs = F.pad(self.inputs, (0, more, 0, more))
-        trace = inputs.trace()
-        return inputs / trace.clamp_min(torch.finfo(trace.dtype).tiny), self.outputs * trace
 
     def diagonal(self, parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
         """The product's diagonal, by key, shaped as the parameters."""
@@ -269,7 +262,7 @@ def estimate_importance(
     model.eval()
     parameters = {key: p for key, p in _parameters(model).items() if p.requires_grad}
     inputs = dataset.tensors[0]
-    modules = _called(model, inputs[:1].to(device))
+    modules = _called(model, inputs[:2].to(device))  # two: a batch norm without running averages takes no single one
     layers, norms = _layers(modules, parameters), _norms(modules, parameters)
     convolutional = any(isinstance(module, nn.Conv2d) for module in layers)
     chosen = torch.randperm(len(inputs))[: CONVOLUTION_EXAMPLES if convolutional else EXAMPLES].to(inputs.device)
@@ -281,7 +274,7 @@ def estimate_importance(
     visits: list[Visit] = []
     watched: dict[nn.Module, Layer | Normalization] = {**layers, **norms}
     # Some harnesses call this under autocast, too, where gradients this small would be rounded.
-    with torch.enable_grad(), torch.autocast(device.type, enabled=False), _watch(watched, visits):
+    with torch.enable_grad(), _without_autocast(model), _watch(watched, visits):
         for index in chosen.split(CONVOLUTION_BATCH if convolutional else BATCH):
             visits.clear()
             logits = model(inputs[index].to(device))
@@ -302,7 +295,8 @@ def estimate_importance(
     for layer in layers.values():
         layer.normalize(hessian_trace)
         importance |= layer.diagonal(parameters)
-    _keep(model, list(layers.values()))
+    with _without_autocast(model):
+        _keep(model, list(layers.values()))
     return importance
 
 
@@ -323,7 +317,7 @@ def compute_regularization_loss(
     layers: list[Layer] = getattr(model, "_factored_layers", [])
     covered = {key for layer in layers for key in (layer.weight, layer.bias)}
     # Some harnesses compute the penalty under autocast, too, where a change is too small for bfloat16.
-    with torch.autocast(next(model.parameters()).device.type, enabled=False):
+    with _without_autocast(model):
         terms = [layer.penalty(parameters, prev_params_dict) for layer in layers]
     for key, value in importance_dict.items():
         if key not in covered:
@@ -334,6 +328,11 @@ def compute_regularization_loss(
 def _parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters by key."""
     return {name.replace(".", "__"): p for group in model.param_list for name, p in group()}  # type: ignore[union-attr]
+
+
+def _without_autocast(model: nn.Module) -> torch.autocast:
+    """A context in which the model's device computes in the precision of what it is given."""
+    return torch.autocast(next(model.parameters()).device.type, enabled=False)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ class CheckSetting(Callback):
         """
         try:
             settings.parse(config)
-            for override in config.hydra.overrides.task:
+            for override in (one.lstrip("+") for one in config.hydra.overrides.task):
                 if override.startswith("search."):
                     raise InputError(f"{override}: is for a sweep; expected --multirun as well.")
             _check_folder(Path(config.hydra.run.dir))

@@ -50,11 +50,11 @@ def crowded() -> str | None:
 
 
 def emulated_bf16() -> str | None:
-    """One sentence if this processor takes longer for matrix products in bf16 than in float32, else None.
+    """One sentence if this processor takes several times as long for products in bf16 as in float32, else None.
 
     PyTorch has kernels for bf16 where an x86 processor has AVX-512, and plain loops elsewhere, on many laptops too,
-    which take 10 to 500 times as long (https://github.com/pytorch/pytorch/issues/146508). It is measured, in a tenth of
-    a second at most.
+    which take 10 to 500 times as long (https://github.com/pytorch/pytorch/issues/146508). It is measured, in about a
+    tenth of a second where it is slow.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # several may wait for each other where other processes keep the cores busy

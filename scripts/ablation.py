@@ -44,8 +44,8 @@ VARIANTS: dict[str, list[tuple[str, str]]] = {
     ],
     "summed_factors": [
         ("        share = self.outputs.trace() / total.trace().clamp_min(torch.finfo(total.dtype).tiny)\n"
-         "        self.inputs = torch.lerp(earlier_inputs, self.inputs, share)\n",
-         "        self.inputs = earlier_inputs + self.inputs\n"),
+         "        self.inputs = torch.lerp(before, now, share)\n",
+         "        self.inputs = before + now\n"),
     ],
 }  # fmt: skip
 

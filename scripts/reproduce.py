@@ -46,7 +46,9 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=15, help="for each method; default: %(default)s")
     parser.add_argument("--seeds", type=int, default=10, help="fresh seeds of the final runs; default: %(default)s")
     parser.add_argument("--dry-run", action="store_true", help="print the sweep's command, run nothing")
-    parser.add_argument("--overrides", nargs="*", default=[], help="for every run, such as dataset.root=PATH")
+    parser.add_argument(
+        "--overrides", nargs="*", default=[], help="such as dataset.root=PATH; search.* is for the sweep alone"
+    )
     a = parser.parse_args()
     setting = [f"+benchmark={a.benchmark}", *SETTINGS[a.benchmark], *a.overrides]
     search = [f"regularizer={a.methods}", f"search.n_trials={a.trials}", f"search.final_seeds={a.seeds}"]
@@ -56,9 +58,10 @@ def main() -> int:
         return 0
     if code := subprocess.run([sys.executable, *sweep], check=False).returncode:
         return code
+    single = [override for override in setting if not override.lstrip("+").startswith("search.")]
     for stream, seed in itertools.product(["joint", "sequential"], range(FIRST_FINAL_SEED, FIRST_FINAL_SEED + a.seeds)):
         bound = ["regularizer=none", f"stream={stream}", f"seed={seed}"]
-        if code := run_unless_finished(a.output / f"{a.benchmark}-bounds", [*setting, *bound]):
+        if code := run_unless_finished(a.output / f"{a.benchmark}-bounds", [*single, *bound]):
             return code
     report = ["-m", "clsweep.report", str(a.output), "--output", str(a.output / "report")]
     return subprocess.run([sys.executable, *report], check=False).returncode

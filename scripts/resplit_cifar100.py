@@ -54,6 +54,7 @@ def main() -> int:
     parts = (data.train, data.test)
     images = np.concatenate([part.images.permute(0, 2, 3, 1).numpy() for part in parts])
     labels = np.concatenate([part.labels.numpy() for part in parts]).astype(np.uint8)
+    a.output.mkdir(parents=True, exist_ok=True)
     for name, chosen in zip(("train.npz", "test.npz"), resplit(images, labels), strict=True):
         np.savez_compressed(a.output / name, images=images[chosen], labels=labels[chosen])
         print(f"{a.output / name}: {len(chosen):,} images")

@@ -158,6 +158,7 @@ def test_a_folder_with_results_is_not_written_to_again(finished: Finished) -> No
         (["+benchmark=split_mnist", "regularizer=ewc", "benchmark.itres=3"], "itres"),
         (["+benchmark=split_mnist", "regularizer=ewc", "~budget"], "budget"),
         (["+benchmark=split_mnist", "regularizer=ewc", "search.n_trials=3"], "search.n_trials=3: is for a sweep"),
+        (["+benchmark=split_mnist", "regularizer=ewc", "++search.n_trials=3"], "search.n_trials=3: is for a sweep"),
         ([*NO_DATA], "dataset.train=a: no such file"),
         ([*NO_DATA, "hydra.run.dir=."], "dataset.train=a: no such file"),
     ],

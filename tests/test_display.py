@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from rich.console import Console
 from sweeping import plan
 
 from clsweep import display
 from clsweep.display import Display
-from clsweep.sweep import command
+from clsweep.sweep import command, workers
 
 SLOW = "this processor is slow in bf16"
 
@@ -33,3 +34,16 @@ def test_a_run_and_a_sweep_on_a_processor_that_is_slow_in_bf16_say_so(
     monkeypatch.setattr(command, "emulated_bf16", lambda: SLOW)
     monkeypatch.setattr(command, "pick_device", lambda name: torch.device(device))
     assert command._slow([study]) == (SLOW if said else None)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "here"),
+    [
+        ("hydra._internal.core_plugins.basic_launcher.BasicLauncher", True),
+        ("hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher", True),
+        ("hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher", True),
+        ("hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher", False),
+    ],
+)
+def test_a_clusters_workers_are_on_other_machines(launcher: str, here: bool) -> None:
+    assert workers.are_here(OmegaConf.create({"_target_": launcher})) == here

@@ -367,6 +367,7 @@ def test_contexts_that_are_alike_add_up_exactly(shipped: Any) -> None:
         torch.testing.assert_close(torch.kron(layer.outputs, layer.inputs), 3 * one, rtol=1e-10, atol=1e-12)
 
 
+COLUMNS = {"1__weight": 33, "3__weight": 7}  # of [weight | bias], in `mlp`
 CHANGES: dict[str, Callable[[Any, int], object]] = {
     "mlp": lambda model, context: None,
     "bias frozen in the second context": lambda model, context: model[1].bias.requires_grad_(context != 1),
@@ -377,7 +378,7 @@ CHANGES: dict[str, Callable[[Any, int], object]] = {
 @pytest.mark.parametrize("name", CHANGES)
 @pytest.mark.usefixtures("plus_signs")
 def test_contexts_are_merged_to_the_product_with_the_partial_traces_of_their_sum(shipped: Any, name: str) -> None:
-    """Contexts of other inputs and other outputs; those without a bias have no part in its row and column."""
+    """Contexts of other inputs and outputs; those in which the bias is frozen add nothing to its row and column."""
     model = mlp()
     sums: dict[str, Tensor] = {}
     for context in range(3):
@@ -388,7 +389,9 @@ def test_contexts_are_merged_to_the_product_with_the_partial_traces_of_their_sum
         alone = copy.deepcopy(model)
         alone._factored_layers = []  # type: ignore[assignment]
         estimated(shipped, alone, images)
-        estimated(shipped, model, images)
+        importance = estimated(shipped, model, images)
+        anchors = {key: value + 0.1 for key, value in parameters(model).items()}
+        assert shipped.compute_regularization_loss(model, importance, anchors).item() > 0
         for layer in layers_of(alone):
             add_product(sums, layer)
         merged = {layer.weight: layer for layer in layers_of(model)}
@@ -399,13 +402,10 @@ def test_contexts_are_merged_to_the_product_with_the_partial_traces_of_their_sum
 
 
 def add_product(sums: dict[str, Tensor], layer: Any) -> None:
-    """Add G ⊗ A as a tensor [out, out, in, in], of the columns that the layer has now."""
-    made = torch.einsum("ij,kl->ijkl", layer.outputs, layer.inputs)
-    before = sums.get(layer.weight, torch.zeros_like(made))
-    columns = min(made.shape[-1], before.shape[-1])
-    total = made.clone()
-    total[..., :columns, :columns] += before[..., :columns, :columns]
-    sums[layer.weight] = total
+    """Add G ⊗ A as a tensor [out, out, in + 1, in + 1]; the last row and column are a trained bias's."""
+    total = sums.setdefault(layer.weight, torch.zeros(*layer.outputs.shape, *[COLUMNS[layer.weight]] * 2).double())
+    columns = len(layer.inputs)
+    total[..., :columns, :columns] += torch.einsum("ij,kl->ijkl", layer.outputs, layer.inputs)
 
 
 def compare_with_the_partial_traces(merged: Any, total: Tensor) -> None:
@@ -457,6 +457,9 @@ EDGES: dict[str, Callable[[], nn.Sequential]] = {
         Head(16, 5),
     ),
     "layer norm": lambda: model_of(nn.Flatten(), nn.LayerNorm(32), nn.Linear(32, 6), Head(6, 5)),
+    "batch norm by the batch": lambda: model_of(
+        nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3, track_running_stats=False), nn.Flatten(), Head(12, 5)
+    ),
     "dead units": lambda: _changed(mlp(), lambda model: nn.init.constant_(model[1].bias, -1e3)),
     "certain": lambda: _changed(mlp(), lambda model: nn.init.constant_(model[3].bias[1:2], 1e4)),
     "frozen": lambda: _changed(cnn(), lambda model: model[0].requires_grad_(False)),
@@ -554,6 +557,16 @@ def test_the_importance_under_autocast_is_that_without(shipped: Any) -> None:
         given = estimated(shipped, other, IMAGES.float())
     for key, value in expected.items():
         assert torch.equal(given[key], value)
+    for layer, same in zip(layers_of(other), layers_of(model), strict=True):
+        assert torch.equal(layer.leading_inputs, same.leading_inputs)
+        assert torch.equal(layer.leading_outputs, same.leading_outputs)
+
+
+def test_the_device_may_be_a_name(shipped: Any) -> None:
+    """Some harnesses hand over "cpu" for the device."""
+    data = TensorDataset(IMAGES, torch.zeros(len(IMAGES)))
+    model = mlp()
+    assert shipped.estimate_importance(model, data, parameters(model), "cpu").keys() == parameters(model).keys()
 
 
 def test_the_penalty_under_autocast_is_that_without(shipped: Any) -> None:

@@ -418,7 +418,7 @@ def _check_supported(layers: list[nn.Module]) -> None:
             raise RunError(
                 f"per-example gradients are not supported for {type(layer).__name__}; expected layers of {supported}."
             )
-    owned = [parameter for layer in layers for parameter in layer.parameters(recurse=False)]
+    owned = [p for layer in layers for p in layer.parameters(recurse=False) if p.requires_grad]
     if len(set(owned)) < len(owned):
         raise RunError("two layers share a parameter: its per-example gradients are not supported.")
 

@@ -20,8 +20,8 @@ What differs from the paper, as the loop gives path integral and examples once a
   authors' experiments), each with its own loss, change and Fisher information, and floored at zero on its own.
 - F_t is the Fisher information at the context's end, over the model's own labels (`fisher`), and the average is over
   contexts; in the paper it is the empirical one of minibatches, averaged over steps with alpha = 0.9, so that next to
-  nothing is left of earlier contexts. Here a context weighs gamma / (1 + gamma) times as much as the next one: half at
-  gamma = 1, where Online EWC's contexts all weigh alike.
+  nothing is left of earlier contexts. Here the first context weighs gamma times as much as the second, and each later
+  one gamma / (1 + gamma) times as much as the next: half at gamma = 1, where Online EWC's contexts all weigh alike.
 - W_t is that of the whole loss, penalty included, as the loop keeps it (as for `si`); the paper's is the task's loss.
 """
 
