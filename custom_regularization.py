@@ -34,13 +34,11 @@ batch norm, have a diagonal Fisher information. The Fisher information of each c
 of its output Hessian, so that a context of which the network is very sure weighs as much as another one.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
+from torch.utils.hooks import RemovableHandle
 
 # ==== editable region: begin ==========================================================================================
 
@@ -335,21 +333,29 @@ def _without_autocast(model: nn.Module) -> torch.autocast:
     return torch.autocast(next(model.parameters()).device.type, enabled=False)
 
 
-@contextmanager
-def _hooked(modules: Iterable[nn.Module], hook: Callable[..., Tensor | None]) -> Iterator[None]:
-    """Forward passes of the modules call the hook."""
-    handles = [module.register_forward_hook(hook) for module in modules]
-    try:
-        yield
-    finally:
-        for handle in handles:
+class _Hooks:
+    """Hooks that go when the `with` block ends, whatever happens in it."""
+
+    def __init__(self, handles: list[RemovableHandle]) -> None:
+        self.handles = handles
+
+    def __enter__(self) -> None:
+        """The hooks are there already."""
+
+    def __exit__(self, *_: object) -> None:
+        """Remove them."""
+        for handle in self.handles:
             handle.remove()
 
 
 def _called(model: nn.Module, example: Tensor) -> list[nn.Module]:
     """The modules whose forward pass runs: some networks read a layer's weight without calling the layer."""
     called: dict[nn.Module, None] = {}
-    with torch.enable_grad(), _hooked(list(model.modules()), lambda module, *_: called.setdefault(module)):
+
+    def record(module: nn.Module, *_: object) -> None:
+        called[module] = None
+
+    with torch.enable_grad(), _Hooks([module.register_forward_hook(record) for module in model.modules()]):
         model(example)
     return [module for module in model.modules() if module in called]
 
@@ -381,8 +387,7 @@ def _norms(modules: list[nn.Module], parameters: dict[str, nn.Parameter]) -> dic
     return norms
 
 
-@contextmanager
-def _watch(watched: dict[nn.Module, Layer | Normalization], visits: list[Visit]) -> Iterator[None]:
+def _watch(watched: dict[nn.Module, Layer | Normalization], visits: list[Visit]) -> _Hooks:
     """Forward passes visit what is `watched` and append to `visits`."""
 
     def record(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -391,8 +396,7 @@ def _watch(watched: dict[nn.Module, Layer | Normalization], visits: list[Visit])
         visits.append((module, output, watched[module].visit(module, arguments[0].detach(), output)))
         return output.clone()  # what follows may write to it
 
-    with _hooked(watched, record):
-        yield
+    return _Hooks([module.register_forward_hook(record) for module in watched])
 
 
 def _computed_rows(module: nn.Module, inputs: Tensor, output: Tensor) -> Tensor:
