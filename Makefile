@@ -12,6 +12,7 @@ help: ## Show this help
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clsweep needs Python 3.11 or later: make PYTHON=python3.11 ...")'
+	@echo 'Setting up $(VENV): PyTorch and the rest, 6 GB, some minutes'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@

@@ -62,7 +62,7 @@ def emulated_bf16() -> str | None:
     torch.set_num_threads(threads)
     if ratio < _EMULATED:
         return None
-    return f"this processor takes {ratio:.0f} times as long for products in bf16: precision=float32 is faster"
+    return f"this processor takes {ratio:.0f} times as long for a product in bf16: a run is faster in precision=float32"
 
 
 def _product_seconds(kind: torch.dtype) -> float:

@@ -141,7 +141,7 @@ def _print(table: pd.DataFrame, found: Results, chosen: Selection, output: Path,
         console.print(f"{benchmark}: {protocol}", markup=False, soft_wrap=True)
     more = table["protocol"].nunique() - len(benchmarks)
     if more:
-        console.print(f"{more} more protocols are in leaderboard.md and on the page", markup=False)
+        console.print(f"protocols in leaderboard.md and on the page that are not shown here: {more}", markup=False)
     for line in page.counted(found, chosen):
         console.print(line, markup=False, soft_wrap=True)
     missing = page.left_out(found)
