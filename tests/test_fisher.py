@@ -271,3 +271,13 @@ class Tied(UsedTwice):
 def test_layers_without_a_rule_are_refused(network: type[Classifier], named: str) -> None:
     with pytest.raises(RunError, match=named):
         sum_over_examples(network(), torch.randn(3, 4), torch.zeros(3), LABEL_MODES["exact"], Square())
+
+
+def test_layers_may_share_what_is_frozen() -> None:
+    model = Tied().double()
+    inputs = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    dataset = TensorDataset(inputs, torch.zeros(5, dtype=torch.int64))
+    expected = naive_fisher(model, dataset)
+    model.shared.weight.requires_grad_(False)
+    del expected["shared__weight"]
+    assert_same(diagonal_fisher(model, dataset, batch_size=2), expected)

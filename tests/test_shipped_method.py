@@ -457,9 +457,6 @@ EDGES: dict[str, Callable[[], nn.Sequential]] = {
         Head(16, 5),
     ),
     "layer norm": lambda: model_of(nn.Flatten(), nn.LayerNorm(32), nn.Linear(32, 6), Head(6, 5)),
-    "batch norm by the batch": lambda: model_of(
-        nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3, track_running_stats=False), nn.Flatten(), Head(12, 5)
-    ),
     "dead units": lambda: _changed(mlp(), lambda model: nn.init.constant_(model[1].bias, -1e3)),
     "certain": lambda: _changed(mlp(), lambda model: nn.init.constant_(model[3].bias[1:2], 1e4)),
     "frozen": lambda: _changed(cnn(), lambda model: model[0].requires_grad_(False)),
@@ -560,6 +557,14 @@ def test_the_importance_under_autocast_is_that_without(shipped: Any) -> None:
     for layer, same in zip(layers_of(other), layers_of(model), strict=True):
         assert torch.equal(layer.leading_inputs, same.leading_inputs)
         assert torch.equal(layer.leading_outputs, same.leading_outputs)
+
+
+def test_a_batch_norm_without_running_averages_never_gets_a_single_example(shipped: Any) -> None:
+    norm = nn.BatchNorm1d(6, track_running_stats=False)
+    model = model_of(nn.Flatten(), nn.Linear(32, 6), norm, nn.ReLU(), Head(6, 5))
+    importance = estimated(shipped, model)
+    assert importance.keys() == parameters(model).keys()
+    assert importance["2__weight"].max() > 0
 
 
 def test_the_device_may_be_a_name(shipped: Any) -> None:
