@@ -1,13 +1,38 @@
 from __future__ import annotations
 
+import dataclasses
+import typing
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from builders import ROOT, composed_once
+from omegaconf import OmegaConf
 from sweeping import plan
 
-from clsweep.sweep.plan import StudyPlan, searched
+from clsweep import config as settings
+from clsweep.sweep.plan import StudyPlan, searched, study_name
 
 HERE = Path()
+
+# Whether a key of the setting is part of what a study is: whoever adds one decides here.
+DECIDES = {
+    *(f"benchmark.{key}" for key in ("name", "kind", "scenario", "contexts", "classes_per_context", "image_size")),
+    *(f"benchmark.{key}" for key in ("normalize", "iters", "batch_size", "lr")),
+    *(f"dataset.{key}" for key in ("name", "source", "train", "test")),
+    *(f"network.{key}" for key in ("name", "hidden", "channels")),
+    *(f"regularizer.{key}" for key in ("name", "module", "file", "fisher.labels", "fisher.examples")),
+    *(f"regularizer.{key}" for key in ("gamma", "epsilon", "floor_at_zero", "space")),
+    *("search.seeds", "seed", "stream", "validation_fraction", "precision"),
+}
+DECIDES_NOT = {
+    *(f"benchmark.{key}" for key in ("iters_by_budget", "good_values", "spaces", "published")),
+    *("dataset.n_classes", "dataset.root", "regularizer.reg_strength"),  # this one is searched
+    *(f"search.{key}" for key in ("n_trials", "final_seeds", "max_failures", "storage", "sampler", "sampler_options")),
+    *(f"search.{key}" for key in ("pruner", "pruner_options", "workers", "dry_run", "plan")),
+    *("budget", "device", "threads", "figures", "tensorboard"),
+}
 
 
 @pytest.mark.parametrize(
@@ -49,6 +74,76 @@ def test_what_does_not_finds_the_study_again(override: str) -> None:
 def test_a_study_is_named_after_benchmark_and_method() -> None:
     assert plan(HERE, "regularizer=ewc").name.startswith("split_mnist-ewc-")
     assert plan(HERE, "stream=joint").name.startswith("split_mnist-joint-")
+
+
+def _changed(value: Any, hint: Any) -> Any:
+    """Another value of a field's kind."""
+    if value is None:
+        kind = next(kind for kind in (*typing.get_args(hint), hint) if kind is not type(None))
+        return _changed({int: 0, str: ""}.get(kind, {}), kind)
+    if isinstance(value, list):
+        return [*value, 5]
+    if isinstance(value, dict):
+        return {**value, "gamma": "interval(0.1, 1)"}
+    if isinstance(value, str):
+        return "joint" if value == "sequential" else f"{value}x"
+    return not value if isinstance(value, bool) else value + 1
+
+
+def _others(of: Any, prefix: str = "") -> typing.Iterator[tuple[str, Any]]:
+    """The setting with one field changed at a time, by the field's key."""
+    for name, hint in typing.get_type_hints(type(of)).items():
+        value = getattr(of, name)
+        if dataclasses.is_dataclass(value) and name != "published":
+            for key, inner in _others(value, f"{prefix}{name}."):
+                yield key, dataclasses.replace(of, **{name: inner})
+        else:
+            new = {} if name == "published" else _changed(value, hint)
+            yield f"{prefix}{name}", dataclasses.replace(of, **{name: new})
+
+
+def test_every_key_of_the_setting_is_part_of_a_study_or_is_not() -> None:
+    config = plan(HERE, "regularizer=ewc").config
+    name = study_name(config)
+    changes = {key: study_name(other) != name for key, other in _others(config)}
+    assert changes == dict.fromkeys(DECIDES, True) | dict.fromkeys(DECIDES_NOT, False)
+
+
+def test_a_key_more_in_the_configuration_leaves_every_study_its_name() -> None:
+    def grown(of: Any) -> Any:
+        """The same setting, where every part of it has a field more."""
+        values = {name: getattr(of, name) for name in typing.get_type_hints(type(of))}
+        values = {name: grown(one) if dataclasses.is_dataclass(one) else one for name, one in values.items()}
+        more = dataclasses.make_dataclass("More", [("made_up", str, "new")], bases=(type(of),))
+        return more(**values)
+
+    for method in ("custom", "ewc", "si"):
+        for stream in ("sequential", "joint"):
+            config = plan(HERE, f"regularizer={method}", f"stream={stream}").config
+            larger = grown(config)
+            assert larger.made_up == larger.benchmark.made_up == larger.search.made_up == "new"
+            assert study_name(larger) == study_name(config)
+
+
+KEPT = ROOT / "outputs" / "reference" / "sweeps"
+
+
+@pytest.mark.parametrize(
+    "study",
+    [
+        "split_mnist-quick/split_mnist-ewc-03326611",
+        "split_mnist-quick/split_mnist-si-8bef778c",
+        "split_mnist-full/split_mnist-rwalk-da1586b6",
+        "perm_mnist-full/perm_mnist-online_ewc-301b56d2",
+        "perm_mnist-short/perm_mnist-kfac_ewc-ec1fd94c",
+    ],
+)
+def test_a_study_that_was_made_long_ago_is_found_again(study: str) -> None:
+    composed = OmegaConf.to_container(composed_once("+benchmark=split_mnist"))
+    best = yaml.safe_load((KEPT / study / "best.yaml").read_text())
+    assert isinstance(composed, dict)
+    made = OmegaConf.create({**composed, **{key: best[key] for key in best if key != "defaults"}})
+    assert study_name(settings.parse(made)) == Path(study).name
 
 
 def test_another_content_of_a_file_makes_another_study(tmp_path: Path) -> None:

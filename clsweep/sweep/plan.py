@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +18,28 @@ from clsweep.sweep.space import Point, Space
 
 HELD_OUT = 0.1
 FIRST_FINAL_SEED = 1_000
-# What doesn't change a result, or is searched, or is a description of something else.
-_NOT_COMPARED = ("search", "device", "threads", "figures", "tensorboard", "budget", "seed")
-_NOT_COMPARED_OF_BENCHMARK = ("good_values", "published", "iters_by_budget", "spaces")
-_NOT_COMPARED_OF_REGULARIZER = ("space", "file")
+# What decides a trial's results, beside the files' contents, the seeds, the validation data and what is searched. A key
+# that isn't named here never changes a study's name, so that one more in the configuration leaves all studies in place.
+_COMPARED: dict[str, tuple[str, ...]] = {
+    "benchmark": (
+        "name",
+        "kind",
+        "scenario",
+        "contexts",
+        "classes_per_context",
+        "image_size",
+        "normalize",
+        "iters",
+        "batch_size",
+        "lr",
+    ),
+    "dataset": ("name", "source"),
+    "network": ("name", "hidden", "channels"),
+}
+_COMPARED_OF_REGULARIZER = ("name", "module", "floor_at_zero")
+_COMPARED_OF_FISHER = ("labels", "examples")
+# Keys that decide results, too, but came after studies had their names: part of these only where they are not null.
+_COMPARED_WHERE_SET: dict[str, tuple[str, ...]] = {"dataset": ()}
 
 
 @dataclass(frozen=True)
@@ -113,19 +131,34 @@ def study_name(config: Config) -> str:
 
 
 def _comparable(config: Config) -> dict[str, Any]:
-    values = _without(asdict(config), _NOT_COMPARED)
-    values["benchmark"] = _without(values["benchmark"], _NOT_COMPARED_OF_BENCHMARK)
+    values = asdict(config)
+    made: dict[str, Any] = {group: _only(values[group], names) for group, names in _COMPARED.items()}
+    for group, names in _COMPARED_WHERE_SET.items():
+        made[group] |= {name: values[group][name] for name in names if values[group][name] is not None}
     joint = config.stream == "joint"  # trained without a regularizer
-    dropped = values["regularizer"] if joint else (*_NOT_COMPARED_OF_REGULARIZER, *config.regularizer.space)
-    values["regularizer"] = _without(values["regularizer"], tuple(dropped))
-    values["dataset"] = {"name": config.dataset.name, "source": config.dataset.source}
     files = [None if joint else config.regularizer.file, config.dataset.train, config.dataset.test]
-    values["files"] = [_digest(file) for file in files if file is not None]
     plan = StudyPlan(config, Path())
-    values["seeds"] = plan.seeds
-    values["validation_fraction"] = plan.validation_fraction
-    values["searched"] = {name: _kind(distribution) for name, distribution in plan.space.items()}
-    return values
+    return made | {
+        "regularizer": {} if joint else _method(values["regularizer"]),
+        "stream": config.stream,
+        "precision": config.precision,
+        "files": [_digest(file) for file in files if file is not None],
+        "seeds": plan.seeds,
+        "validation_fraction": plan.validation_fraction,
+        "searched": {name: _kind(distribution) for name, distribution in plan.space.items()},
+    }
+
+
+def _method(regularizer: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes results of a method comparable, but for its file and what is searched."""
+    fixed = [name for name in HYPERPARAMETERS if name not in regularizer["space"]]
+    fisher = regularizer["fisher"]
+    made = _only(regularizer, (*_COMPARED_OF_REGULARIZER, *fixed))
+    return made | {"fisher": None if fisher is None else _only(fisher, _COMPARED_OF_FISHER)}
+
+
+def _only(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: values[name] for name in names}
 
 
 def _kind(distribution: BaseDistribution) -> Any:
@@ -133,10 +166,6 @@ def _kind(distribution: BaseDistribution) -> Any:
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
     return "log" if getattr(distribution, "log", False) else "linear"
-
-
-def _without(values: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in keys}
 
 
 def _digest(file: str) -> str:
