@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import shutil
+import stat
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
@@ -19,17 +23,49 @@ log = logging.getLogger(__name__)
 _FORMAT = "1"
 # Data sets kept; the ones used longest ago make room.
 _KEPT = 8
+# Nothing takes so long to make: a scratch folder of this age is what a killed process left.
+_STALE_SECONDS = 3600
+_SCRATCH = "tmp"
+_ROOT = 0
 
 
 def folder() -> Path:
-    """The cache folder, made if it isn't there.
+    """The cache folder, made for its owner alone if it isn't there.
 
     Raises:
         OSError: it can't be made.
     """
     path = Path(platformdirs.user_cache_dir("clsweep"))
-    path.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
     return path
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder within the cache folder, gone at the end, for what is moved to its place when it is whole.
+
+    Those that killed processes left behind are removed first.
+    """
+    for left in folder().glob(f"{_SCRATCH}*"):
+        with suppress(OSError):  # another process removes it, too
+            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder()) as path:
+        yield Path(path)
+
+
+def refuse_foreign(path: Path) -> None:
+    """Refuse a file or folder that anybody but this user (or root) owns or may write: what is in it may be theirs.
+
+    Raises:
+        PermissionError: it is.
+    """
+    found = path.stat()
+    if found.st_uid not in (os.geteuid(), _ROOT):
+        raise PermissionError(f"{path} belongs to another user")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(f"{path} can be written by others (chmod go-w {path})")
 
 
 def tensors(files: Sequence[Path], read: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
@@ -99,8 +135,8 @@ def _whole(path: Path) -> Mapping[str, Tensor] | None:
 
 
 def _keep(path: Path, values: Mapping[str, Tensor]) -> None:
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        new = Path(scratch) / path.name
+    with scratch() as place:
+        new = place / path.name
         torch.save({"tensors": dict(values), "digest": _digest_of_tensors(values)}, new)
         new.replace(path)  # whole or not at all, whoever else writes it meanwhile
     for old in sorted(path.parent.glob("images-*.pt"), key=lambda file: file.stat().st_mtime)[:-_KEPT]:

@@ -15,6 +15,7 @@ from clsweep.config import Config
 from clsweep.machine import crowded, emulated_bf16
 from clsweep.metrics import Cell, Matrix
 from clsweep.results import Summary, short
+from clsweep.update import library
 
 _PLAIN_WIDTH = 140  # where the output is no terminal nothing should be cut at 80 columns
 _SECONDS_BETWEEN_LINES = 30.0
@@ -73,7 +74,8 @@ class Display:
         for name, value in rows.items():
             self._print(f"{name:<10} {value}")
         if device == "cpu":
-            for note in filter(None, [crowded(), emulated_bf16() if config.precision == "bf16" else None]):
+            slow = [crowded(), library().note, emulated_bf16() if config.precision == "bf16" else None]
+            for note in filter(None, slow):
                 self._print(f"{'note':<10} {note}")
 
     def step(self) -> None:

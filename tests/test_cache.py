@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -126,3 +128,20 @@ def test_a_source_that_cannot_be_parsed_leaves_nothing(folder: Path, source: Pat
     with pytest.raises(ValueError, match="invalid literal"):
         read(source)
     assert list(folder.iterdir()) == []
+
+
+def test_what_a_killed_process_left_in_the_making_is_removed(folder: Path) -> None:
+    with cache.scratch() as place:
+        (place / "half").touch()
+        killed, working = (shutil.copytree(place, folder / name) for name in ("tmpkilled", "tmpworking"))
+    day_before = time.time() - 86_400
+    os.utime(killed, (day_before, day_before))
+    with cache.scratch():
+        assert working.is_dir()
+        assert not killed.exists()
+    assert list(folder.iterdir()) == [working]
+
+
+def test_the_folder_is_made_for_its_owner_alone(folder: Path) -> None:
+    assert cache.folder() == folder
+    assert folder.stat().st_mode & 0o777 == 0o700

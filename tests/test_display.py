@@ -14,8 +14,10 @@ from sweeping import plan
 from clsweep import display
 from clsweep.display import Display
 from clsweep.sweep import command, workers
+from clsweep.update.native import Library
 
 SLOW = "this processor is slow in bf16"
+WITHOUT = "no gcc"
 
 
 @pytest.mark.parametrize(
@@ -26,14 +28,17 @@ def test_a_run_and_a_sweep_on_a_processor_that_is_slow_in_bf16_say_so(
 ) -> None:
     monkeypatch.setattr(display, "crowded", lambda: None)
     monkeypatch.setattr(display, "emulated_bf16", lambda: SLOW)
+    monkeypatch.setattr(display, "library", lambda: Library(None, WITHOUT))
     study = plan(tmp_path, f"precision={precision}")
     printed = io.StringIO()
     Display(study.config, Console(file=printed)).setting(device, (), tmp_path)
     assert (SLOW in printed.getvalue()) == said
+    assert (f"note       {WITHOUT}\n" in printed.getvalue()) == (device == "cpu")
 
     monkeypatch.setattr(command, "emulated_bf16", lambda: SLOW)
+    monkeypatch.setattr(command, "library", lambda: Library(None, WITHOUT))
     monkeypatch.setattr(command, "pick_device", lambda name: torch.device(device))
-    assert command._slow([study]) == (SLOW if said else None)
+    assert command._slow([study]) == [WITHOUT] * (device == "cpu") + [SLOW] * said
 
 
 @pytest.mark.parametrize(

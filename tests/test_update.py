@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -242,6 +244,76 @@ def _never(*_: Any, **__: Any) -> None:
     raise AssertionError("compiled again")
 
 
+def _compiled_file(folder: Path) -> Path:
+    native.library.cache_clear()
+    assert native.library().note is None
+    (file,) = folder.iterdir()
+    return file
+
+
+def _replace(file: Path, content: bytes, mode: int = 0o755) -> None:
+    """Another file in its place: this process still has the old one mapped."""
+    file.unlink()
+    file.write_bytes(content)
+    file.chmod(mode)
+
+
+@needs_compiler
+@pytest.mark.parametrize("damage", ["half", "nothing", "another library", "writable by all", "another's"])
+def test_a_kept_library_that_is_not_whole_or_not_ours_alone_is_made_anew(
+    empty_cache: Path, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = _compiled_file(empty_cache)
+    content = file.read_bytes()
+    if damage == "writable by all":
+        file.chmod(0o777)
+    elif damage == "another's":
+        real = Path.stat
+
+        def foreign(path: Path, **options: Any) -> os.stat_result:
+            found = list(real(path, **options))
+            found[stat.ST_UID] += 4242 if path == file else 0
+            return os.stat_result(found)
+
+        monkeypatch.setattr(Path, "stat", foreign)
+    else:
+        _replace(
+            file, {"half": content[: len(content) // 2], "nothing": b"", "another library": content + b"1"}[damage]
+        )
+    before = file.stat().st_ino
+    native.library.cache_clear()
+    assert isinstance(parameter_update(parameters(), LR), NativeUpdate)
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(empty_cache.parent))
+    (new,) = empty_cache.iterdir()
+    assert new.stat().st_ino != before or damage == "another's"
+    assert new.read_bytes() == content
+    assert new.stat().st_mode & 0o777 == 0o755
+
+
+@needs_compiler
+@pytest.mark.parametrize("wrong", ["writable by its group", "a file"])
+def test_a_cache_folder_that_cannot_be_trusted_or_used_costs_a_private_build(
+    empty_cache: Path, wrong: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if wrong == "a file":
+        empty_cache.write_text("a file where the folder would be")
+    else:
+        planted = _compiled_file(empty_cache)
+        _replace(planted, b"not to be loaded")
+        empty_cache.chmod(0o770)
+    native.library.cache_clear()
+    with caplog.at_level(logging.INFO):
+        assert isinstance(parameter_update(parameters(), LR), NativeUpdate)
+    note = native.library().note
+    assert note is not None
+    assert note.startswith("the compiled update is not kept, and made anew by every process: ")
+    assert note in caplog.text
+    if wrong != "a file":
+        assert f"chmod go-w {empty_cache}" in note
+        assert [file.read_bytes() for file in empty_cache.iterdir()] == [b"not to be loaded"]
+
+
 @pytest.mark.usefixtures("empty_cache")
 def test_without_a_compiler_pytorchs_operations_do_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -250,6 +322,9 @@ def test_without_a_compiler_pytorchs_operations_do_it(
     with caplog.at_level(logging.INFO):
         assert isinstance(parameter_update(parameters(), LR), ForeachUpdate)
     assert "no gcc" in caplog.text
+    assert native.library().note == (
+        "no gcc on the PATH: PyTorch's operations update the parameters, and penalties cost up to half a step"
+    )
 
 
 @pytest.mark.usefixtures("empty_cache")
@@ -264,3 +339,5 @@ def test_a_broken_compiler_is_none(
     with caplog.at_level(logging.INFO):
         assert isinstance(parameter_update(parameters(), LR), ForeachUpdate)
     assert "no compiled native.c" in caplog.text
+    assert "no compiled native.c" in str(native.library().note)
+    assert list((tmp_path / "clsweep").iterdir()) == []

@@ -20,6 +20,7 @@ from clsweep.sweep.plan import StudyPlan
 from clsweep.sweep.status import named
 from clsweep.sweep.streams import Streams
 from clsweep.sweep.worker import StudyWorker
+from clsweep.update import library
 
 
 def sweep(
@@ -56,8 +57,9 @@ def sweep(
                 files.refuse_foreign(study.plan, study.ledger.trials, storage.shown(url))
                 study.ledger.queue_points()  # once here rather than by each worker
             _announce(studies, storage.shown(url), out)
-            if workers.are_here(composed.hydra.launcher) and (slow := _slow(plans)):
-                out.print(f"note     {slow}", markup=False, soft_wrap=True)
+            if workers.are_here(composed.hydra.launcher):
+                for note in _slow(plans):
+                    out.print(f"note     {note}", markup=False, soft_wrap=True)
             task = workers.Task.of(plans, url, composed)
             try:
                 with Monitor(studies, out):
@@ -86,10 +88,13 @@ def _announce(studies: Sequence[StudyWorker], url: str, out: Console) -> None:
             out.print(f"{plan.name}  {'; '.join(notes)}", markup=False, soft_wrap=True)
 
 
-def _slow(plans: Sequence[StudyPlan]) -> str | None:
-    """What makes the runs slow on this machine, one sentence."""
-    devices = (plan.config.device for plan in plans if plan.config.precision == "bf16")
-    return emulated_bf16() if any(pick_device(device).type == "cpu" for device in devices) else None
+def _slow(plans: Sequence[StudyPlan]) -> list[str]:
+    """What makes the runs slow on this machine, a sentence each."""
+    on_cpu = [plan.config for plan in plans if pick_device(plan.config.device).type == "cpu"]
+    notes = [library().note] if on_cpu else []
+    if any(config.precision == "bf16" for config in on_cpu):
+        notes.append(emulated_bf16())
+    return [note for note in notes if note is not None]
 
 
 def _report(studies: Sequence[StudyWorker], out: Console) -> None:

@@ -16,7 +16,7 @@ from clsweep.update.base import ParameterUpdate, PathIntegral, Spring
 from clsweep.update.foreach import ForeachUpdate
 from clsweep.update.native import NativeUpdate, library
 
-__all__ = ["ForeachUpdate", "NativeUpdate", "ParameterUpdate", "PathIntegral", "Spring", "parameter_update"]
+__all__ = ["ForeachUpdate", "NativeUpdate", "ParameterUpdate", "PathIntegral", "Spring", "library", "parameter_update"]
 
 
 def parameter_update(parameters: Sequence[nn.Parameter], lr: float) -> ParameterUpdate:
@@ -26,6 +26,6 @@ def parameter_update(parameters: Sequence[nn.Parameter], lr: float) -> Parameter
         parameters: what is trained, on one device.
         lr: Adam's learning rate.
     """
-    if NativeUpdate.takes(parameters) and library() is not None:
+    if NativeUpdate.takes(parameters) and library().loop is not None:
         return NativeUpdate(parameters, lr)
     return ForeachUpdate(parameters, lr)

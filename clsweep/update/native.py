@@ -2,8 +2,9 @@
 
 PyTorch's wheels have no operation that fuses a spring, Adam and a path integral, and `torch.compile`, which could make
 one, takes many seconds and the same C compiler. This file of C takes a quarter of a second, once: the compiled library
-is kept in the user's cache folder, under a name made of everything that it was made from. Its threads are PyTorch's:
-both use the same OpenMP library.
+is kept in the user's cache folder, under a name made of everything that it was made from and of its own content. What
+is loaded runs, so it is loaded only where nobody else can have written it and where it is whole. Its threads are
+PyTorch's: both use the same OpenMP library.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache as once
 from pathlib import Path
 
@@ -31,6 +33,7 @@ _SOURCE = Path(__file__).with_name("native.c")
 # errno and traps are what keeps a compiler from making the square root and the division vectors.
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
 _COMPILER_SECONDS = 60
+_DIGEST = 32  # characters
 
 
 class _Parameter(ctypes.Structure):
@@ -63,9 +66,9 @@ class NativeUpdate(ParameterUpdate):
 
     def __init__(self, parameters: Sequence[nn.Parameter], lr: float) -> None:
         super().__init__(parameters, lr)
-        compiled = library()
-        assert compiled is not None
-        self._function = compiled.update
+        loop = library().loop
+        assert loop is not None
+        self._function = loop.update
         self._adam = _Adam(lr, *BETAS, EPSILON)
         self._steps = torch.zeros(len(self._parameters), dtype=torch.float64)
 
@@ -103,37 +106,98 @@ class NativeUpdate(ParameterUpdate):
         self._function(self._table, pointers, len(self._moved), ctypes.byref(self._adam))
 
 
+@dataclass(frozen=True)
+class Library:
+    """The compiled loop.
+
+    Attributes:
+        loop: None where it can't be had.
+        note: why it can't, or why it is compiled in every process; one sentence for the user, None where all is well.
+    """
+
+    loop: ctypes.CDLL | None
+    note: str | None = None
+
+
 @once
-def library() -> ctypes.CDLL | None:
-    """The compiled loop; None where it can't be had, and the log says why."""
+def library() -> Library:
+    """Load the compiled loop, made where it isn't there, once in a process."""
     compiler = shutil.which("gcc")
     if compiler is None:
-        log.info("no gcc on the PATH: penalties and path integrals use PyTorch's operations, which are slower.")
-        return None
+        return _without("no gcc on the PATH")
     try:
-        compiled = ctypes.CDLL(str(_compiled(compiler)))
-        compiled.update.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
-        compiled.update.restype = None
+        return _loaded(compiler)
     except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or b""
-        log.info("no compiled %s, PyTorch's slower operations are used: %s %s", _SOURCE.name, error, said.decode())
-        return None
-    return compiled
+        said = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip()
+        return _without(f"no compiled {_SOURCE.name} ({' '.join(f'{error} {said}'.split())})")
 
 
-def _compiled(compiler: str) -> Path:
-    """The library in the cache folder, made if it isn't there."""
-    made_from = (_SOURCE.read_text(encoding="utf-8"), *_FLAGS, compiler, _processor())
-    name = hashlib.sha256("\n".join(made_from).encode()).hexdigest()[:16]
-    folder = cache.folder()
-    path = folder / f"update-{name}.so"
-    if not path.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            new = Path(scratch) / path.name
-            command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(new), "-lm"]
-            subprocess.run(command, check=True, capture_output=True, timeout=_COMPILER_SECONDS)
-            new.replace(path)  # whole or not at all, whoever else compiles it meanwhile
+def _without(reason: str) -> Library:
+    note = f"{reason}: PyTorch's operations update the parameters, and penalties cost up to half a step"
+    log.info("%s", note)
+    return Library(None, note)
+
+
+def _loaded(compiler: str) -> Library:
+    """The library from the cache folder, or a private one where that can't be used or trusted."""
+    try:
+        cache.refuse_foreign(cache.folder())
+        kept = _kept(compiler)
+        return Library(_load(kept) if kept is not None else _made(compiler))
+    except OSError as error:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+            loop = _load(_built(compiler, Path(scratch)))
+        note = f"the compiled update is not kept, and made anew by every process: {error}"
+        log.info("%s", note)
+        return Library(loop, note)
+
+
+def _kept(compiler: str) -> Path | None:
+    """The library in the cache folder; what stands there in its place is removed."""
+    for path in cache.folder().glob(f"{_name(compiler)}-*.so"):
+        try:
+            cache.refuse_foreign(path)
+            if path.stem.endswith(f"-{_digest(path)}"):
+                return path
+            log.info("%s is damaged: made anew.", path)
+        except PermissionError as error:
+            log.info("%s: made anew.", error)
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _made(compiler: str) -> ctypes.CDLL:
+    """Compile the library into the cache folder."""
+    with cache.scratch() as place:
+        new = _built(compiler, place)
+        loop = _load(new)  # first: what can't be loaded isn't kept
+        new.chmod(0o755)  # whatever the umask says
+        new.replace(cache.folder() / f"{_name(compiler)}-{_digest(new)}.so")  # whole, whoever else compiles it
+    return loop
+
+
+def _built(compiler: str, place: Path) -> Path:
+    path = place / "update.so"
+    command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(path), "-lm"]
+    subprocess.run(command, check=True, capture_output=True, timeout=_COMPILER_SECONDS)
     return path
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    loop = ctypes.CDLL(str(path))
+    loop.update.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+    loop.update.restype = None
+    return loop
+
+
+def _name(compiler: str) -> str:
+    """The file's name up to its digest: what it is made from."""
+    made_from = (_SOURCE.read_text(encoding="utf-8"), *_FLAGS, compiler, _processor())
+    return f"update-{hashlib.sha256(chr(10).join(made_from).encode()).hexdigest()[:_DIGEST]}"
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:_DIGEST]
 
 
 def _processor() -> str:
