@@ -6,6 +6,7 @@ active ones are computed.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
@@ -33,6 +34,30 @@ class Head(nn.Linear):
             return F.linear(features, self.weight, self.bias).gather(1, self.active)
         outputs = slice(self.active.start, self.active.stop)
         return F.linear(features, self.weight[outputs], self.bias[outputs])
+
+
+class OwnParameters:
+    """A network's `named_parameters` that doesn't keep the network alive, as the bound method would.
+
+    The network holds it in `param_list`: a bound method there would close a cycle, and a network in a cycle stays in
+    memory, with all that a method has put on it, until Python happens to look for cycles. A copy gets one of its own.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = weakref.ref(model)
+
+    def __call__(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters by name, as PyTorch has it."""
+        return self._alive().named_parameters()
+
+    def __reduce__(self) -> tuple[type[OwnParameters], tuple[nn.Module]]:
+        return OwnParameters, (self._alive(),)  # copied or pickled with the network, it is the new one's
+
+    def _alive(self) -> nn.Module:
+        model = self._model()
+        if model is None:
+            raise ReferenceError("the network of this param_list is gone: keep the network itself")
+        return model
 
 
 class Classifier(nn.Module):
@@ -66,7 +91,7 @@ class Classifier(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.param_list: list[Callable[[], Iterator[tuple[str, nn.Parameter]]]] = [self.named_parameters]
+        self.param_list: list[Callable[[], Iterator[tuple[str, nn.Parameter]]]] = [OwnParameters(self)]
 
     def activate(self, outputs: range | Tensor) -> None:
         """Choose the active outputs; see `Head`."""
