@@ -114,7 +114,6 @@ def test_no_network_outlives_a_trial_that_keeps_a_teacher_fails_or_is_pruned(
 def test_a_worker_frees_the_networks_that_a_method_puts_into_a_cycle(
     tmp_path: Path, alive: weakref.WeakSet[Classifier], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gc, "freeze", lambda: None)  # this process is not a worker's own
     overrides = (teacher(tmp_path, in_a_cycle=True), "regularizer.reg_strength=1", "search.final_seeds=0")
     plan = sweeping.plan(tmp_path, *overrides, space={"reg_strength": "choice(0.5, 1)"})
     monkeypatch.setattr("clsweep.sweep.worker.Streams", lambda: Streams(sweeping.random_images))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
@@ -157,8 +158,18 @@ def work(plans: Sequence[StudyPlan], storage: BaseStorage, orphaned: Callable[[]
     """
     streams = Streams()
     workers = [StudyWorker(plan, storage, streams) for plan in plans]
-    gc.freeze()  # so that a collection takes milliseconds: it needn't look at all that PyTorch and pandas have made
-    while not orphaned() and (pending := [worker for worker in workers if not worker.is_done()]):
-        if not any(worker.work_once() for worker in pending):
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
-        gc.collect()  # networks that a method has put into a reference cycle; Python itself looks for them too seldom
+    with _what_is_there_frozen():
+        while not orphaned() and (pending := [worker for worker in workers if not worker.is_done()]):
+            if not any(worker.work_once() for worker in pending):
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+            gc.collect()  # networks that a method has put into a reference cycle: Python looks for these too seldom
+
+
+@contextmanager
+def _what_is_there_frozen() -> Iterator[None]:
+    """A collection takes milliseconds within: it needn't look at all that PyTorch and pandas have made."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
