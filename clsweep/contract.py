@@ -27,15 +27,11 @@ Optional attributes of the module:
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import logging
 import math
-import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -44,7 +40,8 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from clsweep.config import HYPERPARAMETERS, RegularizerConfig
-from clsweep.errors import InputError, RunError
+from clsweep.errors import InputError, RunError, named, place
+from clsweep.method_files import Instance, MethodFile, read
 from clsweep.networks import Classifier
 from clsweep.seeding import GlobalStream
 
@@ -83,6 +80,7 @@ class Regularizer:
         module: the loaded module.
         source: what to call it in messages: its file, or its dotted name.
         stream: the random numbers that the method draws from.
+        instance: the file's, of a method that is one.
 
     Attributes:
         reg_strength_scale: the module's multiplier on `reg_strength`, 1 where it declares none.
@@ -94,9 +92,10 @@ class Regularizer:
         InputError: the module doesn't keep the contract.
     """
 
-    def __init__(self, module: ModuleType, source: str, stream: GlobalStream) -> None:
+    def __init__(self, module: ModuleType, source: str, stream: GlobalStream, instance: Instance | None = None) -> None:
         self.source = source
         self._stream = stream
+        self._instance = instance
         self._penalty_is_pure = bool(getattr(module, "PENALTY_IS_PURE", False))
         self._file = module.__file__
         self._estimate = _function(module, ESTIMATE, source)
@@ -106,6 +105,13 @@ class Regularizer:
         self.reg_strength_scale = _reg_strength_scale(module, source)
         self.uses_path_integral = bool(getattr(module, "USES_PATH_INTEGRAL", True))
         self.hyperparameters = _hyperparameters(module, source)
+
+    def active(self) -> AbstractContextManager[None]:
+        """Let a file's imports find the modules that belong to it; a run goes on in here from start to end.
+
+        Not only the three functions are the file's: there are hooks and gradients of its own, too.
+        """
+        return nullcontext() if self._instance is None else self._instance.active()
 
     def importance(
         self,
@@ -232,7 +238,7 @@ class Regularizer:
         try:
             return torch.autograd.grad(penalty, parameters, allow_unused=True)
         except RuntimeError as error:
-            raise self._broken(PENALTY, f"returned what cannot be back-propagated ({_named(error)})") from error
+            raise self._broken(PENALTY, f"returned what cannot be back-propagated ({named(error)})") from error
 
     def backward(self, loss: Tensor) -> None:
         """Back-propagate a loss that has the penalty in it.
@@ -247,7 +253,7 @@ class Regularizer:
             loss.backward()
         except RuntimeError as error:
             log.exception("%s: back-propagation failed", self.source)
-            raise self._broken(PENALTY, f"returned a loss that cannot be back-propagated ({_named(error)})") from error
+            raise self._broken(PENALTY, f"returned a loss that cannot be back-propagated ({named(error)})") from error
 
     def _checked_kind(self, penalty: object, importance: Mapping[str, Tensor]) -> Tensor:
         """Check all but the value. Without importance there is nothing to penalize: a constant will do."""
@@ -306,20 +312,23 @@ class Regularizer:
         """Turn what a method raises into one sentence with its place; the log gets the traceback."""
         try:
             yield
+        except RunError:  # a sentence already
+            raise
         except (Exception, SystemExit) as error:
             log.exception("%s: %s raised", self.source, function)
             raise RunError(
-                f"{self.source}{_place(error, self._file)}: {function} raised {_named(error)} "
+                f"{self.source}{place(error, self._file)}: {function} raised {named(error)} "
                 "(the traceback is in the run's log)."
             ) from error
 
 
-def load(config: RegularizerConfig, seed: int = 0) -> Regularizer:
+def load(config: RegularizerConfig, seed: int = 0, file: MethodFile | None = None) -> Regularizer:
     """Load a built-in method or a file.
 
     Args:
         config: `module` or `file` says where the code is.
         seed: where the random numbers start that the method draws, from its import on.
+        file: the method's, as it was read; by default it is read now.
 
     Returns:
         The regularizer, ready to be called.
@@ -332,28 +341,10 @@ def load(config: RegularizerConfig, seed: int = 0) -> Regularizer:
         if config.module is None:
             raise InputError("regularizer.file is missing: expected the path of a Python file.")
         return Regularizer(importlib.import_module(config.module), config.module, stream)
+    file = file or read(config.file)
     with stream.active():
-        module = _module_from(config.file)
-    return Regularizer(module, config.file, stream)
-
-
-def _module_from(file: str) -> ModuleType:
-    path = Path(file).resolve()
-    spec = importlib.util.spec_from_file_location(f"clsweep_custom_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"regularizer.file={file}: expected a Python file (.py).")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickle look their module up there
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # so that the file can import its neighbours
-    try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        where = file if error.filename in (None, str(path)) else error.filename
-        raise InputError(f"{where}, line {error.lineno}: {error.msg}; expected a valid Python file.") from error
-    except (Exception, SystemExit) as error:
-        raise InputError(f"{file}{_place(error, str(path))}: importing it raised {_named(error)}.") from error
-    return module
+        instance = file.instance()
+    return Regularizer(instance.module, file.shown, stream, instance)
 
 
 def _function(module: ModuleType, name: str, source: str) -> Callable[..., Any]:
@@ -424,15 +415,3 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
 
 def _article(name: str) -> str:
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}" if name != "NoneType" else "None"
-
-
-def _named(error: BaseException) -> str:
-    """The exception's type and the first line of its message."""
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
-
-
-def _place(error: BaseException, file: str | None) -> str:
-    """`, line N`: where in `file` the exception passed last; empty where it didn't."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    return f", line {lines[-1]}" if lines else ""

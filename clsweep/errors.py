@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 
 class ClsweepError(Exception):
     """An error whose message is one complete sentence for the user; never shown with a traceback."""
@@ -17,3 +19,15 @@ class InputError(ClsweepError):
 
 class RunError(ClsweepError):
     """The run failed on its way: a regularizer raised, or training diverged."""
+
+
+def named(error: BaseException) -> str:
+    """The exception's type and the first line of its message."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+
+
+def place(error: BaseException, file: str | None) -> str:
+    """`, line N`: where in `file` the exception passed last; empty where it didn't."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f", line {lines[-1]}" if lines else ""

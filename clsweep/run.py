@@ -25,6 +25,7 @@ from clsweep.display import Display
 from clsweep.errors import InputError, RunError
 from clsweep.learner import Learner
 from clsweep.machine import prepare_cpu
+from clsweep.method_files import MethodFile, read
 from clsweep.metrics import Cell
 from clsweep.observers import Observer, Several
 from clsweep.results import Summary
@@ -44,6 +45,7 @@ def run(
     folder: Path,
     observer: Observer | None = None,
     prepare: Callable[[Config, torch.device], contexts.Stream] | None = None,
+    file: MethodFile | None = None,
 ) -> Summary:
     """Train, measure and write one run.
 
@@ -52,6 +54,7 @@ def run(
         folder: where `accuracy.csv` and `summary.csv` go; must exist and hold neither.
         observer: is told what happens; by default it is printed.
         prepare: makes the contexts; a sweep keeps them from run to run.
+        file: the method's, as a sweep read it when it began; by default it is read now.
 
     Returns:
         The row of `summary.csv`.
@@ -68,24 +71,41 @@ def run(
     device = pick_device(config.device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    method = _NO_REGULARIZER if config.stream == "joint" else config.regularizer
-    regularizer = contract.load(method, derived_seed(config.seed, "methods"))
-    source = b"" if method.file is None else Path(method.file).read_bytes()
+    method = _method(config)
+    file = None if method.file is None else file or read(method.file)
+    regularizer = contract.load(method, derived_seed(config.seed, "methods"), file)
     stream = (prepare or _prepared)(config, device)
+    with regularizer.active():
+        return _trained(config, folder, observer or Display(config), stream, device, regularizer, file, started_at)
+
+
+def _method(config: Config) -> RegularizerConfig:
+    return _NO_REGULARIZER if config.stream == "joint" else config.regularizer
+
+
+def _trained(
+    config: Config,
+    folder: Path,
+    observer: Observer,
+    stream: contexts.Stream,
+    device: torch.device,
+    regularizer: contract.Regularizer,
+    file: MethodFile | None,
+    started_at: datetime,
+) -> Summary:
+    """Train, measure and write, once everything is there; see `run`."""
+    method = _method(config)
     model = networks.build(
         config.network, stream.input_shape, stream.n_outputs, derived_seed(config.seed, "parameters")
     ).to(device)
     learner = Learner(model, regularizer, method, config.benchmark.lr, config.precision)
-    observer = observer or Display(config)
     if config.tensorboard:
         observer = Several([_tensorboard(folder), observer])
     protocol = TrainingProtocol(config.benchmark.iters, config.benchmark.batch_size, config.seed)
     trainer = Trainer(learner, stream, protocol, observer.step)
-    record = Record(
-        config, stream, device, _described(method, source, regularizer, learner), started_at, trainer.timings
-    )
-    if method.file is not None:
-        results.write_bytes(source, folder / Path(method.file).name)  # as it was: the file is there to be edited
+    record = Record(config, stream, device, _described(method, file, regularizer, learner), started_at, trainer.timings)
+    if file is not None:
+        file.copy_to(folder)  # as it was read: the file is there to be edited
     observer.setting(str(device), regularizer.hyperparameters, folder)
     try:
         with observer:
@@ -113,13 +133,15 @@ class Method:
     update: str
 
 
-def _described(method: RegularizerConfig, source: bytes, regularizer: contract.Regularizer, learner: Learner) -> Method:
+def _described(
+    method: RegularizerConfig, file: MethodFile | None, regularizer: contract.Regularizer, learner: Learner
+) -> Method:
     options = {} if method.fisher is None else {f"fisher.{key}": value for key, value in asdict(method.fisher).items()}
     if method.floor_at_zero:
         options["floor_at_zero"] = True
     return Method(
         file=method.file or "",
-        digest=hashlib.sha256(source).hexdigest()[:_DIGEST] if source else "",
+        digest="" if file is None else file.digest("sha256")[:_DIGEST],
         hyperparameters=regularizer.hyperparameters,
         options=" ".join(f"{key}={'null' if value is None else value}" for key, value in options.items()),
         reg_strength_scale=regularizer.reg_strength_scale,

@@ -441,7 +441,8 @@ def drawn(file: Path, seed: int) -> list[tuple[float, float, float]]:
     importance_of(method, model)
     method.penalty(model, {}, {})
     method.penalty(model, {}, {})
-    module = sys.modules[f"clsweep_custom_{file.stem}"]
+    with method.active():
+        module = sys.modules[f"clsweep_custom_{file.stem}"]
     return [(module.AT_IMPORT, 0.0, 0.0), *module.DRAWN]
 
 

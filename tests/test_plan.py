@@ -98,7 +98,11 @@ def _others(of: Any, prefix: str = "") -> typing.Iterator[tuple[str, Any]]:
             for key, inner in _others(value, f"{prefix}{name}."):
                 yield key, dataclasses.replace(of, **{name: inner})
         else:
-            new = {} if name == "published" else _changed(value, hint)
+            new = (
+                {"published": {}, "file": __file__}.get(name)
+                if name in ("published", "file")
+                else _changed(value, hint)
+            )
             yield f"{prefix}{name}", dataclasses.replace(of, **{name: new})
 
 

@@ -44,8 +44,10 @@ class Summary:
         image_size: height and width that images are padded to, 0 where they stay as they are.
         normalize: whether images are normalized per channel.
         regularizer: the method's name; joint for joint training, which uses none.
-        regularizer_file: the file of a method of one's own, else empty; a copy of it lies beside `summary.csv`.
-        regularizer_digest: twelve characters of that file's SHA-256: the same name may be another method tomorrow.
+        regularizer_file: the file of a method of one's own, else empty; a copy of it, and of the modules beside it that
+            it imports, lies beside `summary.csv`.
+        regularizer_digest: twelve characters of the SHA-256 of that file, and of those modules where there are any: the
+            same name may be another method tomorrow.
         hyperparameters: which of `reg_strength`, `gamma` and `epsilon` the method uses, with blanks between them.
         method_options: its other options, as they are typed on the command line.
         reg_strength: as configured; not used by joint training.

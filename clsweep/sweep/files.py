@@ -87,7 +87,9 @@ def _best(plan: StudyPlan, best: FrozenTrial) -> str:
     config = plan.trial_config(best.params, plan.seeds[0])
     if config.regularizer.file is not None:  # the trial's copy: the file itself is there to be edited
         folder = results.short(plan.folder / Path(best.user_attrs[FOLDER]).name)  # a study's folder may be moved
-        copy = next(folder.rglob(Path(config.regularizer.file).name), config.regularizer.file)  # or the trial's removed
+        name = Path(config.regularizer.file).name
+        copies = (one for one in (folder / name, *sorted(folder.glob(f"seed-*/{name}"))) if one.is_file())
+        copy = next(copies, config.regularizer.file)  # or the trial's removed
         config = replace(config, regularizer=replace(config.regularizer, file=str(copy)))
     return (
         f"# Trial {best.number} of {plan.name}: validation accuracy {best.value:.4f}. To run it again:\n"

@@ -82,7 +82,7 @@ class Finals:
         folder = self._plan.folder / name
         trial.set_user_attr(FOLDER, str(results.short(folder)))
         config = self._plan.final_config(point, seed)
-        return run_in(folder, config, Silent(), self._streams).average_accuracy
+        return run_in(folder, config, Silent(), self._streams, self._plan.method_file).average_accuracy
 
     def runs(self) -> list[FinalRun]:
         """Every final run, those of the best setting first."""

@@ -12,12 +12,15 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
+from clsweep import method_files
 from clsweep.config import HYPERPARAMETERS, Config, with_values
+from clsweep.method_files import MethodFile
 from clsweep.sweep import space
 from clsweep.sweep.space import Point, Space
 
 HELD_OUT = 0.1
 FIRST_FINAL_SEED = 1_000
+_ALGORITHM = "blake2b"  # of the digests of files
 # What decides a trial's results, beside the files' contents, the seeds, the validation data and what is searched. A key
 # that isn't named here never changes a study's name, so that one more in the configuration leaves all studies in place.
 _COMPARED: dict[str, tuple[str, ...]] = {
@@ -55,14 +58,28 @@ class StudyPlan:
     folder: Path
 
     @cached_property
+    def method_file(self) -> MethodFile | None:
+        """The file of a method that is one, as it is when the sweep begins: it is there to be edited meanwhile."""
+        regularizer = self.config.regularizer
+        joint = self.config.stream == "joint"  # trained without a regularizer
+        return None if joint or regularizer.file is None else method_files.read(regularizer.file)
+
+    @cached_property
     def space(self) -> Space:
         """What is searched, by hyperparameter."""
         return space.parse(self.config.regularizer.space)
 
     @cached_property
     def name(self) -> str:
-        """Benchmark, method and a hash of what makes results comparable; the same on every machine."""
-        return study_name(self.config)
+        """Benchmark, method and eight characters of a hash of what makes results comparable; the same on every machine.
+
+        The hash covers the protocol, the network, the data set (the content of arrays of one's own), the method (the
+        content of a file of one's own and of the modules that belong to it), the hyperparameters that are not searched,
+        the seeds and the validation data.
+        """
+        text = json.dumps(_comparable(self), sort_keys=True)
+        digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+        return f"{self.config.benchmark.name}-{self.config.method}-{digest}"
 
     @property
     def default(self) -> Point:
@@ -114,10 +131,7 @@ class StudyPlan:
 
 
 def study_name(config: Config) -> str:
-    """The name of the study that a setting belongs to: benchmark, method and eight characters of a hash.
-
-    The hash covers the protocol, the network, the data set (the content of arrays of one's own), the method (the
-    content of a file of one's own), the hyperparameters that are not searched, the seeds and the validation data.
+    """The name of the study that a setting belongs to; see `StudyPlan.name`.
 
     Args:
         config: the setting.
@@ -125,24 +139,21 @@ def study_name(config: Config) -> str:
     Returns:
         A name that also serves as a folder's.
     """
-    text = json.dumps(_comparable(config), sort_keys=True)
-    digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
-    return f"{config.benchmark.name}-{config.method}-{digest}"
+    return StudyPlan(config, Path()).name
 
 
-def _comparable(config: Config) -> dict[str, Any]:
-    values = asdict(config)
+def _comparable(plan: StudyPlan) -> dict[str, Any]:
+    config, values = plan.config, asdict(plan.config)
     made: dict[str, Any] = {group: _only(values[group], names) for group, names in _COMPARED.items()}
     for group, names in _COMPARED_WHERE_SET.items():
         made[group] |= {name: values[group][name] for name in names if values[group][name] is not None}
-    joint = config.stream == "joint"  # trained without a regularizer
-    files = [None if joint else config.regularizer.file, config.dataset.train, config.dataset.test]
-    plan = StudyPlan(config, Path())
+    method = [] if plan.method_file is None else [plan.method_file.digest(_ALGORITHM)]
+    data = [_digest(file) for file in (config.dataset.train, config.dataset.test) if file is not None]
     return made | {
-        "regularizer": {} if joint else _method(values["regularizer"]),
+        "regularizer": {} if config.stream == "joint" else _method(values["regularizer"]),
         "stream": config.stream,
         "precision": config.precision,
-        "files": [_digest(file) for file in files if file is not None],
+        "files": method + data,
         "seeds": plan.seeds,
         "validation_fraction": plan.validation_fraction,
         "searched": {name: _kind(distribution) for name, distribution in plan.space.items()},
@@ -173,7 +184,7 @@ def _digest(file: str) -> str:
     if not path.is_file():
         return ""  # loading it says what is wrong
     with path.open("rb") as content:
-        return hashlib.file_digest(content, "blake2b").hexdigest()
+        return hashlib.file_digest(content, _ALGORITHM).hexdigest()
 
 
 def searched(config: Config, used: tuple[str, ...], ranges: Mapping[str, str], fixed: set[str]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from optuna.trial import Trial, TrialState
 
 from clsweep import results
 from clsweep.config import Config, to_yaml
+from clsweep.method_files import MethodFile
 from clsweep.metrics import Cell
 from clsweep.observers import Silent
 from clsweep.results import Summary
@@ -111,7 +112,7 @@ class Runner:
             reporter = Reporter(trial, reached, is_last, plan.contexts)
             folder = plan.folder / name / (f"seed-{seed}" if self._seed_folders else "")
             trial.set_user_attr(SEEDS, plan.seeds[: number + 1])
-            summaries.append(run_in(folder, plan.trial_config(point, seed), reporter, self.streams))
+            summaries.append(run_in(folder, plan.trial_config(point, seed), reporter, self.streams, plan.method_file))
             on_contexts.append(reporter.on_contexts)
             trial.set_user_attr(ON_CONTEXTS, on_contexts)
             trial.set_user_attr(TEST, float(np.mean([summary.average_accuracy for summary in summaries])))
@@ -132,7 +133,7 @@ class Runner:
             raise PrunedError(f"worse than trial {best.number} on {seeds} of {len(self.plan.seeds)} seeds")
 
 
-def run_in(folder: Path, config: Config, observer: Silent, streams: Streams) -> Summary:
+def run_in(folder: Path, config: Config, observer: Silent, streams: Streams, method_file: MethodFile | None) -> Summary:
     """One run in a folder of its own, with its setting beside its results as Hydra leaves it.
 
     Args:
@@ -140,13 +141,14 @@ def run_in(folder: Path, config: Config, observer: Silent, streams: Streams) -> 
         config: the run's setting.
         observer: is told what happens.
         streams: makes the contexts.
+        method_file: that of a method that is one.
     """
     setting = folder / ".hydra" / "config.yaml"
     results.refuse_used(folder)
     setting.parent.mkdir(parents=True, exist_ok=True)
     setting.write_text(to_yaml(config))
     with _logging_to(folder / "clsweep.log"):
-        return run(config, folder, observer, streams)
+        return run(config, folder, observer, streams, method_file)
 
 
 @contextmanager

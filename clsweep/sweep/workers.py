@@ -17,6 +17,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
 from clsweep import config as settings
+from clsweep.errors import InputError
 from clsweep.sweep import owner, storage
 from clsweep.sweep.plan import StudyPlan
 from clsweep.sweep.worker import work
@@ -30,7 +31,7 @@ class Task:
     """What a worker is told, through a file in the sweep folder.
 
     Attributes:
-        studies: each study's setting and folder.
+        studies: each study's setting, folder and name.
         storage: the storage's URL.
         workers: how many there are.
         threads: how many threads a worker may use; None: as many as it sees cores.
@@ -50,7 +51,7 @@ class Task:
         here = _names(launcher, _OWN_PROCESSES)
         workers = plans[0].config.search.workers or _jobs_at_once(launcher)
         threads = max(1, joblib.cpu_count() // workers) if here and workers > 1 else None
-        studies = [{"config": asdict(plan.config), "folder": str(plan.folder)} for plan in plans]
+        studies = [{"config": asdict(one.config), "folder": str(one.folder), "name": one.name} for one in plans]
         return cls(studies, url, workers, threads, owner.to_json(owner.this_process()) if here else None)
 
     def is_orphaned(self) -> bool:
@@ -59,8 +60,20 @@ class Task:
 
     @property
     def plans(self) -> list[StudyPlan]:
-        """The studies."""
-        return [StudyPlan(settings.from_values(one["config"]), Path(one["folder"])) for one in self.studies]
+        """The studies.
+
+        Raises:
+            InputError: a method's file, or one of the data, isn't what it was when the sweep began.
+        """
+        made = [StudyPlan(settings.from_values(one["config"]), Path(one["folder"])) for one in self.studies]
+        for plan, one in zip(made, self.studies, strict=True):
+            if plan.name != one["name"]:
+                file = plan.config.regularizer.file or plan.config.dataset.train
+                raise InputError(
+                    f"{file}: has changed since the sweep began, which makes it another study than {one['name']}; "
+                    "expected the same command once more."
+                )
+        return made
 
 
 def are_here(launcher: DictConfig) -> bool:
