@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import optuna
 import pytest
-from optuna.pruners import MedianPruner, SuccessiveHalvingPruner
+from builders import setting
+from optuna.pruners import MedianPruner, PatientPruner, SuccessiveHalvingPruner
 from optuna.study import Study
 
 from clsweep.errors import InputError
 from clsweep.sweep.pruners import LatestValue, hopeless, pruner
+from clsweep.sweep.rehearsal import rehearse
 from clsweep.sweep.samplers import sampler
 from clsweep.sweep.space import parse
 
@@ -47,6 +53,9 @@ def test_pruners_by_name() -> None:
     assert not prunes(pruner("median", every_third), [0.99, 0.5])
     assert isinstance(pruner("percentile", {"percentile": 25.0}), LatestValue)
     assert isinstance(pruner("SuccessiveHalving", {}), SuccessiveHalvingPruner)
+    patient = pruner("patient", {"wrapped_pruner": "median", "patience": 1})
+    assert isinstance(patient, PatientPruner)
+    assert isinstance(patient._wrapped_pruner, LatestValue)
     assert not prunes(pruner(None, {}), [0.0, 0.0])
 
 
@@ -58,11 +67,27 @@ def test_pruners_by_name() -> None:
             {},
             "search.pruner=MedianPrunner: no such class in optuna.pruners; expected one such as Median",
         ),
-        ("median", {"n_startup": 3}, "search.pruner_options={'n_startup': 3}"),
+        (
+            "median",
+            {"n_startup": 3},
+            "search.pruner_options: MedianPruner has no argument n_startup; expected n_startup_trials.",
+        ),
+        (
+            "percentile",
+            {},
+            "search.pruner=PercentilePruner: needs percentile; expected search.pruner_options='{percentile: ...}'.",
+        ),
+        (
+            "threshold",
+            {},
+            "search.pruner_options={}: Either lower or upper must be specified; expected arguments of ThresholdPruner",
+        ),
+        ("patient", {"patience": 1}, "search.pruner=PatientPruner: needs wrapped_pruner; expected "),
+        ("patient", {"patience": 1, "wrapped_pruner": "medin"}, "search.pruner=medin: no such class in optuna.pruners"),
         ("BasePruner", {}, "search.pruner=BasePruner: no such class"),
     ],
 )
-def test_a_wrong_pruner_is_one_sentence(name: str, options: dict[str, int], message: str) -> None:
+def test_a_wrong_pruner_is_one_sentence(name: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError) as error:
         pruner(name, options)
     assert str(error.value).startswith(message)
@@ -72,14 +97,70 @@ def test_a_wrong_pruner_is_one_sentence(name: str, options: dict[str, int], mess
     ("name", "options", "message"),
     [
         ("tpee", {}, "search.sampler=tpee: no such class in optuna.samplers; expected one such as TPESampler"),
-        ("tpe", {"startup": 3}, "search.sampler_options={"),
+        (
+            "tpe",
+            {"starup_trials": 3},
+            "search.sampler_options: TPESampler has no argument starup_trials",
+        ),
         ("grid", {}, "search.sampler=grid: goes through a grid"),
         ("bruteforce", {}, "search.sampler=bruteforce: goes through a grid"),
+        (
+            "partialfixed",
+            {},
+            "search.sampler=partialfixed: fixes some of the values, which a sweep",
+        ),
     ],
 )
 def test_a_wrong_sampler_is_one_sentence(name: str, options: dict[str, int], message: str) -> None:
     with pytest.raises(InputError) as error:
         sampler(name, options, 0)
+    assert str(error.value).startswith(message)
+
+
+SPACE = {"reg_strength": "tag(log, interval(1, 1e6))", "gamma": "choice(0.5, 1)"}
+
+
+def rehearsed(search: dict[str, Any], space: dict[str, str] = SPACE) -> None:
+    config = setting("+benchmark=split_mnist", "dataset=mnist_5k", "regularizer=l2").search
+    rehearse(replace(config, **search), parse(space), steps=3)
+
+
+def test_every_sampler_and_pruner_of_optunas_is_taken_or_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cmaes", None)  # as where it is not installed
+    refused: dict[str, str] = {}
+    for key, module in (("sampler", optuna.samplers), ("pruner", optuna.pruners)):
+        for name in module.__all__:
+            if not name.startswith("Base"):
+                try:
+                    rehearsed({key: name})
+                except InputError as error:
+                    refused[name] = str(error)
+    assert refused["CmaEsSampler"] == (
+        "search.sampler=CmaEsSampler: needs the package cmaes, which is not installed; expected another sampler, or "
+        "pip install cmaes."
+    )
+    others = {"BruteForceSampler", "GridSampler", "PartialFixedSampler"}
+    assert set(refused) == {"CmaEsSampler", *others, "PatientPruner", "PercentilePruner", "ThresholdPruner"}
+    rehearsed({"sampler": "cmaes"}, {"gamma": "choice(0.5, 1)"})  # which then goes by another sampler of Optuna's
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        (
+            {"sampler_options": {"n_startup_trials": "many"}},
+            "search.sampler=TPESampler: can't be used like this (TypeError: ",
+        ),
+        (
+            {"pruner": "patient", "pruner_options": {"wrapped_pruner": 3, "patience": 1}},
+            "search.pruner=patient: can't be used like this (AttributeError: 'int' object has no attribute 'prune'); "
+            "expected other search.pruner_options, or another pruner.",
+        ),
+    ],
+)
+def test_arguments_that_are_looked_at_late_are_refused_early(search: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        rehearsed(search)
     assert str(error.value).startswith(message)
 
 

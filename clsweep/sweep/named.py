@@ -47,10 +47,24 @@ def build(kind: type[Any], key: str, options: dict[str, Any]) -> Any:
     Raises:
         InputError: it doesn't take these arguments.
     """
+    takes = inspect.signature(kind).parameters
+    needed = [one for one, argument in takes.items() if argument.default is argument.empty and one not in options]
+    unknown = [one for one in options if one not in takes]
+    if needed:
+        example = ", ".join(f"{one}: ..." for one in needed)
+        raise InputError(
+            f"search.{key}={kind.__name__}: needs {' and '.join(needed)}; "
+            f"expected search.{key}_options='{{{example}}}'."
+        )
+    if unknown:
+        expected = difflib.get_close_matches(unknown[0], takes, n=1) or takes
+        raise InputError(
+            f"search.{key}_options: {kind.__name__} has no argument {unknown[0]}; expected {', '.join(expected)}."
+        )
     try:
         return kind(**options)
     except (TypeError, ValueError) as error:
         message = str(error).splitlines()[0].rstrip(".")
         raise InputError(
-            f"search.{key}_options={options}: {message}; expected arguments of {kind.__name__}."
+            f"search.{key}_options={options}: {message}; expected arguments of {kind.__name__}: {', '.join(takes)}."
         ) from error

@@ -17,10 +17,8 @@ from clsweep import contract
 from clsweep.config import HYPERPARAMETERS, Config
 from clsweep.errors import InputError
 from clsweep.run import pick_device
-from clsweep.sweep import space
 from clsweep.sweep.plan import StudyPlan, searched, study_name
-from clsweep.sweep.pruners import pruner
-from clsweep.sweep.samplers import sampler
+from clsweep.sweep.rehearsal import rehearse
 
 _METHOD = "regularizer"
 _HYPERPARAMETER_KEYS = {f"{_METHOD}.{name}": name for name in HYPERPARAMETERS}
@@ -151,9 +149,7 @@ def plans(configs: Sequence[Config], folder: Path, single_in_folder: bool) -> li
     else:
         made = [StudyPlan(config, folder / study_name(config)) for config in configs]
     for plan in made:  # what is wrong is said before anything is made
-        space.parse(plan.config.regularizer.space)
-        sampler(plan.config.search.sampler, plan.config.search.sampler_options, 0)
-        pruner(plan.config.search.pruner, plan.config.search.pruner_options)
+        rehearse(plan.config.search, plan.space, len(plan.seeds) * plan.contexts)
     names = [plan.name for plan in made]
     twice = [name for name in names if names.count(name) > 1]
     if twice:

@@ -17,6 +17,7 @@ from scipy import stats
 from clsweep.sweep.named import build, find
 
 _P_HOPELESS = 0.1
+_WITHIN = "wrapped_pruner"  # PatientPruner's
 
 
 class LatestValue(BasePruner):
@@ -48,7 +49,7 @@ def pruner(name: str | None, options: dict[str, Any] | None) -> BasePruner:
 
     Args:
         name: `search.pruner`; None: nothing is pruned.
-        options: `search.pruner_options`.
+        options: `search.pruner_options`; a pruner within another one (`wrapped_pruner`) is named as this one is.
 
     Raises:
         InputError: Optuna has no such pruner, or it doesn't take these options.
@@ -57,7 +58,11 @@ def pruner(name: str | None, options: dict[str, Any] | None) -> BasePruner:
         return NopPruner()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        made = build(find(optuna.pruners, BasePruner, "pruner", name), "pruner", options or {})
+        arguments = {
+            one: pruner(value, None) if one == _WITHIN and isinstance(value, str) else value
+            for one, value in (options or {}).items()
+        }
+        made = build(find(optuna.pruners, BasePruner, "pruner", name), "pruner", arguments)
     return LatestValue(made) if isinstance(made, PercentilePruner) else made
 
 

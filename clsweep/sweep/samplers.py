@@ -17,7 +17,16 @@ from clsweep.errors import InputError
 from clsweep.seeding import derived_seed
 from clsweep.sweep.named import build, find
 
-_WHOLE_GRID = (optuna.samplers.GridSampler, optuna.samplers.BruteForceSampler)
+_GRID = (
+    "goes through a grid, which a sweep does by itself where all that is searched are choices, as in "
+    "regularizer.reg_strength=1,10,100"
+)
+_NOT_NEEDED: dict[type[Any], str] = {
+    optuna.samplers.GridSampler: _GRID,
+    optuna.samplers.BruteForceSampler: _GRID,
+    optuna.samplers.PartialFixedSampler: "fixes some of the values, which a sweep does where they are given, as in "
+    "regularizer.gamma=0.9",
+}
 
 
 class SeededByTrial(BaseSampler):
@@ -71,14 +80,11 @@ def sampler(name: str, options: dict[str, Any] | None, seed: int) -> BaseSampler
         seed: the sweep's.
 
     Raises:
-        InputError: Optuna has no such sampler, it goes through a grid, or it doesn't take these options.
+        InputError: Optuna has no such sampler, a sweep does by itself what it does, or it doesn't take these options.
     """
     kind = find(optuna.samplers, BaseSampler, "sampler", name)
-    if kind in _WHOLE_GRID:
-        raise InputError(
-            f"search.sampler={name}: goes through a grid, which a sweep does by itself where all that is searched are "
-            "choices, as in regularizer.reg_strength=1,10,100; expected another sampler."
-        )
+    if kind in _NOT_NEEDED:
+        raise InputError(f"search.sampler={name}: {_NOT_NEEDED[kind]}; expected another sampler.")
     takes_seed = "seed" in inspect.signature(kind).parameters
 
     def make(own_seed: int) -> BaseSampler:
