@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,10 +38,10 @@ def test_a_line_for_each_trial_and_final_run_where_there_is_no_terminal(tmp_path
         finish(worker(tmp_path, *OVERRIDES))
     name = study.plan.name
     lines = printed(out).splitlines()
-    assert (
-        sum(line.startswith(f"{name}    2/2  trial ") for line in lines) + sum("1/2  trial" in line for line in lines)
-        == 2
-    )
+    trials = study.ledger.trials()
+    expected = [f"{name}    {n}/2  trial {n - 1} complete  {trials[n - 1].value:.4f}  reg_strength=" for n in (1, 2)]
+    assert all(line.startswith(start) for line, start in zip(lines, expected, strict=False))
+    assert lines[0].endswith(f"best {trials[0].value:.4f}")
     finals = [line.partition(":")[0] for line in lines if "final run" in line]
     # On random images the default values are the best: each run once, not once for either.
     assert finals == [f"{name}  final run {n}/2  tuned values, seed {999 + n}" for n in (1, 2)]
@@ -75,3 +77,36 @@ def test_the_summary_names_the_files_and_the_command(tmp_path: Path) -> None:
     assert f"{tmp_path}/trials.csv, best.yaml, final.csv" in text
     assert text.count(" ± ") == 1
     assert "the same values" in text  # on random images nothing is better than the default
+
+
+def test_each_line_says_how_its_trial_ended_and_counts_what_had_ended_by_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = worker(tmp_path, *OVERRIDES, "search.final_seeds=0")
+    ledger = study.ledger
+    claimed = [trial for trial in (ledger.claim(), ledger.claim()) if trial is not None]
+    ledger.complete(claimed[1], 0.75)
+    ledger.interrupt(claimed[0])
+    again = ledger.claim()
+    assert again is not None
+    with monkeypatch.context() as patched:
+        patched.setattr("clsweep.sweep.owner.Owner.has_ended", lambda *_: True)
+        ledger.reclaim()
+    last = ledger.claim()
+    assert last is not None
+    ledger.fail(last, "it diverged.")
+    lines = [line.removeprefix(study.plan.name) for line in monitor._events(study).values()]
+    assert [line.partition("  reg_strength=")[0] for line in lines] == [
+        "    1/2  trial 1 complete  0.7500",
+        "    1/2  trial 0 interrupted",
+        f"    1/2  trial 2 lost  its process ended (process {os.getpid()} on {socket.gethostname()})",
+        "    1/2  trial 3 failed  it diverged.",
+    ]
+
+
+def test_a_budget_that_was_lowered_is_told_as_such(tmp_path: Path) -> None:
+    study = worker(tmp_path, *OVERRIDES, "search.final_seeds=0")
+    finish(study)
+    out = Console(file=io.StringIO(), width=120)
+    summary([outcome(worker(tmp_path, *OVERRIDES, "search.final_seeds=0", "search.n_trials=1"))], out)
+    assert f"{study.plan.name}: 2 trials (n_trials is 1) finished, 0 of them pruned; 0 failed" in printed(out)

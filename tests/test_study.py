@@ -179,9 +179,9 @@ def test_too_many_failures_in_a_row_stop_the_study(tmp_path: Path) -> None:
         space={"reg_strength": "interval(2, 3)"},
     )
     assert states(finish(study)) == ["FAIL"] * 3
-    stopped = study.stopped()
-    assert stopped is not None
-    assert stopped.startswith(f"{study.plan.name}: 3 trials in a row failed, the last because ")
+    problem = study.problem()
+    assert problem is not None
+    assert problem.startswith(f"{study.plan.name}: 3 trials in a row failed, the last because ")
     assert not (tmp_path / "sweep" / "best.yaml").exists()
 
 
@@ -191,9 +191,71 @@ def test_a_study_whose_trials_all_failed_says_so(tmp_path: Path) -> None:
     study = worker(tmp_path / "sweep", f"regularizer.file={file}", space={"reg_strength": "choice(2, 3)"})
     assert states(finish(study)) == ["FAIL"] * 2
     assert study.stopped() is None
-    problem = study.all_failed()
+    problem = study.problem()
     assert problem is not None
     assert problem.startswith(f"{study.plan.name}: all 2 trials failed, the last because ")
+
+
+@pytest.mark.parametrize(
+    ("searched", "pruned", "problem"),
+    [
+        (
+            {"reg_strength": "interval(0, 0.5)"},
+            2,
+            "all 2 trials were pruned, so there is no best one; expected another search.pruner (null: nothing is "
+            "pruned), and a search.n_trials above 2, since these trials count.",
+        ),
+        (
+            {"reg_strength": "choice(0.5, 2)"},
+            1,
+            "no trial ran to its end (1 failed, 1 were pruned), the last because {file}: compute_regularization_loss "
+            "returned nan; expected a finite number, so there is no best one; expected another search.pruner (null: "
+            "nothing is pruned), and other values to be searched, since these trials count.",
+        ),
+    ],
+)
+def test_a_study_whose_trials_were_all_pruned_says_what_to_change(
+    searched: dict[str, str], pruned: int, problem: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "strong.py"
+    file.write_text(DIVERGES_WHEN_STRONG)
+    prunes_all = ("search.pruner=threshold", "search.pruner_options={lower: 2, n_warmup_steps: 2}")
+    overrides = (f"regularizer.file={file}", "regularizer.reg_strength=0.5", "search.n_trials=2", *prunes_all)
+    study = worker(tmp_path / "sweep", *overrides, space=searched)
+    assert states(finish(study)).count("PRUNED") == pruned
+    assert study.problem() == f"{study.plan.name}: {problem.format(file=file)}"
+
+
+def test_a_study_whose_trials_were_all_lost_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = worker(tmp_path, "regularizer=none", space={"reg_strength": "choice(1)"})
+    with monkeypatch.context() as patched:
+        patched.setattr("clsweep.sweep.owner.Owner.has_ended", lambda *_: True)
+        for _ in range(5):  # after which it is given up: its values seem to be the reason
+            assert study.ledger.claim() is not None
+            study.ledger.reclaim()
+    assert study.is_done()
+    problem = study.problem()
+    assert problem is not None
+    assert problem.startswith(
+        f"{study.plan.name}: all 5 trials were lost, the last because its process ended (process "
+    )
+
+
+def test_final_runs_that_failed_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "small.py"
+    file.write_text(
+        DIVERGES_WHEN_STRONG.replace(
+            "    return {}", "    if len(dataset) == 40:\n        raise MemoryError\n    return {}"
+        )
+    )
+    study = worker(tmp_path / "sweep", f"regularizer.file={file}", "regularizer.reg_strength=0.5", space={})
+    finish(study)
+    assert study.problem() == (
+        f"{study.plan.name}: 3 of 3 final runs failed, the last because {file}, line 7: estimate_importance raised "
+        "MemoryError (the traceback is in the run's log)."
+    )
+    assert not (tmp_path / "sweep" / "final.csv").exists()
+    assert (tmp_path / "sweep" / "best.yaml").exists()
 
 
 def test_the_storages_url_is_not_written_down(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ From the bottom up:
 - `space` (what is searched), `plan` (one study, and what its results can be compared with);
 - `storage`, `samplers`, `pruners`: Optuna's, configured;
 - `owner`, `ledger`: a study's trials as several processes share them;
+- `rehearsal`: a sampler and a pruner tried before anything is made;
 - `streams`, `trial`, `finals`: the contexts, one trial, one final run;
-- `status`, `files`: what a study has, and its CSV and YAML files;
+- `status`, `verdict`, `files`: what a study has, what it lacks at its end, and its CSV and YAML files;
 - `worker`: trials and final runs until nothing is left;
 - `workers`, `monitor`, `dry_run`: the processes, and the terminal;
 - `overrides`, `command`: from the command line to all of it.

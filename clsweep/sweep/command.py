@@ -111,8 +111,6 @@ def _check_stopped(studies: Sequence[StudyWorker]) -> None:
     Raises:
         RunError: at least one did.
     """
-    problems = [
-        problem for study in studies for problem in [study.stopped() or study.all_failed()] if problem is not None
-    ]
+    problems = [problem for study in studies for problem in [study.problem()] if problem is not None]
     if problems:
         raise RunError(" ".join(problems))

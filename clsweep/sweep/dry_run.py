@@ -9,7 +9,7 @@ from rich.console import Console
 from clsweep.display import clock
 from clsweep.sweep import estimate, storage
 from clsweep.sweep.plan import StudyPlan
-from clsweep.sweep.status import named, status
+from clsweep.sweep.status import named, of_budget, status
 from clsweep.sweep.streams import Streams
 
 
@@ -37,7 +37,7 @@ def show(plans: Sequence[StudyPlan], url: str, out: Console) -> None:
         to_do = max(0, plan.n_trials - now.finished)
         final = len(plan.final_seeds) * (2 if plan.space else 1)  # the best values, and the default ones
         lines = {
-            "study": f"{plan.name}: {now.finished} of {plan.n_trials} trials are finished",
+            "study": f"{plan.name}: {of_budget(now.finished, plan.n_trials)} are finished",
             "method": plan.config.shown_method,
             "searched": ", ".join(f"{name} {text}" for name, text in plan.config.regularizer.space.items())
             or "nothing",

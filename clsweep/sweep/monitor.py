@@ -22,7 +22,6 @@ from clsweep.statistics import estimate
 from clsweep.sweep import finals, status
 from clsweep.sweep.files import reproduce
 from clsweep.sweep.finals import FinalRun
-from clsweep.sweep.ledger import REASON
 from clsweep.sweep.status import Status
 from clsweep.sweep.worker import StudyWorker
 
@@ -91,13 +90,17 @@ class Monitor:
 
 
 def _events(study: StudyWorker) -> dict[tuple[str, ...], str]:
-    """What has ended in a study: a line each, by what it is about."""
+    """What has ended in a study, in that order: a line each, by what it is about."""
     name = study.plan.name
-    trials = [trial for trial in study.ledger.trials() if trial.state.is_finished()]
-    now = status.status(trials)
+    ended = [trial for trial in study.ledger.trials() if trial.datetime_complete is not None]
+    ended.sort(key=lambda trial: (trial.datetime_complete, trial.number))
     lines: dict[tuple[str, ...], str] = {}
-    for trial in trials:
-        lines[name, str(trial.number)] = _trial_line(study, trial, now)
+    finished, best = 0, None  # when the trial ended: others have ended since
+    for trial in ended:
+        finished += trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        if trial.state == TrialState.COMPLETE and trial.value is not None:
+            best = trial.value if best is None else max(best, trial.value)
+        lines[name, str(trial.number)] = _trial_line(study, trial, finished, best)
     runs = _final_runs(study)
     done = [run for run in runs if run.test_average_accuracy is not None]
     for number, run in enumerate(done, start=1):
@@ -113,12 +116,14 @@ def _final_runs(study: StudyWorker) -> list[FinalRun]:
     return list({(str(run.point), run.seed): run for run in reversed(runs)}.values())[::-1]
 
 
-def _trial_line(study: StudyWorker, trial: FrozenTrial, now: Status) -> str:
-    value = f"{trial.value:.4f}" if trial.state == TrialState.COMPLETE else trial.user_attrs.get(REASON, "")
-    best = f", best {now.best.value:.4f}" if now.best is not None else ""
+def _trial_line(study: StudyWorker, trial: FrozenTrial, finished: int, best: float | None) -> str:
+    how = status.how_it_ended(trial)
+    why = f"{trial.value:.4f}" if trial.state == TrialState.COMPLETE else status.reason(trial)
+    took = clock(status.seconds(trial)) + (f", best {best:.4f}" if best is not None else "")
+    parts = [how, why if why != how else "", status.named(trial.params), took]
     return (
-        f"{study.plan.name}  {now.finished:>3}/{study.plan.n_trials}  trial {trial.number} {trial.state.name.lower()}  "
-        f"{value}  {status.named(trial.params)}  {clock(status.seconds(trial))}{best}"
+        f"{study.plan.name}  {finished:>3}/{study.plan.n_trials}  trial {trial.number} "
+        f"{'  '.join(part for part in parts if part)}"
     )
 
 
@@ -226,7 +231,7 @@ def _shown(accuracies: Sequence[float]) -> str:
 def _print_details(one: Outcome, out: Console) -> None:
     plan, now = one.study.plan, one.now
     lines = [
-        f"{plan.name}: {now.finished} of {plan.n_trials} trials finished, {len(now.pruned)} of them pruned; "
+        f"{plan.name}: {status.of_budget(now.finished, plan.n_trials)} finished, {len(now.pruned)} of them pruned; "
         f"{len(now.failed)} failed"
     ]
     if plan.config.regularizer.file is not None and plan.config.stream != "joint":
@@ -245,7 +250,7 @@ def _print_details(one: Outcome, out: Console) -> None:
         part = now.seconds_saved / (spent + now.seconds_saved)
         lines.append(f"  pruning saved    about {clock(now.seconds_saved)}, {part:.0%} of the search")
     if now.failed:
-        lines.append(f"  last failure     {now.failed[-1].user_attrs.get(REASON, '')}")
+        lines.append(f"  last failure     {status.reason(now.failed[-1])}")
     made = [
         "trials.csv",
         "best.yaml" if now.best else "",

@@ -9,7 +9,9 @@ from datetime import datetime
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from clsweep.sweep.ledger import ENDED, FAILED
+from clsweep.sweep.ledger import ENDED, FAILED, INTERRUPTED, LOST, REASON, VOID
+
+_SHOWN = {FAILED: "failed", INTERRUPTED: "interrupted", LOST: "lost", VOID: "not run"}  # Optuna knows FAIL alone
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class Status:
         return max(self.complete, key=lambda trial: trial.value or 0.0, default=None)
 
     @property
+    def lost(self) -> list[FrozenTrial]:
+        """Those whose process ended."""
+        return [trial for trial in self.marked if trial.user_attrs.get(ENDED) == LOST]
+
+    @property
     def seconds_per_trial(self) -> float | None:
         """Mean time of the finished trials."""
         finished = [*self.complete, *self.pruned]
@@ -65,6 +72,21 @@ def status(trials: Sequence[FrozenTrial]) -> Status:
         running=[trial for trial in trials if trial.state == TrialState.RUNNING],
         marked=[trial for trial in ended if trial.user_attrs.get(ENDED) != FAILED],
     )
+
+
+def how_it_ended(trial: FrozenTrial) -> str:
+    """A finished trial's end in a word."""
+    return _SHOWN[trial.user_attrs.get(ENDED, FAILED)] if trial.state == TrialState.FAIL else trial.state.name.lower()
+
+
+def reason(trial: FrozenTrial) -> str:
+    """Why a trial failed, was pruned, lost or interrupted; empty for a complete one."""
+    return str(trial.user_attrs.get(REASON, ""))
+
+
+def of_budget(finished: int, n_trials: int) -> str:
+    """How many trials are finished, of how many: `search.n_trials` may have been lowered since."""
+    return f"{finished} of {n_trials} trials" if finished <= n_trials else f"{finished} trials (n_trials is {n_trials})"
 
 
 def seconds(trial: FrozenTrial) -> float:

@@ -15,10 +15,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from clsweep.errors import InputError, RunError
 from clsweep.run import PrunedError, pick_device
-from clsweep.sweep import files
+from clsweep.sweep import files, verdict
 from clsweep.sweep import space as spaces
 from clsweep.sweep.finals import Finals
-from clsweep.sweep.ledger import REASON, Ledger, open_study
+from clsweep.sweep.ledger import Ledger, open_study
 from clsweep.sweep.plan import StudyPlan
 from clsweep.sweep.pruners import pruner
 from clsweep.sweep.samplers import sampler
@@ -65,15 +65,15 @@ class StudyWorker:
         if len(reasons) < self.plan.config.search.max_failures:
             return None
         last = reasons[-1].rstrip(".")
-        return f"{self.plan.name}: {len(reasons)} trials in a row failed, the last because {last}."
+        return f"{len(reasons)} trials in a row failed, the last because {last}."
 
-    def all_failed(self) -> str | None:
-        """Why the study has no best trial although nothing is left to try."""
-        now = status(self.ledger.trials())
-        if now.best is not None or not now.failed:
-            return None
-        reason = now.failed[-1].user_attrs.get(REASON, "").rstrip(".")
-        return f"{self.plan.name}: all {len(now.failed)} trials failed, the last because {reason}."
+    def problem(self) -> str | None:
+        """What a study at its end lacks, and why; None where it has all that was asked for."""
+        problem = self.stopped() or verdict.no_best(self.ledger)
+        finals = self.finals()
+        if problem is None and finals is not None:
+            problem = verdict.missing_finals(finals.ledger)
+        return f"{self.plan.name}: {problem}" if problem is not None else None
 
     def is_done(self) -> bool:
         """Whether nothing is left to do, here or in another process."""
