@@ -258,8 +258,8 @@ def from_values(values: Mapping[str, Any]) -> Config:
 
 
 def with_values(regularizer: RegularizerConfig, values: Mapping[str, float]) -> RegularizerConfig:
-    """The method with other hyperparameters, by name."""
-    return replace(regularizer, **values)  # type: ignore[arg-type]
+    """The method with other hyperparameters, by name; a searched integer becomes a float, as in every other setting."""
+    return replace(regularizer, **{name: float(value) for name, value in values.items()})  # type: ignore[arg-type]
 
 
 def to_yaml(config: Config) -> str:

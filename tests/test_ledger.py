@@ -13,7 +13,7 @@ import postgres
 import pytest
 import sharing
 from builders import ROOT
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 from sharing import QUEUED, ledger
 
@@ -186,6 +186,19 @@ def test_every_point_of_a_finite_space_comes_once(sqlite: str) -> None:
     assert shared.claim() is None
     assert shared.is_complete()  # what failed is not to be had
     assert len(finished(shared)) == 4
+
+
+def test_a_sampler_that_proposes_the_same_integer_does_not_end_the_search(
+    sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledgers, "_STEP_BACK_SECONDS", (0, 0))
+    shared = ledger(sqlite, 3, space={"reg_strength": IntDistribution(1, 5000, log=True)})
+    monkeypatch.setattr(shared.study.sampler, "sample_independent", lambda *_: 3)
+    while (trial := shared.claim()) is not None:
+        shared.complete(trial, 0.5)
+    strengths = [point["reg_strength"] for point in finished(shared)]
+    assert len(set(strengths)) == 3
+    assert all(isinstance(value, int) for value in strengths)
 
 
 def test_failures_count_in_a_row_from_this_process_on(sqlite: str) -> None:

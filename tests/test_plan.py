@@ -165,7 +165,9 @@ def test_an_interval_may_move_but_not_become_a_choice() -> None:
         return plan(HERE, "regularizer=mas", space={"reg_strength": text}).name
 
     assert named("tag(log, interval(1, 10))") == named("tag(log, interval(1, 100))")
-    assert len({named("tag(log, interval(1, 10))"), named("interval(1, 10)"), named("1,2"), named("1,3")}) == 4
+    others = ("tag(log, interval(1, 10))", "interval(1, 10)", "1,2", "1,3", "int(interval(1, 10))")
+    assert len({named(text) for text in (*others, "tag(log, int(interval(1, 10)))")}) == 6
+    assert named("int(interval(1, 10))") == named("int(interval(1, 20))")
 
 
 def test_default_values_and_seeds() -> None:

@@ -309,6 +309,17 @@ def test_a_trial_outside_of_the_range_is_drawn_and_counted(found: Results) -> No
     assert studies.importances("s", found.trials, narrow, "study") is not None
 
 
+def test_a_search_of_integers_is_drawn(found: Results) -> None:
+    integers = space.parse({"reg_strength": "tag(log, int(interval(5, 20)))", "gamma": "interval(0.4, 0.6)"})
+    plot = studies.search("s", found.trials, integers, "study")
+    assert plot.figure.axes[1].get_xscale() == "log"
+    made = studies.importances("s", found.trials, integers, "study")
+    assert made is not None
+    assert set(made.data["complete_trials"]) == {4}
+    fractions = found.trials.assign(reg_strength=found.trials["reg_strength"] + 0.5)  # of another space
+    assert studies.importances("s", fractions, integers, "study") is None
+
+
 def test_every_method_keeps_its_look_and_strangers_differ() -> None:
     first = looks(["ewc", "mine", "yours", "custom @abc"])
     assert first["ewc"] == looks(["si", "ewc"])["ewc"]

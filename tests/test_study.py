@@ -87,6 +87,18 @@ def test_a_study_tries_the_good_values_first_and_ends_in_files(tmp_path: Path) -
     assert {name: rerun.regularizer[name] for name in best.params} == best.params
 
 
+def test_integers_are_searched_and_written_as_integers(tmp_path: Path) -> None:
+    integers = {"reg_strength": "int(interval(1, 3))"}
+    trials = finish(worker(tmp_path, "regularizer=ewc", "search.final_seeds=1", "search.pruner=null", space=integers))
+    assert sorted(trial.params["reg_strength"] for trial in trials) == [1, 2, 3]  # and not forty
+    table = read(tmp_path)
+    summaries = [pd.read_csv(folder / "summary.csv").reg_strength[0] for folder in sorted(tmp_path.glob("trial-*"))]
+    assert table.reg_strength.tolist() == summaries == [trial.params["reg_strength"] for trial in trials]
+    best = max(trials, key=lambda trial: trial.value or 0).params["reg_strength"]
+    assert OmegaConf.load(tmp_path / "best.yaml").regularizer.reg_strength == best
+    assert read(tmp_path, "final.csv").query("setting == 'tuned'").reg_strength.tolist() == [best]
+
+
 def test_what_is_there_counts_towards_the_budget(tmp_path: Path) -> None:
     overrides = ("regularizer=mas", "search.final_seeds=0", "search.pruner=null")
     first = finish(worker(tmp_path, *overrides, "search.n_trials=3"))

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from clsweep.plots.style import BLUE, GREY, ORANGE, VERMILLION, Plot, grid_lines, legend, panels, styled
@@ -118,14 +118,20 @@ def _fits(distribution: BaseDistribution, value: float) -> bool:
     """Whether a value can be one of a distribution's: a choice may have been another one when it was tried."""
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
+    if isinstance(distribution, IntDistribution) and not float(value).is_integer():
+        return False
     return math.isfinite(value) and (value > 0 or not getattr(distribution, "log", False))
 
 
 def _reaching(distribution: BaseDistribution, value: float) -> BaseDistribution:
     """An interval that holds a value tried before it was moved, or a default outside of it."""
-    if isinstance(distribution, FloatDistribution) and not distribution.low <= value <= distribution.high:
-        return FloatDistribution(min(distribution.low, value), max(distribution.high, value), log=distribution.log)
-    return distribution
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    low, high = min(distribution.low, value), max(distribution.high, value)
+    if isinstance(distribution, IntDistribution):
+        return IntDistribution(int(low), int(high), log=distribution.log)
+    return FloatDistribution(low, high, log=distribution.log)
 
 
 def _reached(trials: pd.DataFrame) -> pd.DataFrame:

@@ -194,9 +194,10 @@ class Ledger:
                 settled.append(point)
 
     def _queue_untried(self) -> None:
-        """Queue any point of a finite space that has not been tried: the sampler goes on proposing those that have."""
+        """Queue a point of a discrete space that has not been tried: the sampler goes on proposing those that have."""
         settled = [_point(trial) for trial in self.trials() if _is_settled(trial)]
-        untried = [point for point in self.points or () if point not in settled]
+        points = [spaces.drawn(self.space)] if self.points is None else self.points
+        untried = [point for point in points if point is not None and point not in settled]
         if untried:
             self.study.enqueue_trial(random.choice(untried))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
 from omegaconf import DictConfig
 
 from clsweep import config as settings
@@ -19,6 +19,7 @@ from clsweep.errors import InputError
 from clsweep.run import pick_device
 from clsweep.sweep.plan import StudyPlan, searched, study_name
 from clsweep.sweep.rehearsal import rehearse
+from clsweep.sweep.space import range_values
 
 _METHOD = "regularizer"
 _HYPERPARAMETER_KEYS = {f"{_METHOD}.{name}": name for name in HYPERPARAMETERS}
@@ -130,6 +131,9 @@ def _alternatives(override: Override) -> list[str]:
             f"{override.input_line}: only {', '.join(_HYPERPARAMETER_KEYS)} are searched in an interval; expected "
             f"values such as {key}=a,b."
         )
+    sweep = override.value()
+    if isinstance(sweep, RangeSweep) and not sweep.shuffle:
+        return [f"{key}={value}" for value in range_values(str(override.input_line), sweep)]
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 

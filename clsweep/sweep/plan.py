@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from clsweep import method_files
 from clsweep.config import HYPERPARAMETERS, Config, with_values
@@ -176,7 +176,8 @@ def _kind(distribution: BaseDistribution) -> Any:
     """What Optuna keeps fixed in a study: an interval may be moved, the choices may not change."""
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
-    return "log" if getattr(distribution, "log", False) else "linear"
+    scale = "log" if getattr(distribution, "log", False) else "linear"
+    return f"{scale}, integers" if isinstance(distribution, IntDistribution) else scale
 
 
 def _digest(file: str) -> str:

@@ -1,19 +1,23 @@
 """What a sweep searches: hyperparameters by name, each a range written in Hydra's syntax for sweeps.
 
-`interval(0.1, 1)`, `tag(log, interval(1, 1e6))`, `choice(1, 10, 100)`, `1,10,100` and `range(1, 5)` are understood.
+`interval(0.1, 1)`, `tag(log, interval(1, 1e6))`, `int(interval(1, 10))`, `choice(1, 10, 100)`, `1,10,100` and
+`range(1, 5)` are understood.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+import random
+import re
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from functools import cache
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
 from hydra.errors import HydraException
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from clsweep.config import check_hyperparameters
 from clsweep.errors import InputError
@@ -21,7 +25,11 @@ from clsweep.errors import InputError
 Space = dict[str, BaseDistribution]
 Point = dict[str, float]
 
-_SYNTAX = "interval(low, high), tag(log, interval(low, high)), choice(a, b, ...) or range(start, stop)"
+_SYNTAX = (
+    "interval(low, high), int(interval(low, high)), tag(log, interval(low, high)), choice(a, b, ...) or "
+    "range(start, stop, step)"
+)
+_MOST_VALUES = 1_000
 
 
 def parse(ranges: Mapping[str, str]) -> Space:
@@ -31,7 +39,8 @@ def parse(ranges: Mapping[str, str]) -> Space:
         ranges: by hyperparameter, in Hydra's syntax.
 
     Returns:
-        A float distribution for an interval; a categorical one for a choice or a range.
+        A float distribution for an interval, one of integers for `int(interval(...))`; a categorical one for a choice
+        or a range.
 
     Raises:
         InputError: a range cannot be read, is empty, or reaches beyond what the hyperparameter may be.
@@ -41,43 +50,80 @@ def parse(ranges: Mapping[str, str]) -> Space:
 
 @cache  # a report reads the same few ranges again and again, and Hydra's parser takes its time
 def _distribution(name: str, text: str) -> BaseDistribution:
-    key = f"regularizer.{name}"
+    given = f"regularizer.{name}={text}"
     try:
-        override = OverridesParser.create().parse_override(f"{key}={text}")
+        value = OverridesParser.create().parse_override(given).value()
     except HydraException as error:
-        raise InputError(f"{key}={text}: expected {_SYNTAX}.") from error
-    value = override.value()
+        raise InputError(f"{given}: {_said(error)}expected {_SYNTAX}.") from error
     if isinstance(value, IntervalSweep):
-        return _interval(name, text, value)
-    return _choice(name, text, override)
+        return _interval(name, given, value)
+    if isinstance(value, ChoiceSweep | RangeSweep):
+        return _choice(name, given, value)
+    raise InputError(f"{given}: expected {_SYNTAX}.")
 
 
-def _interval(name: str, text: str, interval: IntervalSweep) -> FloatDistribution:
-    low, high = (float(end) if end is not None else math.nan for end in (interval.start, interval.end))
+def _said(error: HydraException) -> str:
+    """What Hydra says of a function in a range, such as an unknown one; of a syntax error it says nothing readable."""
+    found = re.search(r"while evaluating '.*': (?P<reason>.*)", str(error))
+    return f"{found['reason']}; " if found else ""
+
+
+def _interval(name: str, given: str, interval: IntervalSweep) -> FloatDistribution | IntDistribution:
+    low, high = (end if end is not None else math.nan for end in (interval.start, interval.end))
     log = "log" in interval.tags
     unknown = set(interval.tags) - {"log"}
     if unknown:
-        raise InputError(
-            f"regularizer.{name}={text}: unknown tag {', '.join(sorted(unknown))}; expected tag(log, ...)."
-        )
+        raise InputError(f"{given}: unknown tag {', '.join(sorted(unknown))}; expected tag(log, ...).")
     if not low < high or (log and low <= 0):
         above = " above 0" if log else ""
-        raise InputError(f"regularizer.{name}={text}: expected two numbers{above}, the smaller one first.")
+        raise InputError(f"{given}: expected two numbers{above}, the smaller one first.")
     for end in (low, high):
-        check_hyperparameters({name: end})
+        check_hyperparameters({name: float(end)})
+    if isinstance(low, int) and isinstance(high, int):  # Hydra makes them floats unless int(...) was asked for
+        return IntDistribution(low, high, log=log)
     return FloatDistribution(low, high, log=log)
 
 
-def _choice(name: str, text: str, override: Override) -> CategoricalDistribution:
+def _choice(name: str, given: str, sweep: ChoiceSweep | RangeSweep) -> CategoricalDistribution:
+    if sweep.tags or sweep.shuffle:
+        what = "shuffle(...)" if sweep.shuffle else "tag(...)"
+        raise InputError(f"{given}: {what} has no meaning for single values; expected them without it.")
+    chosen = range_values(given, sweep) if isinstance(sweep, RangeSweep) else sweep.list
     try:
-        values = [float(str(value)) for value in override.sweep_iterator()]
-    except (HydraException, ValueError) as error:
-        raise InputError(f"regularizer.{name}={text}: expected {_SYNTAX}, of numbers.") from error
+        values = [float(str(value)) for value in chosen]
+    except ValueError as error:
+        raise InputError(f"{given}: expected {_SYNTAX}, of numbers.") from error
     if not values:
-        raise InputError(f"regularizer.{name}={text}: holds no value; expected {_SYNTAX}.")
+        raise InputError(f"{given}: holds no value; expected {_SYNTAX}.")
     for value in values:
         check_hyperparameters({name: value})
     return CategoricalDistribution(list(dict.fromkeys(values)))
+
+
+def range_values(given: str, sweep: RangeSweep) -> list[int | float]:
+    """The values of `range(start, stop, step)`: start + k step before stop, as they are written.
+
+    Hydra itself adds in floats, where `range(0.1, 1.1, 0.1)` has 0.30000000000000004 in it, and 1.1.
+
+    Args:
+        given: the whole override, for the error.
+        sweep: what Hydra reads in it.
+
+    Returns:
+        Integers where all three are.
+
+    Raises:
+        InputError: one of them is not finite, the step is 0, or there are more than a thousand values.
+    """
+    ends = (sweep.start or 0, sweep.stop or 0, sweep.step)
+    if not all(map(math.isfinite, ends)) or not sweep.step:
+        raise InputError(f"{given}: expected range(start, stop, step) of finite numbers, and a step other than 0.")
+    start, stop, step = (Decimal(str(end)) for end in ends)
+    count = max(0, math.ceil((stop - start) / step))
+    if count > _MOST_VALUES:
+        raise InputError(f"{given}: has {count:,} values; expected at most {_MOST_VALUES:,}.")
+    integers = all(isinstance(end, int) for end in ends)
+    return [int(value) if integers else float(value) for value in (start + k * step for k in range(count))]
 
 
 def contains(space: Space, point: Mapping[str, float]) -> bool:
@@ -88,18 +134,44 @@ def contains(space: Space, point: Mapping[str, float]) -> bool:
 def _within(distribution: BaseDistribution, value: float) -> bool:
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
-    assert isinstance(distribution, FloatDistribution)
-    return distribution.low <= value <= distribution.high
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    whole = isinstance(distribution, FloatDistribution) or float(value).is_integer()
+    return whole and distribution.low <= value <= distribution.high
 
 
 def grid(space: Space) -> list[Point] | None:
-    """All points of a finite space, in order; None for a space with an interval.
+    """All points of a finite space, in order; None for a space with an interval, or of very many integers.
 
     A space without hyperparameters has one point.
     """
-    choices = []
+    values: list[Sequence[float]] = []
     for distribution in space.values():
-        if not isinstance(distribution, CategoricalDistribution):
+        if isinstance(distribution, CategoricalDistribution):
+            values.append(distribution.choices)  # type: ignore[arg-type]
+        elif isinstance(distribution, IntDistribution):
+            values.append(range(distribution.low, distribution.high + 1))
+        else:
             return None
-        choices.append(distribution.choices)
-    return [dict(zip(space, values, strict=True)) for values in itertools.product(*choices)]  # type: ignore[arg-type]
+    if any(isinstance(one, range) for one in values) and math.prod(map(len, values)) > _MOST_VALUES:
+        return None
+    return [dict(zip(space, point, strict=True)) for point in itertools.product(*values)]
+
+
+def drawn(space: Space) -> Point | None:
+    """A random point of a space where a sampler may propose one twice; None for a space with an interval of floats."""
+    point: Point = {}
+    for name, distribution in space.items():
+        if isinstance(distribution, CategoricalDistribution):
+            point[name] = random.choice(distribution.choices)  # type: ignore[assignment]
+        elif isinstance(distribution, IntDistribution):
+            point[name] = _drawn(distribution)
+        else:
+            return None
+    return point
+
+
+def _drawn(distribution: IntDistribution) -> int:
+    low, high = distribution.low, distribution.high
+    if not distribution.log:
+        return random.randint(low, high)
+    return min(high, round(math.exp(random.uniform(math.log(low - 0.5), math.log(high + 0.5)))))

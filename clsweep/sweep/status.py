@@ -98,4 +98,6 @@ def seconds(trial: FrozenTrial) -> float:
 
 def named(point: dict[str, float]) -> str:
     """A point as it is printed."""
-    return "  ".join(f"{name}={value:.4g}" for name, value in point.items())
+    return "  ".join(
+        f"{name}={value}" if isinstance(value, int) else f"{name}={value:.4g}" for name, value in point.items()
+    )
