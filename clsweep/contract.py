@@ -17,7 +17,8 @@ Optional attributes of the module:
   these arguments, beside `compute_regularization_loss`, that returns two dicts of tensors: it says that the penalty is
   sum_i coefficients_i (theta_i - centres_i)^2, plus a constant, until the context ends. It is called once a context,
   and the engine then adds the gradient as it updates the parameters, which costs a step next to nothing;
-  `compute_regularization_loss` is called at a context's first two steps only, to check that it agrees;
+  `compute_regularization_loss` is called at a context's first two steps and at its end only, to check that it
+  agrees;
 - `HYPERPARAMETERS = ("reg_strength", "gamma")` says which of `reg_strength`, `gamma` and `epsilon` the method uses, so
   that a sweep doesn't search the others; without it, it searches all three.
 
@@ -40,10 +41,11 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from clsweep.config import HYPERPARAMETERS, RegularizerConfig
-from clsweep.errors import InputError, RunError, named, place
+from clsweep.errors import ClsweepError, InputError, MethodError, NotFiniteError, RunError, named, place
 from clsweep.method_files import Instance, MethodFile, read
 from clsweep.networks import Classifier
-from clsweep.seeding import GlobalStream
+from clsweep.seeding import GlobalStream, generator_states
+from clsweep.undisturbed import Network, first_not_finite, settings_put_back
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +98,7 @@ class Regularizer:
         self.source = source
         self._stream = stream
         self._instance = instance
+        self._network: Network | None = None
         self._penalty_is_pure = bool(getattr(module, "PENALTY_IS_PURE", False))
         self._file = module.__file__
         self._estimate = _function(module, ESTIMATE, source)
@@ -112,6 +115,12 @@ class Regularizer:
         Not only the three functions are the file's: there are hooks and gradients of its own, too.
         """
         return nullcontext() if self._instance is None else self._instance.active()
+
+    def network_of(self, model: Classifier) -> Network:
+        """What belongs to the network by itself: what it has at the first call, which comes before the method's."""
+        if self._network is None or self._network.model is not model:
+            self._network = Network(model)
+        return self._network
 
     def importance(
         self,
@@ -132,16 +141,19 @@ class Regularizer:
             Tensors by key, each with the shape, type and device of its parameter, finite and detached.
 
         Raises:
-            RunError: the function raised, or returned something else.
+            MethodError: the function raised, or returned something else.
         """
-        with _undisturbed(model), self._stream.active(), self._naming(ESTIMATE):
+        with self._calling(ESTIMATE, model):
             returned = self._estimate(model, dataset, prev_params, device)
+        broken = self.network_of(model).not_finite()
+        if broken is not None:
+            raise self._not_finite(ESTIMATE, f"left NaN or infinity in the network's {broken}; expected finite numbers")
         return self._checked_tensors(ESTIMATE, returned, contract_parameters(model))
 
     def penalty(self, model: Classifier, importance: NamedTensors, anchors: NamedTensors) -> Tensor:
         """Call `compute_regularization_loss`.
 
-        Its kind of value is checked at every call, its value by `check_penalty`, since that waits for the device.
+        Its kind of value is checked at every call; its value, which waits for the device, by `checked_penalty`.
 
         Args:
             model: the network.
@@ -152,30 +164,68 @@ class Regularizer:
             The penalty, a tensor without dimensions.
 
         Raises:
-            RunError: the function raised, or returned something else than a differentiable scalar tensor.
+            MethodError: the function raised, or returned something else than a differentiable scalar tensor.
         """
         if self._penalty_is_pure:
             with self._naming(PENALTY):
                 penalty = self._penalty(model, importance, anchors)
         else:
-            with _undisturbed(model), self._stream.active(), self._naming(PENALTY):
+            with self._calling(PENALTY, model):
                 penalty = self._penalty(model, importance, anchors)
-        return self._checked_kind(penalty, importance)
+        return self._checked_kind(penalty, importance, model)
 
-    def check_penalty(self, penalty: Tensor) -> None:
-        """Check the value of a penalty; called at each context's first step.
-
-        Args:
-            penalty: what `penalty` returned.
+    def checked_penalty(self, model: Classifier, importance: NamedTensors, anchors: NamedTensors) -> Tensor:
+        """As `penalty`, with its value and what the module declares of it checked; for each context's first step.
 
         Raises:
-            RunError: it is NaN or infinite, or a constant other than zero.
+            MethodError: as `penalty`; it is NaN or infinite, or a constant other than zero; it is declared to be pure
+                and isn't; or it left a strength behind that is none.
         """
+        with self._calling(PENALTY, model) as changed:
+            before = generator_states()
+            penalty = self._penalty(model, importance, anchors)
+            if generator_states() != before:
+                changed.append("random number generators")
+        if self._penalty_is_pure and changed:
+            raise self._broken(
+                PENALTY,
+                f"changed {' and '.join(changed)}, though PENALTY_IS_PURE says that it changes nothing; expected the "
+                "file without PENALTY_IS_PURE",
+            )
+        checked = self._checked_kind(penalty, importance, model)
+        self._check_value(checked)
+        self._check_strength(model.reg_strength)
+        return checked
+
+    def _check_value(self, penalty: Tensor) -> None:
         value = penalty.item()
         if not math.isfinite(value):
-            raise self._broken(PENALTY, f"returned {value}; expected a finite number")
+            raise self._not_finite(PENALTY, f"returned {value}; expected a finite number")
         if not penalty.requires_grad and value != 0:
             raise self._broken(PENALTY, f"returned the constant {value}; {_DIFFERENTIABLE}")
+
+    def _check_strength(self, strength: object) -> None:
+        is_number = isinstance(strength, int | float) or (isinstance(strength, Tensor) and strength.numel() == 1)
+        if not is_number or not math.isfinite(strength):  # type: ignore[arg-type]
+            raise self._broken(PENALTY, f"left model.reg_strength={strength!r}; expected a finite number")
+
+    def check_gradient(self, model: Classifier, importance: NamedTensors, anchors: NamedTensors) -> None:
+        """Check the gradient of the penalty where the network is now, by name; called where the loss's isn't finite.
+
+        Raises:
+            MethodError: it holds NaN or infinity.
+        """
+        parameters = {key: p for key, p in contract_parameters(model).items() if p.requires_grad}
+        gradients = self._gradients(self.penalty(model, importance, anchors), list(parameters.values()))
+        given = {key: g for key, g in zip(parameters, gradients, strict=True) if g is not None}
+        broken = first_not_finite(given)
+        if broken is not None:
+            raise self._not_finite(
+                PENALTY,
+                f"has a gradient of NaN or infinity for {broken!r} at the context's first step, where the parameters "
+                "are those of the end of the last context; expected finite numbers (a square root, a norm or a "
+                "division has no gradient at zero: sqrt(x + 1e-12) has one)",
+            )
 
     def quadratic(
         self, model: Classifier, importance: NamedTensors, anchors: NamedTensors
@@ -191,10 +241,10 @@ class Regularizer:
             The coefficients and the centres, with the same keys, each tensor as its parameter.
 
         Raises:
-            RunError: the function raised or returned something else.
+            MethodError: the function raised or returned something else.
         """
         assert self._quadratic is not None
-        with _undisturbed(model), self._stream.active(), self._naming(QUADRATIC):
+        with self._calling(QUADRATIC, model):
             returned = self._quadratic(model, importance, anchors)
         if not isinstance(returned, tuple) or len(returned) != 2:
             raise self._broken(
@@ -210,7 +260,7 @@ class Regularizer:
     def check_quadratic(
         self, model: Classifier, penalty: Tensor, coefficients: NamedTensors, centres: NamedTensors
     ) -> None:
-        """Check that `quadratic_penalty` describes `compute_regularization_loss`; called once a context.
+        """Check that `quadratic_penalty` describes `compute_regularization_loss`.
 
         Args:
             model: the network, away from the centres.
@@ -219,7 +269,7 @@ class Regularizer:
             centres: by key, from `quadratic`.
 
         Raises:
-            RunError: the gradients differ.
+            MethodError: the gradients differ.
         """
         parameters = {key: p for key, p in contract_parameters(model).items() if p.requires_grad}
         gradients = self._gradients(penalty, list(parameters.values()))
@@ -231,6 +281,15 @@ class Regularizer:
             norm += expected.square().sum().item()
         if not math.sqrt(difference) <= _QUADRATIC_TOLERANCE * math.sqrt(norm):
             raise self._broken(QUADRATIC, f"does not describe the gradient of {PENALTY}; expected both to agree")
+
+    def changed_strength(self, declared: float, now: float) -> MethodError:
+        """The error for a strength that changes within a context, which a declared penalty can't follow."""
+        return self._broken(
+            PENALTY,
+            f"changed model.reg_strength within a context (from {declared:g} to {now:g}), which "
+            f"a penalty that is declared by {QUADRATIC} can't follow; expected one strength a context, or the file "
+            f"without {QUADRATIC}",
+        )
 
     def _gradients(self, penalty: Tensor, parameters: list[nn.Parameter]) -> Sequence[Tensor | None]:
         if not penalty.requires_grad:
@@ -247,7 +306,7 @@ class Regularizer:
             loss: the total loss, a scalar.
 
         Raises:
-            RunError: autograd can't, which is the penalty's doing.
+            MethodError: autograd can't, which is the penalty's doing.
         """
         try:
             loss.backward()
@@ -255,10 +314,16 @@ class Regularizer:
             log.exception("%s: back-propagation failed", self.source)
             raise self._broken(PENALTY, f"returned a loss that cannot be back-propagated ({named(error)})") from error
 
-    def _checked_kind(self, penalty: object, importance: Mapping[str, Tensor]) -> Tensor:
+    def _checked_kind(self, penalty: object, importance: Mapping[str, Tensor], model: Classifier) -> Tensor:
         """Check all but the value. Without importance there is nothing to penalize: a constant will do."""
         if not isinstance(penalty, Tensor):
             raise self._broken(PENALTY, f"returned {_article(type(penalty).__name__)}; {_DIFFERENTIABLE}")
+        if penalty.is_complex():
+            raise self._broken(PENALTY, f"returned a complex number ({penalty.dtype}); {_DIFFERENTIABLE}")
+        if penalty.device.type not in ("cpu", model.head.weight.device.type):
+            raise self._broken(
+                PENALTY, f"returned a tensor on {penalty.device}; expected {model.head.weight.device}, the network's"
+            )
         if penalty.numel() != 1:
             raise self._broken(PENALTY, f"returned a tensor of shape {tuple(penalty.shape)}; {_DIFFERENTIABLE}")
         if not penalty.requires_grad and importance:
@@ -278,9 +343,10 @@ class Regularizer:
         self, function: str, key: object, value: object, parameters: Mapping[str, nn.Parameter]
     ) -> Tensor:
         if not isinstance(key, str) or key not in parameters:
+            shown = repr(key) if isinstance(key, str | int | float | tuple) else f"of type {type(key).__name__}"
             raise self._broken(
                 function,
-                f"returned the unknown key {key!r}; expected parameter names with '.' replaced by '__': "
+                f"returned the unknown key {shown}; expected parameter names with '.' replaced by '__': "
                 f"{', '.join(parameters)}",
             )
         parameter = parameters[key]
@@ -296,27 +362,71 @@ class Regularizer:
                 function,
                 f"returned a tensor on {value.device} for {key!r}; expected {parameter.device}, the parameter's",
             )
+        if value.is_complex():
+            raise self._broken(function, f"returned complex numbers ({value.dtype}) for {key!r}; expected real ones")
+        value = value.detach()
+        if value.layout is not torch.strided:
+            value = value.to_dense()
         # A copy, since the method may go on writing to what it returned.
-        value = value.detach().to(parameter.dtype, copy=True)
+        value = value.to(parameter.dtype, copy=True)
         if not torch.isfinite(value).all():
-            raise self._broken(
+            raise self._not_finite(
                 function, f"returned NaN or infinity for {key!r}; expected numbers that are finite as {parameter.dtype}"
             )
         return value
 
-    def _broken(self, function: str, what: str) -> RunError:
-        return RunError(f"{self.source}: {function} {what}.")
+    def blamed(self, error: Exception) -> MethodError | None:
+        """The method's failure, where an exception passed through its file while it wasn't called.
+
+        Args:
+            error: what training or evaluation raised, such as in a hook that the method left on a layer.
+        """
+        where = place(error, self._file)
+        if not where or isinstance(error, ClsweepError):
+            return None
+        log.error("%s: code that it left on the network raised", self.source, exc_info=error)
+        return MethodError(
+            f"{self.source}{where}: what it left on the network (a hook, a layer) raised {named(error)} while the "
+            "network was used (the traceback is in the run's log)."
+        )
+
+    def _broken(self, function: str, what: str) -> MethodError:
+        return MethodError(f"{self.source}: {function} {what}.")
+
+    def _not_finite(self, function: str, what: str) -> NotFiniteError:
+        return NotFiniteError(f"{self.source}: {function} {what}.")
+
+    @contextmanager
+    def _calling(self, function: str, model: Classifier) -> Iterator[list[str]]:
+        """Around a call: random numbers of the method's own; what it disturbs is put back, what can't be is refused.
+
+        Yields:
+            The names of what was put back, filled at the end.
+        """
+        network = self.network_of(model)
+        changed: list[str] = []
+        with (
+            network.undisturbed() as state,
+            self._stream.active(),
+            settings_put_back() as settings,
+            self._naming(function),
+        ):
+            yield changed
+        changed += state + settings
+        lost = network.lost()
+        if lost is not None:
+            raise self._broken(function, lost)
 
     @contextmanager
     def _naming(self, function: str) -> Iterator[None]:
         """Turn what a method raises into one sentence with its place; the log gets the traceback."""
         try:
             yield
-        except RunError:  # a sentence already
-            raise
+        except RunError as error:  # a sentence already
+            raise MethodError(str(error)) from error
         except (Exception, SystemExit) as error:
             log.exception("%s: %s raised", self.source, function)
-            raise RunError(
+            raise MethodError(
                 f"{self.source}{place(error, self._file)}: {function} raised {named(error)} "
                 "(the traceback is in the run's log)."
             ) from error
@@ -389,28 +499,6 @@ def _hyperparameters(module: ModuleType, source: str) -> tuple[str, ...]:
     raise InputError(
         f"{source}: HYPERPARAMETERS={declared!r}; expected a tuple of some of {', '.join(HYPERPARAMETERS)}."
     )
-
-
-@contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Put back modes, gradients, buffers, `requires_grad` and autograd's grad mode, whatever happens inside."""
-    grad_enabled = torch.is_grad_enabled()
-    modes = [(module, module.training) for module in model.modules()]
-    parameters = [(p, p.grad, p.requires_grad) for p in model.parameters()]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    for p, _, _ in parameters:
-        p.grad = None  # so that zeroing or accumulating in place cannot reach the saved ones
-    try:
-        yield
-    finally:
-        torch.set_grad_enabled(grad_enabled)
-        for module, training in modes:
-            module.training = training
-        for p, gradient, requires_grad in parameters:
-            p.grad = gradient
-            p.requires_grad_(requires_grad)
-        for buffer, value in buffers:
-            buffer.data.copy_(value)  # .data: autograd, which may have saved the buffer, must not see a change
 
 
 def _article(name: str) -> str:

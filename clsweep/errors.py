@@ -21,6 +21,14 @@ class RunError(ClsweepError):
     """The run failed on its way: a regularizer raised, or training diverged."""
 
 
+class MethodError(RunError):
+    """A method's function raised, returned what it shouldn't, or left behind what can't be put back."""
+
+
+class NotFiniteError(MethodError):
+    """A method gave NaN or infinity, which depends on the data and on how far training has come."""
+
+
 def named(error: BaseException) -> str:
     """The exception's type and the first line of its message."""
     lines = str(error).splitlines()

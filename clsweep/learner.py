@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from clsweep.config import RegularizerConfig
-from clsweep.contract import NamedTensors, Regularizer, contract_parameters, snapshot
+from clsweep.contract import PENALTY, NamedTensors, Regularizer, contract_parameters, snapshot
+from clsweep.errors import RunError
 from clsweep.networks import Classifier
+from clsweep.undisturbed import first_not_finite
 from clsweep.update import PathIntegral, Spring, parameter_update
 
 
@@ -36,12 +38,14 @@ class Learner:
         self.model = model
         self.device = next(model.parameters()).device
         self._regularizer = regularizer
+        self._network = regularizer.network_of(model)
         self._autocast_enabled = precision == "bf16"
         self._parameters = list(model.parameters())
         self._update = parameter_update(self._parameters, lr)
         self._contexts_learned = 0
         self._steps = 0
         self._declared: tuple[NamedTensors, NamedTensors] | None = None
+        self._declared_strength = 0.0
         self._fast_penalty = False
         self._path_addresses: list[int] = []
         model.reg_strength, model.gamma, model.epsilon = config.reg_strength, config.gamma, config.epsilon
@@ -61,7 +65,7 @@ class Learner:
     def start_context(self) -> None:
         """Begin a context: the path integral is zero and starts at the current parameters."""
         model = self.model
-        model.train()
+        self._network.train()
         parameters = contract_parameters(model)
         # A parameter with two names has one position and one path integral.
         positions = {p: p.detach().clone() for p in parameters.values()}
@@ -73,7 +77,7 @@ class Learner:
         self._fast_penalty = self._regularizer.is_quadratic and len(positions) == len(parameters)
         if self._contexts_learned > 0 and self._fast_penalty:
             self._declared = self._regularizer.quadratic(model, model._custom_importance, model._custom_prev_params)
-        self._update.set_springs(self._springs())
+        self._set_springs()
         self._update.set_path_integrals(self._path_integrals())
         self._path_addresses = self._addresses_of_path()
 
@@ -99,12 +103,14 @@ class Learner:
             loss.backward()
         elif self._fast_penalty:
             loss.backward()
-            if self._declared is not None:
-                self._check_declared(*self._declared)
+            if self._declared is not None and self._steps <= 2:
+                self._meet_declared(*self._declared)
         else:
             penalty = self._penalty()  # first: it may overwrite the strength
             loss = loss + self._strength() * penalty
             self._regularizer.backward(loss)
+            if self._steps == 1:
+                self._check_gradient(loss)
         self._follow_path()
         self._update.step()
         return loss.detach()
@@ -121,14 +127,15 @@ class Learner:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Eval mode, without autograd; the mode from before is put back."""
-        training = self.model.training
+        """Eval mode, without autograd; the modes from before are put back."""
+        modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
         try:
             with torch.no_grad():
                 yield
         finally:
-            self.model.train(training)
+            for module, training in modes:
+                module.training = training
 
     def correct(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """How many examples get their label, an int64 scalar on the device; see `logits` for the shapes."""
@@ -144,6 +151,9 @@ class Learner:
             RunError: the regularizer raised or returned what it shouldn't.
         """
         model = self.model
+        if self._declared is not None:
+            self._check_declared(*self._declared)  # again: the parameters are farthest from the anchor now
+            self._declared = None
         self._catch_up()
         new = self._regularizer.importance(model, dataset, self._start, self.device)
         for key, value in new.items():
@@ -152,23 +162,88 @@ class Learner:
         model._custom_prev_params = snapshot(model)
         self._contexts_learned += 1
 
+    def not_finite(self, when: str) -> str | None:
+        """Which of the network's parameters and buffers holds NaN or infinity, as the beginning of a sentence.
+
+        Args:
+            when: the sentence's next words.
+        """
+        name = self._network.not_finite()
+        return None if name is None else f"the network's {name} holds NaN or infinity {when}"
+
+    def advice(self, has_grown: bool) -> str:
+        """What may help where training did not stay finite.
+
+        Args:
+            has_grown: whether the loss had grown before.
+        """
+        unpenalized = self._fast_penalty and not (self._declared and self._declared[0])
+        if self._contexts_learned == 0 or unpenalized:
+            return "a smaller benchmark.lr may help (there is no penalty in this loss)"
+        if has_grown or self._fast_penalty:
+            return "a smaller regularizer.reg_strength or benchmark.lr may help"
+        return (
+            f"the loss had not grown before, so that a gradient of NaN in {self._regularizer.source}'s {PENALTY} is a "
+            "likelier reason than regularizer.reg_strength (a square root, a norm or a division at zero)"
+        )
+
+    @contextmanager
+    def blaming(self) -> Iterator[None]:
+        """Tell an exception as the method's where it passed through the method's file, such as in a hook.
+
+        Raises:
+            MethodError: it did.
+        """
+        try:
+            yield
+        except Exception as error:
+            blamed = self._regularizer.blamed(error)
+            if blamed is None:
+                raise
+            raise blamed from error
+
     def _penalty(self) -> Tensor:
         model, regularizer = self.model, self._regularizer
-        penalty = regularizer.penalty(model, model._custom_importance, model._custom_prev_params)
-        if self._steps == 1:
-            regularizer.check_penalty(penalty)
-        return penalty
+        checked = self._steps == 1 or self._fast_penalty
+        call = regularizer.checked_penalty if checked else regularizer.penalty
+        return call(model, model._custom_importance, model._custom_prev_params)
 
     def _strength(self) -> float:
         return self.model.reg_strength * self._regularizer.reg_strength_scale
 
+    def _check_gradient(self, loss: Tensor) -> None:
+        """Find NaN in the gradient at a context's first step, and whose it is; the task's will be seen in the loss."""
+        gradients = {str(number): p.grad for number, p in enumerate(self._parameters) if p.grad is not None}
+        if first_not_finite(gradients) is not None:
+            model = self.model
+            self._regularizer.check_gradient(model, model._custom_importance, model._custom_prev_params)
+            if torch.isfinite(loss):
+                raise RunError(
+                    f"regularizer.reg_strength={model.reg_strength:g}: times the finite gradient of the penalty it "
+                    "overflows at a context's first step; expected a smaller one."
+                )
+
+    def _meet_declared(self, coefficients: NamedTensors, centres: NamedTensors) -> None:
+        """Call the real penalty at a context's first two steps: it may overwrite the strength, then it is checked."""
+        if self._steps == 1:
+            self._catch_up()
+            self._penalty()
+            if self._strength() != self._declared_strength:
+                self._set_springs()
+        elif self._network.not_finite() is None:  # else the loss will show it: it isn't the penalty's doing
+            self._check_declared(coefficients, centres)
+
     def _check_declared(self, coefficients: NamedTensors, centres: NamedTensors) -> None:
-        """Hold the declared penalty against the real one: at the second step, when the anchor has been left."""
+        """Hold the declared penalty and its strength against the real ones, where the anchor has been left."""
         self._catch_up()
-        penalty = self._penalty()
-        if self._steps == 2:
-            self._regularizer.check_quadratic(self.model, penalty, coefficients, centres)
-            self._declared = None
+        penalty = self._penalty()  # first: it may overwrite the strength
+        if self._strength() != self._declared_strength:
+            raise self._regularizer.changed_strength(self._declared_strength, self._strength())
+        self._regularizer.check_quadratic(self.model, penalty, coefficients, centres)
+
+    def _set_springs(self) -> None:
+        self._declared_strength = self._strength()
+        self._update.set_springs(self._springs())
 
     def _springs(self) -> dict[nn.Parameter, Spring]:
         if self._declared is None:

@@ -75,6 +75,14 @@ class GlobalStream:
             _restore(outside)
 
 
+def generator_states() -> bytes:
+    """The states of the global generators, to compare."""
+    states = _capture()
+    cuda = [state.cpu().numpy().tobytes() for state in states.torch_cuda]
+    _, keys, *rest = states.numpy
+    return repr((states.torch_cpu.numpy().tobytes(), keys.tobytes(), cuda, rest, states.python)).encode()
+
+
 def _capture() -> _States:
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     return _States(torch.get_rng_state(), cuda, np.random.get_state(), random.getstate())

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from clsweep.contexts import Context, Part, Stream
+from clsweep.contexts import Part, Stream
+from clsweep.divergence import LossWatch
 from clsweep.errors import RunError
 from clsweep.learner import Learner
 from clsweep.metrics import Cell
 from clsweep.seeding import generator
 
 EVALUATION_BATCH = 1_000
-_SECONDS_BETWEEN_CHECKS = 1.0
 
 
 @dataclass
@@ -70,12 +70,11 @@ class Trainer:
             The cells of the untrained network, then those after each context.
 
         Raises:
-            RunError: the loss became NaN or infinite, or the regularizer failed.
+            RunError: the loss or the network became NaN or infinite, or the regularizer failed.
         """
         yield self._evaluate(0)
-        for number, context in enumerate(self.stream.contexts):
-            self.learner.activate(self.stream.active(number, number + 1))
-            self._train_context(number, context)
+        for number in range(len(self.stream.contexts)):
+            self.learn(number)
             yield self._evaluate(number + 1)
 
     def jointly(self) -> Iterator[list[Cell]]:
@@ -85,7 +84,7 @@ class Trainer:
             The cells of the untrained network, then those at the end, which count as after the last context.
 
         Raises:
-            RunError: the loss became NaN or infinite.
+            RunError: the loss or the network became NaN or infinite.
         """
         yield self._evaluate(0)
         count = len(self.stream.contexts)
@@ -98,45 +97,66 @@ class Trainer:
             return inputs, labels
 
         with self._clock("train"):
-            self._steps(batch, len(pool), self.protocol.iters * count, "joint", "joint training")
+            self._steps(batch, pool, self.protocol.iters * count, "joint", "joint training")
         yield self._evaluate(count)
 
-    def _train_context(self, number: int, context: Context) -> None:
+    def learn(self, number: int) -> None:
+        """Train on one context, and let the regularizer estimate its importance.
+
+        Args:
+            number: the context's, from 0; all before it have been learned.
+
+        Raises:
+            RunError: the loss or the network became NaN or infinite, or the regularizer failed.
+        """
+        self.learner.activate(self.stream.active(number, number + 1))
         with self._clock("train"):
-            dataset = context.train.gathered()
+            dataset = self.stream.contexts[number].train.gathered()
             inputs, labels = dataset.tensors
             self.learner.start_context()
             self._steps(
                 lambda index: (inputs.index_select(0, index), labels.index_select(0, index)),
-                len(labels),
+                inputs,
                 self.protocol.iters,
                 number,
                 f"context {number + 1}",
             )
-        with self._clock("importance"):
+        with self._clock("importance"), self.learner.blaming():
             self.learner.end_context(dataset)
 
     def _steps(
-        self, batch: Callable[[Tensor], tuple[Tensor, Tensor]], n: int, iters: int, purpose: int | str, name: str
+        self,
+        batch: Callable[[Tensor], tuple[Tensor, Tensor]],
+        pool: _Pool | Tensor,
+        iters: int,
+        purpose: int | str,
+        name: str,
     ) -> None:
+        """Train on batches of a pool of examples: all of a context's inputs [n, ...], or those of all contexts."""
         learner = self.learner
-        indices = batch_indices(n, iters, self.protocol.batch_size, generator(self.protocol.seed, "batches", purpose))
-        total = torch.zeros((), device=learner.device)
-        checked = time.monotonic()
-        for step, index in enumerate(indices.to(learner.device), start=1):
-            total += learner.step(*batch(index))
-            self.timings.steps += 1
-            self.on_step()
-            if step == iters or time.monotonic() - checked > _SECONDS_BETWEEN_CHECKS:
-                checked = time.monotonic()
-                if not torch.isfinite(total).item():  # waits for the device, hence not at every step
-                    raise RunError(
-                        f"the training loss became NaN or infinite in {name} (seen at iteration {step} of {iters}): "
-                        "a smaller regularizer.reg_strength or benchmark.lr may help."
-                    )
+        order = generator(self.protocol.seed, "batches", purpose)
+        indices = batch_indices(len(pool), iters, self.protocol.batch_size, order)
+        watch = LossWatch(name, iters)
+        with learner.blaming():
+            for index in indices.to(learner.device):
+                watch.add(learner.step(*batch(index)))
+                self.timings.steps += 1
+                self.on_step()
+                if watch.is_due():
+                    self._check(watch.look(), watch, pool)
+        self._check(learner.not_finite(f"after the last iteration of {name}"), watch, pool)
+
+    def _check(self, problem: str | None, watch: LossWatch, pool: _Pool | Tensor) -> None:
+        """Fail where there is a problem, with advice that fits its cause."""
+        if problem is None:
+            return
+        images = pool if isinstance(pool, Tensor) else pool.images
+        if torch.isfinite(images).all():
+            raise RunError(f"{problem}: {self.learner.advice(watch.has_grown())}.")
+        raise RunError(f"{problem}: training images hold NaN or infinity; expected a data set of finite numbers.")
 
     def _evaluate(self, learned: int) -> list[Cell]:
-        with self._clock("evaluation"):
+        with self._clock("evaluation"), self.learner.blaming():
             return evaluate(self.learner, self.stream, learned)
 
     @contextmanager
@@ -165,13 +185,18 @@ class _Pool:
         orders = [part.order for part in self._parts if part.order is not None]
         self._orders = torch.stack(orders) if orders else None
 
+    @property
+    def images(self) -> Tensor:
+        """The images that the examples are of."""
+        return self._parts[0].images
+
     def __len__(self) -> int:
         return len(self._rows)
 
     def take(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs [b, C, H, W], labels [b] and active outputs [b, active] of the examples `index` [b]."""
         context = torch.bucketize(index, self._ends, right=True)
-        inputs = self._parts[0].images[self._rows[index]]
+        inputs = self.images[self._rows[index]]
         if self._orders is not None:
             inputs = inputs.flatten(1).gather(1, self._orders[context]).view_as(inputs)
         return inputs, self._labels[index], self._active[context]

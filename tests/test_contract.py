@@ -39,9 +39,8 @@ def importance_of(method: Regularizer, model: Classifier) -> dict[str, Tensor]:
 
 
 def checked_penalty(method: Regularizer, model: Classifier, importance: dict[str, Tensor]) -> Tensor:
-    penalty = method.penalty(model, importance, snapshot(model))
-    method.check_penalty(penalty)
-    return penalty
+    model.reg_strength = 1.0
+    return method.checked_penalty(model, importance, snapshot(model))
 
 
 # ---- loading
@@ -167,6 +166,10 @@ CONFIG_OVERRIDES = {{"reg_strength_scale": State().count}}
         ("{'head__weight': 1.0}", ["a float", "'head__weight'", "expected a tensor"]),
         ("{'head__weight': w.detach().numpy()}", ["ndarray", "'head__weight'", "expected a tensor"]),
         ("{'head__bias': torch.ones(6), 'head__weight': None}", ["None", "'head__weight'", "expected a tensor"]),
+        ("{'head__weight': w.detach() * 1j}", ["complex numbers", "'head__weight'", "expected real ones"]),
+        ("{'head__weight': torch.full((6, 7), float('nan')).to_sparse()}", ["NaN", "'head__weight'", "finite"]),
+        ("{model.head.weight: w}", ["unknown key of type Parameter", "'.' replaced by '__'"]),
+        ("{None: w}", ["unknown key of type NoneType", "'.' replaced by '__'"]),
     ],
 )
 def test_a_wrong_importance_is_refused_by_file_function_and_key(
@@ -192,6 +195,10 @@ def test_a_wrong_importance_is_refused_by_file_function_and_key(
         ("w.sum() + float('inf')", "inf"),
         ("w.sum().detach()", "without a gradient"),
         ("torch.tensor(1.0)", "without a gradient"),
+        ("torch.tensor(1)", "without a gradient"),
+        ("w.sum() > 0", "without a gradient"),
+        ("w.sum() * (1 + 2j)", "a complex number"),
+        ("w.sum().to('meta')", "on meta; expected cpu"),
     ],
 )
 def test_a_wrong_penalty_is_refused_by_file_and_function(tmp_path: Path, expression: str, expected: str) -> None:
@@ -225,6 +232,23 @@ def test_importance_is_returned_detached_and_in_the_parameters_type(tmp_path: Pa
     assert not importance["head__weight"].requires_grad
     assert torch.equal(importance["head__weight"], 2 * model.head.weight.detach())
     assert importance["head__bias"].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("layout", ["to_sparse()", "bool().to_sparse()", "half()", "bool()"])
+def test_importance_of_any_layout_and_real_type_counts_as_the_dense_one(tmp_path: Path, layout: str) -> None:
+    dense = returning_importance("{'head__weight': (w.detach() > 0).float()}")
+    other = returning_importance(f"{{'head__weight': (w.detach() > 0).float().{layout}}}")
+    model = network()
+    given, expected = (importance_of(regularizer(tmp_path, source), model) for source in (other, dense))
+    assert given["head__weight"].layout is torch.strided
+    assert torch.equal(given["head__weight"], expected["head__weight"])
+
+
+@pytest.mark.parametrize("value", ["float('nan')", "'10'", "None", "torch.ones(2)"])
+def test_a_strength_that_is_none_is_refused(tmp_path: Path, value: str) -> None:
+    source = GOOD.replace("    return sum", f"    import torch\n    model.reg_strength = {value}\n    return sum")
+    with pytest.raises(RunError, match=r"method\.py: compute_regularization_loss left model\.reg_strength="):
+        checked_penalty(regularizer(tmp_path, source), network(), {})
 
 
 def test_a_parameter_left_out_gets_no_penalty(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from clsweep.config import RegularizerConfig
 from clsweep.contract import Regularizer, contract_parameters, snapshot
-from clsweep.errors import RunError
+from clsweep.errors import MethodError, RunError
 from clsweep.learner import Learner
 from clsweep.networks import Classifier
 
@@ -382,11 +382,11 @@ def compute_regularization_loss(model, *rest):
         assert made.model.contexts == 3
 
 
-def test_the_penalty_itself_is_called_at_two_steps_of_a_context_only(tmp_path: Path) -> None:
+def test_the_penalty_itself_is_called_at_two_steps_and_at_the_end_of_a_context_only(tmp_path: Path) -> None:
     made = learner(spring(tmp_path, QUADRATIC))
     for number in range(3):
         learn(made, number, steps=5)
-    assert made.model.calls == 2 * 2
+    assert made.model.calls == 2 * 3
 
 
 @pytest.mark.parametrize(
@@ -414,6 +414,30 @@ def test_a_wrong_quadratic_penalty_is_refused(tmp_path: Path, returned: str, exp
     assert "quadratic_penalty" in str(error.value)
 
 
+FAR = "\ndef compute_regularization_loss(model, importance_dict, prev_params_dict):\n    return sum({term})\n"
+QUADRATIC_NEAR_ZERO = "2 * ((1 + ((p - prev_params_dict[key]) / 0.1) ** 2).sqrt() - 1).sum() * 0.01"
+
+
+def test_a_penalty_that_is_quadratic_near_its_anchor_only_is_refused_at_the_contexts_end(tmp_path: Path) -> None:
+    terms = f"importance_dict[key].mean() * {QUADRATIC_NEAR_ZERO} for key, p in keyed(model).items()"
+    made = learner(spring(tmp_path, FAR.format(term=terms) + QUADRATIC, reg_strength=0.01), lr=1e-4)
+    learn(made, 0)
+    made.start_context()
+    for inputs, labels in batches(4):
+        made.step(inputs, labels)  # ... and at the second step it seems to be
+    move(made.model)
+    with pytest.raises(MethodError, match="quadratic_penalty does not describe"):
+        made.end_context(dataset())
+
+
+def test_a_wrong_quadratic_penalty_is_refused_where_a_context_has_one_step(tmp_path: Path) -> None:
+    wrong = QUADRATIC.replace("return importance_dict", "return {k: 2 * v for k, v in importance_dict.items()}")
+    made = learner(spring(tmp_path, wrong))
+    learn(made, 0, steps=1)
+    with pytest.raises(MethodError, match="quadratic_penalty does not describe"):
+        learn(made, 1, steps=1)
+
+
 @pytest.mark.parametrize("name", ["none", "l2", "ewc", "ewc_separate", "online_ewc", "si", "mas", "rwalk"])
 def test_every_built_in_penalty_is_quadratic_and_checked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     checked: list[str] = []
@@ -427,7 +451,7 @@ def test_every_built_in_penalty_is_quadratic_and_checked(name: str, monkeypatch:
     made = learner(method(name))
     for number in range(3):
         learn(made, number)
-    assert len(checked) == 2
+    assert len(checked) == 2 * 2
 
 
 @pytest.mark.parametrize(
@@ -537,6 +561,52 @@ def test_overwriting_the_strength_inside_a_method_takes_effect(tmp_path: Path, f
     loss = task_loss(made.model) + 2.0 * naive_penalty(made.model, 1.0, made.model._custom_prev_params)
     expected = gradients(loss, made.model)
     assert all_close(stepped(made), expected)
+
+
+@pytest.mark.parametrize("function", OVERWRITING)
+@pytest.mark.parametrize("value", ["20.0", "20.0 + len(model._custom_importance)", "torch.tensor(20.0)"])
+def test_a_declared_file_may_overwrite_the_strength_as_an_undeclared_one_may(
+    tmp_path: Path, function: str, value: str
+) -> None:
+    overwriting = OVERWRITING[function].replace("= 2.0", f"= {value}")
+    source = f"\nfirst, second = estimate_importance, compute_regularization_loss\n{overwriting}\n"
+    ends = []
+    for more in ("", QUADRATIC):
+        made = learner(spring(tmp_path, source + more, reg_strength=0.01))
+        for number in range(3):
+            learn(made, number, steps=8)
+        ends.append(snapshot(made.model))
+    undeclared, declared = ends
+    for key, end in undeclared.items():
+        torch.testing.assert_close(declared[key], end, rtol=1e-3, atol=1e-5)
+    as_configured = learner(spring(tmp_path, reg_strength=0.01))
+    for number in range(3):
+        learn(as_configured, number, steps=8)
+    assert not torch.allclose(undeclared["head__weight"], as_configured.model.head.weight, atol=1e-3)
+
+
+CHANGING = {
+    "model.reg_strength *= 1.01": "changed model.reg_strength within a context (from 2.02 to 2.0402)",
+    "model.gamma = model.calls": "quadratic_penalty does not describe",
+}
+
+
+@pytest.mark.parametrize(("changing", "expected"), CHANGING.items(), ids=CHANGING)
+def test_what_changes_from_step_to_step_cannot_be_declared(tmp_path: Path, changing: str, expected: str) -> None:
+    source = f"""
+second = compute_regularization_loss
+def compute_regularization_loss(model, *rest):
+    {changing}
+    return model.gamma * second(model, *rest)
+def quadratic_penalty(model, importance_dict, prev_params_dict):
+    return {{key: model.gamma * value for key, value in importance_dict.items()}}, prev_params_dict
+"""
+    made = learner(spring(tmp_path, source, reg_strength=2.0))
+    made.model.calls = 0  # type: ignore[assignment]
+    learn(made)
+    with pytest.raises(MethodError) as raised:
+        learn(made, 1)
+    assert expected in str(raised.value)
 
 
 def test_param_list_decides_what_the_dicts_hold(tmp_path: Path) -> None:

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
-from tiny import CLASSES, CONTEXTS, OUTPUTS, SHAPE, learner, method, network, stream, trained, trainer
+from tiny import (
+    CLASSES,
+    CONTEXTS,
+    OUTPUTS,
+    SHAPE,
+    file_method,
+    learner,
+    method,
+    network,
+    stream,
+    trained,
+    trainer,
+    write,
+)
 from torch import Tensor
 
 from clsweep.config import RegularizerConfig
 from clsweep.contexts import SCENARIOS, Context, Part, Stream
 from clsweep.contract import snapshot
-from clsweep.errors import RunError
+from clsweep.errors import MethodError, RunError
 from clsweep.metrics import Cell
 from clsweep.networks import Classifier
 from clsweep.training import Trainer, TrainingProtocol, _Pool, batch_indices, evaluate
@@ -148,9 +162,8 @@ def test_looking_at_the_cells_does_not_change_the_training() -> None:
     of = stream("class")
     whole, by_hand = trainer(method("none"), of, "cnn"), trainer(method("none"), of, "cnn")
     list(whole.sequentially())
-    for number, context in enumerate(of.contexts):
-        by_hand.learner.model.activate(range(CLASSES * (number + 1)))
-        by_hand._train_context(number, context)
+    for number in range(CONTEXTS):
+        by_hand.learn(number)
     expected = snapshot(by_hand.learner.model)
     assert all(torch.equal(p, expected[key]) for key, p in snapshot(whole.learner.model).items())
 
@@ -223,6 +236,93 @@ def test_a_loss_that_becomes_nan_names_joint_training() -> None:
     made = trainer(method("none"), broken(stream(), 0))
     with pytest.raises(RunError, match="NaN or infinite in joint training"):
         list(made.jointly())
+
+
+# The penalty is the norm of the change: its gradient at the anchor is NaN. `{when}` says when it is the plain square.
+NORM = """
+import torch
+
+def estimate_importance(model, dataset, prev_params, device):
+    {importance}
+    return {{key: torch.ones_like(value) for key, value in prev_params.items()}}
+
+def compute_regularization_loss(model, importance_dict, prev_params_dict):
+    model.calls = getattr(model, "calls", 0) + 1
+    named = {{n.replace(".", "__"): p for n, p in model.named_parameters()}}
+    squares = sum(((p - prev_params_dict[key]) ** 2).sum() for key, p in named.items())
+    return {penalty}
+"""
+NAN_AT_ONE_CALL = "squares if model.calls != {call} else squares + (0 * squares).sqrt()"
+
+
+@pytest.mark.parametrize("iters", [1, 20])
+@pytest.mark.parametrize("strength", [1.0, 1e-12])
+def test_a_penalty_without_a_gradient_at_the_anchor_is_named_with_its_parameter(
+    tmp_path: Path, iters: int, strength: float
+) -> None:
+    file = write(tmp_path, NORM.format(importance="pass", penalty="squares.sqrt()"))
+    made = trainer(file_method(file, reg_strength=strength), iters=iters)
+    with pytest.raises(MethodError) as raised:
+        list(made.sequentially())
+    assert str(raised.value) == (
+        f"{file}: compute_regularization_loss has a gradient of NaN or infinity for 'hidden__0__weight' at the "
+        "context's first step, where the parameters are those of the end of the last context; expected finite numbers "
+        "(a square root, a norm or a division has no gradient at zero: sqrt(x + 1e-12) has one)."
+    )
+    assert made.timings.steps == iters
+
+
+@pytest.mark.parametrize(("iters", "place"), [(6, "at iteration 5 of 6"), (4, "after the last iteration of context 2")])
+def test_a_gradient_of_nan_later_on_is_not_put_down_to_the_strength(tmp_path: Path, iters: int, place: str) -> None:
+    source = NORM.format(importance="pass", penalty=NAN_AT_ONE_CALL.format(call=4))
+    with pytest.raises(RunError) as raised:
+        trained(file_method(write(tmp_path, source), reg_strength=1e-12), iters=iters)
+    message = str(raised.value)
+    assert place in message
+    assert "a gradient of NaN in " in message
+    assert "method.py's compute_regularization_loss is a likelier reason than regularizer.reg_strength" in message
+
+
+def test_a_loss_that_runs_away_is_put_down_to_the_strength(tmp_path: Path) -> None:
+    source = NORM.format(importance="pass", penalty="squares * (1 + 1e6 * squares)")
+    with pytest.raises(RunError) as raised:
+        trained(file_method(write(tmp_path, source), reg_strength=1e38))
+    assert "NaN or infinite in context 2 (at iteration 2 of 5; " in str(raised.value)
+    assert str(raised.value).endswith(": a smaller regularizer.reg_strength or benchmark.lr may help.")
+
+
+def test_a_strength_too_large_for_a_gradient_is_named(tmp_path: Path) -> None:
+    source = NORM.format(importance="pass", penalty="1e4 * squares")
+    with pytest.raises(RunError, match=r"^regularizer\.reg_strength=3e\+38: .* overflows .*expected a smaller one\.$"):
+        trained(file_method(write(tmp_path, source), reg_strength=3e38))
+
+
+@pytest.mark.parametrize("name", ["none", "ewc"])
+def test_weights_that_are_nan_after_the_last_step_are_found_without_blaming_a_strength_that_is_not_there(
+    name: str,
+) -> None:
+    made = trainer(method(name), iters=1)
+    made.learner.model.get_parameter("hidden.0.bias").register_hook(lambda gradient: gradient * float("nan"))
+    cells = made.sequentially()
+    next(cells)
+    with pytest.raises(RunError) as raised:
+        next(cells)
+    assert str(raised.value) == (
+        "the network's hidden.0.bias holds NaN or infinity after the last iteration of context 1: a smaller "
+        "benchmark.lr may help (there is no penalty in this loss)."
+    )
+
+
+def test_weights_that_a_method_spoils_after_a_context_are_its_failure(tmp_path: Path) -> None:
+    source = NORM.format(importance="model.head.bias.data[0] = float('inf')", penalty="squares")
+    with pytest.raises(MethodError, match=r"estimate_importance left NaN or infinity in the network's head\.bias"):
+        trained(file_method(write(tmp_path, source)))
+
+
+def test_images_of_nan_are_named_as_such() -> None:
+    made = trainer(method("ewc"), broken(stream(), 1))
+    with pytest.raises(RunError, match="training images hold NaN or infinity; expected a data set of finite numbers"):
+        list(made.sequentially())
 
 
 # ---- the built-in methods

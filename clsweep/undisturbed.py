@@ -1,0 +1,302 @@
+"""What code of others may leave behind: settings of the whole process, and the state of a network.
+
+A method's functions run in the middle of training. What they change in passing is put back, so that a run's results
+don't depend on whether they tidied up; what can't be put back is told, for the caller to refuse.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from clsweep.networks import Classifier
+
+_Kind = tuple[torch.dtype, torch.Size, torch.device]
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """A setting of the whole process.
+
+    Attributes:
+        name: as it is called in a sentence.
+        read: its value, which `==` compares.
+        write: sets it to a value that was read.
+    """
+
+    name: str
+    read: Callable[[], Any]
+    write: Callable[[Any], object]
+
+
+def _folder() -> str | None:
+    with contextlib.suppress(FileNotFoundError):  # somebody has removed it
+        return os.getcwd()  # noqa: PTH109 - a Path takes four times as long
+    return None
+
+
+def _set_folder(folder: str | None) -> None:
+    with contextlib.suppress(OSError):
+        if folder is not None:
+            os.chdir(folder)
+
+
+def _set_filters(filters: list[Any]) -> None:
+    warnings.resetwarnings()  # which says that they have changed; what is shown once a place is counted anew
+    warnings.filters[:] = filters  # type: ignore[index]
+
+
+def _set_path(path: list[str]) -> None:
+    sys.path[:] = path
+
+
+def _set_streams(streams: tuple[Any, Any]) -> None:
+    sys.stdout, sys.stderr = streams
+
+
+def _autocast(device: str) -> tuple[bool, torch.dtype]:
+    return torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+
+
+def _set_autocast(device: str, value: tuple[bool, torch.dtype]) -> None:
+    torch.set_autocast_enabled(device, value[0])
+    torch.set_autocast_dtype(device, value[1])
+
+
+def _set_device(device: torch.device) -> None:
+    torch.set_default_device(None if device.type == "cpu" else device)  # None: as it is from the start, which is faster
+
+
+def _matmul_precision() -> str | None:
+    with contextlib.suppress(RuntimeError):  # where it was set for each backend, it has no single value
+        return torch.get_float32_matmul_precision()
+    return None
+
+
+def _set_matmul_precision(precision: str | None) -> None:
+    if precision is not None:
+        torch.set_float32_matmul_precision(precision)
+
+
+def _cudnn() -> tuple[bool, bool, bool]:
+    flags = torch.backends.cudnn
+    return flags.enabled, flags.benchmark, flags.deterministic
+
+
+def _set_cudnn(flags: tuple[bool, bool, bool]) -> None:
+    torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = flags
+
+
+def _anomalies() -> tuple[bool, bool]:
+    return torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
+
+
+# All are read before and after each call of a method: together some fifteen microseconds.
+_SETTINGS = (
+    _Setting("torch's default device", torch.get_default_device, _set_device),
+    _Setting("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype),
+    _Setting("torch's grad mode", torch.is_grad_enabled, torch.set_grad_enabled),
+    _Setting("torch's number of threads", torch.get_num_threads, torch.set_num_threads),
+    _Setting("autocast", lambda: _autocast("cpu"), lambda value: _set_autocast("cpu", value)),
+    _Setting("autocast on CUDA", lambda: _autocast("cuda"), lambda value: _set_autocast("cuda", value)),
+    _Setting("autocast's cache", torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled),
+    _Setting("torch's deterministic mode", torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+    _Setting("torch's precision of matrix products", _matmul_precision, _set_matmul_precision),
+    _Setting("cuDNN's flags", _cudnn, _set_cudnn),
+    _Setting("autograd's anomaly detection", _anomalies, lambda value: torch.autograd.set_detect_anomaly(*value)),
+    _Setting("NumPy's error handling", np.geterr, lambda value: np.seterr(**value)),
+    _Setting("the warnings filters", lambda: list(warnings.filters), _set_filters),
+    _Setting("the current folder", _folder, _set_folder),
+    _Setting("sys.path", lambda: list(sys.path), _set_path),
+    _Setting("sys.stdout and sys.stderr", lambda: (sys.stdout, sys.stderr), _set_streams),
+)
+
+
+@contextmanager
+def settings_put_back() -> Iterator[list[str]]:
+    """Put the settings of the whole process back, whatever happens inside.
+
+    They are torch's (default dtype and device, grad mode, threads, autocast, determinism, precision), NumPy's error
+    handling, the warnings filters, the current folder, `sys.path` and the standard streams. Random number generators
+    are `clsweep.seeding.GlobalStream`'s.
+
+    Yields:
+        The names of those that had been changed, filled at the end.
+    """
+    before = [setting.read() for setting in _SETTINGS]
+    changed: list[str] = []
+    try:
+        yield changed
+    finally:
+        for setting, value in zip(_SETTINGS, before, strict=True):
+            if setting.read() != value:
+                setting.write(value)
+                changed.append(setting.name)
+
+
+class Network:
+    """What belongs to a network by itself, as it was built; what a method adds to it later does not.
+
+    Args:
+        model: the network, before any method has seen it.
+
+    Attributes:
+        model: the network.
+    """
+
+    def __init__(self, model: Classifier) -> None:
+        self.model = model
+        self._head = model.head
+        named = list(model.named_modules())
+        self._modules = [module for _, module in named]
+        self._children = [
+            (module, name, child, _joined(prefix, name))
+            for prefix, module in named
+            for name, child in module.named_children()
+        ]
+        self._parameters = [
+            (module, name, p, _joined(prefix, name), _kind(p))
+            for prefix, module in named
+            for name, p in module.named_parameters(recurse=False)
+        ]
+        self._trained = list(model.parameters())
+        self._buffers = [
+            (module, name, buffer, _joined(prefix, name))
+            for prefix, module in named
+            for name, buffer in module.named_buffers(recurse=False)
+        ]
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[list[str]]:
+        """Put back modes, active outputs, gradients, `requires_grad` and the network's own buffers.
+
+        Yields:
+            The names of what had been changed, filled at the end.
+        """
+        active = self._head.active
+        modes = [module.training for module in self._modules]
+        gradients = [(p, p.grad, p.requires_grad) for p in self._trained]
+        values = [(buffer._version, buffer.clone()) for _, _, buffer, _ in self._buffers]
+        for p in self._trained:
+            p.grad = None  # so that zeroing or accumulating in place cannot reach the saved ones
+        changed: list[str] = []
+        try:
+            yield changed
+        finally:
+            if self._head.active is not active:
+                self._head.active = active
+                changed.append("the active outputs")
+            if self._put_modes_back(modes):
+                changed.append("train or eval mode")
+            changed += _put_gradients_back(gradients)
+            if self._put_buffers_back(values):
+                changed.append("buffers")
+
+    def _put_modes_back(self, modes: list[bool]) -> bool:
+        disturbed = [(m, mode) for m, mode in zip(self._modules, modes, strict=True) if m.training is not mode]
+        for module, mode in disturbed:
+            module.training = mode
+        return bool(disturbed)
+
+    def _put_buffers_back(self, saved: list[tuple[int, Tensor]]) -> bool:
+        """The same tensors, with the values from before; a method may have written to them, or replaced them."""
+        changed = False
+        for (module, name, buffer, _), (version, value) in zip(self._buffers, saved, strict=True):
+            if module._buffers.get(name) is not buffer:
+                module._buffers[name] = buffer
+                changed = True
+            if _kind(buffer) != _kind(value):
+                buffer.data = value
+            changed = changed or buffer._version != version
+        if saved:  # .data: autograd, which may have saved a buffer, must not see a change
+            torch._foreach_copy_([buffer.data for _, _, buffer, _ in self._buffers], [value for _, value in saved])
+        return changed
+
+    def lost(self) -> str | None:
+        """What of the network is no longer there, which nobody can put back: a sentence's predicate, or None."""
+        for module, name, child, full in self._children:
+            if module._modules.get(name) is not child:
+                return (
+                    f"left the network without its own layer {full}; expected it to stay (its parameters are trained)"
+                )
+        for module, name, p, full, kind in self._parameters:
+            if module._parameters.get(name) is not p:
+                return (
+                    f"left the network without its own parameter {full}; expected it to stay, as it is what is trained "
+                    "(copy_() changes its value)"
+                )
+            if _kind(p) != kind:
+                left, expected = _difference(_kind(p), kind)
+                return f"left the network's parameter {full} with {left}; expected {expected}, as before the call"
+        return None
+
+    def added_parameters(self) -> list[str]:
+        """The names of parameters that somebody has added, and that would need training."""
+        own = set(self._trained)
+        return [name for name, p in self.model.named_parameters() if p not in own and p.requires_grad]
+
+    def not_finite(self) -> str | None:
+        """The name of the first parameter or buffer that holds NaN or infinity; waits for the device."""
+        tensors = {full: p.detach() for _, _, p, full, _ in self._parameters}
+        tensors |= {full: buffer for _, _, buffer, full in self._buffers if buffer.is_floating_point()}
+        return first_not_finite(tensors)
+
+    def train(self) -> None:
+        """Training mode; modules that a method has added, such as a teacher, keep theirs."""
+        own = set(self._modules)
+        others = [(module, module.training) for module in self.model.modules() if module not in own]
+        self.model.train()
+        for module, training in others:
+            module.training = training
+
+
+def first_not_finite(tensors: dict[str, Tensor]) -> str | None:
+    """The name of the first tensor that holds NaN or infinity, if any does; waits for the device once if none does."""
+    finite = [torch.isfinite(tensor).all() for tensor in tensors.values()]
+    if not finite or torch.stack(finite).all():
+        return None
+    return next(name for name, is_finite in zip(tensors, finite, strict=True) if not is_finite)
+
+
+def _put_gradients_back(saved: list[tuple[nn.Parameter, Tensor | None, bool]]) -> list[str]:
+    gradients, flags = False, False
+    for p, gradient, requires_grad in saved:
+        gradients = gradients or p.grad is not None
+        if p.requires_grad is not requires_grad:
+            p.requires_grad_(requires_grad)
+            flags = True
+        if gradient is None or _kind(gradient) == _kind(p):  # else the parameter is lost, see `Network.lost`
+            p.grad = gradient
+    return [*(["gradients"] if gradients else []), *(["requires_grad"] if flags else [])]
+
+
+def _kind(tensor: Tensor) -> _Kind:
+    return tensor.dtype, tensor.shape, tensor.device
+
+
+def _difference(now: _Kind, before: _Kind) -> tuple[str, str]:
+    """The first thing in which two kinds of tensor differ, of each."""
+    words = ("{}", "shape {}", "device {}")
+    return next(
+        (word.format(_shown(a)), word.format(_shown(b)))
+        for word, a, b in zip(words, now, before, strict=True)
+        if a != b
+    )
+
+
+def _shown(value: object) -> object:
+    return tuple(value) if isinstance(value, torch.Size) else value
+
+
+def _joined(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
