@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from clsweep import config as settings
+from clsweep import paths
 from clsweep.config import Config
 from clsweep.errors import ClsweepError, InputError
 
@@ -44,6 +45,7 @@ class CheckSetting(Callback):
         Raises:
             SystemExit: Hydra turns other exceptions of a callback into warnings.
         """
+        HydraConfig.instance().set_config(config)  # what a file of --config-dir refers to
         try:
             settings.parse(config)
             for override in (one.lstrip("+") for one in config.hydra.overrides.task):
@@ -69,7 +71,8 @@ def _task(composed: DictConfig) -> None:
     """One run, inside the folder that Hydra made for it."""
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
-    problem = _attempt(composed, folder)
+    with paths.typed_in(Path(hydra_config.runtime.cwd)):
+        problem = _attempt(composed, folder)
     if problem is None:
         return
     if hydra_config.mode == RunMode.MULTIRUN:
@@ -116,14 +119,13 @@ def _run(config: Config, folder: Path) -> None:
 def _draw(folder: Path) -> None:
     """Draw a finished run; its results are written, so nothing that goes wrong here may look like a failed run."""
     from clsweep.plots.contexts import draw_run  # here, since it imports matplotlib
-    from clsweep.results import short
 
     try:
         draw_run(folder)
     except Exception as error:
         print(f"clsweep: figures=true: not drawn ({error}); the results are written.", file=sys.stderr)
         return
-    print(f"figures           {short(folder)}/accuracy_matrix.png, curves.png")
+    print(f"figures           {paths.short(folder)}/accuracy_matrix.png, curves.png")
 
 
 def _work(task: Path) -> None:
@@ -185,7 +187,8 @@ def main() -> int:
     sys.argv[1:] = _with_swept_groups_keys(sys.argv[1:])
     start = hydra.main(version_base="1.3", config_path=str(settings.config_dir()), config_name="config")
     try:
-        start(_task)()
+        with paths.typed_in(Path.cwd()):
+            start(_task)()
     except KeyboardInterrupt:
         print("clsweep: interrupted.", file=sys.stderr)
         return INTERRUPTED

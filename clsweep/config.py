@@ -15,10 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from clsweep.errors import InputError
+from clsweep.paths import absolute, short
 
 SCENARIOS = ("task", "domain", "class")
 KINDS = ("split", "permuted")
@@ -27,6 +29,7 @@ PRECISIONS = ("float32", "bf16")
 HYPERPARAMETERS = ("reg_strength", "gamma", "epsilon")
 FISHER_LABELS = ("exact", "sampled", "empirical")
 NETWORKS = ("mlp", "cnn")
+NEW_METHOD = "--new-method"
 _PROTOCOL_KEYS = (
     "scenario",
     "contexts",
@@ -37,6 +40,7 @@ _PROTOCOL_KEYS = (
     "batch_size",
     "lr",
 )
+_ITERS = "${.iters_by_budget.${budget}}"  # as conf/benchmark/*.yaml has it
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -215,6 +219,31 @@ def method_folder(stream: str, regularizer: str) -> str:
 OmegaConf.register_new_resolver("method_folder", method_folder, replace=True)
 
 
+def _config_dir() -> str:
+    """The folder of `--config-dir`, for a file there whose paths are relative to it.
+
+    Raises:
+        ValueError: the command line names none.
+    """
+    sources = HydraConfig.get().runtime.config_sources
+    folder = next((source.path for source in sources if source.provider == "command-line"), None)
+    if folder is None:
+        raise ValueError("a path in it is relative to --config-dir, which is not given")
+    return str(folder)
+
+
+OmegaConf.register_new_resolver("config_dir", _config_dir, replace=True)
+
+
+def beside(path: Path) -> str:
+    """How a path reads in a file for `--config-name` that is to be found from `--config-dir`, wherever that is.
+
+    Args:
+        path: relative to the file's folder.
+    """
+    return "${config_dir:}/" + str(path).replace("${", "\\${")
+
+
 def missing_benchmark() -> InputError:
     """The error for a command line without a benchmark."""
     names = ", ".join(sorted(path.stem for path in (config_dir() / "benchmark").glob("*.yaml")))
@@ -228,7 +257,7 @@ def parse(composed: DictConfig) -> Config:
         composed: the whole configuration; a `hydra` node in it is ignored.
 
     Returns:
-        The typed setting, every interpolation resolved.
+        The typed setting, every interpolation resolved and every path absolute.
 
     Raises:
         InputError: a value is missing, unknown, of the wrong type or out of its range.
@@ -244,8 +273,23 @@ def parse(composed: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise InputError(sentence(error)) from error
     assert isinstance(config, Config)
+    config = _with_absolute_paths(config)
     check(config)
     return config
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    dataset, regularizer = config.dataset, config.regularizer
+    root, train, test, file = map(_absolute, (dataset.root, dataset.train, dataset.test, regularizer.file))
+    return replace(
+        config,
+        dataset=replace(dataset, root=root, train=train, test=test),
+        regularizer=replace(regularizer, file=file),
+    )
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(absolute(path))
 
 
 def from_values(values: Mapping[str, Any]) -> Config:
@@ -268,9 +312,14 @@ def to_yaml(config: Config) -> str:
 
 
 def rerun_yaml(config: Config) -> str:
-    """What makes another run the same, as YAML: the setting without `search` and without this machine's data folder."""
+    """What makes another run the same, as YAML: the setting without `search` and without this machine's data folder.
+
+    The iterations are those of the budget, where they are, so that another `budget=` has its own.
+    """
     values = asdict(config)
     del values["search"], values["dataset"]["root"]
+    if config.effective_budget == config.budget:
+        values["benchmark"]["iters"] = _ITERS
     return OmegaConf.to_yaml(OmegaConf.create(values))
 
 
@@ -347,22 +396,29 @@ def check(config: Config) -> None:
         _require(
             examples is None or examples >= 1, "regularizer.fisher.examples", examples, "1 or more, or null for all"
         )
-    _require(
-        regularizer.file is None or regularizer.module is None,
-        "regularizer.file",
-        regularizer.file,
-        f"no file for the built-in method {regularizer.name} (regularizer=custom takes one)",
-    )
-    if regularizer.file is not None and config.stream != "joint":
-        _require(
-            Path(regularizer.file).is_file(),
-            "regularizer.file",
-            regularizer.file,
-            "the path of an existing Python file with estimate_importance and compute_regularization_loss",
-        )
+    _check_file(config)
     if config.dataset.n_classes is not None:
         check_class_count(config, config.dataset.n_classes)
     _check_search(config.search)
+
+
+def _check_file(config: Config) -> None:
+    regularizer = config.regularizer
+    if regularizer.file is None:
+        return
+    shown = short(Path(regularizer.file))
+    _require(
+        regularizer.module is None,
+        "regularizer.file",
+        shown,
+        f"no file for the built-in method {regularizer.name} (regularizer=custom takes one)",
+    )
+    if config.stream != "joint" and not Path(regularizer.file).is_file():
+        raise InputError(
+            f"regularizer.file={shown}: no such file; expected a Python file with estimate_importance and "
+            f"compute_regularization_loss (clsweep {NEW_METHOD} my_method.py writes one, for "
+            "regularizer.file=my_method.py) or a method that is there already, as in regularizer=ewc."
+        )
 
 
 def check_hyperparameters(values: Mapping[str, float]) -> None:

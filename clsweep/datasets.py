@@ -21,6 +21,7 @@ from torch import Tensor
 from clsweep import cache
 from clsweep.config import DatasetConfig
 from clsweep.errors import InputError
+from clsweep.paths import short
 
 _MNIST_5K_TEST_PER_CLASS = 100
 _MNIST_5K_SPLIT_SEED = 0
@@ -165,27 +166,28 @@ def _arrays(config: DatasetConfig) -> ImageData:
 def _read_arrays(config: DatasetConfig) -> ImageData:
     train = _read_npz("dataset.train", config.train)
     test = _read_npz("dataset.test", config.test)
+    named = [f"dataset.{key}={short(Path(str(getattr(config, key))))}" for key in ("train", "test")]
     if train.images.shape[1:] != test.images.shape[1:]:
         raise InputError(
-            f"dataset.test={config.test}: images of {_shape(test.images)}, but those of dataset.train={config.train} "
+            f"{named[1]}: images of {_shape(test.images)}, but those of {named[0]} "
             f"have {_shape(train.images)}; expected the same height, width and channels."
         )
     if train.images.dtype != test.images.dtype:
         raise InputError(
-            f"dataset.test={config.test}: images are {_dtype(test.images)}, but those of dataset.train={config.train} "
+            f"{named[1]}: images are {_dtype(test.images)}, but those of {named[0]} "
             f"are {_dtype(train.images)}; expected the same kind of number in both."
         )
     n_classes = int(train.labels.max()) + 1
     if int(test.labels.max()) >= n_classes:
         raise InputError(
-            f"dataset.test={config.test}: has label {int(test.labels.max())}, but the labels of dataset.train run "
+            f"{named[1]}: has label {int(test.labels.max())}, but the labels of dataset.train run "
             f"from 0 to {n_classes - 1}; expected every test class among the training classes."
         )
     present = train.labels.unique()
     if len(present) < n_classes:
         absent = int((present != torch.arange(len(present))).nonzero()[0])  # the first gap in 0, 1, 2, ...
         raise InputError(
-            f"dataset.train={config.train}: no example has label {absent}; expected labels 0 to {n_classes - 1}, "
+            f"{named[0]}: no example has label {absent}; expected labels 0 to {n_classes - 1}, "
             "each at least once (renumber the classes)."
         )
     return ImageData(train, test, n_classes)
@@ -195,8 +197,10 @@ def _read_npz(key: str, path: str | None) -> LabelledImages:
     if path is None:
         raise InputError(f"{key} is missing: dataset=arrays needs dataset.train=PATH.npz dataset.test=PATH.npz.")
     if not Path(path).is_file():
-        raise InputError(f"{key}={path}: no such file; expected an .npz file with arrays images and labels.")
-    where = f"{key}={path}"
+        raise InputError(
+            f"{key}={short(Path(path))}: no such file; expected an .npz file with arrays images and labels."
+        )
+    where = f"{key}={short(Path(path))}"
     try:
         # Opened here, since numpy leaves the file open when it is damaged.
         with Path(path).open("rb") as file:

@@ -39,6 +39,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 
 from clsweep.errors import InputError, RunError, named, place
+from clsweep.paths import short
 from clsweep.results.writing import write_bytes
 
 _THIS_INSTALLATION = ("clsweep", "hydra_plugins")
@@ -121,17 +122,16 @@ class MethodFile:
         return Instance(self)
 
 
-def read(file: str, shown: str | None = None) -> MethodFile:
+def read(file: str) -> MethodFile:
     """Read a method's file, and the modules beside it that belong to it.
 
     Args:
         file: its path.
-        shown: what to call it in messages; by default its path.
 
     Raises:
         InputError: it can't be read, or a module beside it is called like another one.
     """
-    path, shown = Path(file).resolve(), shown or file
+    path, shown = Path(file).resolve(), str(short(Path(file)))
     if path.suffix not in SOURCE_SUFFIXES:
         raise InputError(f"regularizer.file={shown}: expected a Python file (.py).")
     try:

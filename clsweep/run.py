@@ -140,7 +140,7 @@ def _described(
     if method.floor_at_zero:
         options["floor_at_zero"] = True
     return Method(
-        file=method.file or "",
+        file="" if file is None else file.shown,
         digest="" if file is None else file.digest("sha256")[:_DIGEST],
         hyperparameters=regularizer.hyperparameters,
         options=" ".join(f"{key}={'null' if value is None else value}" for key, value in options.items()),

@@ -18,6 +18,7 @@ from pathlib import Path
 from missing_runs import run_unless_finished
 
 from clsweep import results
+from clsweep.paths import absolute, short
 
 SHIPPED = Path(__file__).resolve().parent.parent / "custom_regularization.py"
 
@@ -96,7 +97,7 @@ def write_variant(files: Path, name: str) -> Path:
 
 def print_table(output: Path) -> None:
     """Write `ablation.csv`, of runs of the variants as they are now, and print the means over seeds."""
-    current = {str(write_variant(output / "files", name)): name for name in VARIANTS}
+    current = {str(short(absolute(write_variant(output / "files", name)))): name for name in VARIANTS}
     runs = results.load(output / "runs").runs
     runs = runs[(runs["status"] == results.FINISHED) & runs["regularizer_file"].isin(list(current))]
     runs["variant"] = runs["regularizer_file"].map(current)

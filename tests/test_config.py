@@ -9,6 +9,7 @@ from builders import CONF, GROUPS, ROOT, compose, setting
 from omegaconf import OmegaConf
 
 from clsweep import config as settings
+from clsweep import paths
 from clsweep.errors import InputError
 
 BENCHMARKS = ("split_mnist", "perm_mnist", "split_cifar100")
@@ -47,6 +48,7 @@ def test_every_value_of_every_file_reaches_the_typed_setting(file: str) -> None:
     written = OmegaConf.to_container(OmegaConf.load(CONF / f"{file}.yaml"), resolve=False)
     assert isinstance(written, dict)
     values = plain_values(written["benchmark"] if group == "benchmark" else written)
+    values |= {key: str(Path.cwd() / value) for key, value in values.items() if key == "file"}
     assert_within(values, dataclasses.asdict(getattr(setting(*choice), group)))
     assert group in ("network", "search") or values["name"] == name
 
@@ -138,10 +140,32 @@ def test_every_value_of_a_benchmark_can_be_changed(override: str, key: str, expe
 
 def test_the_root_of_the_data_sets_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLSWEEP_DATA", "elsewhere")
-    assert setting("+benchmark=split_mnist").dataset.root == "elsewhere"
+    here = Path.cwd()
+    assert setting("+benchmark=split_mnist").dataset.root == str(here / "elsewhere")
     monkeypatch.delenv("CLSWEEP_DATA")
-    assert setting("+benchmark=split_mnist").dataset.root == "data"
-    assert setting("+benchmark=split_mnist", "dataset.root=here").dataset.root == "here"
+    assert setting("+benchmark=split_mnist").dataset.root == str(here / "data")
+    assert setting("+benchmark=split_mnist", "dataset.root=here").dataset.root == str(here / "here")
+
+
+def test_paths_are_made_absolute_when_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From where the command was typed, even if Hydra or a method has gone elsewhere meanwhile."""
+    (tmp_path / "mine.py").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    given = ["regularizer.file=mine.py", "dataset=arrays", "dataset.train=a.npz", "dataset.test='~/b.npz'"]
+    with paths.typed_in(tmp_path):
+        config = setting("+benchmark=split_mnist", *given)
+    assert config.regularizer.file == str(tmp_path / "mine.py")
+    assert config.dataset.train == str(tmp_path / "a.npz")
+    assert config.dataset.test == str(tmp_path / "home" / "b.npz")
+
+
+def test_paths_are_shown_from_where_the_command_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with paths.typed_in(tmp_path / "work"):
+        monkeypatch.chdir(tmp_path)
+        typed = ["outputs/run", "../elsewhere/mine.py", "/data/a.npz", "."]
+        assert [str(paths.short(paths.absolute(one))) for one in typed] == typed
+    assert paths.here() == tmp_path
+    assert paths.short(tmp_path / "x") == Path("x")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from sweeping import finish, plan, worker
 from tiny import dataset, file_method, network, write
 
 from clsweep import contract, method_files, results
+from clsweep.cli import main
 from clsweep.contract import Regularizer, snapshot
 from clsweep.errors import InputError, RunError
 from clsweep.method_files import Instance
@@ -338,3 +339,44 @@ def test_a_sweep_goes_on_with_the_files_that_it_began_with(tmp_path: Path) -> No
         f"{file}: has changed since the sweep began, which makes it another study than {study.plan.name}; expected the "
         "same command once more."
     )
+
+
+# ---- commands, from other folders than the files'
+
+SWEEP = ("--multirun", *TINY, "threads=1", "benchmark.iters=5", "search.n_trials=1", "search.final_seeds=0")
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """A command in this process; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["clsweep", *arguments])
+    return main()
+
+
+def test_the_best_trial_runs_again_from_anywhere_wherever_its_sweep_went(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    method(tmp_path, "import os, weights\nos.chdir('/')\n", "weights.VALUE", {"weights.py": "VALUE = 2.0\n"})
+    monkeypatch.chdir(tmp_path)
+    chosen = ("regularizer.file=method.py", "regularizer.reg_strength=3", "hydra.job.chdir=true")
+    assert command(monkeypatch, *SWEEP, *chosen, "search.storage=sqlite:///kept/studies.db") == 0
+    printed = capsys.readouterr().out
+    assert "storage  sqlite:///kept/studies.db\n" in printed
+    assert "\n  method           method.py\n" in printed
+    (study,) = (tmp_path / "outputs" / "sweeps").glob("split_mnist-*")
+    assert f"--config-dir outputs/sweeps/{study.name} --config-name best\n" in printed
+    assert pd.read_csv(study / "trials.csv").folder.tolist() == [f"outputs/sweeps/{study.name}/trial-0000"]
+    before = pd.read_csv(study / "trial-0000" / "summary.csv").iloc[0]
+    assert before.regularizer_file == "method.py"
+
+    moved = study.rename(tmp_path / "moved")
+    for name in ("method.py", "weights.py"):
+        (tmp_path / name).unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    best = ("--config-dir", "../moved", "--config-name", "best", "figures=false")
+    assert command(monkeypatch, *best, "hydra.job.chdir=true", "hydra.run.dir=again") == 0
+    assert "\nresults    again\n" in capsys.readouterr().out
+    again = pd.read_csv("again/summary.csv").iloc[0]
+    assert again.regularizer_file == str(moved / "trial-0000" / "method.py")
+    for name in ("average_accuracy", "regularizer_digest", "iters", "reg_strength"):
+        assert again[name] == before[name]

@@ -1,5 +1,6 @@
 """What runs and sweeps leave behind: writing it (`writing`) and reading it again (`loading`, `load`)."""
 
+from clsweep.paths import short
 from clsweep.results.loading import BEST_FILE, FINAL_FILE, REPORT_MARK, TRIALS_FILE, UNFINISHED, Problem, Results, load
 from clsweep.results.writing import (
     ACCURACY_FILE,
@@ -12,7 +13,6 @@ from clsweep.results.writing import (
     Summary,
     accuracy_matrix,
     refuse_used,
-    short,
     write,
     write_bytes,
     write_csv,

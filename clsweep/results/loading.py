@@ -19,6 +19,7 @@ import yaml
 
 from clsweep.config import HYPERPARAMETERS
 from clsweep.errors import InputError
+from clsweep.paths import short
 from clsweep.results.checking import (
     Broken,
     UnreadableError,
@@ -36,7 +37,6 @@ from clsweep.results.writing import (
     STATUSES,
     SUMMARY_FILE,
     Summary,
-    short,
 )
 
 TRIALS_FILE = "trials.csv"
@@ -362,12 +362,18 @@ def _description(folder: Path, names: set[str], found: _Found) -> dict[str, Any]
             "method": config["regularizer"]["name"],
             "dataset": config["dataset"]["name"],
             "budget": config["budget"],
-            "iters": config["benchmark"]["iters"],
+            "iters": _iters(config["benchmark"], config["budget"]),
             "space": _space(config["regularizer"]["space"]),
         }
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         found.problem(folder / BEST_FILE, f"not the setting of a study's best trial ({type(error).__name__}: {error})")
         return {}
+
+
+def _iters(benchmark: dict[str, Any], budget: str) -> int:
+    """As they stand there, or those of the budget, as `clsweep.config.rerun_yaml` writes them."""
+    iters = benchmark["iters"]
+    return int(benchmark["iters_by_budget"][budget] if isinstance(iters, str) else iters)
 
 
 def _space(ranges: object) -> dict[str, str]:

@@ -178,9 +178,3 @@ def write_bytes(content: bytes, path: Path) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-
-
-def short(path: Path) -> Path:
-    """The path as it is printed: from here, where it is below the current folder."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path

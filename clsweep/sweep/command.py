@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.plugins.launcher import Launcher
@@ -12,6 +11,7 @@ from rich.console import Console
 
 from clsweep.errors import RunError
 from clsweep.machine import emulated_bf16
+from clsweep.paths import absolute
 from clsweep.run import pick_device
 from clsweep.sweep import dry_run, files, monitor, overrides, space, storage, workers
 from clsweep.sweep.monitor import Monitor
@@ -41,9 +41,9 @@ def sweep(
         KeyboardInterrupt: the sweep was interrupted; what is finished is kept and written.
     """
     commands = Commands(composed, loader, arguments)
-    folder = Path(composed.hydra.sweep.dir)
+    folder = absolute(composed.hydra.sweep.dir)
     configs = list(commands.configs())
-    plans = overrides.plans(configs, folder, single_in_folder=str(folder) != default_folder)
+    plans = overrides.plans(configs, folder, single_in_folder=folder != absolute(default_folder))
     out = monitor.console()
     url = storage.url(configs[0].search.storage, folder)
     if configs[0].search.dry_run:

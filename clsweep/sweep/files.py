@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import shlex
 from collections.abc import Callable, Sequence
@@ -86,22 +87,32 @@ def _best(plan: StudyPlan, best: FrozenTrial) -> str:
     """A configuration that is the best trial's, for `--config-name best`."""
     config = plan.trial_config(best.params, plan.seeds[0])
     if config.regularizer.file is not None:  # the trial's copy: the file itself is there to be edited
-        folder = results.short(plan.folder / Path(best.user_attrs[FOLDER]).name)  # a study's folder may be moved
-        name = Path(config.regularizer.file).name
-        copies = (one for one in (folder / name, *sorted(folder.glob(f"seed-*/{name}"))) if one.is_file())
-        copy = next(copies, config.regularizer.file)  # or the trial's removed
-        config = replace(config, regularizer=replace(config.regularizer, file=str(copy)))
+        config = replace(config, regularizer=replace(config.regularizer, file=_copy(plan, best)))
     return (
-        f"# Trial {best.number} of {plan.name}: validation accuracy {best.value:.4f}. To run it again:\n"
-        f"# {reproduce(plan)}\n"
+        f"# Trial {best.number} of {plan.name}: validation accuracy {best.value:.4f}. To run it again, from here:\n"
+        f"# {_rerun(plan, '.')}\n"
         "# On all training data, as the final runs: add validation_fraction=0 and another seed=...\n"
         f"defaults:\n- config\n- _self_\n{settings.rerun_yaml(config)}"
     )
 
 
+def _copy(plan: StudyPlan, best: FrozenTrial) -> str | None:
+    """The best trial's copy of the method's file, from the study's folder, which may be moved."""
+    file = plan.config.regularizer.file
+    assert file is not None
+    trial = plan.folder / Path(best.user_attrs[FOLDER]).name
+    copies = (trial / Path(file).name, *sorted(trial.glob(f"seed-*/{glob.escape(Path(file).name)}")))
+    there = next((copy for copy in copies if copy.is_file()), None)  # or the trial was removed
+    return file if there is None else settings.beside(there.relative_to(plan.folder))
+
+
 def reproduce(plan: StudyPlan) -> str:
     """The command that runs the best trial again, with all of its seeds."""
-    command = f"python -m clsweep --config-dir {shlex.quote(str(results.short(plan.folder)))} --config-name {BEST}"
+    return _rerun(plan, str(results.short(plan.folder)))
+
+
+def _rerun(plan: StudyPlan, folder: str) -> str:
+    command = f"python -m clsweep --config-dir {shlex.quote(folder)} --config-name {BEST}"
     if len(plan.seeds) == 1:
         return command
     return f"{command} --multirun hydra/sweeper=basic seed={','.join(map(str, plan.seeds))}"

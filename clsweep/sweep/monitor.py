@@ -234,8 +234,8 @@ def _print_details(one: Outcome, out: Console) -> None:
         f"{plan.name}: {status.of_budget(now.finished, plan.n_trials)} finished, {len(now.pruned)} of them pruned; "
         f"{len(now.failed)} failed"
     ]
-    if plan.config.regularizer.file is not None and plan.config.stream != "joint":
-        lines.append(f"  method           {plan.config.regularizer.file}")
+    if plan.method_file is not None:
+        lines.append(f"  method           {plan.method_file.shown}")
     if now.marked:
         lines.append(
             f"  not counted      {len(now.marked)} that were interrupted, lost or doubled (FAIL, with the reason)"

@@ -19,6 +19,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from clsweep.errors import InputError, RunError
+from clsweep.paths import absolute, short
 
 JOURNAL = "journal:"
 _SQLITE_FILE = "studies.db"
@@ -33,12 +34,16 @@ def url(given: str | None, folder: Path) -> str:
         given: `search.storage`.
         folder: the sweep folder.
     """
-    return given if given is not None else f"sqlite:///{folder / _SQLITE_FILE}"
+    if given is None:
+        return f"sqlite:///{folder / _SQLITE_FILE}"
+    file = _file(given)
+    return given if file is None else _with_file(given, absolute(file))
 
 
 def shown(storage: str) -> str:
-    """The URL as it may be printed: without its password."""
-    return storage if storage.startswith(JOURNAL) else _parsed(storage).render_as_string(hide_password=True)
+    """The URL as it may be printed: without its password, a file from where the command was typed."""
+    file = _file(storage)
+    return _parsed(storage).render_as_string(hide_password=True) if file is None else _with_file(storage, short(file))
 
 
 def connect(storage: str) -> BaseStorage:
@@ -129,7 +134,15 @@ def _file(storage: str) -> Path | None:
     if storage.startswith(JOURNAL):
         return Path(storage.removeprefix(JOURNAL))
     parsed = _parsed(storage)
-    return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+    in_memory = parsed.database in (None, "", ":memory:")
+    return None if parsed.get_backend_name() != "sqlite" or in_memory else Path(str(parsed.database))
+
+
+def _with_file(storage: str, file: Path) -> str:
+    """The URL of a storage that is a file, with another path of it."""
+    if storage.startswith(JOURNAL):
+        return f"{JOURNAL}{file}"
+    return _parsed(storage).set(database=str(file)).render_as_string()
 
 
 def _parsed(storage: str) -> URL:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from clsweep import config as settings
 from clsweep.errors import InputError
+from clsweep.paths import short
 from clsweep.sweep import owner, storage
 from clsweep.sweep.plan import StudyPlan
 from clsweep.sweep.worker import work
@@ -68,10 +69,10 @@ class Task:
         made = [StudyPlan(settings.from_values(one["config"]), Path(one["folder"])) for one in self.studies]
         for plan, one in zip(made, self.studies, strict=True):
             if plan.name != one["name"]:
-                file = plan.config.regularizer.file or plan.config.dataset.train
+                file = Path(str(plan.config.regularizer.file or plan.config.dataset.train))
                 raise InputError(
-                    f"{file}: has changed since the sweep began, which makes it another study than {one['name']}; "
-                    "expected the same command once more."
+                    f"{short(file)}: has changed since the sweep began, which makes it another study than "
+                    f"{one['name']}; expected the same command once more."
                 )
         return made
 

@@ -41,8 +41,10 @@ class ClsweepOptunaSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra gives; see `hydra.plugins.sweeper.Sweeper`."""
+        from hydra.core.hydra_config import HydraConfig
         from hydra.core.plugins import Plugins
 
+        HydraConfig.instance().set_config(config)  # what a file of --config-dir refers to
         self._loader = hydra_context.config_loader
         self.config: DictConfig = config
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(

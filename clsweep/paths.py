@@ -1,0 +1,44 @@
+"""Paths as they are typed: relative to the folder that the command was typed in.
+
+That folder is the current one only at the start: Hydra changes it where `hydra.job.chdir=true`, and a method may. So
+paths are made absolute when they are read, and shortened again when they are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_start: Path | None = None
+
+
+@contextmanager
+def typed_in(folder: Path) -> Iterator[None]:
+    """Take relative paths to be meant from a folder, whatever the current one becomes.
+
+    Args:
+        folder: where the command was typed.
+    """
+    global _start
+    before, _start = _start, folder
+    try:
+        yield
+    finally:
+        _start = before
+
+
+def here() -> Path:
+    """The folder that relative paths are meant from: by default the current one."""
+    return _start or Path.cwd()
+
+
+def absolute(path: str | Path) -> Path:
+    """A path as it was typed, from wherever: absolute, with `~` for the user's folder."""
+    return here() / Path(path).expanduser()
+
+
+def short(path: Path) -> Path:
+    """A path as it is shown: from where the command was typed, if it is below."""
+    start = here()
+    return path.relative_to(start) if path.is_relative_to(start) else path
