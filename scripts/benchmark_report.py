@@ -50,6 +50,7 @@ def _summary(number: int, benchmark: str, method: str, seed: int, accuracies: me
         "seed": seed,
         "budget": "full",
         "contexts": CONTEXTS,
+        "n_test": 1000 * CONTEXTS,
         "lr": 1e-3,
         "validation_fraction": 0.0,
         "train_seconds": 1.0,

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import csv
+import dataclasses
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +14,9 @@ from trees import BEST, FINAL, TRIALS, write_run, write_study
 
 from clsweep import results
 from clsweep.errors import InputError
+from clsweep.report import leaderboard
+from clsweep.report.selection import select
+from clsweep.results import Summary, loading
 
 
 def test_every_run_at_any_depth_is_a_row_with_typed_columns(tmp_path: Path) -> None:
@@ -68,6 +74,103 @@ def test_a_file_of_version_1_lacks_columns_and_says_so(tmp_path: Path) -> None:
     assert found.runs[["threads", "image_size"]].isna().all(axis=None)
     assert str(found.runs["threads"].dtype) == "Int64"
     assert row["average_accuracy"] == pytest.approx(0.9)
+
+
+# A run of each format as it was written, of validation and test data and of joint training.
+KEPT = [ROOT / "outputs" / "reference" / name for name in ("class_incremental", "runs")]
+
+
+def test_a_column_more_leaves_earlier_files_readable(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = results.load(*KEPT)
+    more = [("energy", "float"), ("host", "str"), ("workers", "int"), ("compiled", "bool")]
+    columns = [(name, kind, dataclasses.field(default=None)) for name, kind in more]
+    monkeypatch.setattr(
+        loading, "Summary", dataclasses.make_dataclass("Larger", columns, bases=(Summary,), frozen=True)
+    )
+    after = results.load(*KEPT)
+    assert after.problems == before.problems == []
+    assert set(after.runs["format_version"]) == {1, 2}
+    assert after.runs[["energy", "workers", "compiled"]].isna().all(axis=None)
+    assert set(after.runs["host"]) == {""}
+    pd.testing.assert_frame_equal(after.runs.drop(columns=[name for name, _ in more]), before.runs)
+    pd.testing.assert_frame_equal(select(after).runs[select(before).runs.columns], select(before).runs)
+
+
+NEEDED = (
+    *(
+        "run_id",
+        "status",
+        "benchmark",
+        "scenario",
+        "stream",
+        "dataset",
+        "dataset_digest",
+        "network",
+        "n_train",
+        "n_test",
+    ),
+    *("contexts", "classes_per_context", "image_size", "normalize", "regularizer", "regularizer_file"),
+    *("regularizer_digest", "hyperparameters", "method_options", "reg_strength", "reg_strength_scale", "gamma"),
+    *("epsilon", "seed", "budget", "iters", "batch_size", "lr", "validation_fraction", "precision"),
+    "average_accuracy",
+)
+
+
+def test_only_the_columns_that_a_comparison_needs_are_required(tmp_path: Path) -> None:
+    shutil.copytree(KEPT[0] / "split_mnist-0", tmp_path / "run")
+    whole = pd.read_csv(tmp_path / "run" / "summary.csv")
+    optional = [name for name in whole if name not in (*NEEDED, "format_version")]
+    assert {"threads", "train_seconds", "started_at", "reason"} <= set(optional)
+    whole.drop(columns=optional).to_csv(tmp_path / "run" / "summary.csv", index=False)
+    found = results.load(tmp_path)
+    assert found.problems == []
+    assert found.runs[["train_seconds", "started_at", "threads", "forgetting"]].isna().all(axis=None)
+    (row,) = leaderboard.rows(select(found).runs).to_dict("records")
+    assert row["average_accuracy"] == whole["average_accuracy"][0]
+    for name in NEEDED:
+        (tmp_path / name).mkdir()
+        whole.drop(columns=name).to_csv(tmp_path / name / "summary.csv", index=False)
+        shutil.copy(tmp_path / "run" / "accuracy.csv", tmp_path / name)
+    found = results.load(tmp_path)
+    assert len(found.runs) == 1
+    messages = {Path(problem.path).parent.name: problem.message for problem in found.problems}
+    assert all(messages[name].endswith(f"it lacks the column {name}") for name in NEEDED)
+
+
+def test_other_files_may_have_columns_more_or_less_too(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "study")
+    trials, final = (pd.read_csv(study / name) for name in ("trials.csv", "final.csv"))
+    trials.drop(columns=["seconds", "epsilon"]).assign(host="a", heat=1.5).to_csv(study / "trials.csv", index=False)
+    final.drop(columns="gamma").assign(host="a").to_csv(study / "final.csv", index=False)
+    cells = pd.read_csv(study / "final-0000" / "accuracy.csv")
+    cells.drop(columns="n").assign(loss=0.5).to_csv(study / "final-0000" / "accuracy.csv", index=False)
+    found = results.load(tmp_path)
+    assert found.problems == []
+    assert found.trials[["seconds", "epsilon"]].isna().all(axis=None)
+    assert found.trials[["host", "heat"]].drop_duplicates().to_numpy().tolist() == [["a", 1.5]]
+    assert found.trials["validation_after_1"].dtype == found.trials["heat"].dtype == "float64"
+    assert found.finals["gamma"].isna().all()
+    mine = found.cells[found.cells["folder"] == str(study / "final-0000")]
+    assert mine["n"].isna().all()
+    assert list(mine["accuracy"]) == list(cells["accuracy"])
+
+
+ODD = ("=1+1", "+1", "-1", "@x", "\t=1", "'=1", "''@x", "'quoted'", "plain", "a,b", "\uff1d1")
+
+
+def test_a_formula_is_text_for_a_spreadsheet_and_as_it_was_for_us(tmp_path: Path) -> None:
+    for number, name in enumerate(ODD):
+        write_run(tmp_path / str(number), seed=number, regularizer=name, reg_strength=-0.5, regularizer_file="@a.py")
+    found = results.load(tmp_path)
+    assert found.problems == []
+    assert list(found.runs.sort_values("seed")["regularizer"]) == list(ODD)
+    assert set(found.runs["reg_strength"]) == {-0.5}
+    for path in tmp_path.rglob("summary.csv"):
+        with path.open(newline="", encoding="utf-8") as file:
+            (row,) = csv.DictReader(file)
+        assert row["reg_strength"] == "-0.5"
+        assert row["regularizer"][0] not in "=+-@\t\uff1d"
+        assert row["regularizer_file"] == "'@a.py"
 
 
 def test_copies_of_a_run_and_folders_given_twice_count_once(tmp_path: Path) -> None:
@@ -132,6 +235,12 @@ def edit(path: Path, **values: float) -> None:
     pd.read_csv(path).assign(**values).to_csv(path, index=False)
 
 
+def cut(path: Path, end: str, instead: str = "") -> None:
+    text = path.read_text()
+    assert text.endswith(end)
+    path.write_text(text.removesuffix(end) + instead)
+
+
 def shorten(path: Path) -> None:
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
 
@@ -147,8 +256,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "newer": (replace("summary.csv", "\n2,", "\n3,"), "format version 3, written by a newer clsweep"),
     "no version": (replace("summary.csv", "\n2,", "\ntwo,"), "format_version=two; expected a number"),
     "claims a version": (
-        replace("summary.csv", ",threads,", ",strands,"),
-        "format version 2, but it lacks the column threads",
+        replace("summary.csv", ",normalize,", ",normalise,"),
+        "format version 2, but it lacks the column normalize",
     ),
     "status": (replace("summary.csv", ",finished,", ",done,"), "status=done; expected one of finished, interrupted"),
     "number": (replace("summary.csv", ",60000,", ",many,"), "n_train=many; expected a whole number"),
@@ -164,13 +273,28 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "truth": (replace("summary.csv", ",False,", ",perhaps,"), "normalize=perhaps; expected True or False"),
     "no cells": (lambda folder: (folder / "accuracy.csv").unlink(), "accuracy.csv is not beside it"),
     "cut": (replace("accuracy.csv", ",test,", "\n"), "accuracy.csv beside it: line 2 has 3 values; expected 6"),
-    "other cells": (write("accuracy.csv", b"x,y\n1,2\n"), "accuracy.csv beside it has other columns"),
+    "other cells": (
+        write("accuracy.csv", b"x,y\n1,2\n"),
+        "accuracy.csv beside it is not one of a clsweep run: it lacks",
+    ),
     "cells of another": (replace("accuracy.csv", "run-", "runs-"), "accuracy.csv beside it is of another run"),
     "nothing measured": (
         write("accuracy.csv", b"run_id,after_context,context,split,accuracy,n\n"),
         "accuracy.csv beside it holds no accuracies",
     ),
     "accuracy": (replace("accuracy.csv", ",test,0.", ",test,9."), "expected a number from 0 to 1"),
+    "no line end": (
+        lambda folder: cut(folder / "accuracy.csv", "\n"),
+        "accuracy.csv beside it: its last line has no end: a part of the file is missing",
+    ),
+    "no line end of the summary": (lambda folder: cut(folder / "summary.csv", "\n"), "its last line has no end"),
+    "lost digit": (
+        lambda folder: cut(folder / "accuracy.csv", "0\n", "\n"),
+        "n=100 and 10 for context 3 (test); expected one number",
+    ),
+    "lost digits": (lambda folder: edit(folder / "accuracy.csv", n=10), "adds up to 30, but summary.csv beside it has"),
+    "no n": (lambda folder: cut(folder / "accuracy.csv", "100\n", "\n"), "n=100 and <NA> for context 3 (test)"),
+    "other test images": (lambda folder: edit(folder / "summary.csv", n_test=99), "adds up to 300, but summary.csv"),
     "no accuracy": (replace("accuracy.csv", ",test,0.", ",test,zero"), "expected a number"),
 }
 
@@ -217,7 +341,7 @@ def test_a_study_is_read_with_its_trials_and_the_roles_of_its_runs(tmp_path: Pat
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("trials.csv", "number,state\n0,COMPLETE\n", "it lacks the column reg_strength"),
+        ("trials.csv", "number,state\n0,COMPLETE\n", "it lacks the column validation_average_accuracy"),
         ("final.csv", "setting,seed\ntuned,0\n", "it lacks the column test_average_accuracy"),
         ("final.csv", "setting,seed,test_average_accuracy,folder\ntuned,0,good,f\n", "good"),
         ("trials.csv", TRIALS.replace("\n2,0,", "\n9,0,"), "format version 9, written by a newer clsweep"),

@@ -168,6 +168,11 @@ def test_a_second_report_replaces_the_first_and_does_not_read_it(tmp_path: Path)
         (["nowhere"], "nowhere: not a folder; expected one with the results of runs, such as outputs/."),
         (["empty"], "empty: no finished run; expected folders below which clsweep has run."),
         (["failed"], "failed: no finished run, 1 failed; expected folders below which clsweep has run."),
+        (
+            ["damaged"],
+            "damaged: no finished run; damaged/run/summary.csv was left out (not a clsweep summary: it lacks the "
+            "column run_id); expected folders below which clsweep has run.",
+        ),
         (["good", "--output", "other"], "--output=other: holds something else than a report"),
         (["good", "--output", "page"], "--output=page: holds something else than a report"),
         (["good", "--output", "file"], "--output=file: is a file; expected a folder."),
@@ -183,6 +188,7 @@ def test_wrong_input_is_one_sentence(
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "good" / "run")
     write_run(tmp_path / "failed" / "run", status="failed")
+    (write_run(tmp_path / "damaged" / "run") / "summary.csv").write_text("a\n1\n")
     (tmp_path / "empty").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("")
@@ -209,7 +215,29 @@ def test_one_bad_file_or_figure_costs_nothing_else(tmp_path: Path, monkeypatch: 
     assert "this figure was not drawn (ZeroDivisionError: by zero)" in set(left)
     assert "what was searched can't be read" in left[str(study / "best.yaml")]
     assert len(list((tmp_path / "report" / "figures").glob("*.png"))) == 2
-    assert "$\\foo$ [/red]" in (tmp_path / "report" / "leaderboard.md").read_text()
+    assert r"| \$\\foo\$ \[/red\] |" in (tmp_path / "report" / "leaderboard.md").read_text()
+
+
+def test_names_and_reasons_do_no_harm_in_any_file(tmp_path: Path) -> None:
+    odd = "=1+1 | <img src=x> _a_"
+    write_run(tmp_path / "a", 0.9, regularizer=odd)
+    write_run(tmp_path / "b", 0.8, regularizer="online_ewc")
+    write_run(tmp_path / "c", 0.8, status="failed", reason='=HYPERLINK("http://x")')
+    report = tmp_path / "report"
+    assert main([str(tmp_path)]) == 0
+    markdown = (report / "leaderboard.md").read_text()
+    assert r"| =1+1 \| \<img src=x\> \_a\_ |" in markdown
+    assert r"| online\_ewc |" in markdown
+    texts = {}
+    for path in report.rglob("*.csv"):
+        with path.open(newline="") as file:
+            texts[path.name] = [cell for row in csv.reader(file) for cell in row]
+    assert not [cell for cells in texts.values() for cell in cells if cell.startswith("=")]
+    assert [name for name, cells in texts.items() if f"'{odd}" in cells] == [
+        one for one in texts if one == "leaderboard.csv" or one.startswith("split_mnist")
+    ]
+    assert '\'=HYPERLINK("http://x")' in texts["left_out.csv"]
+    assert odd in results.load(tmp_path).runs["regularizer"].tolist()
 
 
 def test_an_interrupted_report_is_written_again(tmp_path: Path) -> None:

@@ -29,7 +29,6 @@ SPLIT_MNIST: dict[str, Any] = {
     "dataset": "mnist",
     "network": "mlp 400 400",
     "n_train": 60_000,
-    "n_test": 10_000,
     "contexts": 3,
     "classes_per_context": 2,
     "regularizer": "ewc",
@@ -74,6 +73,7 @@ def write_run(folder: Path, accuracy: float = 0.9, **changes: Any) -> Path:
     number = next(_number)
     values = SPLIT_MNIST | {"run_id": f"run-{number}", "started_at": started(number)} | changes
     contexts = values["contexts"]
+    values.setdefault("n_test", 100 * contexts)
     cells = cells_of(accuracy, contexts, values.get("seed", 0), values["stream"] == "joint")
     if values["status"] == results.FINISHED:
         matrix = results.accuracy_matrix(cells, "test", contexts)

@@ -15,6 +15,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from clsweep.results import csv_text
+
 # Of Okabe & Ito, "Color Universal Design" (2008), told apart by colour-blind readers; their yellow is too pale for
 # lines on white, and their black is the text's.
 BLUE, SKY, GREEN, ORANGE, VERMILLION, PURPLE = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7"
@@ -133,7 +135,7 @@ class Plot:
 
     def csv(self) -> bytes:
         """Its numbers."""
-        return self.data.to_csv(index=False, lineterminator="\n").encode()
+        return csv_text(self.data).encode()
 
     def _saved(self, kind: str, **options: Any) -> bytes:
         content = io.BytesIO()

@@ -88,7 +88,11 @@ def _write(folders: Sequence[str], output: Path) -> None:
 
 def _nothing(found: Results) -> str:
     counts = found.runs["status"].value_counts()
-    return "no finished run" + "".join(f", {count} {status}" for status, count in counts.items())
+    text = "no finished run" + "".join(f", {count} {status}" for status, count in counts.items())
+    if not found.problems:
+        return text
+    first, more = found.problems[0], len(found.problems) - 1
+    return f"{text}; {first.path} was left out ({first.message}){f' and {more} more files' if more else ''}"
 
 
 def refuse_foreign(output: Path) -> None:

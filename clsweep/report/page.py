@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -114,5 +115,11 @@ def _rendered(name: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["plain"] = _plain
     made.filters["base64"] = lambda content: base64.b64encode(content).decode()
     return str(made.get_template(name).render(**values))
+
+
+def _plain(text: object) -> str:
+    """A text as Markdown shows it letter by letter, in a cell of a table too."""
+    return re.sub(r"[\\`*_\[\]<>|&~$]", r"\\\g<0>", " ".join(str(text).split()))

@@ -70,6 +70,36 @@ def inconsistent(runs: pd.DataFrame, cells: pd.DataFrame) -> Broken:
     return broken
 
 
+def miscounted(runs: pd.DataFrame, cells: pd.DataFrame) -> Broken:
+    """Runs whose numbers of examples can't be right, such as 20 where the last digit of 200 is lost.
+
+    A context has the same examples after every context, and those of all contexts make up the test images.
+
+    Args:
+        runs: the runs, of their columns' types.
+        cells: their accuracies.
+
+    Returns:
+        What is wrong with them.
+    """
+    broken: Broken = {}
+    context = ["folder", "split", "context"]
+    counted = cells[cells["folder"].isin(cells.loc[cells["n"].notna(), "folder"])]  # not where the column is missing
+    differing = counted[counted.groupby(context)["n"].transform("nunique", dropna=False) > 1]
+    for (folder, split, number), own in differing.groupby(context):
+        several = " and ".join(map(str, own["n"].drop_duplicates()))
+        broken.setdefault(
+            str(folder), (ACCURACY_FILE, f"n={several} for context {number} ({split}); expected one number")
+        )
+    tested = counted[counted["split"] == _TEST].drop_duplicates(context).groupby("folder")["n"].agg(["sum", "max"])
+    finished = runs[(runs["status"] == FINISHED) & runs["n_test"].notna()].merge(tested, on="folder")
+    wrong = finished[(finished["sum"] < finished["n_test"]) | (finished["max"] > finished["n_test"])]
+    for folder, total, n_test in wrong[["folder", "sum", "n_test"]].to_numpy():
+        message = f"n of the contexts' test images adds up to {total}, but {SUMMARY_FILE} beside it has n_test={n_test}"
+        broken.setdefault(folder, (ACCURACY_FILE, message))
+    return broken
+
+
 def copies(runs: pd.DataFrame) -> Broken:
     """Runs that are there already, in another folder.
 

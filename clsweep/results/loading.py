@@ -7,6 +7,7 @@ its path and left out.
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +28,7 @@ from clsweep.results.checking import (
     copies,
     incomplete,
     inconsistent,
+    miscounted,
     not_numbers,
 )
 from clsweep.results.writing import (
@@ -37,6 +39,7 @@ from clsweep.results.writing import (
     STATUSES,
     SUMMARY_FILE,
     Summary,
+    from_csv,
 )
 
 TRIALS_FILE = "trials.csv"
@@ -51,23 +54,18 @@ UNFINISHED = "unfinished"
 SINGLE, TRIAL, FINAL = "single", "trial", "final"
 
 _DTYPES = {"str": "str", "int": "Int64", "float": "float64", "bool": "boolean"}
-_SUMMARY_DTYPES = {field.name: _DTYPES[str(field.type)] for field in fields(Summary)}
-# What the first files of version 1 did not have; later ones of that version had some of these.
-_NOT_IN_VERSION_1 = {
-    "format_version",
-    "network",
-    "classes_per_context",
-    "image_size",
-    "normalize",
-    "regularizer_digest",
-    "hyperparameters",
-    "method_options",
-    "reg_strength_scale",
-    "threads",
-    "update",
-    "dataset_digest",
-}
-_RUN_DTYPES = {"folder": "str", "role": "str", "study": "str", **_SUMMARY_DTYPES}
+# Without these columns a run can be compared with no other: a file must have them. One more column, or one less of the
+# others, is no reason not to read a file; what a file doesn't say is empty.
+_REQUIRED = (
+    *("run_id", "status", "benchmark", "scenario", "stream", "dataset", "n_train", "n_test", "contexts"),
+    *("regularizer", "regularizer_file", *HYPERPARAMETERS, "seed", "budget", "iters", "batch_size", "lr"),
+    *("validation_fraction", "precision", "average_accuracy"),
+)
+# Likewise, but files of version 1 did not have them yet.
+_REQUIRED_SINCE_2 = (
+    *("dataset_digest", "network", "classes_per_context", "image_size", "normalize", "regularizer_digest"),
+    *("hyperparameters", "method_options", "reg_strength_scale"),
+)
 _CELL_DTYPES = {
     "folder": "str",
     "run_id": "str",
@@ -77,6 +75,7 @@ _CELL_DTYPES = {
     "accuracy": "float64",
     "n": "Int64",
 }
+_CELLS_REQUIRED = ("run_id", "after_context", "context", "split", "accuracy")
 _TRIAL_DTYPES = {
     "number": "Int64",
     "state": "str",
@@ -90,6 +89,7 @@ _TRIAL_DTYPES = {
     "folder": "str",
     "reason": "str",
 }
+_TRIAL_REQUIRED = ("number", "state", "validation_average_accuracy")
 _FINAL_DTYPES = {
     "setting": "str",
     "seed": "Int64",
@@ -160,12 +160,18 @@ class _Found:
         self.problems.append(Problem(str(short(path)), str(message)))
 
 
+def _summary_dtypes() -> dict[str, str]:
+    """The types of the columns of `summary.csv`, by name."""
+    return {column.name: _DTYPES[str(column.type)] for column in fields(Summary)}
+
+
 def load(*folders: str | Path) -> Results:
     """Read every run and study below some folders.
 
-    Files of format version 1, which did not record all columns, are read too: those columns are empty, and
-    `format_version` is 1. A run that lies in several folders (by its `run_id`) is counted once. Reports and hidden
-    folders are passed over, and so are those with a file `.clsweep-reference`, unless they are among `folders`.
+    A column that a file lacks is empty, such as those that files of format version 1 did not have yet (`format_version`
+    is 1 for these); a file that lacks what a comparison needs is left out. A run that lies in several folders (by its
+    `run_id`) is counted once. Reports and hidden folders are passed over, and so are those with a file
+    `.clsweep-reference`, unless they are among `folders`.
 
     Args:
         folders: for instance `outputs/`.
@@ -243,11 +249,14 @@ def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file, strict=True))
+            text = file.read()
+        rows = [list(map(from_csv, row)) for row in csv.reader(io.StringIO(text, newline=""), strict=True)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UnreadableError(f"cannot be read as CSV ({error})") from error
     if not rows:
         raise UnreadableError("empty")
+    if not text.endswith("\n"):
+        raise UnreadableError("its last line has no end: a part of the file is missing")
     header, *rest = rows
     if len(set(header)) != len(header):
         raise UnreadableError("two columns of the same name")
@@ -269,24 +278,30 @@ def _read_run(folder: Path, found: _Found) -> None:
 
 
 def _summary(header: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, str]:
-    missing = [name for name in _SUMMARY_DTYPES if name not in header and name not in _NOT_IN_VERSION_1]
-    if missing:
-        raise UnreadableError(f"not a clsweep summary: it lacks the column {missing[0]}")
+    foreign = "not a clsweep summary:"
+    _require(("run_id",), header, foreign)
     if len(rows) != 1:
         raise UnreadableError(f"{len(rows)} rows; expected one")
     values = dict(zip(header, rows[0], strict=True))
-    _check_summary_version(values)
+    version = _checked_version(values.setdefault("format_version", "1"))
+    _require(_REQUIRED, header, foreign)
+    if version > 1:
+        _require(_REQUIRED_SINCE_2, header, f"format version {version}, but")
     if values["status"] not in STATUSES:
         raise UnreadableError(f"status={values['status']}; expected one of {', '.join(STATUSES)}")
-    return {name: value for name, value in values.items() if name in _SUMMARY_DTYPES}
+    known = _summary_dtypes()
+    return {name: value for name, value in values.items() if name in known}
 
 
-def _check_summary_version(values: dict[str, str]) -> None:
-    """Put the version in where there is none."""
-    version = _checked_version(values.setdefault("format_version", "1"))
-    lacking = [name for name in _SUMMARY_DTYPES if version == FORMAT_VERSION and name not in values]
-    if lacking:
-        raise UnreadableError(f"format version {version}, but it lacks the column {lacking[0]}")
+def _require(columns: Iterable[str], header: Sequence[str], otherwise: str) -> None:
+    """Check that a file has some columns.
+
+    Raises:
+        UnreadableError: it lacks one.
+    """
+    lacking = next((name for name in columns if name not in header), None)
+    if lacking is not None:
+        raise UnreadableError(f"{otherwise} it lacks the column {lacking}")
 
 
 def _checked_version(version: str) -> int:
@@ -307,8 +322,9 @@ def _cells(folder: Path, run_id: str) -> list[list[str]]:
         header, rows = _rows(path)
     except UnreadableError as error:
         raise UnreadableError(f"{ACCURACY_FILE} beside it: {error}") from error
-    if header != ["run_id", *CELL_COLUMNS]:
-        raise UnreadableError(f"{ACCURACY_FILE} beside it has other columns than run_id,{','.join(CELL_COLUMNS)}")
+    _require(_CELLS_REQUIRED, header, f"{ACCURACY_FILE} beside it is not one of a clsweep run:")
+    places = [header.index(name) if name in header else None for name in ("run_id", *CELL_COLUMNS)]
+    rows = [["" if place is None else row[place] for place in places] for row in rows]
     if any(row[0] != run_id for row in rows):
         raise UnreadableError(f"{ACCURACY_FILE} beside it is of another run")
     return rows
@@ -329,19 +345,18 @@ def _read_study(folder: Path, names: set[str], found: _Found) -> None:
 
     def table(name: str, dtypes: dict[str, str], required: Iterable[str]) -> pd.DataFrame:
         header, rows = _rows(folder / name)
-        missing = [column for column in required if column not in header]
-        if missing:
-            raise UnreadableError(f"not a file of a clsweep study: it lacks the column {missing[0]}")
+        _require(required, header, "not a file of a clsweep study:")
         values = pd.DataFrame(rows, columns=header, dtype="str")
         if "format_version" in header:
             for version in set(values.pop("format_version")):
                 _checked_version(version)
-        values = converted(values, dtypes | {str(column): "float64" for column in values if column not in dtypes})
+        others = {str(name): "float64" for name in values if name not in dtypes and _numbers(values[name])}
+        values = converted(values, dtypes | others)
         values.insert(0, "study", study)
         return values
 
     def trials() -> None:
-        found.trials.append(table(TRIALS_FILE, _TRIAL_DTYPES, _TRIAL_DTYPES))
+        found.trials.append(table(TRIALS_FILE, _TRIAL_DTYPES, _TRIAL_REQUIRED))
 
     def finals() -> None:
         found.finals.append(table(FINAL_FILE, _FINAL_DTYPES, _FINAL_REQUIRED))
@@ -349,6 +364,11 @@ def _read_study(folder: Path, names: set[str], found: _Found) -> None:
     _attempt(found, folder / TRIALS_FILE, trials)
     if FINAL_FILE in names:
         _attempt(found, folder / FINAL_FILE, finals)
+
+
+def _numbers(column: pd.Series) -> bool:
+    """Whether a column that is not known, such as what was reached after a context, holds nothing but numbers."""
+    return bool((pd.to_numeric(column, errors="coerce").notna() | column.isin(["", "nan"])).all())
 
 
 def _description(folder: Path, names: set[str], found: _Found) -> dict[str, Any]:
@@ -384,12 +404,14 @@ def _space(ranges: object) -> dict[str, str]:
 
 def _checked_values(found: _Found) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The frames of runs and cells; a run whose values can't be right is left out."""
-    runs = pd.DataFrame(found.runs, columns=list(_RUN_DTYPES), dtype="str").fillna("")
+    dtypes = {"folder": "str", "role": "str", "study": "str", **_summary_dtypes()}
+    runs = pd.DataFrame(found.runs, columns=list(dtypes), dtype="str").fillna("")
     cells = pd.DataFrame(found.cells, columns=list(_CELL_DTYPES), dtype="str")
-    broken = not_numbers(cells, _CELL_DTYPES, ACCURACY_FILE) | not_numbers(runs, _RUN_DTYPES, SUMMARY_FILE)
+    broken = not_numbers(cells, _CELL_DTYPES, ACCURACY_FILE) | not_numbers(runs, dtypes, SUMMARY_FILE)
     runs, cells = _without(broken, runs, cells, found)
-    runs, cells = converted(runs, _RUN_DTYPES), converted(cells, _CELL_DTYPES)
-    runs, cells = _without(incomplete(runs) | inconsistent(runs, cells), runs, cells, found)
+    runs, cells = converted(runs, dtypes), converted(cells, _CELL_DTYPES)
+    broken = miscounted(runs, cells) | incomplete(runs) | inconsistent(runs, cells)  # of several, the last is named
+    runs, cells = _without(broken, runs, cells, found)
     runs, cells = _without(copies(runs), runs, cells, found)
     started = pd.to_datetime(runs["started_at"], utc=True, errors="coerce", format="ISO8601")
     runs["started_at"] = started.astype("datetime64[us, UTC]")

@@ -5,6 +5,7 @@ Files are written whole under a temporary name and then renamed, so that a file 
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +24,8 @@ CELL_COLUMNS: Final = ("after_context", "context", "split", "accuracy", "n")
 FINISHED, INTERRUPTED, FAILED, PRUNED = "finished", "interrupted", "failed", "pruned"
 STATUSES: Final = (FINISHED, INTERRUPTED, FAILED, PRUNED)
 FORMAT_VERSION: Final = 2
+# How a formula begins in a spreadsheet, and a text that begins like this with apostrophes before it.
+_FORMULA: Final = re.compile("'*[=+@\t\r\n\uff1d\uff0b\uff0d\uff20-]")
 
 
 @dataclass(frozen=True)
@@ -160,8 +163,26 @@ def write(folder: Path, summary: Summary, cells: Sequence[Cell]) -> None:
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table, whole or not at all."""
-    write_text(table.to_csv(index=False, lineterminator="\n"), path)
+    """Write a table, whole or not at all; see `csv_text`."""
+    write_text(csv_text(table), path)
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """A table as CSV. A text that a spreadsheet would run as a formula has an apostrophe before it; see `from_csv`."""
+    guarded = {}
+    for name, column in table.items():
+        if pd.api.types.is_object_dtype(column) or pd.api.types.is_string_dtype(column):
+            formulas = column.map(lambda value: isinstance(value, str) and _FORMULA.match(value) is not None).astype(
+                bool
+            )
+            if formulas.any():
+                guarded[str(name)] = column.mask(formulas, "'" + column[formulas])
+    return table.assign(**guarded).to_csv(index=False, lineterminator="\n")
+
+
+def from_csv(text: str) -> str:
+    """A text as it was before `csv_text` wrote it."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def write_text(text: str, path: Path) -> None:
