@@ -42,7 +42,8 @@ from torch.utils.data import TensorDataset
 
 from clsweep.config import HYPERPARAMETERS, RegularizerConfig
 from clsweep.errors import ClsweepError, InputError, MethodError, NotFiniteError, RunError, named, place
-from clsweep.method_files import Instance, MethodFile, read
+from clsweep.method_files import MethodFile, read
+from clsweep.method_instances import Instance
 from clsweep.networks import Classifier
 from clsweep.seeding import GlobalStream, generator_states
 from clsweep.undisturbed import Network, first_not_finite, settings_put_back
@@ -453,7 +454,7 @@ def load(config: RegularizerConfig, seed: int = 0, file: MethodFile | None = Non
         return Regularizer(importlib.import_module(config.module), config.module, stream)
     file = file or read(config.file)
     with stream.active():
-        instance = file.instance()
+        instance = Instance(file)
     return Regularizer(instance.module, file.shown, stream, instance)
 
 

@@ -1,7 +1,7 @@
 """A method's file and the modules beside it that it imports: together they are the method.
 
-`read` takes all of them into memory, once. What is run, what its digest says and what is copied is then the same text,
-whatever happens to the files; every `Instance` of it starts anew, modules beside the file included.
+`read` takes all of them into memory, once. What is run (`method_instances`), what its digest says and what is copied is
+then the same text, whatever happens to the files.
 
 The file's folder comes first where the file imports a module, as it does for `python my_method.py`. A module beside it
 that is called like one of Python's own, or like an installed one that is in use, is refused: to take it for the other
@@ -15,15 +15,10 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib
-import importlib.machinery
-import importlib.util
-import os
 import sys
 import sysconfig
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.machinery import (
     BYTECODE_SUFFIXES,
@@ -31,14 +26,12 @@ from importlib.machinery import (
     SOURCE_SUFFIXES,
     ExtensionFileLoader,
     FileFinder,
-    ModuleSpec,
     SourceFileLoader,
     SourcelessFileLoader,
 )
 from pathlib import Path
-from types import CodeType, ModuleType
 
-from clsweep.errors import InputError, RunError, named, place
+from clsweep.errors import InputError
 from clsweep.paths import short
 from clsweep.results.writing import write_bytes
 
@@ -52,7 +45,7 @@ _LOADERS = (
 
 
 @dataclass(frozen=True)
-class _Module:
+class Module:
     """A module beside the file, as it was read.
 
     Attributes:
@@ -77,7 +70,7 @@ class MethodFile:
         modules: those beside it, by the names that they are imported by.
     """
 
-    def __init__(self, path: Path, name: str, shown: str, source: bytes, modules: Mapping[str, _Module]) -> None:
+    def __init__(self, path: Path, name: str, shown: str, source: bytes, modules: Mapping[str, Module]) -> None:
         self.path = path
         self.name = name
         self.shown = shown
@@ -106,6 +99,14 @@ class MethodFile:
             own.update(f"\0{name}\0{hashlib.new(algorithm, content).hexdigest()}".encode())
         return own.hexdigest()
 
+    def find(self, name: str) -> Module | None:
+        """A module beside the file that doesn't belong to it, as far as could be seen without running it.
+
+        Args:
+            name: dotted.
+        """
+        return _find(name, self.path.parent, self.modules.get(name.rpartition(".")[0]), self.shown)
+
     def copy_to(self, folder: Path) -> None:
         """Write the file and its neighbours, as they were read, so that the copy runs as the file does.
 
@@ -116,10 +117,6 @@ class MethodFile:
         for name, content in self.neighbours.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             write_bytes(content, folder / name)
-
-    def instance(self) -> Instance:
-        """Run the file anew; see `Instance`."""
-        return Instance(self)
 
 
 def read(file: str) -> MethodFile:
@@ -142,152 +139,9 @@ def read(file: str) -> MethodFile:
     return MethodFile(path, Path(file).name, shown, source, modules)
 
 
-class Instance:
-    """The module that a method's file is when it is run, and the modules beside it, none of which another run has seen.
-
-    While it is `active`, they are what the file's imports find, now and later, and what is in `sys.modules`, where
-    dataclasses and pickle look a class's module up; the current folder and `sys.path` are as the file left them.
-    Afterwards all is as it was before.
-
-    Args:
-        of: the method.
-
-    Attributes:
-        module: the file's.
-
-    Raises:
-        InputError: running it raised.
-    """
-
-    def __init__(self, of: MethodFile) -> None:
-        self._of = of
-        self._imported: dict[str, ModuleType] = {}
-        self._where: tuple[list[str], Path] | None = None
-        self._is_active = False
-        self._starts = True
-        name = f"clsweep_custom_{of.path.stem}"
-        self._names = [name, *of.modules]
-        spec = importlib.util.spec_from_file_location(name, of.path, loader=_Kept(name, of.path, of.source))
-        assert spec is not None
-        self.module = self._imported[name] = importlib.util.module_from_spec(spec)
-        with self.active():
-            _execute(self.module, of)
-        self._starts = False
-
-    @contextmanager
-    def active(self) -> Iterator[None]:
-        """Let the file's imports find its own modules; within itself it changes nothing."""
-        if self._is_active:
-            yield
-            return
-        self._is_active = True
-        before = {name: sys.modules.pop(name) for name in self._names if name in sys.modules}
-        sys.modules.update(self._imported)
-        sys.meta_path.insert(0, self)
-        outside = _where()
-        _go(self._where)
-        try:
-            yield
-        finally:
-            self._is_active = False
-            self._where = _where()
-            _go(outside)
-            sys.meta_path.remove(self)
-            self._imported = {name: sys.modules.pop(name) for name in self._names if name in sys.modules}
-            sys.modules.update(before)
-
-    def find_spec(
-        self, name: str, path: object = None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        """One of the modules beside the file, for Python's import; see `importlib.abc.MetaPathFinder`.
-
-        Raises:
-            InputError: a module beside the file is imported in a way that its digest doesn't see.
-            RunError: the same, in one of the method's functions.
-        """
-        module = self._of.modules.get(name)
-        if module is not None:
-            return _spec(name, module)
-        parent = self._of.modules.get(name.rpartition(".")[0])
-        if parent is None and ("." in name or not self._is_importing()):
-            return None
-        unseen = _find(name, self._of.path.parent, parent, self._of.shown)
-        if unseen is None:
-            return None
-        raise (InputError if self._starts else RunError)(
-            f"{self._of.shown}: imports {name}, which is beside it, in a way that can't be seen before it runs; "
-            f"expected a statement such as import {name}, in a function if need be, that makes it part of the method."
-        )
-
-    def _is_importing(self) -> bool:
-        """Whether the import that goes on stands in one of the method's own files."""
-        frame = sys._getframe(2)
-        while frame.f_back is not None and _is_of_import(frame.f_code):
-            frame = frame.f_back
-        own = {str(self._of.path), *(str(module.file) for module in self._of.modules.values())}
-        return frame.f_code.co_filename in own
-
-
-def _is_of_import(code: CodeType) -> bool:
-    return code.co_filename.startswith("<frozen importlib") or code.co_filename == importlib.__file__
-
-
-def _where() -> tuple[list[str], Path]:
-    return sys.path[:], Path.cwd()
-
-
-def _go(where: tuple[list[str], Path] | None) -> None:
-    if where is None or where == _where():
-        return
-    sys.path[:] = where[0]
-    os.chdir(where[1])
-
-
-def _execute(module: ModuleType, of: MethodFile) -> None:
-    assert module.__spec__ is not None
-    assert module.__spec__.loader is not None
-    try:
-        module.__spec__.loader.exec_module(module)
-    except SyntaxError as error:
-        where = of.shown if error.filename in (None, str(of.path)) else error.filename
-        raise InputError(f"{where}, line {error.lineno}: {error.msg}; expected a valid Python file.") from error
-    except InputError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise InputError(f"{of.shown}{place(error, str(of.path))}: importing it raised {named(error)}.") from error
-
-
-class _Kept(SourceFileLoader):
-    """Runs a source as it was read, and keeps no bytecode beside it."""
-
-    def __init__(self, name: str, path: Path, source: bytes) -> None:
-        super().__init__(name, str(path))
-        self._source = source
-
-    def get_code(self, fullname: str) -> CodeType:
-        code: CodeType = self.source_to_code(self._source, self.path)
-        return code
-
-
-def _spec(name: str, module: _Module) -> ModuleSpec:
-    if module.file is None:
-        spec = ModuleSpec(name, None, is_package=True)
-        spec.submodule_search_locations = [str(module.folder)]
-        return spec
-    is_source = module.file.suffix in SOURCE_SUFFIXES
-    made = importlib.util.spec_from_file_location(
-        name,
-        module.file,
-        loader=_Kept(name, module.file, module.content) if is_source else None,
-        submodule_search_locations=None if module.folder is None else [str(module.folder)],
-    )
-    assert made is not None
-    return made
-
-
-def _belonging(folder: Path, source: bytes, shown: str) -> dict[str, _Module]:
+def _belonging(folder: Path, source: bytes, shown: str) -> dict[str, Module]:
     """The modules in a folder that a file in it imports, directly or through each other, by name."""
-    found: dict[str, _Module] = {}
+    found: dict[str, Module] = {}
     waiting = [("", source)]
     while waiting:
         package, text = waiting.pop()
@@ -344,7 +198,7 @@ def _absolute(name: str, package: str) -> str:
     return ".".join([*parents[: len(parents) - level + 1], *filter(None, [name[level:]])])
 
 
-def _find(name: str, folder: Path, parent: _Module | None, shown: str) -> _Module | None:
+def _find(name: str, folder: Path, parent: Module | None, shown: str) -> Module | None:
     """A module beside the file, or in a package beside it.
 
     Args:
@@ -368,7 +222,7 @@ def _find(name: str, folder: Path, parent: _Module | None, shown: str) -> _Modul
         assert locations is not None
         if parent is None and _is_installed(name):
             return None
-        return _Module(None, b"", Path(locations[0]))
+        return Module(None, b"", Path(locations[0]))
     assert spec.origin is not None
     file = Path(spec.origin)
     if parent is None and _is_in_use(name):
@@ -377,12 +231,12 @@ def _find(name: str, folder: Path, parent: _Module | None, shown: str) -> _Modul
             f"{'a module of Python' if name in sys.stdlib_module_names else 'an installed one'}; expected another name "
             "for the one beside it."
         )
-    return _Module(file, file.read_bytes(), None if locations is None else Path(locations[0]))
+    return Module(file, file.read_bytes(), None if locations is None else Path(locations[0]))
 
 
 def _is_installed(name: str) -> bool:
     """Whether Python finds a module of that name with code in it, and not only a folder."""
-    finders = [finder for finder in sys.meta_path if not isinstance(finder, Instance)]
+    finders = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("clsweep.")]
     specs = (finder.find_spec(name, None) for finder in finders)
     return any(spec is not None and spec.loader is not None for spec in specs)
 

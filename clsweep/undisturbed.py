@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +24,11 @@ from torch import Tensor, nn
 from clsweep.networks import Classifier
 
 _Kind = tuple[torch.dtype, torch.Size, torch.device]
+
+
+# Settings that hold for the network's training, too.
+DEVICE, DTYPE, GRAD_MODE = "torch's default device", "torch's default dtype", "torch's grad mode"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -101,11 +108,22 @@ def _anomalies() -> tuple[bool, bool]:
     return torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
 
 
+def _handlers() -> list[Any]:
+    return [signal.getsignal(number) for number in _SIGNALS]
+
+
+def _set_handlers(handlers: list[Any]) -> None:
+    if threading.current_thread() is threading.main_thread():  # no other one can
+        for number, handler in zip(_SIGNALS, handlers, strict=True):
+            if handler is not None:  # else it wasn't set from Python
+                signal.signal(number, handler)
+
+
 # All are read before and after each call of a method: together some fifteen microseconds.
 _SETTINGS = (
-    _Setting("torch's default device", torch.get_default_device, _set_device),
-    _Setting("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype),
-    _Setting("torch's grad mode", torch.is_grad_enabled, torch.set_grad_enabled),
+    _Setting(DEVICE, torch.get_default_device, _set_device),
+    _Setting(DTYPE, torch.get_default_dtype, torch.set_default_dtype),
+    _Setting(GRAD_MODE, torch.is_grad_enabled, torch.set_grad_enabled),
     _Setting("torch's number of threads", torch.get_num_threads, torch.set_num_threads),
     _Setting("autocast", lambda: _autocast("cpu"), lambda value: _set_autocast("cpu", value)),
     _Setting("autocast on CUDA", lambda: _autocast("cuda"), lambda value: _set_autocast("cuda", value)),
@@ -119,6 +137,7 @@ _SETTINGS = (
     _Setting("the current folder", _folder, _set_folder),
     _Setting("sys.path", lambda: list(sys.path), _set_path),
     _Setting("sys.stdout and sys.stderr", lambda: (sys.stdout, sys.stderr), _set_streams),
+    _Setting("the signal handlers", _handlers, _set_handlers),
 )
 
 
@@ -127,8 +146,8 @@ def settings_put_back() -> Iterator[list[str]]:
     """Put the settings of the whole process back, whatever happens inside.
 
     They are torch's (default dtype and device, grad mode, threads, autocast, determinism, precision), NumPy's error
-    handling, the warnings filters, the current folder, `sys.path` and the standard streams. Random number generators
-    are `clsweep.seeding.GlobalStream`'s.
+    handling, the warnings filters, the current folder, `sys.path`, the standard streams and the handlers of the signals
+    that end a run. Random number generators are `clsweep.seeding.GlobalStream`'s.
 
     Yields:
         The names of those that had been changed, filled at the end.

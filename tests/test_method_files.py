@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 import pickle
+import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy
 import pandas as pd
 import pytest
 import sweeping
+import torch
 from builders import setting
 from sweeping import finish, plan, worker
 from tiny import dataset, file_method, network, write
@@ -23,7 +28,7 @@ from clsweep import contract, method_files, results
 from clsweep.cli import main
 from clsweep.contract import Regularizer, snapshot
 from clsweep.errors import InputError, RunError
-from clsweep.method_files import Instance
+from clsweep.method_instances import Instance
 from clsweep.report.selection import select
 from clsweep.run import run
 from clsweep.sweep import storage
@@ -223,16 +228,40 @@ def test_somebody_elses_module_of_that_name_is_there_again_afterwards(
     assert sys.modules["weights"] is theirs
 
 
-def test_where_a_file_goes_and_looks_for_modules_lasts_for_its_run(tmp_path: Path) -> None:
+def test_where_a_file_goes_and_looks_for_things_lasts_for_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "library").mkdir()
     (tmp_path / "library" / "of_mine.py").write_text("VALUE = 7.0\n")
+    monkeypatch.setenv("OF_MINE", "before")
     imports = f"import os, sys\nos.chdir({str(tmp_path)!r})\nsys.path.insert(0, 'library')\n"
-    value = "__import__('of_mine').VALUE + (os.getcwd() == " + repr(str(tmp_path)) + ")"
+    imports += "os.environ.update(OF_MINE='1.0', NEW='1.0')\n"
+    value = "__import__('of_mine').VALUE + float(os.environ['OF_MINE']) + float(os.environ['NEW'])"
+    value += f" + (os.getcwd() == {str(tmp_path)!r})"
     loaded = load(method(tmp_path / "one", imports, value, {}))
     try:
-        assert [importance(loaded), importance(loaded)] == [8.0, 8.0]
+        for _ in range(2):
+            assert importance(loaded) == 10.0
+            assert (os.environ["OF_MINE"], "NEW" in os.environ) == ("before", False)
     finally:
         sys.modules.pop("of_mine", None)
+
+
+def test_settings_of_the_process_that_a_file_changes_at_its_top_are_put_back(tmp_path: Path) -> None:
+    imports = (
+        "import signal, warnings\nimport numpy, torch\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "warnings.simplefilter('ignore')\nnumpy.seterr(all='raise')\ntorch.set_num_threads(3)\n"
+        "torch.use_deterministic_algorithms(True)\ntorch.set_float32_matmul_precision('medium')\n"
+    )
+
+    def settings() -> list[object]:
+        torch_settings = (torch.get_num_threads(), torch.get_deterministic_debug_mode())
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        return [*torch_settings, torch.get_float32_matmul_precision(), handlers, numpy.geterr(), warnings.filters[:]]
+
+    before = settings()
+    load(method(tmp_path, imports, "1.0", {}))
+    assert settings() == before
 
 
 # ---- what is refused
@@ -278,6 +307,28 @@ def test_a_module_that_the_digest_does_not_see_is_refused(tmp_path: Path) -> Non
     with pytest.raises(RunError) as failed:
         importance(loaded)
     assert str(failed.value) == f"{file}: {way}; {UNSEEN}"
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ("set_default_dtype(torch.float64)", "torch's default dtype"),
+        ("set_grad_enabled(False)", "torch's grad mode"),
+        ("set_default_device('meta')", "torch's default device"),
+    ],
+)
+def test_a_setting_that_training_would_follow_is_refused_at_the_top_of_a_file(
+    tmp_path: Path, change: str, what: str
+) -> None:
+    file = method(tmp_path, "import settings\n", "1.0", {"settings.py": f"import torch\ntorch.{change}\n"})
+    with pytest.raises(InputError) as caught:
+        load(file)
+    assert str(caught.value) == (
+        f"{file}: importing it changes {what}, which would hold for the network's training, too; expected it to be "
+        "changed within the functions, after which it is put back."
+    )
+    made = torch.zeros((), requires_grad=True) * 1
+    assert (made.dtype, made.device.type, made.requires_grad) == (torch.float32, "cpu", True)
 
 
 def test_what_is_wrong_in_a_neighbour_is_said_with_its_place(tmp_path: Path) -> None:
