@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from clsweep import config as settings
 from clsweep import paths
 from clsweep.config import Config
-from clsweep.errors import ClsweepError, InputError
+from clsweep.errors import ClsweepError, InputError, is_machines, machine_error
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 _HYDRA_RAISES = "HYDRA_FULL_ERROR"
@@ -103,6 +103,10 @@ def _attempt(composed: DictConfig, folder: Path) -> ClsweepError | None:
         if _wants_traceback():
             raise
         return type(error)(str(error))
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or _wants_traceback():
+            raise
+        return machine_error(error)
     return None
 
 
@@ -196,4 +200,8 @@ def main() -> int:
         if _wants_traceback():
             raise
         return _report(error if isinstance(error, ClsweepError) else _as_input_error(error))
+    except OSError as error:  # Hydra's own files, or a sweep's
+        if _wants_traceback() or not is_machines(error):
+            raise
+        return _report(machine_error(error))
     return DONE

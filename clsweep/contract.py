@@ -41,7 +41,17 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from clsweep.config import HYPERPARAMETERS, RegularizerConfig
-from clsweep.errors import ClsweepError, InputError, MethodError, NotFiniteError, RunError, named, place
+from clsweep.errors import (
+    ClsweepError,
+    InputError,
+    MethodError,
+    NotFiniteError,
+    RunError,
+    is_machines,
+    machine_error,
+    named,
+    place,
+)
 from clsweep.method_files import MethodFile, read
 from clsweep.method_instances import Instance
 from clsweep.networks import Classifier
@@ -426,6 +436,8 @@ class Regularizer:
         except RunError as error:  # a sentence already
             raise MethodError(str(error)) from error
         except (Exception, SystemExit) as error:
+            if isinstance(error, OSError) and is_machines(error):  # a full disk fails any method that writes a file
+                raise machine_error(error, f"{self.source}{place(error, self._file)}: {function}") from error
             log.exception("%s: %s raised", self.source, function)
             raise MethodError(
                 f"{self.source}{place(error, self._file)}: {function} raised {named(error)} "

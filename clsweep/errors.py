@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 
 
@@ -27,6 +28,41 @@ class MethodError(RunError):
 
 class NotFiniteError(MethodError):
     """A method gave NaN or infinity, which depends on the data and on how far training has come."""
+
+
+class MachineError(RunError):
+    """The machine failed: a full disk, a file system that is away. Neither the setting nor the method is at fault."""
+
+
+# What the operating system refuses to any program, whatever it does: no fault of the code that happened to ask.
+_MACHINE = {
+    number for number, name in errno.errorcode.items() if name in {
+        "ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "EREMOTEIO", "ESTALE", "ETIMEDOUT", "ENOLCK", "ENOTCONN", "ENODEV",
+        "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "EMFILE", "ENFILE", "ENOMEM", "EAGAIN",
+    }
+}  # fmt: skip
+
+
+def is_machines(error: BaseException) -> bool:
+    """Whether the machine is at fault, whoever asked it: a full disk, say, but not a file that isn't there."""
+    return isinstance(error, OSError) and error.errno in _MACHINE
+
+
+def machine_error(error: OSError, where: str = "") -> MachineError:
+    """One sentence for what the operating system refused.
+
+    Args:
+        error: names the file, where it was one.
+        where: who asked, where that helps.
+    """
+    parts = [where, str(error.filename2 or error.filename or ""), error.strerror or f"{type(error).__name__}: {error}"]
+    what = ": ".join(part for part in parts if part)
+    return MachineError(machine_sentence(what))
+
+
+def machine_sentence(what: str) -> str:
+    """What to say of a machine that refuses something."""
+    return f"{what}; what is finished is kept: when that is mended, run the same command again."
 
 
 def named(error: BaseException) -> str:

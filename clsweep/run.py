@@ -22,7 +22,7 @@ import clsweep
 from clsweep import contexts, contract, datasets, metrics, networks, results
 from clsweep.config import Config, DatasetConfig, RegularizerConfig
 from clsweep.display import Display
-from clsweep.errors import InputError, RunError
+from clsweep.errors import InputError, MachineError, RunError, machine_error
 from clsweep.learner import Learner
 from clsweep.machine import prepare_cpu
 from clsweep.method_files import MethodFile, read
@@ -165,6 +165,8 @@ def _ending(error: BaseException) -> tuple[str, str]:
         return results.PRUNED, str(error)
     if isinstance(error, KeyboardInterrupt):
         return results.INTERRUPTED, ""
+    if isinstance(error, OSError | MachineError):
+        return results.INTERRUPTED, str(machine_error(error) if isinstance(error, OSError) else error)
     if isinstance(error, SystemExit):  # such as a closed pipe under the display
         return results.INTERRUPTED, "the output was closed"
     return results.FAILED, str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"

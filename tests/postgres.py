@@ -17,12 +17,25 @@ import pytest
 
 
 class Server:
-    """A running server."""
+    """A server; see `server`."""
 
-    def __init__(self, port: int, run: Callable[..., None]) -> None:
+    def __init__(self, folder: Path, port: int, run: Callable[..., None]) -> None:
+        self._folder = folder
         self._port = port
         self._run = run
         self._databases = 0
+
+    def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+        options = f"-p {self._port} -k {self._folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        self._control(f"--options={options}", f"--log={self._folder / 'log'}", "--wait", "start")
+
+    def stop(self) -> None:
+        """Stop it as a crash would."""
+        self._control("--mode=immediate", "stop")
+
+    def _control(self, *arguments: str) -> None:
+        self._run(_program("pg_ctl"), f"--pgdata={self._folder / 'data'}", *arguments)
 
     def new_database(self) -> str:
         """The URL of an empty database."""
@@ -38,20 +51,19 @@ def server() -> Iterator[Server]:
 
     Skips the test where PostgreSQL is not installed.
     """
-    initdb, pg_ctl = _program("initdb"), _program("pg_ctl")
+    initdb = _program("initdb")
     folder = Path(tempfile.mkdtemp(prefix="clsweep-postgres-"))
     user = _unprivileged()
     try:
         if user is not None:
             shutil.chown(folder, user)
-        data, port = folder / "data", _free_port()
-        _run(user, initdb, "--auth=trust", "--username=clsweep", "--no-sync", f"--pgdata={data}")
-        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-        _run(user, pg_ctl, f"--pgdata={data}", f"--options={options}", f"--log={folder / 'log'}", "--wait", "start")
+        _run(user, initdb, "--auth=trust", "--username=clsweep", "--no-sync", f"--pgdata={folder / 'data'}")
+        made = Server(folder, _free_port(), partial(_run, user))
+        made.start()
         try:
-            yield Server(port, partial(_run, user))
+            yield made
         finally:
-            _run(user, pg_ctl, f"--pgdata={data}", "--mode=immediate", "stop")
+            made.stop()
     finally:
         shutil.rmtree(folder)
 

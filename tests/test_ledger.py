@@ -5,21 +5,24 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import optuna
 import postgres
 import pytest
 import sharing
 from builders import ROOT
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from sharing import QUEUED, ledger
 
 from clsweep.errors import InputError
+from clsweep.sweep import database, owner, storage
 from clsweep.sweep import ledger as ledgers
-from clsweep.sweep import storage
 from clsweep.sweep.ledger import ENDED, INTERRUPTED, LOST, REASON, VOID, Ledger
 from clsweep.sweep.space import Space
 
@@ -87,6 +90,26 @@ def test_processes_share_a_budget_on_a_journal(tmp_path: Path) -> None:
 @pytest.mark.parametrize("n_processes", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_processes_share_a_budget_on_postgresql(postgresql: str, n_processes: int) -> None:
     share(postgresql, n_processes)
+
+
+def test_a_database_that_is_restarted_is_waited_for(
+    postgresql_server: postgres.Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(database, "_SECONDS_BETWEEN_TRIES", 0.2)
+    url = postgresql_server.new_database()
+    shared = ledger(url, 3)
+    trial = shared.claim()
+    assert trial is not None
+    postgresql_server.stop()
+    starter = threading.Timer(1, postgresql_server.start)
+    starter.start()
+    shared.complete(trial, 0.5)
+    starter.join()
+    assert [one.value for one in shared.trials()] == [0.5]
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"clsweep: search.storage={url}: ")
+    assert first.endswith("; waiting up to 4 minutes for it.")
+    assert last.startswith(f"clsweep: search.storage={url}: is back after ")
 
 
 def test_the_trial_of_a_killed_process_is_marked_and_tried_again(sqlite: str) -> None:
@@ -220,14 +243,60 @@ def test_failures_count_in_a_row_from_this_process_on(sqlite: str) -> None:
     assert shared.failures_in_a_row(before=shared.decided()) == []
 
 
-def test_a_trial_without_an_owner_is_lost_after_a_while(sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def claimed_without_an_owner(shared: Ledger, seconds_ago: float) -> None:
+    """What a process leaves that was killed between claiming a trial and saying whose it is."""
+    claimed = create_trial(state=TrialState.RUNNING, system_attrs={"fixed_params": TEN})
+    claimed.datetime_start = datetime.now() - timedelta(seconds=seconds_ago)
+    shared.study.add_trial(claimed)
+
+
+def test_a_claim_without_an_owner_is_lost_by_its_own_time_whoever_sees_it_first(sqlite: str) -> None:
+    claimed_without_an_owner(ledger(sqlite, 3, first=(TEN,)), seconds_ago=50)
+    ledger(sqlite, 3).reclaim()
+    assert ledger(sqlite, 3).trials()[0].state == TrialState.RUNNING
+    claimed_without_an_owner(ledger(sqlite, 3), seconds_ago=70)
+    restarted = ledger(sqlite, 3, first=(TEN,))  # as a job is that never lives for a minute
+    restarted.reclaim()
+    assert [trial.state for trial in restarted.trials()] == [TrialState.RUNNING, TrialState.FAIL]
+    assert restarted.trials()[1].user_attrs[ENDED] == LOST
+
+
+def test_a_claim_of_a_clock_that_is_ahead_is_lost_after_a_while(sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shared = ledger(sqlite, 3)
-    shared.study.ask()  # killed before it could say who it was
+    claimed_without_an_owner(shared, seconds_ago=-7200)
     shared.reclaim()
     assert shared.trials()[0].state == TrialState.RUNNING
     monkeypatch.setattr(ledgers, "_SECONDS_UNTIL_OWNED", 0)
     shared.reclaim()
     assert shared.trials()[0].user_attrs[ENDED] == LOST
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_a_claim_says_at_once_whose_it_is(kind: str, sqlite: str, tmp_path: Path) -> None:
+    """Before the sampler chooses, which takes long enough to be killed in."""
+    shared = ledger(sqlite if kind == "sqlite" else f"journal:{tmp_path / 'journal.log'}", 3)
+    shared.study.enqueue_trial(TEN)
+
+    class Killed(optuna.samplers.RandomSampler):
+        def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+            raise KeyboardInterrupt
+
+    shared.study.sampler = Killed()
+    for _ in range(2):  # the queued one, then a new one
+        with pytest.raises(KeyboardInterrupt):
+            shared.claim()
+    trials = shared.trials()
+    assert [trial.state for trial in trials] == [TrialState.RUNNING] * 2
+    assert [owner.from_json(trial.user_attrs[owner.OWNER]) for trial in trials] == [owner.this_process()] * 2
+
+
+def test_a_point_that_no_process_came_to_run_is_not_given_up(sqlite: str) -> None:
+    shared = ledger(sqlite, 2, first=(TEN,))
+    for _ in range(ledgers._MOST_LOST + 1):
+        claimed_without_an_owner(shared, seconds_ago=70)
+    trial = shared.claim()
+    assert trial is not None
+    assert trial.params == TEN
 
 
 def test_a_point_whose_process_ends_again_and_again_is_given_up(sqlite: str) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +22,11 @@ from sweeping import finish, worker
 
 from clsweep.config import DatasetConfig
 from clsweep.datasets import ImageData, LabelledImages
-from clsweep.errors import InputError
+from clsweep.errors import InputError, MachineError
 from clsweep.sweep import storage
-from clsweep.sweep.ledger import REASON
-from clsweep.sweep.status import status
+from clsweep.sweep.ledger import ENDED, FAILED, INTERRUPTED, LOST, REASON
+from clsweep.sweep.owner import BEAT
+from clsweep.sweep.status import seconds, status
 
 DIVERGES_WHEN_STRONG = """
 import torch
@@ -307,6 +311,75 @@ def test_an_interrupted_run_is_marked_and_tried_again(tmp_path: Path, monkeypatc
     trials = finish(worker(tmp_path, *overrides))
     assert states(trials) == ["FAIL", "COMPLETE"]
     assert trials[0].params == trials[1].params
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.ESTALE, errno.EMFILE])
+def test_what_the_machine_refuses_is_no_trials_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    study = worker(tmp_path, "regularizer=mas", "search.n_trials=1", "search.final_seeds=0")
+
+    def refuse(self: Path, content: bytes) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", refuse)
+        with pytest.raises(OSError, match=os.strerror(number)) as told:
+            study.work_once()
+    assert told.value.filename == str(tmp_path / "trial-0000" / ".hydra" / "config.yaml")
+    trial = study.ledger.trials()[0]
+    assert trial.user_attrs[ENDED] == INTERRUPTED
+    assert trial.user_attrs[REASON].startswith(
+        f"{told.value.filename}: {os.strerror(number)}; what is finished is kept"
+    )
+    assert states(finish(study)) == ["FAIL", "COMPLETE"]
+    assert study.ledger.trials()[1].params == trial.params
+    assert list(tmp_path.rglob("*.partial")) == []
+
+
+WRITES = """
+import errno
+
+
+def estimate_importance(model, dataset, prev_params, device):
+    raise OSError(errno.{error}, "no", "notes.txt")
+
+
+def compute_regularization_loss(model, importance_dict, prev_params_dict):
+    return sum(p.sum() * 0 for p in model.parameters())
+
+
+HYPERPARAMETERS = ()
+"""
+
+
+@pytest.mark.parametrize(("error", "ended"), [("ENOSPC", INTERRUPTED), ("ENOENT", FAILED)])
+def test_a_file_of_the_methods_own_is_its_fault_but_a_full_disk_is_not(tmp_path: Path, error: str, ended: str) -> None:
+    file = tmp_path / "method.py"
+    file.write_text(WRITES.format(error=error))
+    study = worker(tmp_path / "sweep", f"regularizer.file={file}", "search.final_seeds=0")
+    if ended == FAILED:
+        study.work_once()
+    else:
+        with pytest.raises(MachineError) as told:
+            study.work_once()
+        assert str(told.value) == (
+            f"{file}, line 6: estimate_importance: notes.txt: no; what is finished is kept: when that is mended, run "
+            "the same command again."
+        )
+    assert study.ledger.trials()[0].user_attrs[ENDED] == ended
+
+
+def test_a_lost_trial_took_until_its_last_beat() -> None:
+    trial = optuna.trial.create_trial(value=0.0)
+    assert trial.datetime_start is not None
+    trial.datetime_complete = trial.datetime_start + timedelta(hours=5)  # when it was noticed
+    trial.user_attrs = {BEAT: trial.datetime_start.timestamp() + 60, ENDED: LOST}
+    assert seconds(trial) == pytest.approx(60)
+    trial.user_attrs[BEAT] = trial.datetime_start.timestamp() + 36000  # another machine's clock
+    assert seconds(trial) == 5 * 3600
+    trial.user_attrs[ENDED] = FAILED
+    assert seconds(trial) == 5 * 3600
 
 
 def test_several_seeds_are_averaged_and_a_hopeless_setting_is_stopped(tmp_path: Path) -> None:

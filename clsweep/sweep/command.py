@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
+from optuna.trial import FrozenTrial
 from rich.console import Console
 
 from clsweep.errors import RunError
@@ -49,12 +52,13 @@ def sweep(
     if configs[0].search.dry_run:
         dry_run.show(plans, url, out)
         return
+    for plan in plans:  # before anything is made in the storage
+        files.refuse_foreign(plan, partial(_trials, url, plan), storage.shown(url))
     connection = storage.connect(url)
     try:
         with storage.told_in_a_sentence(url):
             studies = [StudyWorker(plan, connection, Streams()) for plan in plans]
             for study in studies:
-                files.refuse_foreign(study.plan, study.ledger.trials, storage.shown(url))
                 study.ledger.queue_points()  # once here rather than by each worker
             _announce(studies, storage.shown(url), out)
             if workers.are_here(composed.hydra.launcher):
@@ -66,12 +70,20 @@ def sweep(
                     workers.launch(launcher, commands.combinations[0], task, folder)
             except KeyboardInterrupt:
                 out.print("interrupted: the same command goes on from here")
+                _report_if_possible(studies, out)
                 raise
-            finally:
-                _report(studies, out)
+            except Exception:
+                _report_if_possible(studies, out)
+                raise
+            _report(studies, out)
             _check_stopped(studies)
     finally:
         storage.close(connection)
+
+
+def _trials(url: str, plan: StudyPlan) -> Sequence[FrozenTrial]:
+    """What the storage has of a study, as yet."""
+    return storage.finished_trials(url, [plan.name]).get(plan.name, [])
 
 
 def _announce(studies: Sequence[StudyWorker], url: str, out: Console) -> None:
@@ -103,6 +115,12 @@ def _report(studies: Sequence[StudyWorker], out: Console) -> None:
         study.ledger.reclaim()
         study.write()
     monitor.summary([monitor.outcome(study) for study in studies], out)
+
+
+def _report_if_possible(studies: Sequence[StudyWorker], out: Console) -> None:
+    """The same, where the storage is there and the disk has room: what ended the sweep is said in any case."""
+    with suppress(OSError, *storage.ERRORS):
+        _report(studies, out)
 
 
 def _check_stopped(studies: Sequence[StudyWorker]) -> None:

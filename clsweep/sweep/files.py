@@ -153,6 +153,8 @@ def refuse_foreign(plan: StudyPlan, trials: Callable[[], Sequence[FrozenTrial]],
         InputError: it does.
     """
     folders = _trial_folders(plan.folder)  # before the trials: another process may begin one now
+    if not folders:
+        return
     known = {Path(trial.user_attrs[FOLDER]).name for trial in trials() if FOLDER in trial.user_attrs}
     foreign = [one.name for one in folders if one.name not in known]
     if foreign:

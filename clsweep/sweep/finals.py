@@ -20,7 +20,7 @@ from clsweep.sweep.ledger import Ledger
 from clsweep.sweep.plan import StudyPlan
 from clsweep.sweep.space import Point, Space
 from clsweep.sweep.streams import Streams
-from clsweep.sweep.trial import FOLDER, run_in
+from clsweep.sweep.trial import FOLDER, take_or_run
 
 TUNED, DEFAULT = "tuned", "default"
 _SEED = "seed"
@@ -82,7 +82,7 @@ class Finals:
         folder = self._plan.folder / name
         trial.set_user_attr(FOLDER, str(results.short(folder)))
         config = self._plan.final_config(point, seed)
-        return run_in(folder, config, Silent(), self._streams, self._plan.method_file).average_accuracy
+        return take_or_run(trial, self._plan, folder, config, Silent(), self._streams).average_accuracy
 
     def runs(self) -> list[FinalRun]:
         """Every final run, those of the best setting first."""

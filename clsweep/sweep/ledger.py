@@ -8,6 +8,8 @@ Every process reads and writes the same storage and waits for nobody. What makes
   twice; that both step back is possible and mended by trying again.
 - A trial whose process is gone is marked as failed, and its point is put into the queue unless another trial has it.
   Both can be done twice, or be left half done, without harm.
+- Whose a trial is stands in the storage with its claim (`database.py`, `journal.py`). Only between claiming a queued
+  trial and saying so is there a moment in which a killed process leaves a trial without an owner.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 
 import optuna
@@ -27,13 +29,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from clsweep.errors import InputError
 from clsweep.sweep import owner as owners
 from clsweep.sweep import space as spaces
-from clsweep.sweep.owner import beating
+from clsweep.sweep.owner import BEAT, OWNER, beating
 from clsweep.sweep.space import Point, Space
 
 REASON = "reason"
 ENDED = "ended"
+CARRIED = "carried_seconds"  # of runs that an earlier trial of the same point made
 FAILED, INTERRUPTED, LOST, VOID = "failed", "interrupted", "lost", "void"
-_OWNER, _BEAT = "owner", "beat"
 _TAKEN = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 _SECONDS_UNTIL_OWNED = 60
@@ -91,16 +93,14 @@ class Ledger:
 
     def _ask(self) -> Trial | None:
         """Claim a trial; None where this process has to step back."""
-        trial = self.study.ask(self.space)
         try:
-            trial.set_user_attr(_BEAT, time.time())  # first: without one, another machine takes an owner for gone
-            trial.set_user_attr(_OWNER, owners.to_json(owners.this_process()))
+            trial = self.study.ask(self.space)
         except UpdateFinishedTrialError:
             return None  # it took too long: another process has marked it as lost
         trials = self.trials()
         others = [one for one in trials if one.number != trial.number]
         if len(self._counted(others, _TAKEN)) >= self._budget(trials):
-            trial.set_user_attr(_OWNER, None)
+            trial.set_user_attr(OWNER, None)
             self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
             return None
         reason = self._void(trial.params, others)
@@ -136,32 +136,29 @@ class Ledger:
 
     def complete(self, trial: Trial, value: float) -> None:
         """Record the objective's value, from 0 to 1."""
-        self.study.tell(trial, value, skip_if_finished=True)
+        with suppress(UpdateFinishedTrialError):  # another process took this one for gone, and has marked it
+            self.study.tell(trial, value, skip_if_finished=True)
 
     def prune(self, trial: Trial, reason: str) -> None:
         """Record that a trial was stopped early, and why."""
-        try:
+        with suppress(UpdateFinishedTrialError):
             trial.set_user_attr(REASON, reason)
             self.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
-        except UpdateFinishedTrialError:
-            pass  # another process took this one for gone, and has marked it
 
     def fail(self, trial: Trial, reason: str) -> None:
         """Record that a trial failed, and why; its point is not tried again."""
         self._end(trial, FAILED, reason)
 
-    def interrupt(self, trial: Trial) -> None:
-        """Record that a trial was interrupted; its point is tried again."""
-        self._end(trial, INTERRUPTED, "interrupted")
+    def interrupt(self, trial: Trial, reason: str = "interrupted") -> None:
+        """Record that a trial was interrupted, and by what; its point is tried again."""
+        self._end(trial, INTERRUPTED, reason)
         self.queue_points()
 
     def _end(self, trial: Trial, how: str, reason: str) -> None:
-        try:
+        with suppress(UpdateFinishedTrialError):
             trial.set_user_attr(ENDED, how)
             trial.set_user_attr(REASON, reason)
             self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-        except UpdateFinishedTrialError:
-            pass  # another process took this one for gone, and has marked it
 
     def decided(self) -> set[int]:
         """The numbers of the trials that are finished for good, well or badly."""
@@ -210,31 +207,38 @@ class Ledger:
 
     def _lost(self, trial: FrozenTrial) -> str | None:
         """Why a running trial counts as lost, if it does."""
-        attribute = trial.user_attrs.get(_OWNER)
+        attribute = trial.user_attrs.get(OWNER)
         if attribute is None:  # claimed this moment, or its process was killed in that moment
-            seen = self._unowned_since.setdefault(trial.number, time.monotonic())
-            waited = time.monotonic() - seen > _SECONDS_UNTIL_OWNED
+            waited = self._seconds_without_owner(trial) > _SECONDS_UNTIL_OWNED
             return "its process ended before it could say who it was" if waited else None
         self._unowned_since.pop(trial.number, None)
         owner = owners.from_json(attribute)
-        if owner.has_ended(trial.user_attrs.get(_BEAT)):
+        if owner.has_ended(trial.user_attrs.get(BEAT)):
             return f"its process ended (process {owner.pid} on {owner.host})"
         return None
 
+    def _seconds_without_owner(self, trial: FrozenTrial) -> float:
+        """For how long a trial has been claimed by nobody, by its own clock or by this one, whichever says longer.
+
+        Its own counts also for a process that is restarted every few seconds. The claim may be another machine's, whose
+        clock or time zone differs. Where it is ahead, this one counts; where it is behind, a claim is taken for lost in
+        the very moment of its making: its process steps back then, and claims again.
+        """
+        here = time.monotonic() - self._unowned_since.setdefault(trial.number, time.monotonic())
+        return here if trial.datetime_start is None else max(here, time.time() - trial.datetime_start.timestamp())
+
     def _mark_lost(self, trial: FrozenTrial, reason: str) -> None:
-        try:
+        with suppress(UpdateFinishedTrialError):  # another process was faster
             self.storage.set_trial_user_attr(trial._trial_id, ENDED, LOST)
             self.storage.set_trial_user_attr(trial._trial_id, REASON, reason)
             self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-        except UpdateFinishedTrialError:
-            pass  # another process was faster
 
     def beating(self, trial: Trial) -> AbstractContextManager[None]:
         """A context in which other machines see that the trial is being run; its claim was the first beat."""
 
         def beat() -> None:
             try:
-                trial.set_user_attr(_BEAT, time.time())
+                trial.set_user_attr(BEAT, time.time())
             except Exception:  # the storage is away for a moment: the next beat will do
                 return
 
@@ -262,9 +266,15 @@ def _has_failed(trial: FrozenTrial) -> bool:
 def _given_up(trials: Iterable[FrozenTrial]) -> list[Point]:
     """Points that failed, or whose process ended so often that they seem to be the reason (out of memory, say)."""
     trials = list(trials)
-    lost = [trial.params for trial in trials if trial.user_attrs.get(ENDED) == LOST]
+    lost = [trial.params for trial in trials if trial.user_attrs.get(ENDED) == LOST and trial.user_attrs.get(OWNER)]
     failed = [trial.params for trial in trials if _has_failed(trial)]
     return failed + [point for point in lost if lost.count(point) >= _MOST_LOST]
+
+
+def given_back(trials: Iterable[FrozenTrial], point: Point) -> list[FrozenTrial]:
+    """The trials of a point that were lost or interrupted, the latest first: what they have finished is still good."""
+    marked = [trial for trial in trials if trial.user_attrs.get(ENDED) in (INTERRUPTED, LOST)]
+    return [trial for trial in reversed(marked) if trial.params == point]
 
 
 def open_study(storage: BaseStorage, name: str) -> Study:

@@ -12,8 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import optuna
 import psutil
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
 
+OWNER, BEAT = "owner", "beat"  # attributes of a trial
 BEAT_SECONDS = 30.0
 _SECONDS_UNTIL_LOST = 10 * BEAT_SECONDS
 
@@ -62,6 +66,22 @@ def to_json(owner: Owner) -> dict[str, Any]:
 def from_json(attribute: Mapping[str, Any]) -> Owner:
     """The owner from an attribute of a trial."""
     return Owner(**attribute)
+
+
+def claimed_trial() -> FrozenTrial:
+    """A new trial of this process's: a storage writes it with its owner at once, or not at all."""
+    return optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=_signature())
+
+
+def sign(storage: BaseStorage, trial_id: int) -> None:
+    """Say that a trial is this process's, right after it was claimed."""
+    for key, value in _signature().items():
+        storage.set_trial_user_attr(trial_id, key, value)
+
+
+def _signature() -> dict[str, Any]:
+    # The beat first: without one, another machine takes an owner for gone.
+    return {BEAT: time.time(), OWNER: to_json(this_process())}
 
 
 def _runs(pid: int, started: float) -> bool:

@@ -9,7 +9,8 @@ from datetime import datetime
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from clsweep.sweep.ledger import ENDED, FAILED, INTERRUPTED, LOST, REASON, VOID
+from clsweep.sweep.ledger import CARRIED, ENDED, FAILED, INTERRUPTED, LOST, REASON, VOID
+from clsweep.sweep.owner import BEAT
 
 _SHOWN = {FAILED: "failed", INTERRUPTED: "interrupted", LOST: "lost", VOID: "not run"}  # Optuna knows FAIL alone
 
@@ -90,10 +91,18 @@ def of_budget(finished: int, n_trials: int) -> str:
 
 
 def seconds(trial: FrozenTrial) -> float:
-    """How long a trial took, or has taken so far; NaN for one that has not begun."""
+    """How long a trial took, or has taken so far; NaN for one that has not begun.
+
+    A lost trial ended with its last beat, or up to half a minute later, and not when that was noticed. What was taken
+    over from an earlier trial counts.
+    """
     if trial.datetime_start is None:
         return float("nan")
-    return ((trial.datetime_complete or datetime.now()) - trial.datetime_start).total_seconds()
+    seconds = ((trial.datetime_complete or datetime.now()) - trial.datetime_start).total_seconds()
+    beat = trial.user_attrs.get(BEAT)
+    if trial.user_attrs.get(ENDED) == LOST and beat is not None:
+        seconds = min(seconds, max(0.0, beat - trial.datetime_start.timestamp()))
+    return seconds + float(trial.user_attrs.get(CARRIED, 0.0))
 
 
 def named(point: dict[str, float]) -> str:

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import random
-import sqlite3
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial
-from sqlalchemy import event
-from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from clsweep.errors import InputError, RunError
+from clsweep.errors import InputError, MachineError, RunError, is_machines, machine_error, machine_sentence
 from clsweep.paths import absolute, short
+from clsweep.sweep.database import SQLITE, first_line, open_database
+from clsweep.sweep.journal import DamagedJournalError, Journal
 
 JOURNAL = "journal:"
+ERRORS = (SQLAlchemyError, StorageInternalError)  # what a storage raises when it can't be read or written
 _SQLITE_FILE = "studies.db"
-_SECONDS_TO_WAIT_FOR_SQLITE = 120
-_ATTEMPTS = 8
+_URI = "file:"  # of SQLite's own
 
 
 def url(given: str | None, folder: Path) -> str:
@@ -33,17 +30,27 @@ def url(given: str | None, folder: Path) -> str:
     Args:
         given: `search.storage`.
         folder: the sweep folder.
+
+    Raises:
+        InputError: the one given is none, or one in memory, which processes can't share.
     """
     if given is None:
-        return f"sqlite:///{folder / _SQLITE_FILE}"
+        return URL.create(SQLITE, database=str(folder / _SQLITE_FILE)).render_as_string()
     file = _file(given)
+    if _is_in_a_file(given) and file is None:
+        raise InputError(
+            f"search.storage={shown(given)}: names no file, which the processes of a sweep could share; expected one "
+            "such as sqlite:///FILE or journal:FILE."
+        )
     return given if file is None else _with_file(given, absolute(file))
 
 
 def shown(storage: str) -> str:
     """The URL as it may be printed: without its password, a file from where the command was typed."""
     file = _file(storage)
-    return _parsed(storage).render_as_string(hide_password=True) if file is None else _with_file(storage, short(file))
+    if file is not None:
+        return _with_file(storage, short(file))
+    return storage if storage.startswith(JOURNAL) else _parsed(storage).render_as_string(hide_password=True)
 
 
 def connect(storage: str) -> BaseStorage:
@@ -53,37 +60,31 @@ def connect(storage: str) -> BaseStorage:
         storage: a URL that Optuna's RDBStorage takes, or `journal:FILE` for its journal.
 
     Raises:
-        InputError: it cannot be reached or read, or its driver is not installed.
+        InputError: it cannot be reached or read, is not Optuna's, or its driver is not installed.
+        MachineError: the machine refuses it: its disk is full, say.
     """
+    opened = _open(storage, make=True)
+    assert opened is not None
+    return opened
+
+
+def _open(storage: str, make: bool) -> BaseStorage | None:
+    """See `connect`; None where there is none yet and none is to be made."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # its lines would tear the display apart
     file = _file(storage)
+    if file is not None and not make and not (file.is_file() and file.stat().st_size):
+        return None
     if file is not None:
         _make_folder(file.parent)
-    if storage.startswith(JOURNAL):
-        return JournalStorage(JournalFileBackend(str(file)))
-    if _parsed(storage).get_backend_name() != "sqlite":
-        return _relational(storage, {"pool_pre_ping": True})  # a database may close a connection that waits for long
-    made = _relational(storage, {"connect_args": {"timeout": _SECONDS_TO_WAIT_FOR_SQLITE}})
-    _lock_before_reading(made.engine)
-    return made
-
-
-def _lock_before_reading(engine: Engine) -> None:
-    """Let each of SQLite's transactions take the write lock at its start.
-
-    Optuna takes a waiting trial by reading its state and then writing it. SQLite knows no lock on a row, and its Python
-    driver begins a transaction only with the first write: two processes would take the same trial.
-    """
-
-    def leave_transactions_to_us(connection: sqlite3.Connection, _: object) -> None:
-        connection.isolation_level = None
-
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    event.listen(engine, "connect", leave_transactions_to_us)
-    event.listen(engine, "begin", begin)
-    engine.dispose()  # connections from before
+    if not storage.startswith(JOURNAL):
+        return open_database(_parsed(storage), shown(storage), make)
+    assert file is not None
+    try:
+        return Journal(file)
+    except StorageInternalError as error:
+        if isinstance(error.__cause__, OSError) and is_machines(error.__cause__):
+            raise MachineError(machine_sentence(f"search.storage={JOURNAL}{error}")) from error
+        raise InputError(f"search.storage={JOURNAL}{error}.") from error
 
 
 @contextmanager
@@ -91,14 +92,16 @@ def told_in_a_sentence(storage: str) -> Iterator[None]:
     """Turn what goes wrong in a storage on the way into one sentence.
 
     Raises:
-        RunError: it cannot be reached any more; what was finished is in it.
+        RunError: it cannot be reached any more, or is damaged; what was finished is in it, or in its runs' folders.
     """
     try:
         yield
-    except (SQLAlchemyError, StorageInternalError) as error:
-        raise RunError(
-            f"search.storage={shown(storage)}: {_first_line(error)}; what is finished is kept: run the command again."
-        ) from error
+    except DamagedJournalError as error:
+        raise RunError(f"search.storage={JOURNAL}{error}.") from error
+    except ERRORS as error:
+        journal = storage.startswith(JOURNAL)
+        what = f"{JOURNAL}{error}" if journal else f"{shown(storage)}: {first_line(error)}"
+        raise RunError(f"search.storage={what}; what is finished is kept: run the command again.") from error
 
 
 def close(connection: BaseStorage) -> None:
@@ -109,7 +112,7 @@ def close(connection: BaseStorage) -> None:
 
 
 def finished_trials(storage: str, names: Sequence[str]) -> dict[str, list[FrozenTrial]]:
-    """The trials of the studies that exist already; a storage in a file that is not there is not made.
+    """The trials of the studies that exist already; nothing is made, neither a file nor tables.
 
     Args:
         storage: its URL.
@@ -118,10 +121,9 @@ def finished_trials(storage: str, names: Sequence[str]) -> dict[str, list[Frozen
     Returns:
         Trials by study.
     """
-    file = _file(storage)
-    if file is not None and not file.is_file():
+    connection = _open(storage, make=False)
+    if connection is None:
         return {}
-    connection = connect(storage)
     try:
         there = set(optuna.get_all_study_names(connection)) & set(names)
         return {name: optuna.load_study(study_name=name, storage=connection).get_trials() for name in there}
@@ -130,19 +132,26 @@ def finished_trials(storage: str, names: Sequence[str]) -> dict[str, list[Frozen
 
 
 def _file(storage: str) -> Path | None:
-    """The file of a storage that is one."""
+    """The file of a storage that is one; None for a server's, and for SQLite's in memory."""
     if storage.startswith(JOURNAL):
-        return Path(storage.removeprefix(JOURNAL))
+        return Path(storage.removeprefix(JOURNAL)) if storage != JOURNAL else None
     parsed = _parsed(storage)
-    in_memory = parsed.database in (None, "", ":memory:")
-    return None if parsed.get_backend_name() != "sqlite" or in_memory else Path(str(parsed.database))
+    name = (parsed.database or "").removeprefix(_URI)
+    in_memory = name in ("", ":memory:") or parsed.query.get("mode") == "memory"
+    return None if in_memory or not _is_in_a_file(storage) else Path(name)
+
+
+def _is_in_a_file(storage: str) -> bool:
+    return storage.startswith(JOURNAL) or _parsed(storage).get_backend_name() == SQLITE
 
 
 def _with_file(storage: str, file: Path) -> str:
     """The URL of a storage that is a file, with another path of it."""
     if storage.startswith(JOURNAL):
         return f"{JOURNAL}{file}"
-    return _parsed(storage).set(database=str(file)).render_as_string()
+    parsed = _parsed(storage)
+    is_uri = str(parsed.database).startswith(_URI)
+    return parsed.set(database=f"{_URI if is_uri else ''}{file}").render_as_string()
 
 
 def _parsed(storage: str) -> URL:
@@ -159,31 +168,6 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if is_machines(error):
+            raise machine_error(error, "search.storage") from error
         raise InputError(f"search.storage: the folder {folder} can't be made ({error.strerror}).") from error
-
-
-def _relational(storage: str, engine_kwargs: dict[str, object]) -> RDBStorage:
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            return RDBStorage(storage, engine_kwargs=engine_kwargs)
-        except (ImportError, NoSuchModuleError) as error:
-            raise InputError(
-                f"search.storage={shown(storage)}: its driver is not installed ({error}); for PostgreSQL install "
-                "clsweep[postgres]."
-            ) from error
-        except SQLAlchemyError as error:
-            # Two processes that make the tables at the same time get in each other's way once.
-            if attempt == _ATTEMPTS or _refused(error):
-                raise InputError(f"search.storage={shown(storage)}: {_first_line(error)}.") from error
-            time.sleep(random.uniform(0.1, 0.5))
-    raise AssertionError("unreachable")
-
-
-def _refused(error: SQLAlchemyError) -> bool:
-    text = str(error).lower()
-    return any(word in text for word in ("connection", "could not translate", "authentication", "unable to open"))
-
-
-def _first_line(error: Exception) -> str:
-    cause = getattr(error, "orig", None) or error.__cause__ or error
-    return str(cause).strip().splitlines()[0].rstrip(".")

@@ -19,9 +19,11 @@ from clsweep.metrics import Cell
 from clsweep.observers import Silent
 from clsweep.results import Summary
 from clsweep.run import PrunedError, run
+from clsweep.sweep.ledger import CARRIED, REASON, given_back
 from clsweep.sweep.plan import StudyPlan
 from clsweep.sweep.pruners import hopeless
 from clsweep.sweep.streams import Streams
+from clsweep.sweep.taken import SETTING, Taken, take
 
 FOLDER = "folder"
 SEEDS = "seeds"
@@ -61,11 +63,21 @@ class Reporter(Silent):
         after = cells[0].after_context
         if after == 0:
             return
+        value = self._report(cells, after)
+        if after < self._last and self._trial.should_prune():
+            raise PrunedError(f"validation accuracy {value:.4f} after context {after} of {self._contexts}")
+
+    def replay(self, measured: Sequence[Sequence[Cell]]) -> None:
+        """Report a finished run, context by context; what is trained already is not pruned."""
+        for cells in measured:
+            if cells[0].after_context > 0:
+                self._report(cells, cells[0].after_context)
+
+    def _report(self, cells: Sequence[Cell], after: int) -> float:
         self.on_contexts = [cell.accuracy for cell in cells if cell.split == "validation" and cell.context <= after]
         value = float(np.mean([*self._earlier, np.mean(self.on_contexts)]))
         self._trial.report(value, len(self._earlier) * self._contexts + after)
-        if after < self._last and self._trial.should_prune():
-            raise PrunedError(f"validation accuracy {value:.4f} after context {after} of {self._contexts}")
+        return value
 
 
 @dataclass
@@ -105,14 +117,18 @@ class Runner:
         name = f"trial-{trial.number:04d}"
         trial.set_user_attr(FOLDER, str(results.short(plan.folder / name)))
         on_contexts: list[list[float]] = []
-        summaries: list[Summary] = []
+        summaries: list[Summary | Taken] = []
         for number, seed in enumerate(plan.seeds):
             is_last = number == len(plan.seeds) - 1
             reached = [summary.validation_average_accuracy for summary in summaries]
             reporter = Reporter(trial, reached, is_last, plan.contexts)
-            folder = plan.folder / name / (f"seed-{seed}" if self._seed_folders else "")
+            within = f"seed-{seed}" if self._seed_folders else ""
             trial.set_user_attr(SEEDS, plan.seeds[: number + 1])
-            summaries.append(run_in(folder, plan.trial_config(point, seed), reporter, self.streams, plan.method_file))
+            config = plan.trial_config(point, seed)
+            made = take_or_run(trial, plan, plan.folder / name / within, config, reporter, self.streams)
+            if isinstance(made, Taken):
+                reporter.replay(made.measured)
+            summaries.append(made)
             on_contexts.append(reporter.on_contexts)
             trial.set_user_attr(ON_CONTEXTS, on_contexts)
             trial.set_user_attr(TEST, float(np.mean([summary.average_accuracy for summary in summaries])))
@@ -133,6 +149,30 @@ class Runner:
             raise PrunedError(f"worse than trial {best.number} on {seeds} of {len(self.plan.seeds)} seeds")
 
 
+def take_or_run(
+    trial: Trial, plan: StudyPlan, folder: Path, config: Config, observer: Silent, streams: Streams
+) -> Summary | Taken:
+    """One run of a trial; one that an earlier trial of the same point has finished isn't made again.
+
+    Args:
+        trial: Optuna's.
+        plan: its study's.
+        folder: where the run goes: the trial's, or one in it.
+        config: the run's setting.
+        observer: is told what happens, but for a run that was finished before.
+        streams: makes the contexts.
+    """
+    within = folder.relative_to(plan.folder).parts[1:]
+    earlier = given_back(trial.study.get_trials(deepcopy=False), trial.params)
+    named = [Path(one.user_attrs[FOLDER]).name for one in earlier if FOLDER in one.user_attrs]
+    found = take(folder, config, [plan.folder.joinpath(name, *within) for name in named])
+    if found is None:
+        return run_in(folder, config, observer, streams, plan.method_file)
+    trial.set_user_attr(CARRIED, trial.user_attrs.get(CARRIED, 0.0) + found.seconds)
+    trial.set_user_attr(REASON, "finished by an earlier trial of the same values, which could not be recorded")
+    return found
+
+
 def run_in(folder: Path, config: Config, observer: Silent, streams: Streams, method_file: MethodFile | None) -> Summary:
     """One run in a folder of its own, with its setting beside its results as Hydra leaves it.
 
@@ -143,10 +183,10 @@ def run_in(folder: Path, config: Config, observer: Silent, streams: Streams, met
         streams: makes the contexts.
         method_file: that of a method that is one.
     """
-    setting = folder / ".hydra" / "config.yaml"
+    setting = folder / SETTING
     results.refuse_used(folder)
     setting.parent.mkdir(parents=True, exist_ok=True)
-    setting.write_text(to_yaml(config))
+    results.write_text(to_yaml(config), setting)
     with _logging_to(folder / "clsweep.log"):
         return run(config, folder, observer, streams, method_file)
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import Trial
-from sqlalchemy.exc import SQLAlchemyError
 
-from clsweep.errors import InputError, RunError
+from clsweep.errors import ClsweepError, InputError, MachineError, RunError, machine_error
 from clsweep.run import PrunedError, pick_device
 from clsweep.sweep import files, verdict
 from clsweep.sweep import space as spaces
@@ -23,6 +21,7 @@ from clsweep.sweep.plan import StudyPlan
 from clsweep.sweep.pruners import pruner
 from clsweep.sweep.samplers import sampler
 from clsweep.sweep.status import status
+from clsweep.sweep.storage import ERRORS as STORAGE_ERRORS
 from clsweep.sweep.streams import Streams
 from clsweep.sweep.trial import Runner
 
@@ -125,8 +124,11 @@ class StudyWorker:
             return False
         try:
             self._run(ledger, trial, objective)
-        finally:
-            self.write()
+        except BaseException:
+            with suppress(OSError, *STORAGE_ERRORS):  # what ends the work must not be hidden by what follows from it
+                self.write()
+            raise
+        self.write()
         return True
 
     def _run(self, ledger: Ledger, trial: Trial, objective: Callable[[Trial], float]) -> None:
@@ -135,14 +137,24 @@ class StudyWorker:
                 value = objective(trial)
         except PrunedError as reason:
             ledger.prune(trial, str(reason))
-        except (InputError, KeyboardInterrupt, SystemExit, SQLAlchemyError, StorageInternalError):
-            # not the trial's fault
-            ledger.interrupt(trial)
+        except (InputError, MachineError, KeyboardInterrupt, SystemExit, OSError, *STORAGE_ERRORS) as error:
+            # Not the trial's fault. What the method's own code does to files is: the contract has made it a RunError.
+            # So is memory that doesn't suffice, which comes of the setting: the study's other points, and the other
+            # studies, are not held up by it.
+            with suppress(OSError, *STORAGE_ERRORS):  # otherwise the trial is lost with its process, and tried again
+                ledger.interrupt(trial, _reason(error))
             raise
         except Exception as error:
             ledger.fail(trial, str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}")
         else:
             ledger.complete(trial, value)
+
+
+def _reason(error: BaseException) -> str:
+    """What interrupted a trial."""
+    if isinstance(error, OSError):
+        return str(machine_error(error))
+    return str(error) if isinstance(error, ClsweepError) else "interrupted"
 
 
 def work(plans: Sequence[StudyPlan], storage: BaseStorage, orphaned: Callable[[], bool] = lambda: False) -> None:
