@@ -29,6 +29,7 @@ PRECISIONS = ("float32", "bf16")
 HYPERPARAMETERS = ("reg_strength", "gamma", "epsilon")
 FISHER_LABELS = ("exact", "sampled", "empirical")
 NETWORKS = ("mlp", "cnn")
+LAYOUTS = ("hwc", "chw")
 NEW_METHOD = "--new-method"
 _PROTOCOL_KEYS = (
     "scenario",
@@ -82,6 +83,7 @@ class DatasetConfig:
     root: str | None = None
     train: str | None = None
     test: str | None = None
+    layout: str | None = None
 
 
 @dataclass
@@ -361,6 +363,8 @@ def check(config: Config) -> None:
     _one_of("benchmark.scenario", benchmark.scenario, SCENARIOS)
     _one_of("benchmark.kind", benchmark.kind, KINDS)
     _one_of("network.name", config.network.name, NETWORKS)
+    if config.dataset.layout is not None:
+        _one_of("dataset.layout", config.dataset.layout, LAYOUTS)
     _require(
         DEVICE.fullmatch(config.device) is not None, "device", config.device, "auto, cpu, cuda or cuda:N (as in cuda:0)"
     )

@@ -9,7 +9,7 @@ Scenarios are those of van de Ven, Tuytelaars & Tolias, "Three types of incremen
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -17,10 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
+from clsweep import appearance, memory
 from clsweep.config import Config, check_class_count
 from clsweep.datasets import ImageData, LabelledImages
 from clsweep.errors import InputError
 from clsweep.seeding import generator
+
+_BYTES_OF_FLOAT, _BYTES_OF_INDEX = 4, 8
+_BYTES_OF_ENTRY, _BYTES_OF_CELL = 8, 200  # of an accuracy in a matrix, and as what was measured
 
 
 class Scenario(Protocol):
@@ -163,6 +167,8 @@ class Stream:
         input_shape: (C, H, W) of an example.
         n_train: distinct training images over all contexts, those held out not counted.
         n_test: distinct test images over all contexts.
+        images: what the images are and what is done with them, as it is printed.
+        notes: what the user should know of them, a sentence each.
     """
 
     contexts: Sequence[Context]
@@ -171,6 +177,8 @@ class Stream:
     input_shape: tuple[int, int, int]
     n_train: int
     n_test: int
+    images: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def n_outputs(self) -> int:
@@ -198,8 +206,9 @@ def build(data: ImageData, config: Config, device: torch.device) -> Stream:
     """
     benchmark = config.benchmark
     check_class_count(config, data.n_classes)
+    _check_memory(data, config, device)
     train_images, test_images = _prepared(data, config, device)
-    rows = _held_out(data.train.labels, config.validation_fraction, config.seed)
+    rows = _held_out(data, config)
     make = _split_contexts if benchmark.kind == "split" else _permuted_contexts
     scenario = SCENARIOS[benchmark.scenario]
     contexts = make(data, train_images, test_images, rows, scenario, config)
@@ -210,7 +219,45 @@ def build(data: ImageData, config: Config, device: torch.device) -> Stream:
         _input_shape(train_images),
         n_train=_distinct(context.train for context in contexts),
         n_test=_distinct(context.test for context in contexts),
+        images=appearance.described(data, benchmark),
+        notes=(*appearance.notes(data, benchmark), *_repeating(contexts, config)),
     )
+
+
+def _repeating(contexts: Sequence[Context], config: Config) -> list[str]:
+    """A note where a batch shows examples several times."""
+    sizes = [len(context.train) for context in contexts]
+    fewest = sum(sizes) if config.stream == "joint" else min(sizes)
+    if config.benchmark.batch_size <= fewest:
+        return []
+    of = "all contexts together have" if config.stream == "joint" else f"context {1 + sizes.index(fewest)} has"
+    return [
+        f"benchmark.batch_size={config.benchmark.batch_size}, but {of} {fewest} training examples: a batch shows some "
+        "of them several times"
+    ]
+
+
+def _check_memory(data: ImageData, config: Config, device: torch.device) -> None:
+    """Refuse what can't fit: the images as floats, the contexts' own tensors, and what is measured on them.
+
+    Raises:
+        InputError: naming the key that asks for it.
+    """
+    benchmark, contexts = config.benchmark, config.benchmark.contexts
+    images = len(data.train.labels) + len(data.test.labels)
+    channels, height, width = data.train.images.shape[1:]
+    side = benchmark.image_size
+    values = channels * (side or height) * (side or width)
+    by = f"dataset={config.dataset.name}" if side is None else f"benchmark.image_size={side}"
+    what = f"{by}: {images:,} images of {values:,} values"
+    memory.refuse_beyond(images * values * _BYTES_OF_FLOAT, what, "fewer or smaller images", device)
+    cells = contexts * (contexts + 1)
+    what = f"benchmark.contexts={contexts}: {cells:,} accuracies, of every context after every context,"
+    of_cell = _BYTES_OF_ENTRY if config.stream == "joint" else _BYTES_OF_CELL
+    memory.refuse_beyond(cells * of_cell, what, "fewer contexts")
+    if benchmark.kind == "permuted":
+        what = f"benchmark.contexts={contexts}: as many orders of {values:,} values"
+        memory.refuse_beyond(contexts * values * _BYTES_OF_INDEX, what, "fewer contexts", device)
 
 
 def _input_shape(images: Tensor) -> tuple[int, int, int]:
@@ -259,23 +306,34 @@ class _Rows:
     validation: Tensor | None
 
 
-def _held_out(labels: Tensor, fraction: float, seed: int) -> _Rows:
+def _held_out(data: ImageData, config: Config) -> _Rows:
     """Hold out the same fraction of every class, chosen by the seed."""
+    labels, fraction = data.train.labels, config.validation_fraction
     everything = torch.arange(len(labels))
     if fraction == 0:
         return _Rows(everything, None)
     held_out = torch.zeros(len(labels), dtype=torch.bool)
-    source = generator(seed, "validation")
-    for label in labels.unique():
+    used = set(_classes(data, config).tolist())
+    source = generator(config.seed, "validation")
+    for label in labels.unique().tolist():
         members = (labels == label).nonzero().squeeze(1)
         count = round(fraction * len(members))
-        if not 0 < count < len(members):
+        if label in used and not 0 < count < len(members):
             raise InputError(
-                f"validation_fraction={fraction} of the {len(members)} examples of class {int(label)} is {count}: "
+                f"validation_fraction={fraction} of the {len(members)} examples of class {label} is {count}: "
                 "expected at least one example for validation and one for training in every class."
             )
         held_out[members[torch.randperm(len(members), generator=source)[:count]]] = True
     return _Rows(everything[~held_out], everything[held_out])
+
+
+def _classes(data: ImageData, config: Config) -> Tensor:
+    """The classes that are learned, int64, in the order of the contexts: split ones are shuffled by the seed."""
+    benchmark = config.benchmark
+    if benchmark.kind == "permuted":
+        return torch.arange(data.n_classes)
+    order = torch.randperm(data.n_classes, generator=generator(config.seed, "classes"))
+    return order[: benchmark.contexts * benchmark.classes_per_context]
 
 
 def _split_contexts(
@@ -283,7 +341,7 @@ def _split_contexts(
 ) -> list[Context]:
     """Disjoint classes for each context, in an order that the seed shuffles."""
     size = config.benchmark.classes_per_context
-    order = torch.randperm(data.n_classes, generator=generator(config.seed, "classes"))
+    order = _classes(data, config)
 
     def part(images: Tensor, labels: Tensor, among: Tensor, context: int) -> Part:
         label_of_class = torch.full((data.n_classes,), -1)
@@ -312,17 +370,27 @@ def _permuted_contexts(
     source = generator(config.seed, "permutations")
     n_values = train[0].numel()
 
+    def part(images: Tensor, labels: Tensor, among: Tensor) -> Part:
+        return Part(images, among.to(images.device), labels[among].to(images.device))
+
+    as_they_are = Context(
+        train=part(train, data.train.labels, rows.train),
+        validation=None if rows.validation is None else part(train, data.train.labels, rows.validation),
+        test=part(test, data.test.labels, torch.arange(len(test))),
+    )
+
     def context(number: int) -> Context:
         order = torch.randperm(n_values, generator=source).to(train.device)
         first = scenario.first_label(number, data.n_classes)
 
-        def part(images: Tensor, labels: Tensor, among: Tensor) -> Part:
-            return Part(images, among.to(images.device), (labels[among] + first).to(images.device), order)
+        def permuted(of: Part) -> Part:
+            return replace(of, order=order, labels=of.labels + first if first else of.labels)
 
+        held_out = as_they_are.validation
         return Context(
-            train=part(train, data.train.labels, rows.train),
-            validation=None if rows.validation is None else part(train, data.train.labels, rows.validation),
-            test=part(test, data.test.labels, torch.arange(len(test))),
+            train=permuted(as_they_are.train),
+            validation=None if held_out is None else permuted(held_out),
+            test=permuted(as_they_are.test),
         )
 
     return [context(number) for number in range(config.benchmark.contexts)]

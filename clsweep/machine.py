@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import time
+from dataclasses import dataclass
 
 import joblib
 import psutil
@@ -17,19 +18,63 @@ _EMULATED = 3  # how many times as long as in float32 bf16 may take: kernels tak
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
 
 
-def prepare_cpu(threads: int | None) -> None:
+def prepare_cpu(threads: int | None) -> str | None:
     """Set up the process, at the start of every run.
 
     Args:
         threads: threads for PyTorch's operations. None: what OMP_NUM_THREADS says, which launchers set for their
-            workers, else one for each physical core that this process may use (affinity, container limits).
+            workers, else one for each physical core that this process may use (affinity, container limits) and other
+            processes leave idle.
+
+    Returns:
+        One sentence where they leave fewer idle than there are, else None.
     """
-    threads = threads or _from_environment() or joblib.cpu_count(only_physical_cores=True)
+    note = None
+    threads = threads or _from_environment()
+    if threads is None:
+        cores = joblib.cpu_count(only_physical_cores=True)
+        threads, note = _idle(cores) if cores > 1 else (1, None)
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
     # Adam's averages decay into subnormal numbers for weights that stop moving, which are many times slower on a CPU.
     torch.set_flush_denormal(True)
     _keep_freed_memory()
+    return note
+
+
+def _idle(cores: int) -> tuple[int, str | None]:
+    """How many of the cores are idle, at least one, and a sentence where not all are."""
+    load = _Load.measured()
+    threads = max(1, min(cores, load.idle))
+    if threads == cores:
+        return cores, None
+    return threads, f"{load}: a run takes {threads} of {cores} threads (threads={cores} takes all, and is slower now)"
+
+
+@dataclass(frozen=True)
+class _Load:
+    """What other processes take of the cores that this one may use."""
+
+    taken: float
+    cores: int
+
+    @classmethod
+    def measured(cls) -> _Load:
+        """Now, in a fifth of a second."""
+        before = time.process_time()
+        busy = psutil.cpu_percent(_SAMPLE_SECONDS, percpu=True)
+        own = (time.process_time() - before) / _SAMPLE_SECONDS  # threads of an earlier run, still waiting
+        allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(busy))
+        taken = sum(busy[core] for core in allowed if core < len(busy)) / 100
+        return cls(max(0.0, taken - own), len(allowed))
+
+    @property
+    def idle(self) -> int:
+        """How many threads find a core; half a core is one."""
+        return int(self.cores - self.taken + 0.5)
+
+    def __str__(self) -> str:
+        return f"other processes keep {self.taken:.1f} of {self.cores} cores busy"
 
 
 def crowded() -> str | None:
@@ -41,12 +86,8 @@ def crowded() -> str | None:
     threads = torch.get_num_threads()
     if threads == 1:
         return None
-    busy = psutil.cpu_percent(_SAMPLE_SECONDS, percpu=True)
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(busy))
-    taken = sum(busy[core] for core in allowed if core < len(busy)) / 100
-    if threads <= len(allowed) - taken + 0.5:
-        return None
-    return f"other processes keep {taken:.1f} of {len(allowed)} cores busy: threads=1 may be many times faster"
+    load = _Load.measured()
+    return None if threads <= load.idle else f"{load}: threads=1 may be many times faster"
 
 
 def emulated_bf16() -> str | None:

@@ -6,6 +6,7 @@ active ones are computed.
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -13,8 +14,15 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
+from clsweep import memory
 from clsweep.config import FisherConfig, NetworkConfig
+from clsweep.errors import InputError
+
+# The parameter, its gradient and Adam's two averages, where it was at the context's start and after the last step, and
+# its path integral, 4 bytes each.
+_BYTES_OF_PARAMETER = 28
 
 
 class Head(nn.Linear):
@@ -189,8 +197,10 @@ class CNN(Classifier):
             for number, (before, after) in enumerate(pairwise([in_channels, *channels]))
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(count) for count in channels)
+        self.positions = [height * width]  # of each convolution's output
         for _ in channels[1:]:
             height, width = (height + 1) // 2, (width + 1) // 2
+            self.positions.append(height * width)
         widths = [channels[-1] * height * width, *hidden]
         self.hidden = _linear_layers(widths)
         self.head = Head(widths[-1], n_outputs)
@@ -227,7 +237,64 @@ def build(config: NetworkConfig, input_shape: tuple[int, int, int], n_outputs: i
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if config.name == "cnn":
-            return CNN(input_shape, config.channels, config.hidden, n_outputs)
-        n_inputs = input_shape[0] * input_shape[1] * input_shape[2]
-        return MLP(n_inputs, config.hidden, n_outputs)
+        return _made(config, input_shape, n_outputs)
+
+
+def _made(config: NetworkConfig, input_shape: tuple[int, int, int], n_outputs: int) -> Classifier:
+    if config.name == "cnn":
+        return CNN(input_shape, config.channels, config.hidden, n_outputs)
+    return MLP(math.prod(input_shape), config.hidden, n_outputs)
+
+
+def check(
+    config: NetworkConfig, input_shape: tuple[int, int, int], n_outputs: int, batch_size: int, device: torch.device
+) -> None:
+    """Check that a network can be made and trained, before its parameters take memory.
+
+    Args:
+        config: the architecture.
+        input_shape: (C, H, W) of an example.
+        n_outputs: the outputs over all contexts.
+        batch_size: the examples of a step.
+        device: where it is trained.
+
+    Raises:
+        InputError: it is too large, or the batch too small for it.
+    """
+    layers = f"network.hidden={config.hidden}" + (f" network.channels={config.channels}" if config.channels else "")
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):  # shapes alone
+            model = _made(config, input_shape, n_outputs)
+    except (RuntimeError, TypeError) as error:  # more than an address, or a number, can say
+        raise InputError(f"{layers}: too large for any memory; expected narrower layers.") from error
+    count = sum(p.numel() for p in model.parameters())
+    what = f"{layers}: {count:,} parameters with {n_outputs} outputs"
+    memory.refuse_beyond(count * _BYTES_OF_PARAMETER, what, "narrower layers", device)
+    if isinstance(model, CNN) and batch_size == 1 and 1 in model.positions:
+        _, height, width = input_shape
+        raise InputError(
+            f"benchmark.batch_size=1: network={config.name} leaves one position of an image of {height}x{width}, and "
+            "batch normalization takes no average of one value; expected benchmark.batch_size=2 or more, or fewer "
+            "network.channels."
+        )
+    what = f"benchmark.batch_size={batch_size}: as many examples in {layers}"
+    memory.refuse_beyond(batch_size * _bytes_of_example(model, input_shape), what, "smaller batches", device)
+
+
+def _bytes_of_example(model: Classifier, input_shape: tuple[int, int, int]) -> int:
+    """What a step keeps of each example for the way back, of a network without values."""
+
+    def kept(batch_size: int) -> int:
+        sizes: dict[StorageWeakRef, int] = {}
+
+        def count(value: Tensor) -> Tensor:
+            storage = value.untyped_storage()  # one may be kept for several layers
+            sizes[StorageWeakRef(storage)] = storage.nbytes()
+            return value
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda value: value):
+            logits = model(torch.empty(batch_size, *input_shape, device="meta"))
+        assert logits.requires_grad  # what is kept lives as long as this does
+        return sum(sizes.values())
+
+    return kept(3) - kept(2)  # without what is kept of the parameters

@@ -20,6 +20,7 @@ import torch
 
 import clsweep
 from clsweep import contexts, contract, datasets, metrics, networks, results
+from clsweep.arrays import CHANNELS_FIRST, reads_channels_first
 from clsweep.config import Config, DatasetConfig, RegularizerConfig
 from clsweep.display import Display
 from clsweep.errors import InputError, MachineError, RunError, machine_error
@@ -67,7 +68,7 @@ def run(
     """
     started_at = datetime.now(UTC)
     results.refuse_used(folder)
-    prepare_cpu(config.threads)
+    fewer_threads = prepare_cpu(config.threads)
     device = pick_device(config.device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -75,8 +76,11 @@ def run(
     file = None if method.file is None else file or read(method.file)
     regularizer = contract.load(method, derived_seed(config.seed, "methods"), file)
     stream = (prepare or _prepared)(config, device)
+    check_fit(config, stream, device)
+    notes = [*stream.notes, *([fewer_threads] if fewer_threads and device.type == "cpu" else [])]
+    observer = observer or Display(config, images=stream.images, notes=notes)
     with regularizer.active():
-        return _trained(config, folder, observer or Display(config), stream, device, regularizer, file, started_at)
+        return _trained(config, folder, observer, stream, device, regularizer, file, started_at)
 
 
 def _method(config: Config) -> RegularizerConfig:
@@ -119,6 +123,15 @@ def _trained(
         raise
     observer.finished(record.matrix("test"), summary, folder)
     return summary
+
+
+def check_fit(config: Config, stream: contexts.Stream, device: torch.device) -> None:
+    """Check what of a setting can only be checked with the contexts at hand.
+
+    Raises:
+        InputError: the network or the batch doesn't fit the images or the machine.
+    """
+    networks.check(config.network, stream.input_shape, stream.n_outputs, config.benchmark.batch_size, device)
 
 
 @dataclass(frozen=True)
@@ -304,7 +317,7 @@ class Record:
 
 
 def _digest_of_files(dataset: DatasetConfig) -> str:
-    """Of the content of a data set in files of one's own; empty for another."""
+    """Of the content of a data set in files of one's own, and of how it is read; empty for another."""
     if dataset.source != "arrays":
         return ""
     found = hashlib.sha256()
@@ -312,6 +325,8 @@ def _digest_of_files(dataset: DatasetConfig) -> str:
         assert name is not None  # its images have been loaded
         with Path(name).open("rb") as file:
             found.update(hashlib.file_digest(file, "sha256").digest())
+    if reads_channels_first(dataset):
+        found.update(CHANNELS_FIRST.encode())
     return found.hexdigest()[:_DIGEST]
 
 

@@ -18,6 +18,7 @@ from clsweep.metrics import Cell
 from clsweep.seeding import generator
 
 EVALUATION_BATCH = 1_000
+_INDICES_AT_ONCE = 2**20
 
 
 @dataclass
@@ -138,7 +139,7 @@ class Trainer:
         indices = batch_indices(len(pool), iters, self.protocol.batch_size, order)
         watch = LossWatch(name, iters)
         with learner.blaming():
-            for index in indices.to(learner.device):
+            for index in (index for some in indices for index in some.to(learner.device)):
                 watch.add(learner.step(*batch(index)))
                 self.timings.steps += 1
                 self.on_step()
@@ -202,7 +203,7 @@ class _Pool:
         return inputs, self._labels[index], self._active[context]
 
 
-def batch_indices(n: int, iters: int, batch_size: int, source: torch.Generator) -> Tensor:
+def batch_indices(n: int, iters: int, batch_size: int, source: torch.Generator) -> Iterator[Tensor]:
     """The examples of every step: epochs shuffled anew, laid end to end and cut into full batches.
 
     Args:
@@ -211,13 +212,18 @@ def batch_indices(n: int, iters: int, batch_size: int, source: torch.Generator) 
         batch_size: examples in a step.
         source: decides the order.
 
-    Returns:
-        int64 [iters, batch_size], values from 0 to n - 1; no example comes again before every other one came, but
-        across the end of an epoch.
+    Yields:
+        int64 [steps, batch_size], values from 0 to n - 1, for some steps at a time, so that any number of them takes no
+        more memory; no example comes again before every other one came, but across the end of an epoch.
     """
-    needed = iters * batch_size
-    epochs = [torch.randperm(n, generator=source) for _ in range(-(-needed // n))]
-    return torch.cat(epochs)[:needed].view(iters, batch_size)
+    at_once = max(1, _INDICES_AT_ONCE // batch_size)
+    left = torch.empty(0, dtype=torch.int64)
+    for done in range(0, iters, at_once):
+        needed = min(at_once, iters - done) * batch_size
+        epochs = [torch.randperm(n, generator=source) for _ in range(-(-(needed - len(left)) // n))]
+        order = torch.cat([left, *epochs])
+        left = order[needed:]
+        yield order[:needed].view(-1, batch_size)
 
 
 def evaluate(learner: Learner, stream: Stream, learned: int) -> list[Cell]:

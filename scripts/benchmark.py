@@ -108,7 +108,7 @@ class Bench:
         stream = contexts.build(random_images(config), config, device)
         dataset = stream.contexts[0].train.gathered()
         indices = batch_indices(len(dataset), arguments.steps, config.benchmark.batch_size, torch.Generator())
-        return cls(name, arguments, device, stream, dataset, indices.to(device))
+        return cls(name, arguments, device, stream, dataset, torch.cat(list(indices)).to(device))
 
     def config(self, method: str) -> Config:
         """The full-budget setting of one method."""

@@ -316,3 +316,17 @@ def test_files_of_ones_own_data_are_told_apart_and_may_be_gone_by_the_end(tmp_pa
         digests.append(row["dataset_digest"])
     assert digests[0] == digests[1] != digests[2]
     assert len(str(digests[0])) == 12
+
+
+def test_one_file_in_two_layouts_is_two_data_sets(tmp_path: Path) -> None:
+    file = tmp_path / "own.npz"
+    images = np.random.default_rng(0).integers(0, 256, (12, 3, 5, 4), dtype=np.uint8)
+    np.savez(file, images=images, labels=np.arange(12) % 4)
+    data = ("dataset=arrays", f"dataset.train={file}", f"dataset.test={file}")
+    digests = set()
+    for layout in ("hwc", "chw"):
+        folder = tmp_path / layout
+        folder.mkdir()
+        run(setting(*TINY[:1], *data, *TINY[2:], "regularizer=none", f"dataset.layout={layout}"), folder, Silent())
+        digests.add(summary(folder)["dataset_digest"])
+    assert len(digests) == 2

@@ -21,7 +21,8 @@ SCENARIOS = ["task", "domain", "class"]
 
 def split(*overrides: str, data: ImageData = SIX) -> Stream:
     """Three contexts of two classes each, unless changed."""
-    base = ("+benchmark=split_mnist", "dataset=arrays", "regularizer=none", "benchmark.contexts=3")
+    chosen = ("benchmark.contexts=3", "benchmark.batch_size=4")
+    base = ("+benchmark=split_mnist", "dataset=arrays", "regularizer=none", *chosen)
     return contexts.build(data, setting(*base, *overrides), torch.device("cpu"))
 
 
@@ -375,3 +376,95 @@ def test_a_part_gives_the_same_examples_one_by_one_together_and_through_a_loader
     gathered = part.gathered()
     assert torch.equal(gathered.tensors[0], inputs)
     assert torch.equal(gathered.tensors[1], labels)
+
+
+# What is said of the images, and what is refused before it is made
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ((), "1x4x4, uint8 0 to 255; divided by 255"),
+        (("benchmark.image_size=6",), "1x4x4, uint8 0 to 255; divided by 255, padded to 6x6"),
+        (("benchmark.image_size=4",), "1x4x4, uint8 0 to 255; divided by 255"),
+        (("benchmark.normalize=true",), "1x4x4, uint8 0 to 255; divided by 255, normalized per channel"),
+    ],
+)
+def test_what_the_images_are_and_what_is_done_with_them_is_said(overrides: tuple[str, ...], expected: str) -> None:
+    assert SIX.train.images.max() == 255
+    stream = split(*overrides)
+    assert stream.images == expected
+    assert stream.notes == ()
+
+
+def scaled(factor: float, dtype: torch.dtype) -> ImageData:
+    parts = [LabelledImages((part.images * factor).to(dtype), part.labels) for part in (SIX.train, SIX.test)]
+    return ImageData(parts[0], parts[1], 6, channels_first=True, notes=("of the files",))
+
+
+def test_float_images_that_go_beyond_one_get_a_note() -> None:
+    stream = split(data=scaled(1, torch.float32))
+    assert stream.images == "1x4x4 (channels first), float32 0 to 255; taken as they are"
+    assert stream.notes == (
+        "of the files",
+        "float images are taken as they are, here up to 255, while uint8 images are divided by 255: the same images as "
+        "uint8 give other accuracies; save them as uint8, or as floats from 0 to 1, if that is what is meant",
+    )
+    assert split("benchmark.normalize=true", data=scaled(1, torch.float32)).notes == ("of the files",)
+    assert split(data=scaled(1.5 / 255, torch.float32)).notes == ("of the files",)
+
+
+def test_uint8_images_of_zeros_and_ones_get_a_note() -> None:
+    stream = split(data=scaled(1 / 255, torch.uint8))
+    assert stream.images == "1x4x4 (channels first), uint8 0 to 1; divided by 255"
+    assert stream.notes[1:] == (
+        "uint8 images are divided by 255, and none of these has a value above 1: where 0 to 1 is meant, save them as "
+        "float32",
+    )
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "overrides", "said"),
+    [
+        (12, (), None),
+        (13, (), "context 1 has 12 training examples"),
+        (36, ("stream=joint",), None),
+        (37, ("stream=joint",), "all contexts together have 36 training examples"),
+        (10, ("validation_fraction=0.2",), None),
+        (11, ("validation_fraction=0.2",), "context 1 has 10 training examples"),
+    ],
+)
+def test_a_batch_larger_than_a_context_gets_a_note(
+    batch_size: int, overrides: tuple[str, ...], said: str | None
+) -> None:
+    notes = split(f"benchmark.batch_size={batch_size}", *overrides).notes
+    expected = f"benchmark.batch_size={batch_size}, but {said}: a batch shows some of them several times"
+    assert notes == (() if said is None else (expected,))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("benchmark.image_size=1000000", "36 images of 1,000,000,000,000 values need 131.0 TiB of memory"),
+        ("benchmark.contexts=1000000", "1,000,001,000,000 accuracies, of every context after every context"),
+    ],
+)
+def test_what_cannot_fit_into_memory_is_refused_before_it_is_made(override: str, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        permuted(override)
+    assert str(caught.value).startswith(f"{override}: {said}")
+    assert " are free; expected fewer" in str(caught.value)
+
+
+def test_a_class_that_no_context_shows_needs_no_example_to_hold_out() -> None:
+    """One example of the class that comes last in the seed's order: a fifth of it is none."""
+    whole = split("validation_fraction=0.2", "benchmark.contexts=2")
+    last = classes_of(split(), SIX)[2][0]
+    kept = (SIX.train.labels != last) | ((SIX.train.labels == last).cumsum(0) <= 1)
+    few = ImageData(LabelledImages(SIX.train.images[kept], SIX.train.labels[kept]), SIX.test, 6)
+    with pytest.raises(InputError, match=rf"of the 1 examples of class {last} is 0"):
+        split("validation_fraction=0.2", data=few)
+    stream = split("validation_fraction=0.2", "benchmark.contexts=2", data=few)
+    assert [len(held_out(context)) for context in stream.contexts] == [2, 2]
+    for ours, theirs in zip(stream.contexts, whole.contexts, strict=True):
+        assert torch.equal(ours.train.labels, theirs.train.labels)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gc
+import hashlib
+import io
 import os
 import struct
 import urllib.request
@@ -16,7 +18,7 @@ import pytest
 import torch
 from builders import ROOT
 
-from clsweep import datasets
+from clsweep import checksums, datasets
 from clsweep.config import DatasetConfig
 from clsweep.datasets import ImageData
 from clsweep.errors import InputError
@@ -81,16 +83,58 @@ def test_mnist_5k_is_shuffled_and_always_the_same(mnist_5k: ImageData) -> None:
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float32", "float64", ">f4"])
 @pytest.mark.parametrize("channels", [None, 1, 3])
 def test_arrays_come_back_as_channels_first(dtype: str, channels: int | None, tmp_path: Path) -> None:
-    shape = (4, 3, 2) if channels is None else (4, 3, 2, channels)
+    shape = (4, 5, 2) if channels is None else (4, 5, 2, channels)
     images = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
     data = load_arrays(saved(tmp_path / "a.npz", images), saved(tmp_path / "b.npz", images[::-1], LABELS[::-1]))
     assert data.n_classes == 2
     assert data.train.images.dtype == (torch.uint8 if dtype == "uint8" else torch.float32)
-    assert data.train.images.shape == (4, channels or 1, 3, 2)
-    for n, row, column, channel in np.ndindex(4, 3, 2, channels or 1):
+    assert data.train.images.shape == (4, channels or 1, 5, 2)
+    assert not data.channels_first
+    for n, row, column, channel in np.ndindex(4, 5, 2, channels or 1):
         expected = float(images[n, row, column] if channels is None else images[n, row, column, channel])
         assert data.train.images[n, channel, row, column].item() == expected
         assert data.test.images[3 - n, channel, row, column].item() == expected
+
+
+COLOURED: Array = np.arange(4 * 3 * 5 * 6, dtype=np.uint8).reshape(4, 3, 5, 6)  # as PyTorch has them
+
+
+def test_arrays_laid_out_as_pytorch_has_them_come_back_as_they_are(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.npz", COLOURED)
+    for _ in ("read", "from the cache"):
+        data = load_arrays(path, path)
+        assert np.array_equal(data.train.images.numpy(), COLOURED)
+        assert np.array_equal(data.test.images.numpy(), COLOURED)
+        assert data.channels_first
+
+
+@pytest.mark.parametrize(
+    "shape", [(4, 3, 5, 3), (4, 1, 2, 4), (4, 5, 6, 7), (4, 2, 5, 5)], ids=["both", "both, small", "neither", "two"]
+)
+def test_a_shape_that_does_not_say_where_the_channels_are_needs_a_layout(
+    shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    images = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    path = str(saved(tmp_path / "a.npz", images))
+    with pytest.raises(InputError) as caught:
+        load_arrays(Path(path), Path(path))
+    assert str(caught.value) == (
+        f"dataset.train={path}: images of shape {list(shape)} don't say where the channels are; expected "
+        "dataset.layout=hwc ([N, H, W, C]) or dataset.layout=chw ([N, C, H, W])."
+    )
+    for layout, expected in (("chw", images), ("hwc", images.transpose(0, 3, 1, 2))):
+        data = datasets.load(DatasetConfig("arrays", "arrays", None, train=path, test=path, layout=layout))
+        assert np.array_equal(data.train.images.numpy(), expected)
+        assert data.channels_first == (layout == "chw")
+
+
+def test_a_layout_that_is_given_holds_whatever_the_shape_says(tmp_path: Path) -> None:
+    path = str(saved(tmp_path / "a.npz", COLOURED))
+    data = datasets.load(DatasetConfig("arrays", "arrays", None, train=path, test=path, layout="hwc"))
+    assert data.train.images.shape == (4, 6, 3, 5)
+    grey = str(saved(tmp_path / "b.npz"))
+    data = datasets.load(DatasetConfig("arrays", "arrays", None, train=grey, test=grey, layout="chw"))
+    assert np.array_equal(data.train.images.numpy(), IMAGES[:, None])
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "uint64", ">i2"])
@@ -145,10 +189,11 @@ def test_arrays_that_are_no_labelled_images_are_refused(
     [
         (IMAGES, LABELS * 2, "has label 2"),
         (IMAGES[:, :2], LABELS, "2x2x1"),
-        (np.stack([IMAGES] * 3, axis=-1), LABELS, "3x2x3"),
+        (np.zeros((4, 5, 2, 3), np.uint8), LABELS, "5x2x3, but those of dataset.train"),
+        (np.zeros((4, 1, 3, 5), np.uint8), LABELS, "3x5x1 (channels first), but those of dataset.train"),
         (IMAGES.astype(np.float32), LABELS, "float32"),
     ],
-    ids=["unseen label", "other height", "other channels", "other type"],
+    ids=["unseen label", "other height", "other channels", "other layout", "other type"],
 )
 def test_a_test_set_that_does_not_go_with_the_training_set_is_refused(
     images: Array, labels: Array, said: str, tmp_path: Path
@@ -201,6 +246,18 @@ def _no_arrays(path: Path) -> None:
         archive.writestr("labels", b"neither")
 
 
+def _claiming(path: Path, shape: tuple[int, ...]) -> None:
+    """An archive whose images' header claims a shape that isn't there."""
+    header = io.BytesIO()
+    claims = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, claims)
+    labels = io.BytesIO()
+    np.save(labels, LABELS)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images.npy", header.getvalue() + bytes(24))
+        archive.writestr("labels.npy", labels.getvalue())
+
+
 WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "no such file"),
     "folder": (lambda path: path.mkdir(), "expected an .npz file"),
@@ -214,6 +271,11 @@ WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (_truncated, "expected an .npz file"),
     "damaged": (_damaged, "expected an .npz file"),
     "archive of something else": (_no_arrays, "expected"),
+    "a claim of 730 GiB": (
+        lambda path: _claiming(path, (10**9, 28, 28)),
+        "images should have shape (1000000000, 28, 28) of uint8, 784,000,000,000 bytes, but 24 bytes are there",
+    ),
+    "a claim of too little": (lambda path: _claiming(path, (4, 3, 1)), "12 bytes, but 24 bytes are there"),
 }
 
 
@@ -283,6 +345,59 @@ def test_torchvisions_files_are_read_from_the_root(name: str, tmp_path: Path) ->
     assert data.train.images.dtype == torch.uint8
     assert np.array_equal(data.train.images.numpy(), IMAGES[:, None])
     assert data.test.labels.tolist() == [0, 1, 1, 0]
+    (note,) = data.notes
+    assert note.startswith(f"dataset={name.lower()}: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-")
+    assert f"{tmp_path}/{name}/raw are not the published files" in note
+
+
+def _change(file: Path, at: int, value: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[at] = value
+    file.write_bytes(content)
+
+
+def _changed(name: str, at: int, value: int) -> Callable[[Path], None]:
+    return lambda raw: _change(raw / name, at, value)
+
+
+def _written(name: str, content: bytes) -> Callable[[Path], object]:
+    return lambda raw: (raw / name).write_bytes(content)
+
+
+TRAIN_IMAGES, TRAIN_LABELS, TEST_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte"
+MNIST_IMAGES: Array = np.arange(20 * 28 * 28, dtype=np.uint8).reshape(20, 28, 28)
+MNIST_LABELS: Array = np.arange(20, dtype=np.uint8) % 10
+WITHOUT_3: Array = np.where(MNIST_LABELS == 3, 0, MNIST_LABELS).astype(np.uint8)
+WRONG_MNIST: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a test label of 200": (_changed(TEST_LABELS, 9, 200), "t10k-*: has label 200; expected labels from 0 to 9"),
+    "a training label of 200": (_changed(TRAIN_LABELS, 9, 200), "train-*: has label 200; expected labels from 0 to 9"),
+    "images of another shape": (
+        _written(TRAIN_IMAGES, idx_file(MNIST_IMAGES.reshape(20, 56, 14))),
+        "train-* have 56x14x1; expected the same height, width and channels",
+    ),
+    "a label too few": (
+        _written(TRAIN_LABELS, idx_file(MNIST_LABELS[1:])),
+        "train-*: labels have shape (19,); expected [20], one for each image",
+    ),
+    "no example of a class": (_written(TRAIN_LABELS, idx_file(WITHOUT_3)), "train-*: no example has label 3"),
+    "half a file": (_written(TRAIN_IMAGES, idx_file(MNIST_IMAGES)[:999]), "are damaged"),
+}
+
+
+@pytest.mark.usefixtures("_offline")
+@pytest.mark.parametrize(("spoil", "said"), WRONG_MNIST.values(), ids=WRONG_MNIST.keys())
+def test_files_of_mnist_that_do_not_go_together_are_refused(
+    spoil: Callable[[Path], object], said: str, tmp_path: Path
+) -> None:
+    write_mnist(tmp_path, "MNIST", MNIST_IMAGES, MNIST_LABELS)
+    spoil(tmp_path / "MNIST" / "raw")
+    with pytest.raises(InputError) as caught:
+        datasets.load(DatasetConfig("mnist", "torchvision.MNIST", 10, root=str(tmp_path)))
+    message = str(caught.value)
+    assert message.startswith("dataset=mnist: ")
+    assert said in message
+    assert str(tmp_path) in message
+    assert "dataset.root=PATH" in message
 
 
 @pytest.mark.usefixtures("_offline")
@@ -319,3 +434,18 @@ def test_real_mnist_has_its_known_sizes_and_first_labels() -> None:
     assert data.train.labels[:5].tolist() == [5, 0, 4, 1, 9]
     assert data.test.labels[:5].tolist() == [7, 2, 1, 0, 4]
     assert data.n_classes == 10
+    assert data.notes == ()
+
+
+@pytest.mark.usefixtures("_offline")
+def test_a_changed_pixel_of_published_files_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_mnist(tmp_path, "MNIST", MNIST_IMAGES, MNIST_LABELS)
+    raw = tmp_path / "MNIST" / "raw"
+    published = {file.name: hashlib.md5(file.read_bytes()).hexdigest() for file in raw.iterdir()}
+    monkeypatch.setattr(checksums, "_PUBLISHED", {"torchvision.MNIST": published})
+    assert load_torchvision("MNIST", tmp_path).notes == ()
+    _change(raw / TRAIN_IMAGES, 300, 7)
+    assert load_torchvision("MNIST", tmp_path).notes == (
+        f"dataset=mnist: {TRAIN_IMAGES} in {raw} is not the published file (by checksum): accuracies can't be compared "
+        "with those of others",
+    )

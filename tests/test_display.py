@@ -41,6 +41,22 @@ def test_a_run_and_a_sweep_on_a_processor_that_is_slow_in_bf16_say_so(
     assert command._slow([study]) == [WITHOUT] * (device == "cpu") + [SLOW] * said
 
 
+def test_the_header_says_what_the_images_are_and_how_many_threads_there_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(display, "crowded", lambda: None)
+    monkeypatch.setattr(display, "library", lambda: Library(None))
+    config = plan(tmp_path).config
+    printed = io.StringIO()
+    images = "1x28x28, uint8 0 to 255; divided by 255"
+    Display(config, Console(file=printed), images, ["one of them"]).setting("cpu", (), tmp_path)
+    lines = printed.getvalue().splitlines()
+    assert f"images     {images}" in lines
+    count = torch.get_num_threads()
+    assert f"run        seed 0, cpu with {count} thread{'s' * (count > 1)}, float32" in lines
+    assert lines[-1] == "note       one of them"
+
+
 @pytest.mark.parametrize(
     ("launcher", "here"),
     [

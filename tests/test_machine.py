@@ -24,11 +24,43 @@ def test_a_number_of_threads_is_kept() -> None:
     assert torch.get_num_threads() == 3
 
 
-def test_by_default_there_is_a_thread_for_each_physical_core_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("busy", "threads"),
+    [
+        (
+            [3.0, 5.0, 2.0, 0.0, 1.0, 0.0, 90.0, 90.0],
+            3,
+        ),  # this process may use the first six, which are three of its own
+        ([99.0, 99.0, 99.0, 40.0, 0.0, 0.0, 0.0, 0.0], 3),
+        ([99.0, 99.0, 99.0, 60.0, 0.0, 0.0, 0.0, 0.0], 2),
+        ([99.0, 99.0, 99.0, 99.0, 99.0, 99.0, 0.0, 0.0], 1),
+    ],
+)
+def test_by_default_there_is_a_thread_for_each_core_of_the_process_that_is_idle(
+    monkeypatch: pytest.MonkeyPatch, busy: list[float], threads: int
+) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr(joblib, "cpu_count", lambda only_physical_cores: 5 if only_physical_cores else 10)
-    prepare_cpu(None)
-    assert torch.get_num_threads() == 5
+    monkeypatch.setattr(joblib, "cpu_count", lambda only_physical_cores: 3 if only_physical_cores else 6)
+    monkeypatch.setattr(psutil, "cpu_percent", lambda interval, percpu: busy)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(6)), raising=False)
+    note = prepare_cpu(None)
+    assert torch.get_num_threads() == threads
+    if threads == 3:
+        assert note is None
+    else:
+        assert note == (
+            f"other processes keep {sum(busy[:6]) / 100:.1f} of 6 cores busy: a run takes {threads} of 3 threads "
+            "(threads=3 takes all, and is slower now)"
+        )
+
+
+def test_threads_that_are_asked_for_are_taken_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "cpu_percent", lambda interval, percpu: [100.0, 100.0])
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert prepare_cpu(3) is None
+    assert torch.get_num_threads() == 3
+    assert prepare_cpu(None) is None
+    assert torch.get_num_threads() == 2
 
 
 def test_what_a_launcher_says_in_the_environment_holds(monkeypatch: pytest.MonkeyPatch) -> None:

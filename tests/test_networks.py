@@ -7,7 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clsweep.networks import Convolution
+from clsweep import memory
+from clsweep.config import NetworkConfig
+from clsweep.errors import InputError
+from clsweep.networks import Convolution, check
+
+CPU = torch.device("cpu")
 
 
 def gradients(outputs: Tensor, *of: Tensor) -> tuple[Tensor, ...]:
@@ -69,3 +74,62 @@ def test_product_keeps_the_layout_that_convolutions_compute_in() -> None:
     assert outputs.is_contiguous(memory_format=torch.channels_last)
     (gradient,) = gradients(outputs, layer.weight)
     assert gradient.stride() == layer.weight.stride()  # else the update would have to copy it
+
+
+# What cannot be trained is refused before it is made
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (NetworkConfig("mlp", [10**7]), "=[10000000]: 7,950,000,010 parameters with 10 outputs need 207.3 GiB of"),
+        (NetworkConfig("mlp", [10**15]), "network.hidden=[1000000000000000]: 795,000,000,000,000,010 parameters"),
+        (NetworkConfig("mlp", [10**21]), "too large for any memory"),
+        (NetworkConfig("cnn", [4], [10**9]), "network.hidden=[4] network.channels=[1000000000]: "),
+    ],
+)
+def test_a_network_that_does_not_fit_into_memory(
+    config: NetworkConfig, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_free", lambda device: 100 * 2**30)
+    with pytest.raises(InputError) as caught:
+        check(config, (1, 28, 28), 10, 2, CPU)
+    assert said in str(caught.value)
+    assert str(caught.value).endswith("; expected narrower layers.")
+
+
+@pytest.mark.parametrize(
+    ("config", "of_each"),
+    [
+        (NetworkConfig("mlp", [100, 50]), 4 * (16 + 100 + 50)),  # the layers' inputs
+        (NetworkConfig("cnn", [8], [3]), 4 * (16 + 3 * 16 + 3 * 16 + 8)),  # and the normalization's
+    ],
+)
+def test_a_batch_that_does_not_fit_into_memory(
+    config: NetworkConfig, of_each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_free", lambda device: of_each * 10**6)
+    check(config, (1, 4, 4), 10, 10**6, CPU)
+    with pytest.raises(InputError) as caught:
+        check(config, (1, 4, 4), 10, 10**6 + 1, CPU)
+    assert str(caught.value).startswith("benchmark.batch_size=1000001: as many examples in network.hidden=[")
+    assert str(caught.value).endswith("are free; expected smaller batches.")
+
+
+def test_one_example_is_no_batch_for_a_normalization_of_one_position() -> None:
+    cnn = NetworkConfig("cnn", [4], [2, 2, 2, 2])
+    check(cnn, (1, 9, 9), 10, 1, CPU)
+    check(cnn, (1, 8, 8), 10, 2, CPU)
+    check(NetworkConfig("mlp", [4]), (1, 1, 1), 10, 1, CPU)
+    with pytest.raises(InputError) as caught:
+        check(cnn, (1, 8, 8), 10, 1, CPU)
+    assert str(caught.value) == (
+        "benchmark.batch_size=1: network=cnn leaves one position of an image of 8x8, and batch normalization takes no "
+        "average of one value; expected benchmark.batch_size=2 or more, or fewer network.channels."
+    )
+
+
+def test_a_check_leaves_the_random_numbers_as_they_were() -> None:
+    before = torch.get_rng_state()
+    check(NetworkConfig("mlp", [4]), (1, 8, 8), 10, 1, CPU)
+    assert torch.equal(torch.get_rng_state(), before)

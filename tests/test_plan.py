@@ -5,6 +5,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from builders import ROOT, composed_once
@@ -28,7 +29,8 @@ DECIDES = {
 }
 DECIDES_NOT = {
     *(f"benchmark.{key}" for key in ("iters_by_budget", "good_values", "spaces", "published")),
-    *("dataset.n_classes", "dataset.root", "regularizer.reg_strength"),  # this one is searched
+    # dataset.layout only of one's own arrays, below
+    *("dataset.n_classes", "dataset.root", "dataset.layout", "regularizer.reg_strength"),  # this one is searched
     *(f"search.{key}" for key in ("n_trials", "final_seeds", "max_failures", "storage", "sampler", "sampler_options")),
     *(f"search.{key}" for key in ("pruner", "pruner_options", "workers", "dry_run", "plan")),
     *("budget", "device", "threads", "figures", "tensorboard"),
@@ -148,6 +150,19 @@ def test_a_study_that_was_made_long_ago_is_found_again(study: str) -> None:
     assert isinstance(composed, dict)
     made = OmegaConf.create({**composed, **{key: best[key] for key in best if key != "defaults"}})
     assert study_name(settings.parse(made)) == Path(study).name
+
+
+def test_the_layout_that_arrays_are_read_in_makes_another_study(tmp_path: Path) -> None:
+    def name(shape: tuple[int, ...], *overrides: str) -> str:
+        file = tmp_path / "images.npz"
+        np.savez(file, images=np.zeros(shape, np.uint8), labels=np.arange(4))
+        return plan(HERE, "dataset=arrays", f"dataset.train={file}", f"dataset.test={file}", *overrides).name
+
+    last, first, either = (4, 5, 6, 3), (4, 3, 5, 6), (4, 3, 5, 3)
+    # What is given where the shape says it already changes nothing, and studies of before keep their names.
+    assert name(last) == name(last, "dataset.layout=hwc") != name(last, "dataset.layout=chw")
+    assert name(first) == name(first, "dataset.layout=chw") != name(first, "dataset.layout=hwc")
+    assert name(either, "dataset.layout=hwc") != name(either, "dataset.layout=chw")
 
 
 def test_another_content_of_a_file_makes_another_study(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tiny import (
 )
 from torch import Tensor
 
+from clsweep import training
 from clsweep.config import RegularizerConfig
 from clsweep.contexts import SCENARIOS, Context, Part, Stream
 from clsweep.contract import snapshot
@@ -42,7 +43,7 @@ NETWORKS = ("mlp", "cnn")
     ("n", "iters", "batch_size"), [(10, 7, 3), (12, 4, 3), (3, 5, 8), (1, 2, 4), (50, 3, 4), (7, 1, 7)]
 )
 def test_every_epoch_is_a_permutation_and_every_batch_is_full(n: int, iters: int, batch_size: int) -> None:
-    indices = batch_indices(n, iters, batch_size, torch.Generator().manual_seed(0))
+    indices = torch.cat(list(batch_indices(n, iters, batch_size, torch.Generator().manual_seed(0))))
     assert indices.shape == (iters, batch_size)
     assert indices.dtype == torch.int64
     flat = indices.flatten().tolist()
@@ -52,8 +53,27 @@ def test_every_epoch_is_a_permutation_and_every_batch_is_full(n: int, iters: int
         assert len(set(epoch)) == len(epoch) == min(n, len(flat) - start)
 
 
+@pytest.mark.parametrize("at_once", [1, 7, 100])
+def test_batches_come_a_few_at_a_time_and_are_the_same_for_any_number(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = torch.Generator().manual_seed(0)
+    expected = torch.cat([torch.randperm(10, generator=source) for _ in range(9)])[:84].view(28, 3)
+    monkeypatch.setattr(training, "_INDICES_AT_ONCE", at_once)
+    made = list(batch_indices(10, 28, 3, torch.Generator().manual_seed(0)))
+    assert torch.equal(torch.cat(made), expected)
+    assert max(len(some) for some in made) == min(28, max(1, at_once // 3))
+
+
+def test_more_iterations_take_no_more_memory() -> None:
+    batches = batch_indices(10, 10**15, 3, torch.Generator().manual_seed(0))
+    assert next(batches).numel() <= 2**20
+
+
 def test_epochs_are_shuffled_anew_and_decided_by_the_generator() -> None:
-    first, again, other = (batch_indices(20, 4, 10, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    first, again, other = (
+        torch.cat(list(batch_indices(20, 4, 10, torch.Generator().manual_seed(seed)))) for seed in (0, 0, 1)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert first[:2].flatten().tolist() != first[2:].flatten().tolist()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
+import torch
 from hydra.core.config_loader import ConfigLoader
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
@@ -15,7 +16,7 @@ from rich.console import Console
 from clsweep.errors import RunError
 from clsweep.machine import emulated_bf16
 from clsweep.paths import absolute
-from clsweep.run import pick_device
+from clsweep.run import check_fit, pick_device
 from clsweep.sweep import dry_run, files, monitor, overrides, space, storage, workers
 from clsweep.sweep.monitor import Monitor
 from clsweep.sweep.overrides import Commands
@@ -54,6 +55,8 @@ def sweep(
         return
     for plan in plans:  # before anything is made in the storage
         files.refuse_foreign(plan, partial(_trials, url, plan), storage.shown(url))
+    here = workers.are_here(composed.hydra.launcher)
+    notes = [*_of_images(plans), *_slow(plans)] if here else []
     connection = storage.connect(url)
     try:
         with storage.told_in_a_sentence(url):
@@ -61,9 +64,8 @@ def sweep(
             for study in studies:
                 study.ledger.queue_points()  # once here rather than by each worker
             _announce(studies, storage.shown(url), out)
-            if workers.are_here(composed.hydra.launcher):
-                for note in _slow(plans):
-                    out.print(f"note     {note}", markup=False, soft_wrap=True)
+            for note in notes:
+                out.print(f"note     {note}", markup=False, soft_wrap=True)
             task = workers.Task.of(plans, url, composed)
             try:
                 with Monitor(studies, out):
@@ -98,6 +100,22 @@ def _announce(studies: Sequence[StudyWorker], url: str, out: Console) -> None:
             )
         if notes:
             out.print(f"{plan.name}  {'; '.join(notes)}", markup=False, soft_wrap=True)
+
+
+def _of_images(plans: Sequence[StudyPlan]) -> list[str]:
+    """What the user should know of the images, a sentence each.
+
+    Raises:
+        InputError: they can't be read, or the setting doesn't fit them; found here, nothing was made for it.
+    """
+    streams, device = Streams(), torch.device("cpu")
+    notes: dict[str, None] = {}
+    for plan in plans:
+        config = plan.trial_config(plan.default, plan.seeds[0])
+        stream = streams(config, device)
+        check_fit(config, stream, device)
+        notes |= dict.fromkeys(stream.notes)
+    return list(notes)
 
 
 def _slow(plans: Sequence[StudyPlan]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from clsweep import method_files
+from clsweep.arrays import CHANNELS_FIRST, reads_channels_first
 from clsweep.config import HYPERPARAMETERS, Config, with_values
 from clsweep.method_files import MethodFile
 from clsweep.sweep import space
@@ -41,8 +42,6 @@ _COMPARED: dict[str, tuple[str, ...]] = {
 }
 _COMPARED_OF_REGULARIZER = ("name", "module", "floor_at_zero")
 _COMPARED_OF_FISHER = ("labels", "examples")
-# Keys that decide results, too, but came after studies had their names: part of these only where they are not null.
-_COMPARED_WHERE_SET: dict[str, tuple[str, ...]] = {"dataset": ()}
 
 
 @dataclass(frozen=True)
@@ -145,8 +144,8 @@ def study_name(config: Config) -> str:
 def _comparable(plan: StudyPlan) -> dict[str, Any]:
     config, values = plan.config, asdict(plan.config)
     made: dict[str, Any] = {group: _only(values[group], names) for group, names in _COMPARED.items()}
-    for group, names in _COMPARED_WHERE_SET.items():
-        made[group] |= {name: values[group][name] for name in names if values[group][name] is not None}
+    if reads_channels_first(config.dataset):  # said or seen; came after studies had their names
+        made["dataset"]["layout"] = CHANNELS_FIRST
     method = [] if plan.method_file is None else [plan.method_file.digest(_ALGORITHM)]
     data = [_digest(file) for file in (config.dataset.train, config.dataset.test) if file is not None]
     return made | {

@@ -12,7 +12,7 @@ from optuna.study import Study
 from optuna.trial import Trial
 
 from clsweep.errors import ClsweepError, InputError, MachineError, RunError, machine_error
-from clsweep.run import PrunedError, pick_device
+from clsweep.run import PrunedError, check_fit, pick_device
 from clsweep.sweep import files, verdict
 from clsweep.sweep import space as spaces
 from clsweep.sweep.finals import Finals
@@ -104,7 +104,8 @@ class StudyWorker:
         """
         if not self._data_is_there:  # what is wrong with it is no trial's fault
             first = self.plan.trial_config(self.plan.default, self.plan.seeds[0])
-            self._streams(first, pick_device(first.device))
+            device = pick_device(first.device)
+            check_fit(first, self._streams(first, device), device)
             self._data_is_there = True
         if not self.ledger.is_complete():
             return self._work(self.ledger, self._runner.objective)
