@@ -47,10 +47,26 @@ DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 @dataclass
 class PublishedConfig:
-    """Published average accuracies and the protocol that they were measured under."""
+    """Published average accuracies, all of one strength that was not tuned, and how they were measured.
+
+    `reg_strength` is null in a setting that was written down before its figures were known well enough to be shown.
+    """
 
     protocol: dict[str, Any] = MISSING
     accuracy: dict[str, float] = MISSING
+    source: str = ""
+    reg_strength: float | None = None
+    setting: str = ""
+
+    @property
+    def note(self) -> str:
+        """What every mention of a figure says with it."""
+        return f"strength {self.reg_strength:g}, {self.protocol['iters']:,} iterations"
+
+    @property
+    def described(self) -> str:
+        """All that is known of how they were measured."""
+        return f"published by {self.source}: strength {self.reg_strength:g} for every method, {self.setting}"
 
 
 @dataclass
@@ -175,17 +191,20 @@ class Config:
         return self.budget if self.benchmark.iters == self.benchmark.iters_by_budget[self.budget] else "custom"
 
     @property
-    def published_accuracy(self) -> float | None:
-        """The published average accuracy of this method, where this run follows the published protocol."""
-        benchmark = self.benchmark
+    def published_figure(self) -> str | None:
+        """The published average accuracy of this method and what it is of, where this run follows the same protocol."""
+        benchmark, published = self.benchmark, self.benchmark.published
         ours = {
             "dataset": self.dataset.name,
             "hidden": self.network.hidden,
             "channels": self.network.channels,
+            "precision": self.precision,
             **{key: getattr(benchmark, key) for key in _PROTOCOL_KEYS},
         }
-        follows = ours == benchmark.published.protocol and self.validation_fraction == 0
-        return benchmark.published.accuracy.get(self.method) if follows else None
+        follows = ours == published.protocol and published.reg_strength is not None and self.validation_fraction == 0
+        if not follows or self.method not in published.accuracy:
+            return None
+        return f"{published.accuracy[self.method]:.3f} ({published.note})"
 
 
 def config_dir() -> Path:
@@ -195,6 +214,7 @@ def config_dir() -> Path:
     return checkout if (checkout / "config.yaml").is_file() else package / "conf"
 
 
+@cache
 def published() -> dict[str, PublishedConfig]:
     """The published figures of each benchmark in `conf/benchmark`, by its name."""
     found: dict[str, PublishedConfig] = {}

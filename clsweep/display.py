@@ -129,8 +129,8 @@ class Display:
             folder: where the files are.
         """
         self._console.print(_matrix_table(matrix), soft_wrap=True)
-        published = self._config.published_accuracy
-        beside = "" if published is None else f"   published {published:.3f}"
+        published = self._config.published_figure
+        beside = "" if published is None else f"   published {published}"
         self._print(f"average accuracy  {summary.average_accuracy:.4f}{beside}")
         if not np.isnan(summary.validation_average_accuracy):
             self._print(f"  on validation   {summary.validation_average_accuracy:.4f}")

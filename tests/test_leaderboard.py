@@ -11,6 +11,7 @@ from trees import write_run, write_seeds, write_study
 
 from clsweep import results
 from clsweep.report import leaderboard
+from clsweep.report.sections import overview
 from clsweep.report.selection import PROTOCOL, describe, select
 
 GOOD = [0.95, 0.96, 0.955, 0.958]
@@ -229,8 +230,8 @@ def test_less_forgetting_is_better(tmp_path: Path) -> None:
 
 
 def test_published_figures_stand_beside_runs_of_their_protocol_only(tmp_path: Path) -> None:
-    write_run(tmp_path / "theirs", 0.9, contexts=5)
     write_run(tmp_path / "other", 0.9, contexts=5, lr=0.01)
+    write_run(tmp_path / "theirs", 0.9, contexts=5)  # later: the overview's
     made = table(tmp_path)
     published = made[made["kind"] == "published"]
     figures = published.set_index("method")["average_accuracy"].to_dict()
@@ -241,6 +242,28 @@ def test_published_figures_stand_beside_runs_of_their_protocol_only(tmp_path: Pa
     }
     assert set(published["lr"]) == {1e-3}
     assert set(published["seeds"]) == {1}
+    assert set(published["setting"]) == {
+        "published by MLS-Bench (ml-continual-regularization): strength 5000 for every method, seed 42, the Fisher "
+        "from the first 200 examples, logits of all classes, Online EWC with gamma 0.9 on its penalty too"
+    }
+    _, shown = overview(made)
+    assert {f"{one.method} {one.figures[0]}" for one in shown if one.kind == "published"} == {
+        "ewc (published) 0.958 (strength 5000, 2,000 iterations)",
+        "online_ewc (published) 0.974 (strength 5000, 2,000 iterations)",
+        "si (published) 0.985 (strength 5000, 2,000 iterations)",
+    }
+
+
+def test_permuted_mnists_published_figures_are_of_2000_iterations(tmp_path: Path) -> None:
+    protocol = {"benchmark": "perm_mnist", "scenario": "domain", "contexts": 10, "classes_per_context": 10, "lr": 1e-4}
+    of_network = {"image_size": 32, "network": "mlp 1000 1000"}
+    write_run(tmp_path / "ours", 0.9, iters=5_000, **protocol, **of_network)
+    assert not table(tmp_path)["kind"].eq("published").any()
+    write_run(tmp_path / "theirs", 0.9, iters=2_000, **protocol, **of_network)
+    made = table(tmp_path)
+    published = made[made["kind"] == "published"]
+    assert set(published["iters"]) == {2_000}
+    assert sorted(published["average_accuracy"]) == [0.447, 0.838, 0.843]
 
 
 def test_the_overview_takes_the_fullest_protocol_of_each_benchmark(tmp_path: Path) -> None:

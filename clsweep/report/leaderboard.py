@@ -128,7 +128,7 @@ def _published_rows(table: pd.DataFrame, published: dict[str, PublishedConfig]) 
     made = pd.DataFrame(
         {
             "method": list(figures.accuracy),
-            "setting": "",
+            "setting": figures.described,
             "chosen": "",
             "kind": PUBLISHED,
             "main": True,

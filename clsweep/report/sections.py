@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from clsweep import config as settings
 from clsweep.report import leaderboard
 from clsweep.report.figures import Drawn
 from clsweep.report.leaderboard import MARKED, METRICS, PUBLISHED
@@ -36,7 +37,7 @@ class Figure:
         best: whether it is better than all others by the test.
         decimals: to be shown.
         seeds: how many runs it is the mean of.
-        published: whether it is taken from a publication.
+        note: what a figure that is taken from a publication is of; empty for one's own.
     """
 
     mean: float
@@ -44,13 +45,13 @@ class Figure:
     best: bool = False
     decimals: int = 4
     seeds: int = 0
-    published: bool = False
+    note: str = ""
 
     def __str__(self) -> str:
         if math.isnan(self.mean):
             return ""
-        if self.published:
-            return f"{self.mean:.3f}"
+        if self.note:
+            return f"{self.mean:.3f} ({self.note})"
         text = f"{self.mean:.{self.decimals}f}"
         return text if math.isnan(self.half_width) else f"{text} ± {self.half_width:.{self.decimals}f}"
 
@@ -138,9 +139,8 @@ def section(slug: str, title: str, table: pd.DataFrame, drawn: Sequence[Drawn]) 
 
 
 def _row(row: dict[Any, Any]) -> Row:
-    published = row["kind"] == PUBLISHED
     figures: list[Figure | None] = [_figure(row, metric) for metric in METRICS]
-    setting = "published, one seed" if published else _rounded(row["setting"])
+    setting = _rounded(row["setting"])
     if row["chosen"]:
         setting += f" ({row['chosen']})"
     made = Row(row["kind"], row["method"], setting, bool(row["main"]), int(row["seeds"]), figures)
@@ -164,7 +164,7 @@ def _figure(row: dict[Any, Any], metric: str) -> Figure:
         metric in MARKED and row[f"{metric}_best"] is True,
         4 if metric != "seconds" else 0 if row[metric] >= 10 else 1,
         int(row["seeds"]),
-        row["kind"] == PUBLISHED,
+        settings.published()[row["benchmark"]].note if row["kind"] == PUBLISHED else "",
     )
 
 
