@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from sweeping import finish, worker
 
 from clsweep.sweep import monitor, storage
 from clsweep.sweep.monitor import Monitor, outcome, summary
+from clsweep.sweep.plan import StudyPlan
 
 OVERRIDES = ("regularizer=si", "search.n_trials=2", "search.final_seeds=2", "search.pruner=null")
 
@@ -54,7 +56,7 @@ def test_the_live_display_fits_a_narrow_terminal(tmp_path: Path) -> None:
     study = worker(tmp_path, *OVERRIDES)
     assert study.work_once()
     out = Console(file=io.StringIO(), width=80)
-    out.print(monitor._progress([study]))
+    out.print(monitor._progress([study], 80))
     lines = printed(out).splitlines()
     assert len(lines) == 2
     assert all(len(line) <= 80 for line in lines)
@@ -77,6 +79,37 @@ def test_the_summary_names_the_files_and_the_command(tmp_path: Path) -> None:
     assert f"{tmp_path}/trials.csv, best.yaml, final.csv" in text
     assert text.count(" ± ") == 1
     assert "the same values" in text  # on random images nothing is better than the default
+
+
+LONG = "split_cifar100-ewc_separate-0a1b2c3d"
+
+
+def terminal() -> Console:
+    return Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None, highlight=False)
+
+
+def test_no_name_wraps_in_a_terminal_of_80_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StudyPlan, "name", LONG)
+    study = worker(tmp_path, *OVERRIDES)
+    out = terminal()
+    with Monitor([study], out):
+        finish(worker(tmp_path, *OVERRIDES))
+    summary([outcome(study)], out)
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).rstrip() for line in printed(out).splitlines()]
+    trials = [line for line in lines if "trial" in line and line.startswith(LONG)]
+    assert trials[0].startswith(f"{LONG}    1/2  trial 0 complete  0.")
+    assert lines[lines.index(trials[0]) + 1].startswith("    ")
+    table = lines[lines.index("average accuracy after the last context") :][:4]
+    assert table[1] == "  validation  test, tuned      test, default    seeds"
+    assert table[2] == LONG
+    assert re.fullmatch(r"  0\.\d{4}      0\.\d{4} ± 0\.\d{4}  the same values  2", table[3])
+    copied = ("run it again", "files")  # a command and a path stay whole
+    assert all(len(line) <= 80 for line in lines if not line.strip().startswith(copied))
+    monitor_line = terminal()
+    monitor_line.print(monitor._progress([study], 80))
+    first = printed(monitor_line).splitlines()[0]
+    assert LONG in first
+    assert "2/2" in first
 
 
 def test_each_line_says_how_its_trial_ended_and_counts_what_had_ended_by_then(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,8 +13,9 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.measure import Measurement
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from clsweep.display import clock
@@ -27,6 +29,8 @@ from clsweep.sweep.worker import StudyWorker
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _BAR_WIDTH = 20
+_TITLE = "average accuracy after the last context"
+_HEADS = ("study", "validation", "test, tuned", "test, default", "seeds")
 _PLAIN_WIDTH = 160  # where the output is no terminal
 
 
@@ -84,9 +88,16 @@ class Monitor:
             for name, line in _events(study).items():
                 if name not in self._seen:
                     self._seen.add(name)
-                    self._out.print(line, markup=False, soft_wrap=True)
+                    self._out.print(_fitted(line, self._out), markup=False, soft_wrap=True)
         if self._live is not None:
-            self._live.update(_progress(self._studies), refresh=True)
+            self._live.update(_progress(self._studies, self._out.width), refresh=True)
+
+
+def _fitted(line: str, out: Console) -> str:
+    """A line, in a terminal that is too narrow for it broken between words, and indented from there on."""
+    if not out.is_terminal:
+        return line
+    return textwrap.fill(line, out.width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
 def _events(study: StudyWorker) -> dict[tuple[str, ...], str]:
@@ -127,14 +138,16 @@ def _trial_line(study: StudyWorker, trial: FrozenTrial, finished: int, best: flo
     )
 
 
-def _progress(studies: Sequence[StudyWorker]) -> Group:
-    """Two lines a study, short enough for a narrow terminal."""
+def _progress(studies: Sequence[StudyWorker], width: int) -> Group:
+    """Two lines a study; in a terminal of 80 columns the longest name has room, and the bar what is left."""
     lines: list[RenderableType] = []
     for study in studies:
         now = status.status(study.ledger.trials())
-        grid = Table.grid(padding=(0, 1))
-        bar = ProgressBar(total=study.plan.n_trials, completed=now.finished, width=_BAR_WIDTH)
-        grid.add_row(study.plan.name, bar, f"{now.finished}/{study.plan.n_trials}", _left(study, now))
+        name, count, left = study.plan.name, f"{now.finished}/{study.plan.n_trials}", _left(study, now)
+        room = width - len(f"{name} {count} {left} ") - 1
+        bar = ProgressBar(total=study.plan.n_trials, completed=now.finished, width=max(1, min(_BAR_WIDTH, room)))
+        grid = Table.grid(*(Column(no_wrap=True) for _ in range(4)), padding=(0, 1))
+        grid.add_row(name, bar, count, left)
         lines += [grid, Text(f"  {_details(study, now)}", overflow="ellipsis", no_wrap=True)]
     return Group(*lines)
 
@@ -195,17 +208,29 @@ def summary(outcomes: Sequence[Outcome], out: Console) -> None:
     begun = [one for one in outcomes if one.now.finished or one.now.failed]
     if not begun:
         return
-    table = Table(title="average accuracy after the last context", title_justify="left")
-    for column in ("study", "validation", "test, tuned", "test, default", "seeds"):
-        table.add_column(column, overflow="fold")
-    for one in begun:
-        table.add_row(*_row(one))
-    out.print(table, soft_wrap=True)
-    out.print(
-        "validation: the best trial; test: mean and 95 % interval over the seeds of the final runs", soft_wrap=True
-    )
+    _print_table([_row(one) for one in begun], out)
+    meaning = "validation: the best trial; test: mean and 95 % interval over the seeds of the final runs"
+    out.print(_fitted(meaning, out), soft_wrap=True)
     for one in begun:
         _print_details(one, out)
+
+
+def _print_table(rows: Sequence[Sequence[str]], out: Console) -> None:
+    """Print a row for each study; in a terminal too narrow for it, each name on a line of its own above its figures."""
+    table = Table(*(Column(head, no_wrap=True) for head in _HEADS), title=_TITLE, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    needed = Measurement.get(out, out.options.update(max_width=_PLAIN_WIDTH), table).maximum
+    if needed <= out.width or not out.is_terminal:
+        out.print(table, soft_wrap=True)
+        return
+    widths = [max(map(len, column)) for column in list(zip(_HEADS, *rows, strict=True))[1:]]
+
+    def figures(row: Sequence[str]) -> str:
+        return "  ".join(["", *(cell.ljust(width) for cell, width in zip(row[1:], widths, strict=True))]).rstrip()
+
+    for line in (_TITLE, figures(_HEADS), *(line for row in rows for line in (row[0], figures(row)))):
+        out.print(line, markup=False, soft_wrap=True)
 
 
 def _row(one: Outcome) -> list[str]:
@@ -230,10 +255,11 @@ def _shown(accuracies: Sequence[float]) -> str:
 
 def _print_details(one: Outcome, out: Console) -> None:
     plan, now = one.study.plan, one.now
-    lines = [
+    head = (
         f"{plan.name}: {status.of_budget(now.finished, plan.n_trials)} finished, {len(now.pruned)} of them pruned; "
         f"{len(now.failed)} failed"
-    ]
+    )
+    lines = [_fitted(head, out)]
     if plan.method_file is not None:
         lines.append(f"  method           {plan.method_file.shown}")
     if now.marked:
