@@ -19,15 +19,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from clsweep import config as settings
-from clsweep import paths
+from clsweep import passwords, paths
 from clsweep.config import Config
 from clsweep.errors import ClsweepError, InputError, is_machines, machine_error
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+_OUR_SWEEPER = "clsweep_optuna"
 _HYDRA_RAISES = "HYDRA_FULL_ERROR"
 _TRACEBACK = "CLSWEEP_TRACEBACK"
 
@@ -48,12 +49,41 @@ class CheckSetting(Callback):
         HydraConfig.instance().set_config(config)  # what a file of --config-dir refers to
         try:
             settings.parse(config)
-            for override in (one.lstrip("+") for one in config.hydra.overrides.task):
-                if override.startswith("search."):
-                    raise InputError(f"{override}: is for a sweep; expected --multirun as well.")
+            _refuse_search(config, "expected --multirun as well")
             _check_folder(Path(config.hydra.run.dir))
         except InputError as error:
             raise SystemExit(_report(error)) from error
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Exit with one sentence if a sweeper is told how to search that doesn't.
+
+        Args:
+            config: the configuration that the runs have in common.
+            kwargs: not used.
+
+        Raises:
+            SystemExit: as above.
+        """
+        if _OUR_SWEEPER in config.hydra.sweeper._target_:
+            return
+        try:
+            _refuse_search(config, "expected the command without it, or without another hydra/sweeper")
+        except InputError as error:
+            raise SystemExit(_report(error)) from error
+
+
+def _refuse_search(config: DictConfig, advice: str) -> None:
+    """Refuse what says how to search where nothing is searched.
+
+    A storage that a configuration file names is left out instead, since Hydra writes the setting down.
+    """
+    for override in (one.lstrip("+") for one in config.hydra.overrides.task):
+        if override.startswith("search."):
+            raise InputError(f"{override}: is for a sweep that tunes; {advice}.")
+    if OmegaConf.select(config, "search.storage") is not None:
+        config.search.storage = None
+        with read_write(config.hydra):
+            config.hydra.overrides.task.append("search.storage=null")  # which another sweeper hands to its jobs
 
 
 def _check_folder(folder: Path) -> None:
@@ -144,7 +174,7 @@ def _wants_traceback() -> bool:
 
 def _report(error: ClsweepError) -> int:
     """Print one sentence on standard error; return the exit code."""
-    print(f"clsweep: {error}", file=sys.stderr)
+    print(f"clsweep: {passwords.within(str(error))}", file=sys.stderr)
     return error.exit_code
 
 
@@ -188,7 +218,7 @@ def main() -> int:
     """
     os.environ[_HYDRA_RAISES] = "1"  # Hydra then lets exceptions through instead of printing and exiting with 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's time limit: keep what was measured
-    sys.argv[1:] = _with_swept_groups_keys(sys.argv[1:])
+    sys.argv[1:] = _with_swept_groups_keys(passwords.hidden(sys.argv[1:]))
     start = hydra.main(version_base="1.3", config_path=str(settings.config_dir()), config_name="config")
     try:
         with paths.typed_in(Path.cwd()):

@@ -376,7 +376,7 @@ def test_a_sweep_goes_on_with_the_files_that_it_began_with(tmp_path: Path) -> No
     chosen = (f"regularizer.file={file}", "search.final_seeds=0", "search.pruner=null")
     study = worker(tmp_path / "study", *chosen, space={"reg_strength": "1,2"})
     assert study.work_once()
-    task = Task([{"config": asdict(study.plan.config), "folder": "", "name": study.plan.name}], "", 1, None, None)
+    task = Task([{"config": asdict(study.plan.config), "folder": "", "name": study.plan.name}], "", 1, None, {}, True)
     assert task.plans[0].name == study.plan.name
     (tmp_path / "weights.py").write_text("raise RuntimeError('half edited')\n")
     finish(study)

@@ -19,6 +19,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
+from clsweep import passwords
 from clsweep.errors import InputError, MachineError, machine_sentence
 from clsweep.sweep import owner
 
@@ -259,4 +260,4 @@ def _refused(error: Exception) -> bool:
 def first_line(error: Exception) -> str:
     """What a database, or its driver, says."""
     cause = getattr(error, "orig", None) or error.__cause__ or error
-    return str(getattr(cause, "orig", None) or cause).strip().splitlines()[0].rstrip(".")
+    return passwords.without(str(getattr(cause, "orig", None) or cause).strip().splitlines()[0].rstrip("."))

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from clsweep import passwords
 from clsweep.errors import InputError, MachineError, RunError, is_machines, machine_error, machine_sentence
 from clsweep.paths import absolute, short
 from clsweep.sweep.database import SQLITE, first_line, open_database
@@ -36,21 +37,20 @@ def url(given: str | None, folder: Path) -> str:
     """
     if given is None:
         return URL.create(SQLITE, database=str(folder / _SQLITE_FILE)).render_as_string()
-    file = _file(given)
-    if _is_in_a_file(given) and file is None:
+    whole = passwords.revealed(given)
+    file = _file(whole)
+    if _is_in_a_file(whole) and file is None:
         raise InputError(
-            f"search.storage={shown(given)}: names no file, which the processes of a sweep could share; expected one "
+            f"search.storage={shown(whole)}: names no file, which the processes of a sweep could share; expected one "
             "such as sqlite:///FILE or journal:FILE."
         )
-    return given if file is None else _with_file(given, absolute(file))
+    return whole if file is None else _with_file(whole, absolute(file))
 
 
 def shown(storage: str) -> str:
-    """The URL as it may be printed: without its password, a file from where the command was typed."""
+    """The URL as it may be printed and written: without its password, a file from where the command was typed."""
     file = _file(storage)
-    if file is not None:
-        return _with_file(storage, short(file))
-    return storage if storage.startswith(JOURNAL) else _parsed(storage).render_as_string(hide_password=True)
+    return passwords.masked(storage if file is None else _with_file(storage, short(file)))
 
 
 def connect(storage: str) -> BaseStorage:
@@ -157,11 +157,11 @@ def _with_file(storage: str, file: Path) -> str:
 def _parsed(storage: str) -> URL:
     try:
         return make_url(storage)
-    except (ArgumentError, ValueError) as error:  # not shown: it may hold a password
+    except (ArgumentError, ValueError):  # not shown, and not behind it either: it may hold a password
         raise InputError(
             "search.storage: not the URL of a storage; expected one such as sqlite:///FILE, "
             "postgresql+psycopg://USER@HOST/DATABASE or journal:FILE."
-        ) from error
+        ) from None
 
 
 def _make_folder(folder: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
 from clsweep import config as settings
+from clsweep import passwords
+from clsweep.config import Config
 from clsweep.errors import InputError
 from clsweep.paths import short
 from clsweep.sweep import owner, storage
@@ -24,6 +28,8 @@ from clsweep.sweep.plan import StudyPlan
 from clsweep.sweep.worker import work
 
 _TASKS = ".tasks"
+_SECONDS_TO_BE_READ = 24 * 3600
+_SECONDS_TO_LAST = 30 * _SECONDS_TO_BE_READ
 _OWN_PROCESSES = ("joblib", "LocalLauncher")  # launchers whose jobs are other processes on this machine
 
 
@@ -33,17 +39,19 @@ class Task:
 
     Attributes:
         studies: each study's setting, folder and name.
-        storage: the storage's URL.
+        storage: the storage's URL without its password; see `clsweep.passwords`.
         workers: how many there are.
         threads: how many threads a worker may use; None: as many as it sees cores.
-        parent: the process that a worker must not outlive, on the same machine; None: none.
+        sweep: the process that made the task.
+        outlived: whether a worker may outlive that: on another machine it needn't know of its end.
     """
 
     studies: list[dict[str, Any]]
     storage: str
     workers: int
     threads: int | None
-    parent: dict[str, Any] | None
+    sweep: dict[str, Any]
+    outlived: bool
 
     @classmethod
     def of(cls, plans: Sequence[StudyPlan], url: str, composed: DictConfig) -> Task:
@@ -52,12 +60,13 @@ class Task:
         here = _names(launcher, _OWN_PROCESSES)
         workers = plans[0].config.search.workers or _jobs_at_once(launcher)
         threads = max(1, joblib.cpu_count() // workers) if here and workers > 1 else None
-        studies = [{"config": asdict(one.config), "folder": str(one.folder), "name": one.name} for one in plans]
-        return cls(studies, url, workers, threads, owner.to_json(owner.this_process()) if here else None)
+        studies = [{"config": _written(one.config), "folder": str(one.folder), "name": one.name} for one in plans]
+        shown = passwords.keep(url)
+        return cls(studies, shown, workers, threads, owner.to_json(owner.this_process()), outlived=not here)
 
     def is_orphaned(self) -> bool:
         """Whether the process that a worker must not outlive is gone."""
-        return self.parent is not None and owner.from_json(self.parent).has_ended(beat=None)
+        return not self.outlived and owner.from_json(self.sweep).has_ended(beat=None)
 
     @property
     def plans(self) -> list[StudyPlan]:
@@ -75,6 +84,11 @@ class Task:
                     f"{one['name']}; expected the same command once more."
                 )
         return made
+
+
+def _written(config: Config) -> dict[str, Any]:
+    """A setting as it is written down: the storage's URL may hold a password."""
+    return asdict(replace(config, search=replace(config.search, storage=None)))
 
 
 def are_here(launcher: DictConfig) -> bool:
@@ -109,10 +123,12 @@ def launch(launcher: Launcher, overrides: Sequence[str], task: Task, folder: Pat
     """
     file = folder / _TASKS / f"{uuid.uuid4().hex}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.touch(mode=0o600)  # the storage's URL may hold a password; Hydra writes a job's overrides down
+    _remove_leftovers(file.parent)
     file.write_text(json.dumps(asdict(task)))
     logs = f"{_TASKS}/{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
-    job = [one for one in overrides if "search.storage=" not in one] + [f"search.plan={_quoted(file)}"]
+    # Hydra writes a job's setting down: none of its overrides, nor a configuration file, says what the storage is.
+    job = [one for one in overrides if "search.storage=" not in one]
+    job += ["search.storage=null", f"search.plan={_quoted(file)}"]
     try:
         jobs = [[*job, f"hydra.sweep.subdir={logs}-{number}"] for number in range(task.workers)]
         for returned in launcher.launch(jobs, initial_job_idx=0):
@@ -120,6 +136,23 @@ def launch(launcher: Launcher, overrides: Sequence[str], task: Task, folder: Pat
                 raise returned._return_value  # its return_value would print more than our sentence
     finally:
         file.unlink()
+
+
+def _remove_leftovers(tasks: Path) -> None:
+    """Remove the tasks of sweeps that were killed."""
+    for file in tasks.glob("*.json"):
+        with suppress(FileNotFoundError):  # another start removes them too
+            if _is_left_over(file):
+                file.unlink()
+
+
+def _is_left_over(task: Path) -> bool:
+    seconds = time.time() - task.stat().st_mtime
+    try:
+        sweep = owner.from_json(json.loads(task.read_text())["sweep"])
+    except (ValueError, KeyError, TypeError):
+        return seconds > _SECONDS_TO_BE_READ  # half written, or of another version
+    return seconds > _SECONDS_TO_LAST or sweep.has_ended(beat=time.time())  # of another machine's, the age alone tells
 
 
 def _quoted(path: Path) -> str:
@@ -138,12 +171,16 @@ def work_on(file: Path) -> None:
         InputError: the data or a method don't fit.
         KeyboardInterrupt: the worker was interrupted.
     """
-    task = Task(**json.loads(file.read_text()))
+    try:
+        task = Task(**json.loads(file.read_text()))
+    except FileNotFoundError:
+        raise InputError(f"search.plan={file}: the sweep that started this worker is over; expected none.") from None
     if task.threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(task.threads)  # which every run follows that isn't told otherwise
-    connection = storage.connect(task.storage)
+    url = passwords.revealed(task.storage)
+    connection = storage.connect(url)
     try:
-        with storage.told_in_a_sentence(task.storage):
+        with storage.told_in_a_sentence(url):
             work(task.plans, connection, task.is_orphaned)
     finally:
         storage.close(connection)
