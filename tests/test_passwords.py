@@ -190,10 +190,11 @@ def test_no_command_prints_or_writes_the_password(tmp_path: Path) -> None:
     own = ("--config-dir", "conf", "--config-name", "mine")
     ok, wrong = "ended with 0", "ended with 2"
     commands: list[tuple[tuple[str, ...], bool, str]] = [
+        ((*sweep, f"search.storage='sqlite:///file:{tmp_path}/a.db?uri=true&password={SECRET}'"), False, ok),
         ((*QUICK, away, "--cfg", "all"), False, ok),
         ((*QUICK, away, "hydra.run.dir=run"), False, wrong),
         ((*QUICK, "--multirun", "hydra.sweep.dir=basic", "hydra/sweeper=basic", away), False, wrong),
-        ((*sweep, f"{away}{{ "), False, ""),
+        ((*sweep, f"{away}{{ "), False, wrong),
         ((*sweep, f"search.storag='{away}"), False, wrong),
         ((*sweep, away, "search.dry_run=true"), False, wrong),
         ((*sweep, away), True, ""),
@@ -210,7 +211,9 @@ def test_no_command_prints_or_writes_the_password(tmp_path: Path) -> None:
     assert SECRET not in done.stdout + done.stderr
     assert leaks(tmp_path) == [tmp_path / "conf" / "mine.yaml"]
     assert (tmp_path / "own-run" / ".hydra" / "config.yaml").exists()
-    assert "me:***@127.0.0.1:1/db" in parts[0]
+    assert "a.db?password=***&uri=true" in parts[0]
+    assert "me:***@127.0.0.1:1/db" in parts[1]
+    assert (tmp_path / "sweep" / "final.csv").exists()
 
 
 @pytest.mark.slow
