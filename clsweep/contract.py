@@ -10,7 +10,8 @@ Optional attributes of the module:
 
 - `CONFIG_OVERRIDES = {"reg_strength_scale": float}` multiplies `reg_strength`;
 - `USES_PATH_INTEGRAL = False` says that the method reads neither `model._custom_W` nor `model._custom_p_old`, which
-  are then not kept up to date while a context is trained;
+  are then not kept up to date while a context is trained (`_custom_W` is the path integral of -gradient * update, of
+  the total loss, as in van de Ven's code; Zenke et al., 2017, take the task's loss);
 - `PENALTY_IS_PURE = True` says that `compute_regularization_loss` draws no random numbers and changes nothing, so that
   nothing has to be put back after each step;
 - `quadratic_penalty(model, importance_dict, prev_params_dict) -> (coefficients, centres)`, a function with exactly
@@ -70,7 +71,9 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
 }
 # How far the gradient of a quadratic penalty may be from autograd's, relative to its norm: float32's rounding only.
 _QUADRATIC_TOLERANCE = 1e-3
+_NAMES_SHOWN = 3
 
+IN_LOG = "the traceback is in the run's log"
 _DIFFERENTIABLE = "expected a scalar tensor that depends on the model's parameters"
 
 NamedTensors = dict[str, Tensor]
@@ -132,6 +135,17 @@ class Regularizer:
         if self._network is None or self._network.model is not model:
             self._network = Network(model)
         return self._network
+
+    def additions(self, model: Classifier) -> list[str]:
+        """What the method has added to the network that its author may take for something else, in sentences."""
+        network = self.network_of(model)
+        parameters, hooked = network.added_parameters(), network.hooked()
+        notes = []
+        if parameters:
+            notes.append(f"{self.source} adds parameters to the network, which are not trained: {_listed(parameters)}")
+        if hooked:
+            notes.append(f"{self.source} leaves hooks on the network, which every step calls: {_listed(hooked)}")
+        return notes
 
     def importance(
         self,
@@ -398,7 +412,7 @@ class Regularizer:
         log.error("%s: code that it left on the network raised", self.source, exc_info=error)
         return MethodError(
             f"{self.source}{where}: what it left on the network (a hook, a layer) raised {named(error)} while the "
-            "network was used (the traceback is in the run's log)."
+            f"network was used ({IN_LOG})."
         )
 
     def _broken(self, function: str, what: str) -> MethodError:
@@ -440,8 +454,7 @@ class Regularizer:
                 raise machine_error(error, f"{self.source}{place(error, self._file)}: {function}") from error
             log.exception("%s: %s raised", self.source, function)
             raise MethodError(
-                f"{self.source}{place(error, self._file)}: {function} raised {named(error)} "
-                "(the traceback is in the run's log)."
+                f"{self.source}{place(error, self._file)}: {function} raised {named(error)} ({IN_LOG})."
             ) from error
 
 
@@ -512,6 +525,11 @@ def _hyperparameters(module: ModuleType, source: str) -> tuple[str, ...]:
     raise InputError(
         f"{source}: HYPERPARAMETERS={declared!r}; expected a tuple of some of {', '.join(HYPERPARAMETERS)}."
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
 
 
 def _article(name: str) -> str:

@@ -104,7 +104,7 @@ class Learner:
         elif self._fast_penalty:
             loss.backward()
             if self._declared is not None and self._steps <= 2:
-                self._meet_declared(*self._declared)
+                self._meet_declared()
         else:
             penalty = self._penalty()  # first: it may overwrite the strength
             loss = loss + self._strength() * penalty
@@ -151,9 +151,8 @@ class Learner:
             RunError: the regularizer raised or returned what it shouldn't.
         """
         model = self.model
-        if self._declared is not None:
-            self._check_declared(*self._declared)  # again: the parameters are farthest from the anchor now
-            self._declared = None
+        self.check_declared()  # again: the parameters are farthest from the anchor now
+        self._declared = None
         self._catch_up()
         new = self._regularizer.importance(model, dataset, self._start, self.device)
         for key, value in new.items():
@@ -186,6 +185,10 @@ class Learner:
             f"the loss had not grown before, so that a gradient of NaN in {self._regularizer.source}'s {PENALTY} is a "
             "likelier reason than regularizer.reg_strength (a square root, a norm or a division at zero)"
         )
+
+    def additions(self) -> list[str]:
+        """What the method has added to the network that its author may take for something else, in sentences."""
+        return self._regularizer.additions(self.model)
 
     @contextmanager
     def blaming(self) -> Iterator[None]:
@@ -223,7 +226,7 @@ class Learner:
                     "overflows at a context's first step; expected a smaller one."
                 )
 
-    def _meet_declared(self, coefficients: NamedTensors, centres: NamedTensors) -> None:
+    def _meet_declared(self) -> None:
         """Call the real penalty at a context's first two steps: it may overwrite the strength, then it is checked."""
         if self._steps == 1:
             self._catch_up()
@@ -231,15 +234,21 @@ class Learner:
             if self._strength() != self._declared_strength:
                 self._set_springs()
         elif self._network.not_finite() is None:  # else the loss will show it: it isn't the penalty's doing
-            self._check_declared(coefficients, centres)
+            self.check_declared()
 
-    def _check_declared(self, coefficients: NamedTensors, centres: NamedTensors) -> None:
-        """Hold the declared penalty and its strength against the real ones, where the anchor has been left."""
+    def check_declared(self) -> None:
+        """Hold a declared penalty and its strength against the real ones, where the anchor has been left.
+
+        Raises:
+            MethodError: they differ.
+        """
+        if self._declared is None:
+            return
         self._catch_up()
         penalty = self._penalty()  # first: it may overwrite the strength
         if self._strength() != self._declared_strength:
             raise self._regularizer.changed_strength(self._declared_strength, self._strength())
-        self._regularizer.check_quadratic(self.model, penalty, coefficients, centres)
+        self._regularizer.check_quadratic(self.model, penalty, *self._declared)
 
     def _set_springs(self) -> None:
         self._declared_strength = self._strength()

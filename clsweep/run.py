@@ -29,6 +29,7 @@ from clsweep.machine import prepare_cpu
 from clsweep.method_files import MethodFile, read
 from clsweep.metrics import Cell
 from clsweep.observers import Observer, Several
+from clsweep.rehearsal import rehearse
 from clsweep.results import Summary
 from clsweep.seeding import derived_seed
 from clsweep.training import Timings, Trainer, TrainingProtocol
@@ -47,6 +48,8 @@ def run(
     observer: Observer | None = None,
     prepare: Callable[[Config, torch.device], contexts.Stream] | None = None,
     file: MethodFile | None = None,
+    *,
+    rehearsed: bool = False,
 ) -> Summary:
     """Train, measure and write one run.
 
@@ -56,6 +59,7 @@ def run(
         observer: is told what happens; by default it is printed.
         prepare: makes the contexts; a sweep keeps them from run to run.
         file: the method's, as a sweep read it when it began; by default it is read now.
+        rehearsed: whether the file's functions have been tried on a few examples, as a sweep does once for all runs.
 
     Returns:
         The row of `summary.csv`.
@@ -70,14 +74,16 @@ def run(
     results.refuse_used(folder)
     fewer_threads = prepare_cpu(config.threads)
     device = pick_device(config.device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
     method = _method(config)
     file = None if method.file is None else file or read(method.file)
     regularizer = contract.load(method, derived_seed(config.seed, "methods"), file)
     stream = (prepare or _prepared)(config, device)
     check_fit(config, stream, device)
     notes = [*stream.notes, *([fewer_threads] if fewer_threads and device.type == "cpu" else [])]
+    if file is not None and not rehearsed:
+        notes += rehearse(config, stream, device, file)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     observer = observer or Display(config, images=stream.images, notes=notes)
     with regularizer.active():
         return _trained(config, folder, observer, stream, device, regularizer, file, started_at)

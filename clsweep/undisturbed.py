@@ -264,6 +264,13 @@ class Network:
         own = set(self._trained)
         return [name for name, p in self.model.named_parameters() if p not in own and p.requires_grad]
 
+    def hooked(self) -> list[str]:
+        """The names of layers and parameters that have hooks, which were there for none when the network was built."""
+        layers = [
+            name for name, module in self.model.named_modules() if module in set(self._modules) and _hooks(module)
+        ]
+        return layers + [full for _, _, p, full, _ in self._parameters if p._backward_hooks]
+
     def not_finite(self) -> str | None:
         """The name of the first parameter or buffer that holds NaN or infinity; waits for the device."""
         tensors = {full: p.detach() for _, _, p, full, _ in self._parameters}
@@ -285,6 +292,11 @@ def first_not_finite(tensors: dict[str, Tensor]) -> str | None:
     if not finite or torch.stack(finite).all():
         return None
     return next(name for name, is_finite in zip(tensors, finite, strict=True) if not is_finite)
+
+
+def _hooks(module: nn.Module) -> int:
+    kinds = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return sum(len(hooks) for hooks in kinds)
 
 
 def _put_gradients_back(saved: list[tuple[nn.Parameter, Tensor | None, bool]]) -> list[str]:

@@ -31,7 +31,7 @@ NO_DATA = ("+benchmark=split_mnist", "regularizer=ewc", "dataset=arrays", "datas
 FAILS_AFTER_THE_SECOND_CONTEXT = """
 def estimate_importance(model, dataset, prev_params, device):
     model.calls = getattr(model, "calls", 0) + 1
-    if model.calls == 2:
+    if model.calls == 2 and len(dataset) > 100:  # more than a rehearsal has
         raise RuntimeError("broken on purpose")
     return {}
 
@@ -187,6 +187,18 @@ def test_a_regularizer_that_raises_is_named_with_its_line_and_what_was_measured_
     assert "broken on purpose" in str(row["reason"])
     assert pd.isna(row["average_accuracy"])  # type: ignore[call-overload]
     assert measured_after(folder) == [0, 1]
+
+
+def test_a_file_that_is_wrong_is_refused_before_training_and_leaves_no_folder(tmp_path: Path) -> None:
+    method, folder = tmp_path / "wrong.py", tmp_path / "run"
+    method.write_text(FAILS_AFTER_THE_SECOND_CONTEXT.replace("return {}", "return []"))
+    process = clsweep(*TINY, f"regularizer.file={method}", f"hydra.run.dir={folder}")
+    assert process.returncode == 2
+    assert process.stdout == ""
+    assert process.stderr == (
+        f"clsweep: {method}: estimate_importance returned a list; expected a dict of tensors by parameter name.\n"
+    )
+    assert not folder.exists()
 
 
 def test_a_loss_that_is_not_finite_is_a_failed_run(tmp_path: Path) -> None:

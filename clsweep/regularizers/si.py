@@ -5,6 +5,10 @@
 with W_t the path integral of -gradient * update over context t, which the loop keeps in `model._custom_W`, and Delta_t
 the parameters' change over the context (Zenke, Poole & Ganguli, "Continual learning through synaptic intelligence",
 ICML 2017, equations 4 and 5).
+
+The gradient in W_t is that of the total loss, task and penalty, as in van de Ven's code, which the published figures
+come from. In Zenke et al. it is that of the task's loss alone. In the first context, which has no penalty, both are the
+same; later, where the penalty pulls a parameter back, they are not.
 """
 
 from __future__ import annotations

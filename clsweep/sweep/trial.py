@@ -188,7 +188,7 @@ def run_in(folder: Path, config: Config, observer: Silent, streams: Streams, met
     setting.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(to_yaml(config), setting)
     with _logging_to(folder / "clsweep.log"):
-        return run(config, folder, observer, streams, method_file)
+        return run(config, folder, observer, streams, method_file, rehearsed=True)
 
 
 @contextmanager

@@ -7,11 +7,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+import torch
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import Trial
 
+from clsweep.config import Config
+from clsweep.contexts import Stream
 from clsweep.errors import ClsweepError, InputError, MachineError, RunError, machine_error
+from clsweep.machine import prepare_cpu
+from clsweep.rehearsal import rehearse
 from clsweep.run import PrunedError, check_fit, pick_device
 from clsweep.sweep import files, verdict
 from clsweep.sweep import space as spaces
@@ -92,6 +97,21 @@ class StudyWorker:
             self._final_study = open_study(self._storage, f"{self.plan.name}-final")
         return Finals(self.plan, self._final_study, self._storage, best.params, self._streams)
 
+    def rehearse(self) -> list[str]:
+        """Try the functions of a method's file, where it is one, with the default values; see `clsweep.rehearsal`.
+
+        Returns:
+            What the user should know of the file, in sentences.
+
+        Raises:
+            InputError: the data or the method don't fit.
+        """
+        file = self.plan.method_file
+        if file is None:
+            return []
+        prepare_cpu(self.plan.config.threads)
+        return rehearse(*self._first(), file)
+
     def work_once(self) -> bool:
         """Run one trial or one final run.
 
@@ -103,14 +123,20 @@ class StudyWorker:
             KeyboardInterrupt: as above.
         """
         if not self._data_is_there:  # what is wrong with it is no trial's fault
-            first = self.plan.trial_config(self.plan.default, self.plan.seeds[0])
-            device = pick_device(first.device)
-            check_fit(first, self._streams(first, device), device)
+            self._first()
             self._data_is_there = True
         if not self.ledger.is_complete():
             return self._work(self.ledger, self._runner.objective)
         finals = self.finals()
         return finals is not None and self._work(finals.ledger, finals.objective)
+
+    def _first(self) -> tuple[Config, Stream, torch.device]:
+        """The setting of the first run with the default values, its contexts and its device, all checked."""
+        first = self.plan.trial_config(self.plan.default, self.plan.seeds[0])
+        device = pick_device(first.device)
+        stream = self._streams(first, device)
+        check_fit(first, stream, device)
+        return first, stream, device
 
     def write(self) -> None:
         """Write the study's files."""
@@ -172,6 +198,10 @@ def work(plans: Sequence[StudyPlan], storage: BaseStorage, orphaned: Callable[[]
     streams = Streams()
     workers = [StudyWorker(plan, storage, streams) for plan in plans]
     with _what_is_there_frozen():
+        for worker in workers:  # all before the first trial: what is wrong with a file is no trial's fault
+            for note in [] if worker.is_done() else worker.rehearse():
+                print(f"{worker.plan.name}  {note}", flush=True)
+        gc.collect()
         while not orphaned() and (pending := [worker for worker in workers if not worker.is_done()]):
             if not any(worker.work_once() for worker in pending):
                 time.sleep(_SECONDS_BETWEEN_LOOKS)

@@ -1,0 +1,133 @@
+"""A rehearsal: a method's file goes through a run's first two contexts in small, before anything is trained.
+
+What is wrong with a function would else be seen when it is first called: after the first context was trained, or in
+the second. A rehearsal makes a few steps on a few examples, with a copy of the network and an instance of the file of
+its own, so that nothing of it stays; the random numbers of the run are as without it.
+
+It refuses nothing that the run would take: what fails on few examples is tried again on all of the context's, unless
+the number of examples has nothing to do with it, and what has to do with training rather than with the file is left for
+the run to find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+
+from clsweep import contract, networks
+from clsweep.config import Config
+from clsweep.contexts import Part, Stream
+from clsweep.errors import InputError, MethodError, NotFiniteError, RunError
+from clsweep.learner import Learner
+from clsweep.method_files import MethodFile
+from clsweep.seeding import GlobalStream, derived_seed
+from clsweep.training import Trainer, TrainingProtocol
+from clsweep.undisturbed import settings_put_back
+
+EXAMPLES = 64  # of a context
+_BATCH = 32
+_STEPS = 2
+_CONTEXTS = 2
+_CALLS = 5  # after each step, of a penalty that is declared to be another: one that counts its calls may change
+_OF_THE_CODE = (ImportError, NameError, AttributeError, TypeError)  # whatever the data
+_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)  # two networks are in it now
+
+
+def rehearse(config: Config, stream: Stream, device: torch.device, file: MethodFile) -> list[str]:
+    """Call a file's functions as a run with this setting would.
+
+    Args:
+        config: the run's setting.
+        stream: the run's contexts.
+        device: where they are.
+        file: the method's.
+
+    Returns:
+        What the user should know of what the file does, in sentences.
+
+    Raises:
+        InputError: the file raised, or returned or left behind what it shouldn't.
+    """
+    try:
+        return _attempt(config, stream, device, file, EXAMPLES)
+    except MethodError as error:
+        if isinstance(error.__cause__, _OF_MEMORY):
+            return []
+        may_be_few = isinstance(error, NotFiniteError) or error.__cause__ is not None
+        if isinstance(error.__cause__, _OF_THE_CODE) or not may_be_few:
+            raise _refused(error) from error
+    try:
+        return _attempt(config, stream, device, file, None)
+    except MethodError as error:
+        raise _refused(error) from error
+
+
+def _refused(error: MethodError) -> InputError:
+    return InputError(str(error).replace(contract.IN_LOG, "CLSWEEP_TRACEBACK=1 shows the traceback"))
+
+
+def _attempt(config: Config, stream: Stream, device: torch.device, file: MethodFile, examples: int | None) -> list[str]:
+    """One try, on so many examples of each context; None: on all."""
+    seed = config.seed
+    with settings_put_back(), GlobalStream(seed).active(), _unlogged():
+        try:
+            regularizer = contract.load(config.regularizer, derived_seed(seed, "methods"), file)
+        except InputError:  # it could be imported before: it is one that can't be imported twice in a process
+            return []
+        shape, n_outputs = stream.input_shape, stream.n_outputs
+        model = networks.build(config.network, shape, n_outputs, derived_seed(seed, "parameters")).to(device)
+        learner = Learner(model, regularizer, config.regularizer, config.benchmark.lr, config.precision)
+        with regularizer.active():
+            try:
+                _learn(learner, config, _shortened(stream, examples))
+            except MethodError:
+                raise
+            except RunError:  # such as a loss that runs away: not the file's doing
+                pass
+        return learner.additions()
+
+
+def _learn(learner: Learner, config: Config, stream: Stream) -> None:
+    protocol = TrainingProtocol(
+        min(_STEPS, config.benchmark.iters), min(_BATCH, config.benchmark.batch_size), config.seed
+    )
+
+    def look_closely() -> None:
+        for _ in range(_CALLS):
+            learner.check_declared()
+
+    trainer = Trainer(learner, stream, protocol, look_closely)
+    for number in range(len(stream.contexts)):
+        trainer.learn(number)
+
+
+def _shortened(stream: Stream, examples: int | None) -> Stream:
+    """The first contexts, with some of their training examples."""
+    contexts = [replace(one, train=_some(one.train, examples)) for one in stream.contexts[:_CONTEXTS]]
+    return replace(stream, contexts=contexts)
+
+
+def _some(part: Part, count: int | None) -> Part:
+    """So many examples, in their order: as many of each class, as far as there are as many."""
+    if count is None or count >= len(part):
+        return part
+    by_class = torch.argsort(part.labels, stable=True)
+    _, sizes = part.labels[by_class].unique_consecutive(return_counts=True)
+    rank_in_class = torch.cat([torch.arange(int(size), device=by_class.device) for size in sizes])
+    count = max(count, len(sizes))
+    chosen = by_class[torch.argsort(rank_in_class, stable=True)[:count]].sort().values
+    return replace(part, rows=part.rows[chosen], labels=part.labels[chosen])
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Nothing is written down: no run has begun."""
+    before = contract.log.disabled
+    contract.log.disabled = True
+    try:
+        yield
+    finally:
+        contract.log.disabled = before
