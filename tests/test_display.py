@@ -38,7 +38,8 @@ def test_a_run_and_a_sweep_on_a_processor_that_is_slow_in_bf16_say_so(
     monkeypatch.setattr(command, "emulated_bf16", lambda: SLOW)
     monkeypatch.setattr(command, "library", lambda: Library(None, WITHOUT))
     monkeypatch.setattr(command, "pick_device", lambda name: torch.device(device))
-    assert command._slow([study]) == [WITHOUT] * (device == "cpu") + [SLOW] * said
+    notes = [WITHOUT] * (device == "cpu") + [SLOW] * said
+    assert command._slow([study]) == [f"note     {note}" for note in notes]
 
 
 def test_the_header_says_what_the_images_are_and_how_many_threads_there_are(

@@ -42,7 +42,8 @@ class Summary:
         run_id: unique to the run; the same in `accuracy.csv`.
         status: finished, interrupted, failed or (in a sweep) pruned.
         stream: sequential or joint.
-        dataset_digest: twelve characters of the SHA-256 of the files of `dataset=arrays`; empty for other data sets.
+        dataset_digest: twelve characters of the SHA-256 of the files of `dataset=arrays`, and of their layout where the
+            channels come first; empty for other data sets.
         n_train: distinct training images, those held out not counted.
         n_test: distinct test images.
         image_size: height and width that images are padded to, 0 where they stay as they are.

@@ -56,7 +56,7 @@ def sweep(
     for plan in plans:  # before anything is made in the storage
         files.refuse_foreign(plan, partial(_trials, url, plan), storage.shown(url))
     here = workers.are_here(composed.hydra.launcher)
-    notes = [*_of_images(plans), *_slow(plans)] if here else []
+    header = [*_of_images(plans), *_slow(plans)] if here else []
     connection = storage.connect(url)
     try:
         with storage.told_in_a_sentence(url):
@@ -64,8 +64,8 @@ def sweep(
             for study in studies:
                 study.ledger.queue_points()  # once here rather than by each worker
             _announce(studies, storage.shown(url), out)
-            for note in notes:
-                out.print(f"note     {note}", markup=False, soft_wrap=True)
+            for line in header:
+                out.print(line, markup=False, soft_wrap=True)
             task = workers.Task.of(plans, url, composed)
             try:
                 with Monitor(studies, out):
@@ -103,28 +103,33 @@ def _announce(studies: Sequence[StudyWorker], url: str, out: Console) -> None:
 
 
 def _of_images(plans: Sequence[StudyPlan]) -> list[str]:
-    """What the user should know of the images, a sentence each.
+    """Lines on each benchmark's images, and on what the user should know of them.
 
     Raises:
         InputError: they can't be read, or the setting doesn't fit them; found here, nothing was made for it.
     """
     streams, device = Streams(), torch.device("cpu")
-    notes: dict[str, None] = {}
+    lines: dict[str, None] = {}  # each once, in this order
     for plan in plans:
         config = plan.trial_config(plan.default, plan.seeds[0])
         stream = streams(config, device)
         check_fit(config, stream, device)
-        notes |= dict.fromkeys(stream.notes)
-    return list(notes)
+        lines[f"images   {config.benchmark.name}: {stream.images}"] = None
+        lines |= dict.fromkeys(_note(note) for note in stream.notes)
+    return list(lines)
+
+
+def _note(text: str) -> str:
+    return f"note     {text}"
 
 
 def _slow(plans: Sequence[StudyPlan]) -> list[str]:
-    """What makes the runs slow on this machine, a sentence each."""
+    """Lines on what makes the runs slow on this machine."""
     on_cpu = [plan.config for plan in plans if pick_device(plan.config.device).type == "cpu"]
     notes = [library().note] if on_cpu else []
     if any(config.precision == "bf16" for config in on_cpu):
         notes.append(emulated_bf16())
-    return [note for note in notes if note is not None]
+    return [_note(note) for note in notes if note is not None]
 
 
 def _report(studies: Sequence[StudyWorker], out: Console) -> None:
