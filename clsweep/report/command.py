@@ -133,7 +133,8 @@ def _print(table: pd.DataFrame, found: Results, chosen: Selection, output: Path,
         console.width = 140
     benchmarks, rows = overview(table)
     shown = Table()
-    for name in ("method", *benchmarks):
+    shown.add_column("method", no_wrap=True)
+    for name in benchmarks:
         shown.add_column(escape(name))
     for row in rows:
         cells = ["" if one is None else f"{one}{' *' if one.best else ''}" for one in row.figures]
