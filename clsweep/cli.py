@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from clsweep import config as settings
-from clsweep import passwords, paths
+from clsweep import config_files, new_method, passwords, paths
 from clsweep.config import Config
 from clsweep.errors import ClsweepError, InputError, is_machines, machine_error
 
@@ -48,6 +48,7 @@ class CheckSetting(Callback):
         """
         HydraConfig.instance().set_config(config)  # what a file of --config-dir refers to
         try:
+            config_files.refuse_overruled(config)
             settings.parse(config)
             _refuse_search(config, "expected --multirun as well")
             _check_folder(Path(config.hydra.run.dir))
@@ -55,7 +56,7 @@ class CheckSetting(Callback):
             raise SystemExit(_report(error)) from error
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Exit with one sentence if a sweeper is told how to search that doesn't.
+        """Exit with one sentence if an override has no effect, as how to search for a sweeper that doesn't.
 
         Args:
             config: the configuration that the runs have in common.
@@ -64,10 +65,10 @@ class CheckSetting(Callback):
         Raises:
             SystemExit: as above.
         """
-        if _OUR_SWEEPER in config.hydra.sweeper._target_:
-            return
         try:
-            _refuse_search(config, "expected the command without it, or without another hydra/sweeper")
+            config_files.refuse_overruled(config)
+            if _OUR_SWEEPER not in config.hydra.sweeper._target_:
+                _refuse_search(config, "expected the command without it, or without another hydra/sweeper")
         except InputError as error:
             raise SystemExit(_report(error)) from error
 
@@ -222,7 +223,10 @@ def main() -> int:
     start = hydra.main(version_base="1.3", config_path=str(settings.config_dir()), config_name="config")
     try:
         with paths.typed_in(Path.cwd()):
-            start(_task)()
+            if new_method.is_asked_for(sys.argv[1:]):
+                print(new_method.command(sys.argv[1:]))
+            else:
+                start(_task)()
     except KeyboardInterrupt:
         print("clsweep: interrupted.", file=sys.stderr)
         return INTERRUPTED

@@ -15,10 +15,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from clsweep import new_method
 from clsweep.errors import InputError
 from clsweep.paths import absolute, short
 
@@ -30,7 +30,6 @@ HYPERPARAMETERS = ("reg_strength", "gamma", "epsilon")
 FISHER_LABELS = ("exact", "sampled", "empirical")
 NETWORKS = ("mlp", "cnn")
 LAYOUTS = ("hwc", "chw")
-NEW_METHOD = "--new-method"
 _PROTOCOL_KEYS = (
     "scenario",
     "contexts",
@@ -241,31 +240,6 @@ def method_folder(stream: str, regularizer: str) -> str:
 OmegaConf.register_new_resolver("method_folder", method_folder, replace=True)
 
 
-def _config_dir() -> str:
-    """The folder of `--config-dir`, for a file there whose paths are relative to it.
-
-    Raises:
-        ValueError: the command line names none.
-    """
-    sources = HydraConfig.get().runtime.config_sources
-    folder = next((source.path for source in sources if source.provider == "command-line"), None)
-    if folder is None:
-        raise ValueError("a path in it is relative to --config-dir, which is not given")
-    return str(folder)
-
-
-OmegaConf.register_new_resolver("config_dir", _config_dir, replace=True)
-
-
-def beside(path: Path) -> str:
-    """How a path reads in a file for `--config-name` that is to be found from `--config-dir`, wherever that is.
-
-    Args:
-        path: relative to the file's folder.
-    """
-    return "${config_dir:}/" + str(path).replace("${", "\\${")
-
-
 def missing_benchmark() -> InputError:
     """The error for a command line without a benchmark."""
     names = ", ".join(sorted(path.stem for path in (config_dir() / "benchmark").glob("*.yaml")))
@@ -440,7 +414,7 @@ def _check_file(config: Config) -> None:
     if config.stream != "joint" and not Path(regularizer.file).is_file():
         raise InputError(
             f"regularizer.file={shown}: no such file; expected a Python file with estimate_importance and "
-            f"compute_regularization_loss (clsweep {NEW_METHOD} my_method.py writes one, for "
+            f"compute_regularization_loss (python -m clsweep {new_method.OPTION} my_method.py writes one, for "
             "regularizer.file=my_method.py) or a method that is there already, as in regularizer=ewc."
         )
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
 import hydra
+import pytest
 import torch
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType
 from omegaconf import DictConfig, OmegaConf
 
+from clsweep import cli
 from clsweep import config as settings
 from clsweep.config import Config
 from clsweep.datasets import ImageData, LabelledImages
@@ -60,3 +63,9 @@ def image_data(
     """A data set of random images with `n_classes` classes."""
     train = random_images(train_per_class, n_classes, shape, seed=1)
     return ImageData(train, random_images(test_per_class, n_classes, shape, seed=2), n_classes)
+
+
+def command(patch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """A command line in this process; its exit code."""
+    patch.setattr(sys, "argv", ["clsweep", *arguments])
+    return cli.main()

@@ -20,12 +20,11 @@ import pandas as pd
 import pytest
 import sweeping
 import torch
-from builders import setting
+from builders import command, setting
 from sweeping import finish, plan, worker
 from tiny import dataset, file_method, network, write
 
 from clsweep import contract, method_files, results
-from clsweep.cli import main
 from clsweep.contract import Regularizer, snapshot
 from clsweep.errors import InputError, RunError
 from clsweep.method_instances import Instance
@@ -395,12 +394,6 @@ def test_a_sweep_goes_on_with_the_files_that_it_began_with(tmp_path: Path) -> No
 # ---- commands, from other folders than the files'
 
 SWEEP = ("--multirun", *TINY, "threads=1", "benchmark.iters=5", "search.n_trials=1", "search.final_seeds=0")
-
-
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """A command in this process; its exit code."""
-    monkeypatch.setattr(sys, "argv", ["clsweep", *arguments])
-    return main()
 
 
 def test_the_best_trial_runs_again_from_anywhere_wherever_its_sweep_went(

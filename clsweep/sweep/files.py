@@ -14,7 +14,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from clsweep import config as settings
-from clsweep import results
+from clsweep import config_files, results
 from clsweep.config import HYPERPARAMETERS
 from clsweep.errors import InputError
 from clsweep.sweep.finals import FinalRun
@@ -103,7 +103,7 @@ def _copy(plan: StudyPlan, best: FrozenTrial) -> str | None:
     trial = plan.folder / Path(best.user_attrs[FOLDER]).name
     copies = (trial / Path(file).name, *sorted(trial.glob(f"seed-*/{glob.escape(Path(file).name)}")))
     there = next((copy for copy in copies if copy.is_file()), None)  # or the trial was removed
-    return file if there is None else settings.beside(there.relative_to(plan.folder))
+    return file if there is None else config_files.beside(there.relative_to(plan.folder))
 
 
 def reproduce(plan: StudyPlan) -> str:

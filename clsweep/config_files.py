@@ -1,0 +1,74 @@
+"""Files for `--config-dir FOLDER --config-name NAME`, such as a study's `best.yaml`, which are run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from clsweep.errors import InputError
+
+
+def _config_dir(hydra: Any) -> Path | None:
+    """The folder of `--config-dir`, by Hydra's own part of the configuration."""
+    sources = hydra.runtime.config_sources
+    return next((Path(source.path) for source in sources if source.provider == "command-line"), None)
+
+
+def _resolved() -> str:
+    folder = _config_dir(HydraConfig.get()) if HydraConfig.initialized() else None
+    if folder is None:
+        raise ValueError("a path in it is relative to --config-dir, which is not given")
+    return str(folder)
+
+
+OmegaConf.register_new_resolver("config_dir", _resolved, replace=True)
+
+
+def beside(path: Path) -> str:
+    """How a path reads in such a file, so that it is found from the file's folder, wherever that is.
+
+    Args:
+        path: relative to that folder.
+    """
+    return "${config_dir:}/" + str(path).replace("${", "\\${")
+
+
+def refuse_overruled(composed: DictConfig) -> None:
+    """Refuse what such a file overrules, as Hydra merges it after the groups that are chosen on the command line.
+
+    Args:
+        composed: the configuration, Hydra's own part in it.
+
+    Raises:
+        InputError: an override would have no effect.
+    """
+    folder, name = _config_dir(composed.hydra), composed.hydra.job.config_name
+    file = None if folder is None else folder / f"{name}.yaml"
+    if file is None or not file.is_file():
+        return
+    own = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    given = dict(one.lstrip("+").split("=", 1) for one in composed.hydra.overrides.task if "=" in one)
+    for key, value in given.items():
+        part = own.get(key) if isinstance(own, dict) else None
+        if isinstance(part, dict) and "name" in part:
+            raise InputError(
+                f"{key}={value}: {file.name} has a whole {key} of its own, which comes after it; expected values of "
+                f"that, {key}.KEY=VALUE, or a command without --config-name {name}."
+            )
+    _refuse_budget(own, given, file)
+
+
+def _refuse_budget(own: object, given: dict[str, str], file: Path) -> None:
+    """A budget changes iterations that follow it, and not those that are written in the file."""
+    if not isinstance(own, dict) or "budget" not in given or "benchmark.iters" in given:
+        return
+    benchmark = own.get("benchmark", {})
+    iters, by_budget = benchmark.get("iters"), benchmark.get("iters_by_budget", {})
+    if isinstance(iters, int) and given["budget"] in by_budget:
+        raise InputError(
+            f"budget={given['budget']}: {file.name} has benchmark.iters={iters}, which was given for it and follows no "
+            f"budget; expected benchmark.iters={by_budget[given['budget']]} as well."
+        )

@@ -1,0 +1,73 @@
+"""`--config-dir FOLDER --config-name best`: a whole setting, and what may be changed of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from builders import command, setting
+
+from clsweep import config as settings
+
+BEST = ("--config-dir", ".", "--config-name", "best")
+
+
+def write_best(*overrides: str) -> None:
+    config = setting("+benchmark=split_mnist", "budget=quick", "regularizer=ewc", *overrides)
+    Path("best.yaml").write_text(f"defaults:\n- config\n- _self_\n{settings.rerun_yaml(config)}")
+
+
+@pytest.mark.parametrize(
+    ("tuned", "overrides", "iters"),
+    [
+        ((), (), 200),
+        ((), ("budget=full",), 2000),
+        (("benchmark.iters=33",), (), 33),
+        (("benchmark.iters=33",), ("budget=full", "benchmark.iters=2000"), 2000),
+    ],
+)
+def test_another_budget_has_its_own_iterations(
+    tuned: tuple[str, ...],
+    overrides: tuple[str, ...],
+    iters: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_best(*tuned)
+    assert command(monkeypatch, *BEST, "--cfg", "job", "--resolve", *overrides) == 0
+    assert f"\n  iters: {iters}\n" in capsys.readouterr().out
+
+
+WHOLE = "best.yaml has a whole {0} of its own, which comes after it; expected values of that, {0}.KEY=VALUE, or a "
+WHOLE += "command without --config-name best."
+GIVEN = "best.yaml has benchmark.iters=33, which was given for it and follows no budget; expected benchmark.iters=2000 "
+SWEEPERS: tuple[tuple[str, ...], ...] = (("--multirun",), ("--multirun", "hydra/sweeper=basic"))
+
+
+@pytest.mark.parametrize(
+    ("multirun", "override", "said"),
+    [
+        ((), "regularizer=si", WHOLE.format("regularizer")),
+        ((), "+benchmark=perm_mnist", WHOLE.format("benchmark")),
+        ((), "network=mlp_1000", WHOLE.format("network")),
+        ((), "budget=full", f"{GIVEN}as well."),
+        *((sweeper, "regularizer=si,ewc", WHOLE.format("regularizer")) for sweeper in SWEEPERS),
+    ],
+)
+def test_what_the_file_overrules_is_refused(
+    multirun: tuple[str, ...],
+    override: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_best("benchmark.iters=33")
+    with pytest.raises(SystemExit) as exited:
+        command(monkeypatch, *BEST, *multirun, override)
+    assert exited.value.code == 2
+    assert capsys.readouterr().err == f"clsweep: {override.removeprefix('+')}: {said}\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["best.yaml"]
