@@ -6,6 +6,7 @@ Nothing here imports torch before a run starts, so that `--help` and wrong input
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import shutil
@@ -218,6 +219,8 @@ def main() -> int:
         0 done, 1 the run failed, 2 wrong input, 130 interrupted.
     """
     os.environ[_HYDRA_RAISES] = "1"  # Hydra then lets exceptions through instead of printing and exiting with 1
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name, or a terminal without our characters
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's time limit: keep what was measured
     sys.argv[1:] = _with_swept_groups_keys(passwords.hidden(sys.argv[1:]))
     start = hydra.main(version_base="1.3", config_path=str(settings.config_dir()), config_name="config")

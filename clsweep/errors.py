@@ -7,9 +7,16 @@ import traceback
 
 
 class ClsweepError(Exception):
-    """An error whose message is one complete sentence for the user; never shown with a traceback."""
+    """An error whose message is one complete sentence for the user; never shown with a traceback.
+
+    Args:
+        sentence: may quote what others have written, such as a method's error or a file's name.
+    """
 
     exit_code = 1
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(printable(sentence))
 
 
 class InputError(ClsweepError):
@@ -68,7 +75,12 @@ def machine_sentence(what: str) -> str:
 def named(error: BaseException) -> str:
     """The exception's type and the first line of its message."""
     lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+    return printable(f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__)
+
+
+def printable(text: str) -> str:
+    """A text in one line that every file and terminal takes: lone surrogates and control characters are escaped."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def place(error: BaseException, file: str | None) -> str:

@@ -23,7 +23,7 @@ from clsweep import contexts, contract, datasets, metrics, networks, results
 from clsweep.arrays import CHANNELS_FIRST, reads_channels_first
 from clsweep.config import Config, DatasetConfig, RegularizerConfig
 from clsweep.display import Display
-from clsweep.errors import InputError, MachineError, RunError, machine_error
+from clsweep.errors import InputError, MachineError, RunError, machine_error, named
 from clsweep.learner import Learner
 from clsweep.machine import prepare_cpu
 from clsweep.method_files import MethodFile, read
@@ -188,7 +188,7 @@ def _ending(error: BaseException) -> tuple[str, str]:
         return results.INTERRUPTED, str(machine_error(error) if isinstance(error, OSError) else error)
     if isinstance(error, SystemExit):  # such as a closed pipe under the display
         return results.INTERRUPTED, "the output was closed"
-    return results.FAILED, str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+    return results.FAILED, str(error) if isinstance(error, RunError) else named(error)
 
 
 @contextmanager

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
 
+import launching
 import postgres
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.plugins.launcher import Launcher
-from omegaconf import OmegaConf
-from sweeping import TINY, plan
-from test_cli import environment
+from test_cli import TINY, environment
 
 from clsweep import passwords
 from clsweep.errors import InputError
-from clsweep.sweep import owner, workers
 
 SECRET = "hunter2.xyz"
 
@@ -92,62 +86,14 @@ def test_a_masked_url_that_is_typed_is_refused() -> None:
         passwords.revealed("postgresql://me:***@host/db")
 
 
-class Looking:
-    """A launcher that starts nothing, and keeps what is on the disk at that moment."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.seen = ""
-        self.jobs: list[Sequence[str]] = []
-
-    def launch(self, jobs: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
-        self.seen = "".join(path.read_text() for path in self._folder.rglob("*") if path.is_file())
-        self.jobs = list(jobs)
-        return []
-
-
-def launched(folder: Path, url: str) -> Looking:
-    composed = OmegaConf.create({"hydra": {"launcher": {"_target_": "hydra...BasicLauncher"}}})
-    launcher = Looking(folder)
-    study = plan(folder, "regularizer=si", f"search.storage={passwords.keep(url)}")
-    overrides = [*TINY, f"++search.storage='{passwords.keep(url)}'"]
-    workers.launch(cast(Launcher, launcher), overrides, workers.Task.of([study], url, composed), folder)
-    return launcher
-
-
 def test_nothing_that_a_killed_sweep_could_leave_holds_the_password(tmp_path: Path) -> None:
     url = f"postgresql://me:{SECRET}@host/db"
-    launcher = launched(tmp_path, url)
+    launcher = launching.launched(tmp_path, url)
     assert SECRET not in launcher.seen + repr(launcher.jobs)
     assert json.loads(launcher.seen)["storage"] == "postgresql://me:***@host/db"
     assert [one for one in launcher.jobs[0] if "search.storage" in one] == ["search.storage=null"]
     assert passwords.revealed("postgresql://me:***@host/db") == url  # in the environment, which workers inherit
     assert list((tmp_path / ".tasks").iterdir()) == []
-
-
-def test_the_tasks_of_sweeps_that_are_gone_are_removed(tmp_path: Path) -> None:
-    tasks = tmp_path / ".tasks"
-    tasks.mkdir()
-    here = owner.to_json(owner.this_process())
-    content = {
-        "killed": {"sweep": here | {"started": 0.0}},
-        "running": {"sweep": here},
-        "elsewhere": {"sweep": here | {"host": "elsewhere"}},
-        "elsewhere and old": {"sweep": here | {"host": "elsewhere"}},
-        "of another version": {"storage": f"postgresql://me:{SECRET}@host/db"},
-        "of another version and old": {},
-    }
-    for name, task in content.items():
-        (tasks / f"{name}.json").write_text(json.dumps(task))
-        if "old" in name:
-            os.utime(tasks / f"{name}.json", (0, 0))
-    launched(tmp_path, "sqlite:///studies.db")
-    assert {path.stem for path in tasks.iterdir()} == {"running", "elsewhere", "of another version"}
-
-
-def test_a_worker_whose_sweep_is_over_says_so(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="the sweep that started this worker is over"):
-        workers.work_on(tmp_path / "gone.json")
 
 
 COMMANDS = """
@@ -166,7 +112,7 @@ for arguments, traceback in json.loads(sys.argv[1]):
         code = "traceback"
     print("ended with", code, flush=True)
 """
-QUICK = (*TINY[:2], "budget=smoke", "benchmark.contexts=2", "network.hidden=[8]", "device=cpu", "figures=false")
+QUICK = (*TINY, "figures=false")
 
 
 def run_all(folder: Path, *commands: tuple[tuple[str, ...], bool]) -> subprocess.CompletedProcess[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import yaml
 from builders import image_data
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
 from sweeping import finish, worker
 
 from clsweep.config import DatasetConfig
@@ -25,6 +27,7 @@ from clsweep.datasets import ImageData, LabelledImages
 from clsweep.errors import InputError, MachineError
 from clsweep.sweep import storage
 from clsweep.sweep.ledger import ENDED, FAILED, INTERRUPTED, LOST, REASON
+from clsweep.sweep.monitor import outcome, summary
 from clsweep.sweep.owner import BEAT
 from clsweep.sweep.status import seconds, status
 
@@ -169,6 +172,23 @@ def test_failed_trials_are_recorded_and_the_study_goes_on(tmp_path: Path) -> Non
     assert "returned nan" in by_strength[2.0].user_attrs[REASON]
     assert pd.read_csv(tmp_path / "sweep" / "trial-0000" / "summary.csv").status.item() == "failed"
     assert len(status(trials).failed) == 2
+
+
+def test_any_text_that_a_method_raises_is_written(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    raises = r'    raise ValueError("not \ud800 but \x1b[31m red\n")'
+    file.write_text(DIVERGES_WHEN_STRONG.replace("    return {}", raises))
+    study = worker(tmp_path / "sweep", f"regularizer.file={file}", "regularizer.reg_strength=1", space={})
+    finish(study)
+    what = r"ValueError: not \ud800 but \x1b[31m red"
+    reason = f"{file}, line 6: estimate_importance raised {what} (the traceback is in the run's log)."
+    assert read(tmp_path / "sweep").reason.tolist() == [reason]
+    assert read(tmp_path / "sweep" / "trial-0000", "summary.csv").reason.tolist() == [reason]
+    assert "ValueError: not \\ud800 but" in (tmp_path / "sweep" / "trial-0000" / "clsweep.log").read_text()
+    out = Console(file=io.StringIO(), width=200)
+    summary([outcome(study)], out)
+    assert isinstance(out.file, io.StringIO)
+    assert f"last failure     {reason}" in out.file.getvalue().encode().decode()  # as a terminal would have it
 
 
 def test_the_best_setting_has_the_files_copy_while_there_is_one(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from optuna.study import Study
 from optuna.trial import Trial
 
 from clsweep.config import SearchConfig
-from clsweep.errors import InputError
+from clsweep.errors import InputError, named
 from clsweep.sweep.pruners import pruner
 from clsweep.sweep.samplers import sampler
 from clsweep.sweep.space import Space
@@ -73,8 +73,7 @@ def _told_in_a_sentence(key: str, name: str) -> Iterator[None]:
             f"pip install {missing}."
         ) from error
     except Exception as error:
-        what = str(error).strip().splitlines() or [""]
         raise InputError(
-            f"search.{key}={name}: can't be used like this ({type(error).__name__}: {what[0].rstrip('.')}); expected "
-            f"other search.{key}_options, or another {key}."
+            f"search.{key}={name}: can't be used like this ({named(error)}); expected other search.{key}_options, or "
+            f"another {key}."
         ) from error

@@ -194,7 +194,7 @@ def run_in(folder: Path, config: Config, observer: Silent, streams: Streams, met
 @contextmanager
 def _logging_to(file: Path) -> Iterator[None]:
     """Keep what is logged, such as the traceback of a regularizer that failed; no file where nothing is."""
-    handler = logging.FileHandler(file, delay=True)
+    handler = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace", delay=True)
     logging.getLogger().addHandler(handler)
     try:
         yield

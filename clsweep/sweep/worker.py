@@ -14,7 +14,7 @@ from optuna.trial import Trial
 
 from clsweep.config import Config
 from clsweep.contexts import Stream
-from clsweep.errors import ClsweepError, InputError, MachineError, RunError, machine_error
+from clsweep.errors import ClsweepError, InputError, MachineError, RunError, machine_error, named
 from clsweep.machine import prepare_cpu
 from clsweep.rehearsal import rehearse
 from clsweep.run import PrunedError, check_fit, pick_device
@@ -172,7 +172,7 @@ class StudyWorker:
                 ledger.interrupt(trial, _reason(error))
             raise
         except Exception as error:
-            ledger.fail(trial, str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}")
+            ledger.fail(trial, str(error) if isinstance(error, RunError) else named(error))
         else:
             ledger.complete(trial, value)
 

@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-from hydra.core.utils import JobStatus
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from clsweep import config as settings
 from clsweep import passwords
 from clsweep.config import Config
-from clsweep.errors import InputError
+from clsweep.errors import ClsweepError, InputError, RunError, named
 from clsweep.paths import short
 from clsweep.sweep import owner, storage
 from clsweep.sweep.plan import StudyPlan
@@ -131,11 +133,25 @@ def launch(launcher: Launcher, overrides: Sequence[str], task: Task, folder: Pat
     job += ["search.storage=null", f"search.plan={_quoted(file)}"]
     try:
         jobs = [[*job, f"hydra.sweep.subdir={logs}-{number}"] for number in range(task.workers)]
-        for returned in launcher.launch(jobs, initial_job_idx=0):
+        for returned in _launched(launcher, jobs):
             if returned.status == JobStatus.FAILED:
                 raise returned._return_value  # its return_value would print more than our sentence
     finally:
         file.unlink()
+
+
+def _launched(launcher: Launcher, jobs: Sequence[Sequence[str]]) -> Sequence[JobReturn]:
+    """What the jobs returned; what is wrong in one, it returns, so what is raised here is the launcher's."""
+    try:
+        returned: Sequence[JobReturn] = launcher.launch(jobs, initial_job_idx=0)
+    except (ClsweepError, HydraException, OmegaConfBaseException, OSError):
+        raise
+    except Exception as error:
+        raise RunError(
+            f"{type(launcher).__name__}: a worker ended before it was done, killed or out of memory perhaps "
+            f"({named(error)}); what is finished is kept: run the same command again."
+        ) from error
+    return returned
 
 
 def _remove_leftovers(tasks: Path) -> None:
