@@ -12,8 +12,8 @@ from optuna.pruners import MedianPruner, PatientPruner, SuccessiveHalvingPruner
 from optuna.study import Study
 
 from clsweep.errors import InputError
+from clsweep.sweep.checking import check_search
 from clsweep.sweep.pruners import LatestValue, hopeless, pruner
-from clsweep.sweep.rehearsal import rehearse
 from clsweep.sweep.samplers import sampler
 from clsweep.sweep.space import parse
 
@@ -120,9 +120,9 @@ def test_a_wrong_sampler_is_one_sentence(name: str, options: dict[str, int], mes
 SPACE = {"reg_strength": "tag(log, interval(1, 1e6))", "gamma": "choice(0.5, 1)"}
 
 
-def rehearsed(search: dict[str, Any], space: dict[str, str] = SPACE) -> None:
+def checked(search: dict[str, Any], space: dict[str, str] = SPACE) -> None:
     config = setting("+benchmark=split_mnist", "dataset=mnist_5k", "regularizer=l2").search
-    rehearse(replace(config, **search), parse(space), steps=3)
+    check_search(replace(config, **search), parse(space), steps=3)
 
 
 def test_every_sampler_and_pruner_of_optunas_is_taken_or_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ def test_every_sampler_and_pruner_of_optunas_is_taken_or_refused_in_a_sentence(m
         for name in module.__all__:
             if not name.startswith("Base"):
                 try:
-                    rehearsed({key: name})
+                    checked({key: name})
                 except InputError as error:
                     refused[name] = str(error)
     assert refused["CmaEsSampler"] == (
@@ -141,7 +141,7 @@ def test_every_sampler_and_pruner_of_optunas_is_taken_or_refused_in_a_sentence(m
     )
     others = {"BruteForceSampler", "GridSampler", "PartialFixedSampler"}
     assert set(refused) == {"CmaEsSampler", *others, "PatientPruner", "PercentilePruner", "ThresholdPruner"}
-    rehearsed({"sampler": "cmaes"}, {"gamma": "choice(0.5, 1)"})  # which then goes by another sampler of Optuna's
+    checked({"sampler": "cmaes"}, {"gamma": "choice(0.5, 1)"})  # which then goes by another sampler of Optuna's
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_every_sampler_and_pruner_of_optunas_is_taken_or_refused_in_a_sentence(m
 )
 def test_arguments_that_are_looked_at_late_are_refused_early(search: dict[str, object], message: str) -> None:
     with pytest.raises(InputError) as error:
-        rehearsed(search)
+        checked(search)
     assert str(error.value).startswith(message)
 
 

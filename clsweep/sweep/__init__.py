@@ -5,7 +5,7 @@ From the bottom up:
 - `space` (what is searched), `plan` (one study, and what its results can be compared with);
 - `storage`, `samplers`, `pruners`: Optuna's, configured;
 - `owner`, `ledger`: a study's trials as several processes share them;
-- `rehearsal`: a sampler and a pruner tried before anything is made;
+- `checking`: a sampler and a pruner tried before anything is made;
 - `streams`, `trial`, `finals`: the contexts, one trial, one final run;
 - `status`, `verdict`, `files`: what a study has, what it lacks at its end, and its CSV and YAML files;
 - `worker`: trials and final runs until nothing is left;

@@ -17,8 +17,8 @@ from clsweep import contract
 from clsweep.config import HYPERPARAMETERS, Config
 from clsweep.errors import InputError
 from clsweep.run import pick_device
+from clsweep.sweep.checking import check_search
 from clsweep.sweep.plan import StudyPlan, searched, study_name
-from clsweep.sweep.rehearsal import rehearse
 from clsweep.sweep.space import range_values
 
 _METHOD = "regularizer"
@@ -153,7 +153,7 @@ def plans(configs: Sequence[Config], folder: Path, single_in_folder: bool) -> li
     else:
         made = [StudyPlan(config, folder / study_name(config)) for config in configs]
     for plan in made:  # what is wrong is said before anything is made
-        rehearse(plan.config.search, plan.space, len(plan.seeds) * plan.contexts)
+        check_search(plan.config.search, plan.space, len(plan.seeds) * plan.contexts)
     names = [plan.name for plan in made]
     twice = [name for name in names if names.count(name) > 1]
     if twice:

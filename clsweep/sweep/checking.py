@@ -23,7 +23,7 @@ _STARTUP = "n_startup_trials"
 _TRIALS = 12  # after this many, Optuna's samplers and pruners have what they call their start-up behind them
 
 
-def rehearse(search: SearchConfig, space: Space, steps: int) -> None:
+def check_search(search: SearchConfig, space: Space, steps: int) -> None:
     """Let the sampler choose a point, and the pruner judge it, after a few trials.
 
     Args:
