@@ -4,11 +4,11 @@
     python scripts/soak.py --kills 40 --storage journal:outputs/soak/journal.log
     python scripts/soak.py --kills 40 --storage postgresql+psycopg://USER@HOST/DATABASE
 
-A sweep over a grid of points runs once undisturbed, in `OUTPUT/undisturbed`. The same sweep then runs in
-`OUTPUT/killed`, on the given storage, with a study and folders of its own: again and again one of its processes is
-killed, the sweep itself or a worker, and where none is left the same command is typed again. Hydra's overrides go to
-both. The table, also written to `--output FILE.csv`, should end in zeros: no point that is missing, finished twice or
-trained twice, and no result that differs from the undisturbed sweep's.
+A sweep over a grid of points runs once undisturbed, in `FOLDER/undisturbed` (one that is there is not made again).
+The same sweep then runs in `FOLDER/killed`, on the given storage, with a study and folders of its own: again and
+again one of its processes is killed, the sweep itself or a worker, and where none is left the same command is typed
+again. Hydra's overrides go to both. The table, also written to `--output FILE.csv`, should end in zeros: no point
+that is missing, finished twice or trained twice, and no result that differs from the undisturbed sweep's.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ SETTING = [
     *("--multirun", "+benchmark=split_mnist", "dataset=mnist_5k", "budget=smoke", "threads=1"),
     *("benchmark.iters=5", "benchmark.contexts=2", "regularizer=ewc", "search.final_seeds=2", "search.pruner=null"),
 ]
+AT_WORK = 0.8  # of the kills wait until a run was begun, the others may hit any moment
 COUNTED = ("COMPLETE", "PRUNED")
 POINT = ["reg_strength", "gamma", "epsilon", "seed", "validation_fraction"]
 
@@ -91,7 +92,9 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--points", type=int, default=60, help="trials of the sweep; default: %(default)s")
     parser.add_argument("--storage", help="default: SQLite in the sweep folder")
-    parser.add_argument("--pause", type=float, default=8.0, help="most seconds between kills; default: %(default)s")
+    parser.add_argument(
+        "--pause", type=float, default=4.0, help="most seconds from a run to a kill; default: %(default)s"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the moments; default: %(default)s")
     parser.add_argument("--folder", type=Path, default=Path("outputs/soak"), help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path("soak.csv"), help="default: %(default)s")
@@ -99,8 +102,11 @@ def main() -> int:
     kind = "sqlite" if a.storage is None else a.storage.partition(":")[0].partition("+")[0]
     soak = Soak(kind, a.workers, a.points)
     killed, undisturbed = a.folder / "killed", a.folder / "undisturbed"
+    if killed.exists():
+        parser.error(f"--folder {a.folder}: {killed} is there already; expected another one, and an empty storage")
     subprocess.run(command(undisturbed, None, a.points, a.workers, overrides), check=True, stdout=subprocess.DEVNULL)
-    disturb(command(killed, a.storage, a.points, a.workers, overrides), soak, a.kills, a.pause, random.Random(a.seed))
+    arguments = command(killed, a.storage, a.points, a.workers, overrides)
+    disturb(arguments, killed, soak, a.kills, a.pause, random.Random(a.seed))
     count(killed, undisturbed, soak)
     table = pd.DataFrame([asdict(soak)])
     table.to_csv(a.output, index=False)
@@ -108,7 +114,9 @@ def main() -> int:
     return int(any((soak.missing, soak.repeated, soak.trained_twice, soak.different, soak.unreadable)))
 
 
-def disturb(arguments: Sequence[str], soak: Soak, kills: int, pause: float, moments: random.Random) -> None:
+def disturb(
+    arguments: Sequence[str], folder: Path, soak: Soak, kills: int, pause: float, moments: random.Random
+) -> None:
     """Start the sweep until it ends by itself, and kill some of its processes meanwhile.
 
     Raises:
@@ -118,7 +126,7 @@ def disturb(arguments: Sequence[str], soak: Soak, kills: int, pause: float, mome
     while True:
         soak.starts += 1
         with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-            hit = kill_some(process, soak, kills, pause, moments)
+            hit = kill_some(process, folder, soak, kills, pause, moments)
             said = process.communicate()[1]
         if process.returncode == 0:
             break
@@ -129,19 +137,30 @@ def disturb(arguments: Sequence[str], soak: Soak, kills: int, pause: float, mome
         print(f"done after {soak.kills} kills; for more: more --points, or a shorter --pause", file=sys.stderr)
 
 
-def kill_some(process: subprocess.Popen[str], soak: Soak, kills: int, pause: float, moments: random.Random) -> bool:
+def kill_some(
+    process: subprocess.Popen[str], folder: Path, soak: Soak, kills: int, pause: float, moments: random.Random
+) -> bool:
     """Kill processes of one start of the sweep until it ends or `kills` is reached; whether there was any."""
     hit = False
+    before = runs(folder)
     while soak.kills < kills and process.poll() is None:
-        wait = moments.uniform(0, pause)
+        if moments.random() < AT_WORK:
+            while process.poll() is None and runs(folder) == before:
+                time.sleep(0.1)
         try:
-            process.wait(wait)
+            process.wait(moments.uniform(0, pause))
         except subprocess.TimeoutExpired:
             main_process = psutil.Process(process.pid)
             moments.choice([main_process, *main_process.children(recursive=True)]).kill()
             soak.kills += 1
             hit = True
+            before = runs(folder)
     return hit
+
+
+def runs(folder: Path) -> int:
+    """How many runs were begun."""
+    return sum(1 for name in ("trial-*", "final-*") for _ in folder.glob(name))
 
 
 def count(killed: Path, undisturbed: Path, soak: Soak) -> None:

@@ -3,10 +3,12 @@
 From the bottom up:
 
 - `space` (what is searched), `plan` (one study, and what its results can be compared with);
-- `storage`, `samplers`, `pruners`: Optuna's, configured;
+- `storage`, `samplers`, `pruners`: Optuna's, configured; `database` and `journal`, the two kinds of storage, as servers
+  that go, full disks and killed processes leave them;
 - `owner`, `ledger`: a study's trials as several processes share them;
 - `checking`: a sampler and a pruner tried before anything is made;
-- `streams`, `trial`, `finals`: the contexts, one trial, one final run;
+- `streams`, `trial`, `finals`: the contexts, one trial, one final run; `taken`: one that was finished,
+  but not recorded;
 - `status`, `verdict`, `files`: what a study has, what it lacks at its end, and its CSV and YAML files;
 - `worker`: trials and final runs until nothing is left;
 - `workers`, `monitor`, `dry_run`: the processes, and the terminal;
