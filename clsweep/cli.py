@@ -6,12 +6,12 @@ Nothing here imports torch before a run starts, so that `--help` and wrong input
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import re
 import shutil
-import signal
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,55 +23,54 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+import clsweep
+from clsweep import arguments, config_files, new_method, passwords, paths, process
 from clsweep import config as settings
-from clsweep import config_files, new_method, passwords, paths
 from clsweep.config import Config
-from clsweep.errors import ClsweepError, InputError, is_machines, machine_error
+from clsweep.errors import ClsweepError, InputError, machine_error
+from clsweep.sweep import launchers
 
-DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+_NAME = "clsweep"
 _OUR_SWEEPER = "clsweep_optuna"
 _HYDRA_RAISES = "HYDRA_FULL_ERROR"
-_TRACEBACK = "CLSWEEP_TRACEBACK"
 
 
 class CheckSetting(Callback):
-    """Check the setting before Hydra makes the run's folder, so that a typing mistake leaves nothing behind."""
+    """Check the setting before Hydra makes the run's folder, so that a typing mistake leaves nothing behind.
+
+    Raises:
+        SystemExit: something is wrong, and said; Hydra turns other exceptions of a callback into warnings.
+    """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Exit with one sentence if the setting is wrong.
+        """Check a single run's setting and folder.
 
         Args:
             config: the composed configuration.
             kwargs: not used.
-
-        Raises:
-            SystemExit: Hydra turns other exceptions of a callback into warnings.
         """
         HydraConfig.instance().set_config(config)  # what a file of --config-dir refers to
-        try:
+        with _exiting():
             config_files.refuse_overruled(config)
             settings.parse(config)
             _refuse_search(config, "expected --multirun as well")
-            _check_folder(Path(config.hydra.run.dir))
-        except InputError as error:
-            raise SystemExit(_report(error)) from error
+            folder = Path(config.hydra.run.dir)
+            _refuse_used(folder)
+            _check_writable("hydra.run.dir", folder)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Exit with one sentence if an override has no effect, as how to search for a sweeper that doesn't.
+        """Check the launcher and the folder of several runs, and that a sweeper which doesn't search isn't told how to.
 
         Args:
-            config: the configuration that the runs have in common.
+            config: the configuration that they have in common.
             kwargs: not used.
-
-        Raises:
-            SystemExit: as above.
         """
-        try:
+        with _exiting():
             config_files.refuse_overruled(config)
             if _OUR_SWEEPER not in config.hydra.sweeper._target_:
                 _refuse_search(config, "expected the command without it, or without another hydra/sweeper")
-        except InputError as error:
-            raise SystemExit(_report(error)) from error
+            launchers.check(config.hydra.launcher)
+            _check_writable("hydra.sweep.dir", Path(config.hydra.sweep.dir))
 
 
 def _refuse_search(config: DictConfig, advice: str) -> None:
@@ -88,15 +87,30 @@ def _refuse_search(config: DictConfig, advice: str) -> None:
             config.hydra.overrides.task.append("search.storage=null")  # which another sweeper hands to its jobs
 
 
-def _check_folder(folder: Path) -> None:
-    """Check the run's folder before Hydra writes the new setting into it."""
+@contextlib.contextmanager
+def _exiting() -> Iterator[None]:
+    try:
+        yield
+    except ClsweepError as error:
+        raise SystemExit(process.report(_NAME, error)) from error
+
+
+def _refuse_used(folder: Path) -> None:
     from clsweep.results import refuse_used  # here, since it imports pandas
 
     refuse_used(folder)
+
+
+def _check_writable(key: str, folder: Path) -> None:
+    """Check that a folder can be made, or is there and can be written to."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
     except OSError as error:
-        raise InputError(f"hydra.run.dir={folder}: {error.strerror}; expected a folder that can be made.") from error
+        raise InputError(
+            f"{key}={folder}: {error.strerror}; expected a folder that can be made and written to."
+        ) from error
 
 
 def _task(composed: DictConfig) -> None:
@@ -111,7 +125,7 @@ def _task(composed: DictConfig) -> None:
         raise problem  # the sweeper hands it on to main
     if isinstance(problem, InputError):
         _remove_if_unused(folder)
-    raise SystemExit(_report(problem))  # Hydra adds lines of its own to other exceptions
+    raise SystemExit(process.report(_NAME, problem))  # Hydra adds lines of its own to other exceptions
 
 
 def _remove_if_unused(folder: Path) -> None:
@@ -132,11 +146,9 @@ def _attempt(composed: DictConfig, folder: Path) -> ClsweepError | None:
         else:
             _run(config, folder)
     except ClsweepError as error:
-        if _wants_traceback():
-            raise
-        return type(error)(str(error))
+        return error if process.wants_traceback() else type(error)(str(error))
     except OSError as error:
-        if isinstance(error, BrokenPipeError) or _wants_traceback():
+        if process.wants_traceback():
             raise
         return machine_error(error)
     return None
@@ -159,7 +171,7 @@ def _draw(folder: Path) -> None:
     try:
         draw_run(folder)
     except Exception as error:
-        print(f"clsweep: figures=true: not drawn ({error}); the results are written.", file=sys.stderr)
+        process.say(_NAME, f"figures=true: not drawn ({error}); the results are written.")
         return
     print(f"figures           {paths.short(folder)}/accuracy_matrix.png, curves.png")
 
@@ -170,46 +182,25 @@ def _work(task: Path) -> None:
     work_on(task)
 
 
-def _wants_traceback() -> bool:
-    return os.environ.get(_TRACEBACK) == "1"
-
-
-def _report(error: ClsweepError) -> int:
-    """Print one sentence on standard error; return the exit code."""
-    print(f"clsweep: {passwords.within(str(error))}", file=sys.stderr)
-    return error.exit_code
-
-
-def _as_input_error(error: HydraException | OmegaConfBaseException) -> InputError:
+def as_input_error(error: HydraException | OmegaConfBaseException) -> InputError:
     """One sentence for what Hydra says over several lines."""
     if isinstance(error, OmegaConfBaseException):
         about_benchmark = error.full_key == "hydra.run.dir" and "'benchmark" in str(error)
         return settings.missing_benchmark() if about_benchmark else InputError(settings.sentence(error))
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")
+        if group == "hydra/launcher" and name in launchers.EXTRAS:
+            return InputError(
+                f"{group}={name}: isn't installed; expected pip install 'clsweep[{launchers.EXTRAS[name]}]' before it."
+            )
         return InputError(f"{group}={name}: expected one of {', '.join(error.options)}.")
     unknown = re.match(r"Could not override '(?P<key>[\w.]+)'\.\nTo append to your config", str(error))
+    if unknown and unknown["key"].startswith("hydra.launcher."):
+        return InputError(f"{unknown['key']}: not a key of the chosen launcher; expected another hydra/launcher=...")
     if unknown:
         return settings.unknown_key(unknown["key"])
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return InputError(" ".join(line for line in lines if not line.startswith(("full_key", "object_type"))))
-
-
-def _with_swept_groups_keys(arguments: list[str]) -> list[str]:
-    """Force the keys of a benchmark or method that is swept.
-
-    Hydra composes what a sweep's jobs have in common without the swept groups, and would refuse `benchmark.iters=10` or
-    `regularizer.fisher.examples=10` as unknown; with `++` it waits for the jobs' configurations, where the sweeper and
-    the schema find what is really unknown. Hydra's basic sweeper has no such check of a method's keys.
-    """
-    if not {"--multirun", "-m"} & set(arguments):
-        return arguments
-    groups = {"+benchmark": "benchmark."}
-    if "hydra/sweeper=basic" not in arguments:
-        groups["regularizer"] = "regularizer."
-    chosen = [one.partition("=") for one in arguments]
-    swept = tuple(groups[key] for key, _, value in chosen if key in groups and "," in value)
-    return [f"++{one}" if swept and one.startswith(swept) else one for one in arguments]
 
 
 def main() -> int:
@@ -218,27 +209,22 @@ def main() -> int:
     Returns:
         0 done, 1 the run failed, 2 wrong input, 130 interrupted.
     """
+    return process.run(_NAME, _command)
+
+
+def _command() -> int:
     os.environ[_HYDRA_RAISES] = "1"  # Hydra then lets exceptions through instead of printing and exiting with 1
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name, or a terminal without our characters
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's time limit: keep what was measured
-    sys.argv[1:] = _with_swept_groups_keys(passwords.hidden(sys.argv[1:]))
+    if "--version" in sys.argv[1:]:
+        print(f"clsweep {clsweep.__version__}")
+        return process.DONE
+    if new_method.is_asked_for(sys.argv[1:]):
+        print(new_method.command(sys.argv[1:]))
+        return process.DONE
+    sys.argv[1:] = arguments.for_hydra(passwords.hidden(sys.argv[1:]))
     start = hydra.main(version_base="1.3", config_path=str(settings.config_dir()), config_name="config")
     try:
         with paths.typed_in(Path.cwd()):
-            if new_method.is_asked_for(sys.argv[1:]):
-                print(new_method.command(sys.argv[1:]))
-            else:
-                start(_task)()
-    except KeyboardInterrupt:
-        print("clsweep: interrupted.", file=sys.stderr)
-        return INTERRUPTED
-    except (ClsweepError, HydraException, OmegaConfBaseException) as error:
-        if _wants_traceback():
-            raise
-        return _report(error if isinstance(error, ClsweepError) else _as_input_error(error))
-    except OSError as error:  # Hydra's own files, or a sweep's
-        if _wants_traceback() or not is_machines(error):
-            raise
-        return _report(machine_error(error))
-    return DONE
+            start(_task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise as_input_error(error) from error
+    return process.DONE

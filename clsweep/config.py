@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
-from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from clsweep import new_method
 from clsweep.errors import InputError
@@ -240,10 +241,14 @@ def method_folder(stream: str, regularizer: str) -> str:
 OmegaConf.register_new_resolver("method_folder", method_folder, replace=True)
 
 
+def choices(group: str) -> str:
+    """The names of a group's files, with commas between them."""
+    return ", ".join(sorted(path.stem for path in (config_dir() / group).glob("*.yaml")))
+
+
 def missing_benchmark() -> InputError:
     """The error for a command line without a benchmark."""
-    names = ", ".join(sorted(path.stem for path in (config_dir() / "benchmark").glob("*.yaml")))
-    return InputError(f"No benchmark given: choose one with +benchmark=..., one of {names}.")
+    return InputError(f"No benchmark given: choose one with benchmark=..., one of {choices('benchmark')}.")
 
 
 def parse(composed: DictConfig) -> Config:
@@ -267,7 +272,7 @@ def parse(composed: DictConfig) -> Config:
         _one_of("budget", merged.budget, merged.benchmark.iters_by_budget)  # first: benchmark.iters interpolates it
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise InputError(sentence(error)) from error
+        raise _as_input_error(error, settings) from error
     assert isinstance(config, Config)
     config = _with_absolute_paths(config)
     check(config)
@@ -319,13 +324,25 @@ def rerun_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(values))
 
 
+@cache
+def groups() -> tuple[str, ...]:
+    """The groups that a run chooses one file each from."""
+    return tuple(name for name, kind in get_type_hints(Config).items() if is_dataclass(kind))
+
+
+@cache
+def lists() -> tuple[str, ...]:
+    """The keys whose values are lists."""
+    return tuple(key for key, kind in _keys(Config) if get_origin(kind) is list)
+
+
 def unknown_key(key: str) -> InputError:
     """The error for a key that no configuration has, with the closest one that exists.
 
     Args:
         key: dotted, as in `benchmark.itrs`.
     """
-    known = list(_known_keys(Config))
+    known = [name for name, _ in _keys(Config)]
     if key in known:
         group = key.partition(".")[0]
         return InputError(
@@ -336,13 +353,14 @@ def unknown_key(key: str) -> InputError:
     return InputError(f"{key}: no such key here; {advice}")
 
 
-def _known_keys(schema: Any, prefix: str = "") -> Iterator[str]:
+def _keys(schema: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key that holds a value, with its type."""
     for name, kind in get_type_hints(schema).items():
         nested = next((part for part in (kind, *get_args(kind)) if is_dataclass(part)), None)
         if nested is None:
-            yield f"{prefix}{name}"
+            yield f"{prefix}{name}", kind
         else:
-            yield from _known_keys(nested, f"{prefix}{name}.")
+            yield from _keys(nested, f"{prefix}{name}.")
 
 
 def check(config: Config) -> None:
@@ -492,6 +510,45 @@ def _one_of(key: str, value: str, choices: Iterable[str]) -> None:
 def _require(holds: bool, key: str, value: object, expected: str) -> None:
     if not holds:
         raise InputError(f"{key}={value}: expected {expected}.")
+
+
+def _as_input_error(error: OmegaConfBaseException, given: DictConfig) -> InputError:
+    """What is wrong with the values `given`, in terms of what may be typed."""
+    key = str(error.full_key or "").partition("[")[0]  # of a list, not of its element
+    if isinstance(error, ConfigKeyError) and key:
+        return unknown_key(key)
+    if not isinstance(error, ValidationError | MissingMandatoryValue) or not key:
+        return InputError(sentence(error))
+    value = OmegaConf.select(given, key)
+    kinds = dict(_keys(Config))
+    below = [one for one in kinds if one.startswith(f"{key}.")]
+    expected = f"values of {', '.join(below)}" if below else _expected(key, kinds[key], value)
+    if key in groups():
+        expected = f"one of {choices(key)}"
+    if isinstance(error, MissingMandatoryValue):
+        return InputError(f"{key}: is missing; expected {expected}.")
+    return InputError(f"{key}={_typed(value)}: expected {expected}.")
+
+
+def _typed(value: object) -> str:
+    """A value as it is typed."""
+    if isinstance(value, ListConfig):
+        return f"[{','.join(map(_typed, value))}]"
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+
+
+_KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
+
+
+def _expected(key: str, kind: Any, value: object) -> str:
+    """A key's type in words."""
+    if kind in _KINDS:
+        return _KINDS[kind]
+    if get_origin(kind) is list:
+        example = value if isinstance(value, int) and not isinstance(value, bool) else "400,400"
+        return f"a list of integers, as in {key}=[{example}]"
+    parts = [part for part in get_args(kind) if part in _KINDS]
+    return f"{_KINDS[parts[0]]}, or null" if get_origin(kind) is UnionType and parts else "values by name"
 
 
 def sentence(error: OmegaConfBaseException) -> str:

@@ -149,7 +149,7 @@ class Display:
             summary: the run's row.
             folder: where the files are.
         """
-        self._print(f"{summary.status}: what was measured is in {short(folder)}/summary.csv, accuracy.csv")
+        self._print(f"files             {short(folder)}/summary.csv, accuracy.csv: what was measured")
 
     def __enter__(self) -> Display:
         self._started = self._updated = time.monotonic()

@@ -37,7 +37,7 @@ def command(arguments: Sequence[str]) -> str:
             "my_method.py."
         )
     _write(Path(words[1]).expanduser())
-    run = f"python -m clsweep +benchmark=split_mnist dataset=mnist_5k budget=quick regularizer.file={words[1]}"
+    run = f"python -m clsweep benchmark=split_mnist dataset=mnist_5k budget=quick regularizer.file={words[1]}"
     return f"written  {words[1]}: a short method, to be changed into yours\nrun it   {shlex.join(shlex.split(run))}"
 
 

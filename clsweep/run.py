@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 import resource
-import signal
 import subprocess
 import sys
-import threading
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +16,7 @@ from pathlib import Path
 import torch
 
 import clsweep
-from clsweep import contexts, contract, datasets, metrics, networks, results
+from clsweep import contexts, contract, datasets, metrics, networks, process, results
 from clsweep.arrays import CHANNELS_FIRST, reads_channels_first
 from clsweep.config import Config, DatasetConfig, RegularizerConfig
 from clsweep.display import Display
@@ -121,10 +118,11 @@ def _trained(
         with observer:
             for cells in trainer.jointly() if config.stream == "joint" else trainer.sequentially():
                 record.cells += cells
+                record.write(folder, results.RUNNING)  # at once: this process may be killed
                 observer.context_done(cells)
         summary = record.write(folder, results.FINISHED)
     except BaseException as error:  # whatever ends the run: what it has measured is kept
-        if not record.written:
+        if not record.ended:
             observer.stopped(record.write(folder, *_ending(error)), folder)
         raise
     observer.finished(record.matrix("test"), summary, folder)
@@ -186,23 +184,9 @@ def _ending(error: BaseException) -> tuple[str, str]:
         return results.INTERRUPTED, ""
     if isinstance(error, OSError | MachineError):
         return results.INTERRUPTED, str(machine_error(error) if isinstance(error, OSError) else error)
-    if isinstance(error, SystemExit):  # such as a closed pipe under the display
-        return results.INTERRUPTED, "the output was closed"
+    if isinstance(error, SystemExit):
+        return results.INTERRUPTED, "the process was ended"
     return results.FAILED, str(error) if isinstance(error, RunError) else named(error)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold SIGINT and SIGTERM off; only the main thread can, and only there do they arrive."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Record:
@@ -218,7 +202,7 @@ class Record:
 
     Attributes:
         cells: the measured accuracies.
-        written: whether the files have been written.
+        ended: whether the files say how the run ended.
     """
 
     def __init__(
@@ -231,7 +215,7 @@ class Record:
         timings: Timings,
     ) -> None:
         self.cells: list[Cell] = []
-        self.written = False
+        self.ended = False
         self._config = config
         self._stream = stream
         self._device = device
@@ -252,16 +236,16 @@ class Record:
 
         Args:
             folder: where.
-            status: how the run ended.
+            status: how the run ended, or that it goes on.
             reason: why it failed.
 
         Returns:
             The row of `summary.csv`.
         """
-        with _uninterrupted():
+        with process.interrupts_held():
             summary = self._summary(status, reason)
             results.write(folder, summary, self.cells)
-            self.written = True
+            self.ended = status != results.RUNNING
         return summary
 
     def _summary(self, status: str, reason: str) -> Summary:

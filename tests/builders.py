@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType
 from omegaconf import DictConfig, OmegaConf
 
-from clsweep import cli
+from clsweep import arguments, cli
 from clsweep import config as settings
 from clsweep.config import Config
 from clsweep.datasets import ImageData, LabelledImages
@@ -28,7 +28,7 @@ GROUPS = ("benchmark", "dataset", "network", "regularizer", "search")
 def compose(*overrides: str) -> DictConfig:
     """The configuration of a command line, as Hydra composes it."""
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return hydra.compose("config", overrides=list(overrides))
+        return hydra.compose("config", overrides=arguments.for_hydra(overrides))
 
 
 composed_once = cache(compose)

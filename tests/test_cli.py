@@ -1,23 +1,32 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pandas as pd
 import pytest
-from builders import CONF, GROUPS, ROOT, setting
+from builders import CONF, GROUPS, ROOT, command, setting
+from hydra.errors import MissingConfigException
+from omegaconf import OmegaConf
 
+from clsweep import __version__, results
+from clsweep.cli import as_input_error
 from clsweep.display import Display
 from clsweep.errors import InputError, RunError
 from clsweep.metrics import Cell
 from clsweep.observers import Silent
 from clsweep.run import run
+from clsweep.sweep import launchers
 
 TINY = (
     "+benchmark=split_mnist",
@@ -59,9 +68,31 @@ def environment() -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
 
 
-def clsweep(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "clsweep", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+def clsweep(
+    *arguments: str, cwd: Path = ROOT, stdout: IO[str] | int = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "clsweep", *arguments],
+        cwd=cwd,
+        env=environment(),
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@contextmanager
+def closed_pipe() -> Iterator[IO[str]]:
+    """A standard output whose reader has gone."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        yield pipe
+
+
+LOST = "standard output can't be written to (Broken pipe); going on without it.\n"
 
 
 def summary(folder: Path) -> dict[str, object]:
@@ -129,8 +160,12 @@ def test_the_terminal_shows_the_setting_the_accuracies_and_where_the_files_are(f
 
 
 def test_the_same_command_gives_the_same_accuracies_byte_for_byte(finished: Finished, tmp_path: Path) -> None:
-    process = clsweep(*TINY, "regularizer=ewc", "figures=false", f"hydra.run.dir={tmp_path / 'second'}")
-    assert process.returncode == 0, process.stderr
+    """Whether or not anybody reads along."""
+    with closed_pipe() as unread:
+        arguments = [*TINY, "regularizer=ewc", "figures=false", f"hydra.run.dir={tmp_path / 'second'}"]
+        process = clsweep(*arguments, stdout=unread)
+    assert (process.returncode, process.stderr) == (0, f"clsweep: {LOST}")
+    assert summary(tmp_path / "second")["status"] == "finished"
     assert list((tmp_path / "second").glob("*.png")) == []
     first, second = (folder / "accuracy.csv" for folder in (finished.folder, tmp_path / "second"))
     assert first.read_bytes() != second.read_bytes()  # the run_id
@@ -148,8 +183,8 @@ def test_a_folder_with_results_is_not_written_to_again(finished: Finished) -> No
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "choose one with +benchmark=..., one of perm_mnist, split_cifar100, split_mnist"),
-        (["hydra.run.dir=here"], "choose one with +benchmark=..., one of perm_mnist, split_cifar100, split_mnist"),
+        ([], "choose one with benchmark=..., one of perm_mnist, split_cifar100, split_mnist"),
+        (["hydra.run.dir=here"], "choose one with benchmark=..., one of perm_mnist, split_cifar100, split_mnist"),
         (["+benchmark=foo"], "foo"),
         (["+benchmark=split_mnist", "regularizer=foo"], "regularizer=foo"),
         (["+benchmark=split_mnist", "regularizer=ewc", "regularizer.gamma=0"], "regularizer.gamma=0"),
@@ -157,6 +192,8 @@ def test_a_folder_with_results_is_not_written_to_again(finished: Finished) -> No
         (["+benchmark=split_mnist", "regularizer=ewc", "benchmark.iters=many"], "benchmark.iters"),
         (["+benchmark=split_mnist", "regularizer=ewc", "benchmark.itres=3"], "itres"),
         (["+benchmark=split_mnist", "regularizer=ewc", "~budget"], "budget"),
+        (["+benchmark=split_mnist", "regularizer=[si,ewc]"], "--multirun regularizer=si,ewc"),
+        (["benchmark=split_mnist", "regularizer=ewc", "network.hidden=400"], "network.hidden=[400]"),
         (["+benchmark=split_mnist", "regularizer=ewc", "search.n_trials=3"], "search.n_trials=3: is for a sweep"),
         (["+benchmark=split_mnist", "regularizer=ewc", "++search.n_trials=3"], "search.n_trials=3: is for a sweep"),
         ([*NO_DATA], "dataset.train=a: no such file"),
@@ -230,13 +267,16 @@ def test_ctrl_c_ends_cleanly_and_keeps_what_was_measured(tmp_path: Path) -> None
         assert process.stdout is not None
         assert any("after context  1" in line for line in process.stdout)
         process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
         try:
             printed, complained = process.communicate(timeout=60)
         finally:
             process.kill()
     assert process.returncode == 130
     assert complained == "clsweep: interrupted.\n"
-    assert f"{folder}/summary.csv" in printed
+    assert printed.endswith(f"files             {folder}/summary.csv, accuracy.csv: what was measured\n")
+    assert "interrupted" not in printed  # once is enough
     row = summary(folder)
     assert row["status"] == "interrupted"
     assert pd.isna(row["average_accuracy"])  # type: ignore[call-overload]
@@ -250,7 +290,7 @@ def test_help_shows_every_group_and_choice() -> None:
     for group in GROUPS:
         choices = ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
         assert f"{group}: {choices}" in lines
-    assert "+benchmark=" in process.stdout
+    assert " benchmark=" in process.stdout
     assert "regularizer.reg_strength" in process.stdout
 
 
@@ -268,12 +308,87 @@ def test_a_used_folder_is_refused_before_hydra_writes_into_it(finished: Finished
     assert (finished.folder / ".hydra" / "overrides.yaml").read_bytes() == setting_before
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["file/run", "locked", "locked/run"])
+@pytest.mark.parametrize(("key", "more"), [("run", []), ("sweep", ["--multirun", "hydra/sweeper=basic"])])
+def test_a_folder_that_cannot_be_made_or_written_to_is_named(
+    place: str,
+    key: str,
+    more: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     (tmp_path / "file").touch()
-    process = clsweep(*TINY, f"hydra.run.dir={tmp_path / 'file' / 'run'}")
-    assert process.returncode == 2
-    assert process.stderr.startswith("clsweep: hydra.run.dir=")
-    assert len(process.stderr.splitlines()) == 1
+    (tmp_path / "locked").mkdir()
+
+    def locked(**_: object) -> None:
+        raise OSError(errno.EACCES, "as the system says")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", locked)  # the administrator may write everywhere
+    with pytest.raises(SystemExit) as caught:
+        command(monkeypatch, *more, *TINY, "regularizer=none", f"hydra.{key}.dir={tmp_path / place}")
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == (
+        f"clsweep: hydra.{key}.dir={tmp_path / place}: as the system says; expected a folder that can be made and "
+        "written to.\n"
+    )
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["file", "locked"]
+    assert list((tmp_path / "locked").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("launcher", "said"),
+    [
+        (
+            {"_target_": "joblib", "n_jobs": 0},
+            "hydra.launcher.n_jobs=0: expected 1 or more processes, or -1 for one on each core.",
+        ),
+        (
+            {"_target_": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"},
+            "hydra/launcher=submitit_slurm: there is no Slurm on this machine (no srun); expected a machine of the "
+            "cluster, or hydra/launcher=joblib for workers on this one.",
+        ),
+    ],
+)
+def test_a_launcher_that_can_start_nothing_is_refused(launcher: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        launchers.check(OmegaConf.create(launcher))
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(("launcher", "extra"), [("joblib", "parallel"), ("submitit_slurm", "slurm")])
+def test_a_launcher_that_is_not_installed_names_the_extra(launcher: str, extra: str) -> None:
+    file = f"hydra/launcher/{launcher}"
+    said = as_input_error(MissingConfigException("not there", file, ["basic"]))
+    assert str(said) == (
+        f"hydra/launcher={launcher}: isn't installed; expected pip install 'clsweep[{extra}]' before it."
+    )
+
+
+def test_the_version_is_ours() -> None:
+    process = clsweep("--version")
+    assert (process.returncode, process.stdout, process.stderr) == (0, f"clsweep {__version__}\n", "")
+
+
+def test_what_is_measured_is_on_disk_after_every_context(tmp_path: Path) -> None:
+    """This process may be killed at any time."""
+    folder = tmp_path / "run"
+    kept: list[tuple[list[int], object, list[list[str]]]] = []
+
+    class Looking(Silent):
+        def context_done(self, cells: Sequence[Cell]) -> None:
+            found = results.load(tmp_path)
+            assert found.problems == []
+            told = found.runs[["status", "reason"]].to_numpy().tolist()
+            kept.append((measured_after(folder), summary(folder)["status"], told))
+
+    folder.mkdir()
+    run(setting(*TINY, "regularizer=none"), folder, Looking())
+    assert kept == [
+        (list(range(after + 1)), "running", [["unfinished", f"it goes on, or was killed, after context {after} of 2"]])
+        for after in (0, 1, 2)
+    ]
+    assert summary(folder)["status"] == "finished"
 
 
 @pytest.mark.parametrize("ending", [KeyboardInterrupt(), SystemExit(1), MemoryError("full")])

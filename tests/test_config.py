@@ -228,6 +228,40 @@ def test_a_wrong_option_of_a_method_is_refused(method: str, key: str, value: str
         setting("+benchmark=split_mnist", f"regularizer={method}", f"regularizer.{key}={value}")
 
 
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("network.hidden=400", "a list of integers, as in network.hidden=[400]"),
+        ("network.hidden=[a]", "a list of integers, as in network.hidden=[400,400]"),
+        ("seed=1.5", "an integer"),
+        ("seed=null", "an integer"),
+        ("threads=many", "an integer, or null"),
+        ("benchmark.lr=[1]", "a number"),
+        ("figures=perhaps", "true or false"),
+        ("dataset.root=[a]", "a text, or null"),
+        ("benchmark.iters_by_budget=3", "values by name"),
+        ("regularizer.fisher=3", "values of regularizer.fisher.labels, regularizer.fisher.examples"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_what_is_expected(typed: str, expected: str) -> None:
+    with pytest.raises(InputError) as caught:
+        settings.parse(compose("+benchmark=split_mnist", "regularizer=ewc", typed))
+    assert str(caught.value) == f"{typed}: expected {expected}."
+
+
+@pytest.mark.parametrize(
+    ("removed", "sentence"),
+    [
+        ("benchmark.lr", "benchmark.lr: is missing; expected a number."),
+        ("network", "network: is missing; expected one of cnn, mlp, mlp_1000."),
+    ],
+)
+def test_a_key_that_was_removed_is_named(removed: str, sentence: str) -> None:
+    with pytest.raises(InputError) as caught:
+        settings.parse(compose("+benchmark=split_mnist", "regularizer=ewc", f"~{removed}"))
+    assert str(caught.value) == sentence
+
+
 def test_a_permuted_benchmark_needs_all_classes_in_each_context() -> None:
     with pytest.raises(InputError, match=r"^benchmark\.classes_per_context=5: expected 10"):
         setting("+benchmark=perm_mnist", "benchmark.classes_per_context=5")
@@ -255,7 +289,7 @@ def test_an_unknown_missing_or_misshapen_key_is_wrong_input(override: str, named
 def test_a_missing_benchmark_lists_the_choices() -> None:
     with pytest.raises(InputError) as caught:
         setting()
-    assert "choose one with +benchmark=..., one of perm_mnist, split_cifar100, split_mnist" in str(caught.value)
+    assert "choose one with benchmark=..., one of perm_mnist, split_cifar100, split_mnist" in str(caught.value)
 
 
 def test_joint_training_needs_no_regularizer_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -259,7 +259,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         replace("summary.csv", ",normalize,", ",normalise,"),
         "format version 2, but it lacks the column normalize",
     ),
-    "status": (replace("summary.csv", ",finished,", ",done,"), "status=done; expected one of finished, interrupted"),
+    "status": (
+        replace("summary.csv", ",finished,", ",done,"),
+        "status=done; expected one of running, finished, interrupted",
+    ),
     "number": (replace("summary.csv", ",60000,", ",many,"), "n_train=many; expected a whole number"),
     "fraction": (replace("summary.csv", ",60000,", ",6.5,"), "n_train=6.5; expected a whole number"),
     "huge": (replace("summary.csv", ",60000,", f",{2**64},"), "expected a whole number of up to 18 digits"),

@@ -14,7 +14,7 @@ import pytest
 from builders import ROOT
 from optuna.storages import RDBStorage
 from optuna_dashboard import wsgi
-from test_cli import TINY, clsweep, environment, without_run_id
+from test_cli import LOST, TINY, closed_pipe, clsweep, environment, without_run_id
 from werkzeug.test import Client
 
 from clsweep import results
@@ -92,10 +92,10 @@ def test_the_same_command_continues_its_study(swept: tuple[Path, str]) -> None:
     folder, _ = swept
     study = studies(folder)[0]
     before = pd.read_csv(study / "trials.csv")
-    done = clsweep(
-        *SWEEP, "regularizer=ewc", "search.n_trials=4", f"hydra.sweep.dir={study}", f"search.storage={url(folder)}"
-    )
-    assert done.returncode == 0, done.stderr
+    places = (f"hydra.sweep.dir={study}", f"search.storage={url(folder)}")
+    with closed_pipe() as unread:
+        done = clsweep(*SWEEP, "regularizer=ewc", "search.n_trials=4", *places, stdout=unread)
+    assert (done.returncode, done.stderr) == (0, f"clsweep: {LOST}")
     after = pd.read_csv(study / "trials.csv")
     assert len(after) == 4
     assert after.head(3).equals(before)
@@ -161,7 +161,7 @@ def test_a_folder_with_another_studys_trials_is_refused(tmp_path: Path) -> None:
     assert "holds trial-0000 of another study" in done.stderr
 
 
-def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
+def test_a_closed_terminal_keeps_what_is_finished(tmp_path: Path) -> None:
     arguments = [*SWEEP, "benchmark.iters=2500", "regularizer=ewc", f"hydra.sweep.dir={tmp_path}"]
     with subprocess.Popen(
         [sys.executable, "-m", "clsweep", *arguments], cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
@@ -169,7 +169,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
         while not (tmp_path / "trial-0001").exists():
             assert process.poll() is None
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGHUP)
         assert process.wait(timeout=60) == 130
     trials = pd.read_csv(tmp_path / "trials.csv")
     assert trials.state.tolist() == ["COMPLETE", "FAIL"]

@@ -1,8 +1,15 @@
-"""`python -m clsweep.report`."""
+"""`python -m clsweep.report`: what is slow to import comes after interrupts are taken care of."""
 
 import sys
 
-from clsweep.report.command import main
+from clsweep import process
+
+
+def _command() -> int:
+    from clsweep.report.command import main
+
+    return main()
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process.run_last("clsweep-report", _command))

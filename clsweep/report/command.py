@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,8 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from clsweep import results
-from clsweep.errors import ClsweepError, InputError
+import clsweep
+from clsweep import process, results
+from clsweep.errors import InputError
 from clsweep.report import leaderboard, page, selection
 from clsweep.report.contents import contents
 from clsweep.report.figures import Drawn
@@ -34,19 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: by default those of the command line.
 
     Returns:
-        0 done, 2 wrong input.
+        0 done, 1 failed, 2 wrong input, 130 interrupted.
     """
+    return process.run("clsweep-report", lambda: _report(arguments))
+
+
+def _report(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     folders = [str(folder) for folder in options.folders]
-    output = options.output or Path(folders[0]) / "report"
-    try:
-        _write(folders, output)
-    except ClsweepError as error:
-        if os.environ.get("CLSWEEP_TRACEBACK") == "1":
-            raise
-        print(f"clsweep-report: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    _write(folders, options.output or Path(folders[0]) / "report")
+    return process.DONE
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "folders", nargs="*", type=Path, default=[Path("outputs")], metavar="FOLDER", help="by default outputs"
     )
+    parser.add_argument("--version", action="version", version=f"clsweep {clsweep.__version__}")
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="where to write; by default report/ in the first folder"
     )

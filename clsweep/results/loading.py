@@ -36,6 +36,7 @@ from clsweep.results.writing import (
     CELL_COLUMNS,
     FINISHED,
     FORMAT_VERSION,
+    RUNNING,
     STATUSES,
     SUMMARY_FILE,
     Summary,
@@ -50,6 +51,7 @@ REPORT_MARK = ".clsweep-report"
 # In a folder of results that are not the user's own: read only where it is asked for by name.
 REFERENCE_MARK = ".clsweep-reference"
 UNFINISHED = "unfinished"
+_KILLED = "it goes on, or was killed, {}"
 
 SINGLE, TRIAL, FINAL = "single", "trial", "final"
 
@@ -126,7 +128,7 @@ class Results:
     Attributes:
         runs: a row for each run folder: `folder`; `role`, which is `single`, `trial` (of a sweep's search) or `final`
             (with the values that a sweep chose, or the default ones); `study`; and the columns of `summary.csv`, see
-            `Summary`. `status` is `unfinished` for a folder without `summary.csv`: that run goes on, or was killed.
+            `Summary`. `status` is `unfinished` for a run that goes on, or was killed, and `reason` says how far it got.
         cells: a row for each measured accuracy: `folder`, `run_id`, `after_context` (0: before training), `context`
             (from 1), `split` (test or validation), `accuracy` (0 to 1), `n` (examples).
         trials: a row for each trial of a sweep's search: `study`, then the columns of `trials.csv`.
@@ -190,7 +192,8 @@ def load(*folders: str | Path) -> Results:
         if SUMMARY_FILE in files:
             _attempt(found, folder / SUMMARY_FILE, lambda folder=folder: _read_run(folder, found))  # type: ignore[misc]
         elif _holds_a_run(folder, files):
-            found.runs.append({"folder": str(short(folder)), **_place(folder), "status": UNFINISHED})
+            unfinished = {"status": UNFINISHED, "reason": _KILLED.format("before anything was measured")}
+            found.runs.append({"folder": str(short(folder)), **_place(folder), **unfinished})
         for name in sorted(files):
             if name.endswith(".csv") and name not in _KNOWN_FILES:
                 found.problem(folder / name, "not a file of a run or a study")
@@ -272,6 +275,9 @@ def _read_run(folder: Path, found: _Found) -> None:
     cells = _cells(folder, values["run_id"])
     if not cells and values["status"] == FINISHED:
         raise UnreadableError(f"{ACCURACY_FILE} beside it holds no accuracies")
+    if values["status"] == RUNNING:
+        after = max((int(row[1]) for row in cells if row[1].isdecimal()), default=0)
+        values |= {"status": UNFINISHED, "reason": _KILLED.format(f"after context {after} of {values['contexts']}")}
     place = str(short(folder))
     found.runs.append({"folder": place, **_place(folder), **values})
     found.cells += [[place, *row] for row in cells]

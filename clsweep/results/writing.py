@@ -22,8 +22,8 @@ from clsweep.metrics import Cell, Matrix
 ACCURACY_FILE = "accuracy.csv"
 SUMMARY_FILE = "summary.csv"
 CELL_COLUMNS: Final = ("after_context", "context", "split", "accuracy", "n")
-FINISHED, INTERRUPTED, FAILED, PRUNED = "finished", "interrupted", "failed", "pruned"
-STATUSES: Final = (FINISHED, INTERRUPTED, FAILED, PRUNED)
+RUNNING, FINISHED, INTERRUPTED, FAILED, PRUNED = "running", "finished", "interrupted", "failed", "pruned"
+STATUSES: Final = (RUNNING, FINISHED, INTERRUPTED, FAILED, PRUNED)
 FORMAT_VERSION: Final = 2
 # How a formula begins in a spreadsheet, and a text that begins like this with apostrophes before it.
 _FORMULA: Final = re.compile("'*[=+@\t\r\n\uff1d\uff0b\uff0d\uff20-]")
@@ -40,7 +40,8 @@ class Summary:
     Attributes:
         format_version: of this file: 2. Files of version 1 don't have this column; see `clsweep.results.load`.
         run_id: unique to the run; the same in `accuracy.csv`.
-        status: finished, interrupted, failed or (in a sweep) pruned.
+        status: running (until the run says how it ended; one that was killed stays so), finished, interrupted, failed
+            or (in a sweep) pruned.
         stream: sequential or joint.
         dataset_digest: twelve characters of the SHA-256 of the files of `dataset=arrays`, and of their layout where the
             channels come first; empty for other data sets.

@@ -71,7 +71,7 @@ def sweep(
                 with Monitor(studies, out):
                     workers.launch(launcher, commands.combinations[0], task, folder)
             except KeyboardInterrupt:
-                out.print("interrupted: the same command goes on from here")
+                out.print("the same command goes on from here")
                 _report_if_possible(studies, out)
                 raise
             except Exception:

@@ -1,0 +1,36 @@
+"""Hydra's launchers, and what each needs before it can start a worker; imports nothing slow."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Final
+
+from omegaconf import DictConfig
+
+from clsweep.errors import InputError
+
+# The extra of this package that brings each.
+EXTRAS: Final = {"joblib": "parallel", "submitit_slurm": "slurm", "submitit_local": "slurm"}
+
+
+def check(launcher: DictConfig) -> None:
+    """Check that a launcher can start what it is told to.
+
+    Args:
+        launcher: Hydra's configuration of it.
+
+    Raises:
+        InputError: it can't.
+    """
+    if launcher.get("n_jobs") == 0:
+        raise InputError("hydra.launcher.n_jobs=0: expected 1 or more processes, or -1 for one on each core.")
+    if is_slurm(launcher) and shutil.which("srun") is None:
+        raise InputError(
+            "hydra/launcher=submitit_slurm: there is no Slurm on this machine (no srun); expected a machine of the "
+            "cluster, or hydra/launcher=joblib for workers on this one."
+        )
+
+
+def is_slurm(launcher: DictConfig) -> bool:
+    """Whether its jobs run on other machines."""
+    return "Slurm" in launcher._target_

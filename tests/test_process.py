@@ -1,0 +1,138 @@
+"""How a process ends; the children import next to nothing, so that they start fast."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from clsweep import process
+from clsweep.errors import InputError, RunError
+
+# What winds up takes a moment, in which a second signal may come.
+WORKS_UNTIL_IT_IS_INTERRUPTED = """
+import sys, time
+from clsweep import process
+
+def command():
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    finally:
+        time.sleep(0.3)
+        print("kept", flush=True)
+
+sys.exit(process.run_last("program", command))
+"""
+PRINTS = """
+import os, sys
+from clsweep import process
+
+def command():
+    for number in range(100):
+        print("line", number, flush=True)
+    os.write(7, b"done")
+    return 0
+
+os.dup2(int(sys.argv[1]), 7)
+sys.exit(process.run_last("program", command))
+"""
+
+
+def interrupted(*signals: signal.Signals, ignored: Sequence[signal.Signals] = ()) -> tuple[int, str, str]:
+    """The exit code and outputs of a process that gets some signals while it works."""
+    command = f"import signal\nfor one in {[int(one) for one in ignored]}: signal.signal(one, signal.SIG_IGN)\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", command + WORKS_UNTIL_IT_IS_INTERRUPTED],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        for one in signals:
+            child.send_signal(one)
+        printed, complained = child.communicate(timeout=60)
+    return child.returncode, printed, complained
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_ends_with_130_after_the_winding_up(number: signal.Signals) -> None:
+    assert interrupted(number) == (130, "kept\n", "program: interrupted.\n")
+
+
+def test_a_second_interrupt_does_not_disturb_the_winding_up() -> None:
+    assert interrupted(signal.SIGINT, signal.SIGINT, signal.SIGTERM) == (130, "kept\n", "program: interrupted.\n")
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    code, printed, _ = interrupted(signal.SIGHUP, signal.SIGINT, ignored=[signal.SIGHUP])
+    assert (code, printed) == (130, "kept\n")
+    command = (
+        "import signal\nfrom clsweep import process\nsignal.signal(1, signal.SIG_IGN)\nprocess.catch_interrupts()\n"
+    )
+    child = subprocess.run([sys.executable, "-c", f"{command}signal.raise_signal(1)"], timeout=60, check=False)
+    assert child.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (InputError("seed=-1: expected 0."), 2, "program: seed=-1: expected 0.\n"),
+        (RunError("it diverged."), 1, "program: it diverged.\n"),
+        (KeyboardInterrupt(), 130, "program: interrupted.\n"),
+    ],
+)
+def test_errors_are_a_sentence_and_a_code(
+    error: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command() -> int:
+        raise error
+
+    assert process.run("program", command) == code
+    assert capsys.readouterr() == ("", said)
+
+
+def test_an_interrupt_within_the_block_waits_until_it_is_done() -> None:
+    done: list[bool] = []
+    with pytest.raises(KeyboardInterrupt), process.interrupts_held():  # noqa: PT012
+        signal.raise_signal(signal.SIGINT)
+        done.append(True)
+    assert done == [True]
+
+
+def outcome(stdout: int) -> tuple[int, bytes, str]:
+    """The exit code of a process that prints to `stdout`, what it wrote elsewhere, and its standard error."""
+    reading, writing = os.pipe()
+    child = subprocess.run(
+        [sys.executable, "-c", PRINTS, str(writing)],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        pass_fds=[writing],
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    with os.fdopen(reading, "rb") as elsewhere:
+        return child.returncode, elsewhere.read(), child.stderr
+
+
+def test_a_reader_that_has_enough_changes_nothing() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    lost = "program: standard output can't be written to (Broken pipe); going on without it.\n"
+    assert outcome(writing) == (0, b"done", lost)
+    os.close(writing)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_output_changes_nothing() -> None:
+    lost = "program: standard output can't be written to (No space left on device); going on without it.\n"
+    with Path("/dev/full").open("wb") as full:
+        assert outcome(full.fileno()) == (0, b"done", lost)
