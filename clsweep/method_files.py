@@ -7,8 +7,8 @@ The file's folder comes first where the file imports a module, as it does for `p
 that is called like one of Python's own, or like an installed one that is in use, is refused: to take it for the other
 would break whoever imports that one. clsweep itself is always the installed one, and a folder without `__init__.py` is
 a module only where nothing installed has its name, as in Python. What belongs to a file is found without running it, in
-its import statements, wherever they stand, and in `import_module("name")`; a module that is imported beside it in any
-other way is refused when that happens, as the digest lacks it.
+its import statements, wherever they stand, in `import_module("name")`, and in texts such as `"part.py"`, which it may
+run by itself. A module that is imported beside it in any other way is refused when that happens: the digest lacks it.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from clsweep.paths import short
 from clsweep.results.writing import write_bytes
 
 _THIS_INSTALLATION = ("clsweep", "hydra_plugins")
+INSTALLATION = [Path(__file__).resolve().parent.parent / name for name in _THIS_INSTALLATION]
 _BY_NAME = ("import_module", "__import__")  # functions that import the module that their first argument names
 _LOADERS = (
     (ExtensionFileLoader, EXTENSION_SUFFIXES),
@@ -100,11 +101,7 @@ class MethodFile:
         return own.hexdigest()
 
     def find(self, name: str) -> Module | None:
-        """A module beside the file that doesn't belong to it, as far as could be seen without running it.
-
-        Args:
-            name: dotted.
-        """
+        """A module beside the file, by its dotted name, whether it could be seen that the file imports it or not."""
         return _find(name, self.path.parent, self.modules.get(name.rpartition(".")[0]), self.shown)
 
     def copy_to(self, folder: Path) -> None:
@@ -133,19 +130,29 @@ def read(file: str) -> MethodFile:
         raise InputError(f"regularizer.file={shown}: expected a Python file (.py).")
     try:
         source = path.read_bytes()
-        modules = _belonging(path.parent, source, shown)
+        modules = _belonging(path, source, shown)
     except OSError as error:
         raise InputError(f"regularizer.file={shown}: cannot be read ({error.strerror}: {error.filename}).") from error
     return MethodFile(path, Path(file).name, shown, source, modules)
 
 
-def _belonging(folder: Path, source: bytes, shown: str) -> dict[str, Module]:
-    """The modules in a folder that a file in it imports, directly or through each other, by name."""
+def _belonging(file: Path, source: bytes, shown: str) -> dict[str, Module]:
+    """The modules beside a file that it imports, directly or through each other, by name.
+
+    Files that it names in a text are among them, by their paths.
+    """
+    folder = file.parent
     found: dict[str, Module] = {}
     waiting = [("", source)]
     while waiting:
         package, text = waiting.pop()
-        for name in _imported_names(text, package):
+        tree = _parsed(text)
+        for path in _named_files(tree, folder):
+            name = path.relative_to(folder).as_posix()
+            if name not in found and path != file:
+                found[name] = Module(path, path.read_bytes(), None)
+                waiting.append(("", found[name].content))
+        for name in _imported_names(tree, package):
             parts = name.split(".")
             for end in range(1, len(parts) + 1):
                 part = ".".join(parts[:end])
@@ -159,13 +166,26 @@ def _belonging(folder: Path, source: bytes, shown: str) -> dict[str, Module]:
     return dict(sorted(found.items()))
 
 
-def _imported_names(source: bytes, package: str) -> Iterator[str]:
-    """The dotted names of what a source imports, and of what may be a module, in a package (empty: in none)."""
+def _parsed(source: bytes) -> ast.Module:
     try:
         with warnings.catch_warnings(action="ignore"):  # compiling it says the same
-            tree = ast.parse(source)
+            return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):  # running it says what is wrong
-        return
+        return ast.Module([], [])
+
+
+def _named_files(tree: ast.Module, folder: Path) -> Iterator[Path]:
+    """The Python files in a folder that are named in a text."""
+    for node in ast.walk(tree):
+        value = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(value, str) and value.endswith(SOURCE_SUFFIXES[0]) and "\n" not in value:
+            path = folder / value
+            if ".." not in path.parts and path.is_relative_to(folder) and path.is_file():
+                yield path
+
+
+def _imported_names(tree: ast.Module, package: str) -> Iterator[str]:
+    """The dotted names of what is imported, and of what may be a module, in a package (empty: in none)."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import importlib.machinery
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.machinery import SOURCE_SUFFIXES, ModuleSpec, SourceFileLoader
+from importlib.machinery import SOURCE_SUFFIXES, ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import NamedTuple
 
 from clsweep.errors import InputError, RunError, named, place
-from clsweep.method_files import MethodFile, Module
+from clsweep.method_files import INSTALLATION, MethodFile, Module
 from clsweep.undisturbed import DEVICE, DTYPE, GRAD_MODE, settings_put_back
 
 
@@ -25,7 +24,8 @@ class Instance:
     While it is `active`, they are what the file's imports find, now and later, and what is in `sys.modules`, where
     dataclasses and pickle look a class's module up; the current folder, `sys.path` and `os.environ` are as the file
     left them. Afterwards all is as it was before. Other settings of the process that importing it changes are put back
-    at once, or refused where they would decide what training computes.
+    at once, or refused where they would decide what training computes. What it finds in folders elsewhere that it puts
+    on `sys.path` itself doesn't belong to it, but starts anew as well.
 
     Args:
         of: the method.
@@ -44,7 +44,8 @@ class Instance:
         self._is_active = False
         self._starts = True
         name = f"clsweep_custom_{of.path.stem}"
-        self._names = [name, *of.modules]
+        self._names = {name, *of.modules}
+        self._outside = _where()
         spec = importlib.util.spec_from_file_location(name, of.path, loader=_Kept(name, of.path, of.source))
         assert spec is not None
         self.module = self._imported[name] = importlib.util.module_from_spec(spec)
@@ -67,19 +68,21 @@ class Instance:
         before = {name: sys.modules.pop(name) for name in self._names if name in sys.modules}
         sys.modules.update(self._imported)
         sys.meta_path.insert(0, self)
-        outside = _where()
+        self._outside = _where()
         _go(self._where)
         try:
             yield
         finally:
             self._is_active = False
             self._where = _where()
-            _go(outside)
+            _go(self._outside)
             sys.meta_path.remove(self)
             self._imported = {name: sys.modules.pop(name) for name in self._names if name in sys.modules}
             sys.modules.update(before)
 
-    def find_spec(self, name: str, path: object = None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """One of the modules beside the file, for Python's import; see `importlib.abc.MetaPathFinder`.
 
         Raises:
@@ -89,14 +92,43 @@ class Instance:
         module = self._of.modules.get(name)
         if module is not None:
             return _spec(name, module)
-        parent = self._of.modules.get(name.rpartition(".")[0])
-        if parent is None and ("." in name or not self._is_importing()):
+        package = name.rpartition(".")[0]
+        if package in self._of.modules or (not package and self._is_importing()):
+            self._refuse(name, self._of.find(name))
+        return self._elsewhere(name, path)
+
+    def _elsewhere(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
+        """A module in a folder that the file has put on `sys.path`; others are Python's to find."""
+        spec = PathFinder.find_spec(name, path)
+        if spec is None or spec.origin is None:
             return None
-        if self._of.find(name) is None:
+        file = Path(spec.origin).resolve()
+        added = {Path(entry).resolve() for entry in set(sys.path) - set(self._outside.path)}
+        is_brought_along = not added.isdisjoint(file.parents)
+        if (path is not None or is_brought_along) and self._is_beside(file):
+            self._refuse(name, Module(file, b"", None))
+        if not is_brought_along:
             return None
+        self._names.add(name)
+        return spec
+
+    def _is_beside(self, file: Path) -> bool:
+        """Whether a file is below the method's, and not in a folder of installed modules there."""
+        own = self._of.path.parent
+        installed = [Path(entry).resolve() for entry in self._outside.path]
+        others = [one for one in (*installed, *INSTALLATION) if one != own and one.is_relative_to(own)]
+        is_below = file.is_relative_to(own) and file.relative_to(own) != Path("__init__.py")
+        return is_below and not any(file.is_relative_to(one) for one in others)
+
+    def _refuse(self, name: str, found: Module | None) -> None:
+        if found is None:
+            return
+        path = (found.file or found.folder or Path()).relative_to(self._of.path.parent)
+        instead = ".".join(part for part in path.with_suffix("").parts if part != "__init__")
         raise (InputError if self._starts else RunError)(
-            f"{self._of.shown}: imports {name}, which is beside it, in a way that can't be seen before it runs; "
-            f"expected a statement such as import {name}, in a function if need be, that makes it part of the method."
+            f"{self._of.shown}: imports {name}, which is {path} beside it, in a way that can't be seen before it runs; "
+            f"expected a statement such as import {instead}, in a function if need be, that makes it part of the "
+            "method."
         )
 
     def _is_importing(self) -> bool:

@@ -104,6 +104,7 @@ BESIDE = {
     "helpers/other.py": "VALUE = 4.0\n",
     "inner/values.py": "VALUE = 5.0\n",
 }
+RUN_BY_PATH = "runpy.run_path(str(pathlib.Path(__file__).parent / BY))['VALUE']"
 HELPERS = ["helpers/__init__.py", "helpers/deep/__init__.py", "helpers/deep/two.py", "helpers/one.py", "weights.py"]
 
 
@@ -126,6 +127,7 @@ HELPERS = ["helpers/__init__.py", "helpers/deep/__init__.py", "helpers/deep/two.
         ("import importlib\n", "importlib.import_module('weights').VALUE", 2.0, ["weights.py"]),
         ("from importlib import import_module\n", "import_module('.values', 'inner').VALUE", 5.0, ["inner/values.py"]),
         ("def value():\n    from weights import VALUE\n    return VALUE\n", "value()", 2.0, ["weights.py"]),
+        ("import pathlib, runpy\nBY = 'inner/values.py'\n", RUN_BY_PATH, 5.0, ["inner/values.py"]),
         ("try:\n    import absent\nexcept ImportError:\n    import weights\n", "weights.VALUE", 2.0, ["weights.py"]),
     ],
 )
@@ -238,12 +240,24 @@ def test_where_a_file_goes_and_looks_for_things_lasts_for_its_run(
     value = "__import__('of_mine').VALUE + float(os.environ['OF_MINE']) + float(os.environ['NEW'])"
     value += f" + (os.getcwd() == {str(tmp_path)!r})"
     loaded = load(method(tmp_path / "one", imports, value, {}))
-    try:
-        for _ in range(2):
-            assert importance(loaded) == 10.0
-            assert (os.environ["OF_MINE"], "NEW" in os.environ) == ("before", False)
-    finally:
-        sys.modules.pop("of_mine", None)
+    for _ in range(2):
+        assert importance(loaded) == 10.0
+        assert (os.environ["OF_MINE"], "NEW" in os.environ, "of_mine" in sys.modules) == ("before", False, False)
+
+
+def test_modules_in_folders_that_a_file_puts_on_the_path_start_anew(tmp_path: Path) -> None:
+    for number in (1, 2):
+        package = tmp_path / f"library-{number}" / "brought"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("from brought.state import SEEN\n")
+        (package / "state.py").write_text(f"SEEN = [0] * {10 * number}\n")
+    value = "(brought.SEEN.append(1), float(len(brought.SEEN)))[1]"
+    loaded = []
+    for number in (1, 2, 1):
+        imports = f"import sys\nsys.path.append('{tmp_path}/library-{number}')\nimport brought\n"
+        loaded.append(load(method(tmp_path / f"of-{number}", imports, value, {})))
+    assert [importance(one) for one in (*loaded, *loaded)] == [11.0, 21.0, 11.0, 12.0, 22.0, 12.0]
+    assert not {"brought", "brought.state"} & set(sys.modules)
 
 
 def test_settings_of_the_process_that_a_file_changes_at_its_top_are_put_back(tmp_path: Path) -> None:
@@ -300,12 +314,35 @@ def test_a_module_that_the_digest_does_not_see_is_refused(tmp_path: Path) -> Non
     file = method(tmp_path, f"{hidden}VALUE = value()\n", "VALUE", BESIDE)
     with pytest.raises(InputError) as caught:
         load(file)
-    way = "imports weights, which is beside it, in a way that can't be seen before it runs"
+    way = "imports weights, which is weights.py beside it, in a way that can't be seen before it runs"
     assert str(caught.value) == f"{file}: {way}; {UNSEEN}"
     loaded = load(method(tmp_path, hidden, "value()", BESIDE))
     with pytest.raises(RunError) as failed:
         importance(loaded)
     assert str(failed.value) == f"{file}: {way}; {UNSEEN}"
+
+
+@pytest.mark.parametrize(
+    ("imports", "name", "file", "instead"),
+    [
+        ("sys.path.insert(0, f'{HERE}/inner')\nimport values\n", "values", "inner/values.py", "inner.values"),
+        ("sys.path.insert(0, f'{HERE}/..')\nimport one.weights\n", "one.weights", "weights.py", "weights"),
+        ("sys.path.insert(0, HERE)\n__import__('weigh' + 'ts')\n", "weights", "weights.py", "weights"),
+        ("import one.inner.values\n", "one.inner.values", "inner/values.py", "inner.values"),
+    ],
+)
+def test_a_module_beside_the_file_is_reached_from_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imports: str, name: str, file: str, instead: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    imports = f"import os, sys\nHERE = os.path.dirname(__file__)\n{imports}"
+    of = method(tmp_path / "one", imports, "1.0", BESIDE)
+    with pytest.raises(InputError) as caught:
+        load(of)
+    assert str(caught.value) == (
+        f"{of}: imports {name}, which is {file} beside it, in a way that can't be seen before it runs; expected a "
+        f"statement such as import {instead}, in a function if need be, that makes it part of the method."
+    )
 
 
 @pytest.mark.parametrize(
