@@ -36,11 +36,13 @@ class Looking:
         return []
 
 
-def launched(folder: Path, url: str = "sqlite:///studies.db", error: Exception | None = None) -> Looking:
+def launched(
+    folder: Path, *overrides: str, url: str = "sqlite:///studies.db", error: Exception | None = None
+) -> Looking:
     """Hand a study to such a launcher."""
     composed = OmegaConf.create({"hydra": {"launcher": {"_target_": "hydra...BasicLauncher"}}})
     launcher = Looking(folder, error)
-    study = plan(folder, "regularizer=si", f"search.storage={passwords.keep(url)}")
-    overrides = [*TINY, f"++search.storage='{passwords.keep(url)}'"]
-    workers.launch(cast(Launcher, launcher), overrides, workers.Task.of([study], url, composed), folder)
+    study = plan(folder, "regularizer=si", f"search.storage={passwords.keep(url)}", *overrides)
+    typed = [*TINY, f"++search.storage='{passwords.keep(url)}'"]
+    workers.launch(cast(Launcher, launcher), typed, workers.Task.of([study], url, composed), folder)
     return launcher

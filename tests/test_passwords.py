@@ -88,7 +88,7 @@ def test_a_masked_url_that_is_typed_is_refused() -> None:
 
 def test_nothing_that_a_killed_sweep_could_leave_holds_the_password(tmp_path: Path) -> None:
     url = f"postgresql://me:{SECRET}@host/db"
-    launcher = launching.launched(tmp_path, url)
+    launcher = launching.launched(tmp_path, url=url)
     assert SECRET not in launcher.seen + repr(launcher.jobs)
     assert json.loads(launcher.seen)["storage"] == "postgresql://me:***@host/db"
     assert [one for one in launcher.jobs[0] if "search.storage" in one] == ["search.storage=null"]

@@ -46,3 +46,9 @@ def test_a_worker_that_was_killed_is_told_in_a_sentence(tmp_path: Path) -> None:
         "was terminated); what is finished is kept: run the same command again."
     )
     assert list((tmp_path / ".tasks").iterdir()) == []
+
+
+def test_no_more_workers_are_started_than_can_have_work(tmp_path: Path) -> None:
+    assert len(launched(tmp_path, "search.n_trials=2", "search.workers=50").jobs) == 6  # final runs
+    assert len(launched(tmp_path, "search.n_trials=20", "search.workers=50").jobs) == 20
+    assert len(launched(tmp_path, "search.n_trials=20", "search.workers=3").jobs) == 3

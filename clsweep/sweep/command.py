@@ -64,9 +64,9 @@ def sweep(
             for study in studies:
                 study.ledger.queue_points()  # once here rather than by each worker
             _announce(studies, storage.shown(url), out)
-            for line in header:
-                out.print(line, markup=False, soft_wrap=True)
             task = workers.Task.of(plans, url, composed)
+            for line in [*header, *_idle(task, plans)]:
+                out.print(line, markup=False, soft_wrap=True)
             try:
                 with Monitor(studies, out):
                     workers.launch(launcher, commands.combinations[0], task, folder)
@@ -130,6 +130,14 @@ def _slow(plans: Sequence[StudyPlan]) -> list[str]:
     if any(config.precision == "bf16" for config in on_cpu):
         notes.append(emulated_bf16())
     return [_note(note) for note in notes if note is not None]
+
+
+def _idle(task: workers.Task, plans: Sequence[StudyPlan]) -> list[str]:
+    """A line on workers that are not started."""
+    wanted = plans[0].config.search.workers or 0
+    if wanted <= task.workers:
+        return []
+    return [_note(f"search.workers={wanted}: {task.workers} are started, since there is no work for more at once")]
 
 
 def _report(studies: Sequence[StudyWorker], out: Console) -> None:

@@ -60,7 +60,7 @@ class Task:
         """The task of this command's workers."""
         launcher = composed.hydra.launcher
         here = _names(launcher, _OWN_PROCESSES)
-        workers = plans[0].config.search.workers or _jobs_at_once(launcher)
+        workers = min(plans[0].config.search.workers or _jobs_at_once(launcher), _busy_at_once(plans))
         threads = max(1, joblib.cpu_count() // workers) if here and workers > 1 else None
         studies = [{"config": _written(one.config), "folder": str(one.folder), "name": one.name} for one in plans]
         shown = passwords.keep(url)
@@ -106,6 +106,11 @@ def _jobs_at_once(launcher: DictConfig) -> int:
     """How many jobs the launcher runs at the same time."""
     n_jobs = launcher.get("n_jobs", 1)
     return int(n_jobs) if n_jobs > 0 else joblib.cpu_count(only_physical_cores=True)
+
+
+def _busy_at_once(plans: Sequence[StudyPlan]) -> int:
+    """How many workers can have a trial, or a final run of the best or the default values, at the same time."""
+    return sum(max(plan.n_trials, 2 * len(plan.final_seeds)) for plan in plans)
 
 
 def launch(launcher: Launcher, overrides: Sequence[str], task: Task, folder: Path) -> None:
