@@ -271,7 +271,7 @@ def _print_details(one: Outcome, out: Console) -> None:
             f"  best values      {status.named(now.best.params) or 'the only ones'}  (trial {now.best.number})"
         )
         lines.append(f"  run it again     {reproduce(plan)}")
-    if now.pruned:
+    if now.pruned and now.complete:
         spent = sum(status.seconds(trial) for trial in [*now.complete, *now.pruned])
         part = now.seconds_saved / (spent + now.seconds_saved)
         lines.append(f"  pruning saved    about {clock(now.seconds_saved)}, {part:.0%} of the search")
