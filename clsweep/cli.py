@@ -155,9 +155,19 @@ def _attempt(composed: DictConfig, folder: Path) -> ClsweepError | None:
 
 
 def _run(config: Config, folder: Path) -> None:
-    from clsweep.run import run  # here, since it imports torch
+    if config.seeds is not None:
+        from clsweep.seeds import run_seeds  # here, since it imports torch
+
+        run_seeds(config, folder, _finish)
+        return
+    from clsweep.run import run  # as above
 
     run(config, folder)
+    _finish(config, folder)
+
+
+def _finish(config: Config, folder: Path) -> None:
+    """What a single run leaves besides its results."""
     if config.tensorboard:
         print(f"tensorboard       tensorboard --logdir {folder}")
     if config.figures:

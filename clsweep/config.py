@@ -165,6 +165,7 @@ class Config:
     regularizer: RegularizerConfig = MISSING
     search: SearchConfig = MISSING
     seed: int = MISSING
+    seeds: int | None = MISSING
     budget: str = MISSING
     stream: str = MISSING
     validation_fraction: float = MISSING
@@ -384,6 +385,7 @@ def check(config: Config) -> None:
         config.threads is None or config.threads >= 1, "threads", config.threads, "null or an integer of 1 or more"
     )
     _require(config.seed >= 0, "seed", config.seed, "an integer of 0 or more")
+    _require(config.seeds is None or config.seeds >= 1, "seeds", config.seeds, "null or an integer of 1 or more")
     _require(
         0 <= config.validation_fraction < 1,
         "validation_fraction",

@@ -37,6 +37,7 @@ from clsweep.results.writing import (
     FINISHED,
     FORMAT_VERSION,
     RUNNING,
+    SEEDS_FILE,
     STATUSES,
     SUMMARY_FILE,
     Summary,
@@ -105,7 +106,7 @@ _FINAL_REQUIRED = ("setting", "seed", "test_average_accuracy", "folder")
 _STUDY_COLUMNS = ("study", "name", "benchmark", "method", "dataset", "budget", "iters", "space")
 # A file of a run or a study without the one that says what it belongs to.
 _NEEDS = {ACCURACY_FILE: SUMMARY_FILE, FINAL_FILE: TRIALS_FILE}
-_KNOWN_FILES = (SUMMARY_FILE, ACCURACY_FILE, TRIALS_FILE, FINAL_FILE)
+_KNOWN_FILES = (SUMMARY_FILE, ACCURACY_FILE, SEEDS_FILE, TRIALS_FILE, FINAL_FILE)
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,7 @@ def _walk(folders: Iterable[str | Path], found: _Found) -> Iterator[tuple[Path, 
 
 def _holds_a_run(folder: Path, names: set[str]) -> bool:
     """Whether a run began here: Hydra, or a sweep, has written its setting."""
-    return ".hydra" in names and (folder / ".hydra" / "config.yaml").is_file() and TRIALS_FILE not in names
+    return ".hydra" in names and (folder / ".hydra" / "config.yaml").is_file() and not {TRIALS_FILE, SEEDS_FILE} & names
 
 
 def _attempt(found: _Found, path: Path, read: Callable[[], None]) -> None:

@@ -21,6 +21,7 @@ from clsweep.metrics import Cell, Matrix
 
 ACCURACY_FILE = "accuracy.csv"
 SUMMARY_FILE = "summary.csv"
+SEEDS_FILE = "seeds.csv"
 CELL_COLUMNS: Final = ("after_context", "context", "split", "accuracy", "n")
 RUNNING, FINISHED, INTERRUPTED, FAILED, PRUNED = "running", "finished", "interrupted", "failed", "pruned"
 STATUSES: Final = (RUNNING, FINISHED, INTERRUPTED, FAILED, PRUNED)
@@ -146,7 +147,7 @@ def refuse_used(folder: Path) -> None:
     Raises:
         InputError: it does.
     """
-    for name in (SUMMARY_FILE, ACCURACY_FILE):
+    for name in (SUMMARY_FILE, ACCURACY_FILE, SEEDS_FILE):
         if (folder / name).exists():
             raise InputError(f"hydra.run.dir={folder}: holds results already ({name}); expected another folder.")
 

@@ -115,7 +115,7 @@ def _rerun(plan: StudyPlan, folder: str) -> str:
     command = f"python -m clsweep --config-dir {shlex.quote(folder)} --config-name {BEST}"
     if len(plan.seeds) == 1:
         return command
-    return f"{command} --multirun hydra/sweeper=basic seed={','.join(map(str, plan.seeds))}"
+    return f"{command} seeds={len(plan.seeds)}"
 
 
 def write_finals(plan: StudyPlan, runs: Sequence[FinalRun]) -> None:

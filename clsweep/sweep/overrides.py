@@ -82,6 +82,11 @@ class Commands:
     def _config(self, combination: list[str]) -> Config:
         composed = self._loader.load_sweep_config(self._composed, combination)
         config = settings.parse(composed)
+        if config.seeds is not None:
+            raise InputError(
+                f"seeds={config.seeds}: is for runs that aren't tuned; expected search.seeds={config.seeds}, which "
+                "judges every trial by the mean over as many, or the command without --multirun."
+            )
         if "Slurm" not in self._composed.hydra.launcher._target_:  # its jobs run on other machines
             pick_device(config.device)
         regularizer = config.regularizer
@@ -126,6 +131,8 @@ def _alternatives(override: Override) -> list[str]:
     key = override.get_key_element()
     if not override.is_sweep_override():
         return [str(override.input_line)]
+    if override.key_or_group == "seed":
+        raise _several_seeds(override)
     if not override.is_discrete_sweep():
         raise InputError(
             f"{override.input_line}: only {', '.join(_HYPERPARAMETER_KEYS)} are searched in an interval; expected "
@@ -135,6 +142,15 @@ def _alternatives(override: Override) -> list[str]:
     if isinstance(sweep, RangeSweep) and not sweep.shuffle:
         return [f"{key}={value}" for value in range_values(str(override.input_line), sweep)]
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def _several_seeds(override: Override) -> InputError:
+    """The error for seeds that are swept, which would make a study of each."""
+    n = len(list(override.sweep_string_iterator())) if override.is_discrete_sweep() else "N"
+    return InputError(
+        f"{override.input_line}: would tune anew for each seed; expected seeds={n} without --multirun for plain runs, "
+        f"search.seeds={n} to tune by the mean over seeds, or hydra/sweeper=basic for a run of each."
+    )
 
 
 def plans(configs: Sequence[Config], folder: Path, single_in_folder: bool) -> list[StudyPlan]:

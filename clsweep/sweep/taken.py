@@ -11,11 +11,11 @@ import yaml
 
 from clsweep import results
 from clsweep.config import Config, to_yaml
+from clsweep.folders import SETTING
 from clsweep.metrics import Cell
 
-SETTING = Path(".hydra") / "config.yaml"
 # What doesn't change a run's result.
-_FREE = ("search", "device", "threads", "figures", "tensorboard")
+_FREE = ("seeds", "search", "device", "threads", "figures", "tensorboard")
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,17 +11,17 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from clsweep import results
-from clsweep.config import Config, to_yaml
-from clsweep.method_files import MethodFile
+from clsweep.config import Config
+from clsweep.folders import run_in
 from clsweep.metrics import Cell
 from clsweep.observers import Silent
 from clsweep.results import Summary
-from clsweep.run import PrunedError, run
+from clsweep.run import PrunedError
 from clsweep.sweep.ledger import CARRIED, REASON, given_back
 from clsweep.sweep.plan import StudyPlan
 from clsweep.sweep.pruners import hopeless
 from clsweep.sweep.streams import Streams
-from clsweep.sweep.taken import SETTING, Taken, take
+from clsweep.sweep.taken import Taken, take
 
 FOLDER = "folder"
 SEEDS = "seeds"
@@ -167,37 +165,7 @@ def take_or_run(
     named = [Path(one.user_attrs[FOLDER]).name for one in earlier if FOLDER in one.user_attrs]
     found = take(folder, config, [plan.folder.joinpath(name, *within) for name in named])
     if found is None:
-        return run_in(folder, config, observer, streams, plan.method_file)
+        return run_in(folder, config, observer, streams, plan.method_file, rehearsed=True)
     trial.set_user_attr(CARRIED, trial.user_attrs.get(CARRIED, 0.0) + found.seconds)
     trial.set_user_attr(REASON, "finished by an earlier trial of the same values, which could not be recorded")
     return found
-
-
-def run_in(folder: Path, config: Config, observer: Silent, streams: Streams, method_file: MethodFile | None) -> Summary:
-    """One run in a folder of its own, with its setting beside its results as Hydra leaves it.
-
-    Args:
-        folder: made if it isn't there.
-        config: the run's setting.
-        observer: is told what happens.
-        streams: makes the contexts.
-        method_file: that of a method that is one.
-    """
-    setting = folder / SETTING
-    results.refuse_used(folder)
-    setting.parent.mkdir(parents=True, exist_ok=True)
-    results.write_text(to_yaml(config), setting)
-    with _logging_to(folder / "clsweep.log"):
-        return run(config, folder, observer, streams, method_file, rehearsed=True)
-
-
-@contextmanager
-def _logging_to(file: Path) -> Iterator[None]:
-    """Keep what is logged, such as the traceback of a regularizer that failed; no file where nothing is."""
-    handler = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace", delay=True)
-    logging.getLogger().addHandler(handler)
-    try:
-        yield
-    finally:
-        logging.getLogger().removeHandler(handler)
-        handler.close()

@@ -1,0 +1,59 @@
+"""A run in a folder of its own that Hydra didn't make: one of a sweep's, or of several seeds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from clsweep import results
+from clsweep.config import Config, to_yaml
+from clsweep.contexts import Stream
+from clsweep.method_files import MethodFile
+from clsweep.observers import Observer
+from clsweep.results import Summary
+from clsweep.run import run
+
+SETTING = Path(".hydra") / "config.yaml"
+
+
+def run_in(
+    folder: Path,
+    config: Config,
+    observer: Observer | None,
+    prepare: Callable[[Config, torch.device], Stream],
+    method_file: MethodFile | None,
+    *,
+    rehearsed: bool,
+) -> Summary:
+    """One run in a folder of its own, with its setting beside its results as Hydra leaves it; see `clsweep.run.run`.
+
+    Args:
+        folder: made if it isn't there.
+        config: the run's setting.
+        observer: is told what happens; None: it is printed.
+        prepare: makes the contexts.
+        method_file: that of a method that is one.
+        rehearsed: whether its functions have been tried on a few examples.
+    """
+    setting = folder / SETTING
+    results.refuse_used(folder)
+    setting.parent.mkdir(parents=True, exist_ok=True)
+    results.write_text(to_yaml(config), setting)
+    with _logging_to(folder / "clsweep.log"):
+        return run(config, folder, observer, prepare, method_file, rehearsed=rehearsed)
+
+
+@contextmanager
+def _logging_to(file: Path) -> Iterator[None]:
+    """Keep what is logged, such as the traceback of a regularizer that failed; no file where nothing is."""
+    handler = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace", delay=True)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
