@@ -457,3 +457,10 @@ def test_one_file_in_two_layouts_is_two_data_sets(tmp_path: Path) -> None:
         run(setting(*TINY[:1], *data, *TINY[2:], "regularizer=none", f"dataset.layout={layout}"), folder, Silent())
         digests.add(summary(folder)["dataset_digest"])
     assert len(digests) == 2
+
+
+def test_a_file_in_the_current_folder_is_not_taken_for_one_of_pythons_modules(tmp_path: Path) -> None:
+    for name in ("random.py", "glob.py", "threading.py"):
+        (tmp_path / name).write_text("raise RuntimeError('not a module of Python')")
+    done = clsweep("--version", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
