@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
@@ -42,6 +43,7 @@ _PROTOCOL_KEYS = (
     "lr",
 )
 _ITERS = "${.iters_by_budget.${budget}}"  # as conf/benchmark/*.yaml has it
+_DATA = "CLSWEEP_DATA"
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -314,15 +316,25 @@ def to_yaml(config: Config) -> str:
 
 
 def rerun_yaml(config: Config) -> str:
-    """What makes another run the same, as YAML: the setting without `search` and without this machine's data folder.
+    """What makes another run the same, wherever it is started, as YAML: the setting without `search`.
 
-    The iterations are those of the budget, where they are, so that another `budget=` has its own.
+    The iterations are those of the budget, where they are, so that another `budget=` has its own; and the data sets'
+    folder is CLSWEEP_DATA's, where that is set, else this run's.
     """
     values = asdict(config)
     del values["search"], values["dataset"]["root"]
+    if config.dataset.root is not None:
+        values["dataset"]["root"] = _root(config.dataset.root)
     if config.effective_budget == config.budget:
         values["benchmark"]["iters"] = _ITERS
     return OmegaConf.to_yaml(OmegaConf.create(values))
+
+
+def _root(root: str) -> str:
+    folder = os.environ.get(_DATA)
+    is_from_there = folder is not None and root == _absolute(folder)
+    quoted = root.replace("\\", "\\\\").replace("'", "\\'")
+    return f"${{oc.env:{_DATA},data}}" if is_from_there else f"${{oc.env:{_DATA},'{quoted}'}}"
 
 
 @cache

@@ -40,6 +40,41 @@ def test_another_budget_has_its_own_iterations(
     assert f"\n  iters: {iters}\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("tuned", "now", "expected"),
+    [
+        (None, None, "{}/here/it's mine"),
+        (None, "/other", "/other"),
+        ("here/it's mine", None, "data"),
+        ("here/it's mine", "/other", "/other"),
+    ],
+)
+def test_the_data_is_found_from_anywhere(
+    tuned: str | None,
+    now: str | None,
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where it was, or where CLSWEEP_DATA says; a path that it said then isn't written down."""
+
+    def data_is_in(folder: str | None) -> None:
+        monkeypatch.delenv("CLSWEEP_DATA", raising=False)
+        if folder is not None:
+            monkeypatch.setenv("CLSWEEP_DATA", folder)
+
+    monkeypatch.chdir(tmp_path)
+    data_is_in(tuned)
+    write_best(*([] if tuned else ['dataset.root="here/it\'s mine"']))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    data_is_in(now)
+    arguments = ("--config-dir", "..", *BEST[2:], "--cfg", "job", "--resolve")
+    assert command(monkeypatch, *arguments) == 0
+    assert f"\n  root: {expected.format(tmp_path)}\n" in capsys.readouterr().out
+
+
 WHOLE = "best.yaml has a whole {0} of its own, which comes after it; expected values of that, {0}.KEY=VALUE, or a "
 WHOLE += "command without --config-name best."
 GIVEN = "best.yaml has benchmark.iters=33, which was given for it and follows no budget; expected benchmark.iters=2000 "
