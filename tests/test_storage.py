@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import sharing
-from optuna.exceptions import StorageInternalError
 from sharing import ledger
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
@@ -149,11 +148,31 @@ def test_a_database_that_stays_away_is_given_up_for_all_that_is_left_to_record(
     opened = sharing.opened[-1]
     assert isinstance(opened, database.Database)
     event.listen(opened.engine, "begin", away, insert=True)
-    with pytest.raises((OperationalError, StorageInternalError)):
+    with pytest.raises(storage.ERRORS):
         shared.complete(trial, 0.5)
     assert len(tries) >= 2
     tries.clear()
-    with pytest.raises((OperationalError, StorageInternalError)):
+    with pytest.raises(storage.ERRORS):
         shared.interrupt(trial)
     assert len(tries) == 1
     assert capsys.readouterr().err.count("Connection refused; waiting up to 0 minutes for it.") == 1
+
+
+def test_an_interrupted_process_waits_for_no_database(tmp_path: Path) -> None:
+    shared = ledger(f"sqlite:///{tmp_path}/studies.db", 3)
+    trial = shared.claim()
+    assert trial is not None
+    opened = sharing.opened[-1]
+    assert isinstance(opened, database.Database)
+    tries = []
+
+    def away(_: object) -> None:
+        tries.append(1)
+        raise OperationalError("begin", {}, ConnectionError("Connection refused"))
+
+    event.listen(opened.engine, "begin", away, insert=True)
+    with pytest.raises(KeyboardInterrupt), storage.not_waited_for_when_interrupted(opened):
+        raise KeyboardInterrupt
+    with pytest.raises(storage.ERRORS):
+        shared.interrupt(trial)
+    assert len(tries) == 1

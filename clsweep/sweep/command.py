@@ -68,7 +68,7 @@ def sweep(
             for line in [*header, *_idle(task, plans)]:
                 out.print(line, markup=False, soft_wrap=True)
             try:
-                with Monitor(studies, out):
+                with Monitor(studies, out), storage.not_waited_for_when_interrupted(connection):
                     workers.launch(launcher, commands.combinations[0], task, folder)
             except KeyboardInterrupt:
                 out.print("the same command goes on from here")

@@ -43,10 +43,13 @@ class Database(RDBStorage):
     Args:
         url: the database's.
         shown: the same as it may be printed.
+
+    Attributes:
+        patience: how long it waits.
     """
 
     def __init__(self, url: URL, shown: str) -> None:
-        self._patience = _patience(shown)
+        self.patience = _patience(shown)
         super().__init__(url.render_as_string(hide_password=False), engine_kwargs=_engine_kwargs(url))
         if url.get_backend_name() == SQLITE:
             _lock_before_reading(self.engine)
@@ -74,9 +77,9 @@ def _patient(call: Callable[..., _Returned]) -> Callable[..., _Returned]:
             except (SQLAlchemyError, StorageInternalError) as error:
                 if not _is_away(error):
                     raise
-                self._patience.wait(error)
+                self.patience.wait(error)
             else:
-                self._patience.is_back()
+                self.patience.is_back()
                 return returned
 
     return patient
@@ -113,13 +116,12 @@ class _Patience:
                 self._say(f"{first_line(error)}; waiting up to {_SECONDS_TO_WAIT / 60:.0f} minutes for it")
             if time.monotonic() - self._since > _SECONDS_TO_WAIT:
                 self._at_end.set()
-        try:
-            at_end = self._at_end.wait(_SECONDS_BETWEEN_TRIES)
-        except BaseException:  # an interrupted process waits no more, whatever is left to record
-            self._at_end.set()
-            raise
-        if at_end:
+        if self._at_end.wait(_SECONDS_BETWEEN_TRIES):
             raise error
+
+    def end(self) -> None:
+        """Wait no more, in any thread, whatever is left to record."""
+        self._at_end.set()
 
     def is_back(self) -> None:
         """A call went through."""

@@ -16,7 +16,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from clsweep import passwords
 from clsweep.errors import InputError, MachineError, RunError, is_machines, machine_error, machine_sentence
 from clsweep.paths import absolute, short
-from clsweep.sweep.database import SQLITE, first_line, open_database
+from clsweep.sweep.database import SQLITE, Database, first_line, open_database
 from clsweep.sweep.journal import DamagedJournalError, Journal
 
 JOURNAL = "journal:"
@@ -70,7 +70,7 @@ def connect(storage: str) -> BaseStorage:
 
 def _open(storage: str, make: bool) -> BaseStorage | None:
     """See `connect`; None where there is none yet and none is to be made."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # its lines would tear the display apart
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # its lines tear the display apart; what matters is raised
     file = _file(storage)
     if file is not None and not make and not (file.is_file() and file.stat().st_size):
         return None
@@ -102,6 +102,17 @@ def told_in_a_sentence(storage: str) -> Iterator[None]:
         journal = storage.startswith(JOURNAL)
         what = f"{JOURNAL}{error}" if journal else f"{shown(storage)}: {first_line(error)}"
         raise RunError(f"search.storage={what}; what is finished is kept: run the command again.") from error
+
+
+@contextmanager
+def not_waited_for_when_interrupted(connection: BaseStorage) -> Iterator[None]:
+    """Whoever interrupts a process does not want it to wait for a database that is away, in any of its threads."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        if isinstance(connection, Database):
+            connection.patience.end()
+        raise
 
 
 def close(connection: BaseStorage) -> None:

@@ -27,6 +27,7 @@ from clsweep.sweep.pruners import pruner
 from clsweep.sweep.samplers import sampler
 from clsweep.sweep.status import status
 from clsweep.sweep.storage import ERRORS as STORAGE_ERRORS
+from clsweep.sweep.storage import not_waited_for_when_interrupted
 from clsweep.sweep.streams import Streams
 from clsweep.sweep.trial import Runner
 
@@ -160,7 +161,7 @@ class StudyWorker:
 
     def _run(self, ledger: Ledger, trial: Trial, objective: Callable[[Trial], float]) -> None:
         try:
-            with ledger.beating(trial):
+            with ledger.beating(trial), not_waited_for_when_interrupted(self._storage):
                 value = objective(trial)
         except PrunedError as reason:
             ledger.prune(trial, str(reason))
