@@ -204,7 +204,7 @@ class Regularizer:
 
         Raises:
             MethodError: as `penalty`; it is NaN or infinite, or a constant other than zero; it is declared to be pure
-                and isn't; or it left a strength behind that is none.
+                and isn't.
         """
         with self._calling(PENALTY, model) as changed:
             before = generator_states()
@@ -219,7 +219,6 @@ class Regularizer:
             )
         checked = self._checked_kind(penalty, importance, model)
         self._check_value(checked)
-        self._check_strength(model.reg_strength)
         return checked
 
     def _check_value(self, penalty: Tensor) -> None:
@@ -229,9 +228,17 @@ class Regularizer:
         if not penalty.requires_grad and value != 0:
             raise self._broken(PENALTY, f"returned the constant {value}; {_DIFFERENTIABLE}")
 
-    def _check_strength(self, strength: object) -> None:
-        is_number = isinstance(strength, int | float) or (isinstance(strength, Tensor) and strength.numel() == 1)
-        if not is_number or not math.isfinite(strength):  # type: ignore[arg-type]
+    def check_strength(self, strength: object) -> None:
+        """Check what a method left as `model.reg_strength`; not a tensor's value, which would wait for the device.
+
+        Raises:
+            MethodError: it is no number, or not finite.
+        """
+        if isinstance(strength, int | float):
+            is_strength = math.isfinite(strength)
+        else:
+            is_strength = isinstance(strength, Tensor) and strength.numel() == 1
+        if not is_strength:
             raise self._broken(PENALTY, f"left model.reg_strength={strength!r}; expected a finite number")
 
     def check_gradient(self, model: Classifier, importance: NamedTensors, anchors: NamedTensors) -> None:
@@ -250,6 +257,19 @@ class Regularizer:
                 f"has a gradient of NaN or infinity for {broken!r} at the context's first step, where the parameters "
                 "are those of the end of the last context; expected finite numbers (a square root, a norm or a "
                 "division has no gradient at zero: sqrt(x + 1e-12) has one)",
+            )
+
+    def check_dependence(self, model: Classifier, importance: NamedTensors, anchors: NamedTensors) -> None:
+        """Check that the penalty depends on the network's parameters; not called while a run trains, as it takes long.
+
+        Raises:
+            MethodError: it has a value, but a gradient for none of them.
+        """
+        penalty = self.penalty(model, importance, anchors)
+        trained = [p for p in self.network_of(model).parameters if p.requires_grad]
+        if importance and penalty.item() != 0 and all(g is None for g in self._gradients(penalty, trained)):
+            raise self._broken(
+                PENALTY, f"returned a tensor that depends on none of the network's parameters; {_DIFFERENTIABLE}"
             )
 
     def quadratic(

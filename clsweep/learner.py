@@ -186,6 +186,17 @@ class Learner:
             "likelier reason than regularizer.reg_strength (a square root, a norm or a division at zero)"
         )
 
+    def check_dependence(self) -> None:
+        """Check that the penalty depends on the network's parameters, where the anchor has been left.
+
+        Raises:
+            MethodError: it doesn't.
+        """
+        model = self.model
+        if self._contexts_learned > 0:
+            self._catch_up()
+            self._regularizer.check_dependence(model, model._custom_importance, model._custom_prev_params)
+
     def additions(self) -> list[str]:
         """What the method has added to the network that its author may take for something else, in sentences."""
         return self._regularizer.additions(self.model)
@@ -212,6 +223,7 @@ class Learner:
         return call(model, model._custom_importance, model._custom_prev_params)
 
     def _strength(self) -> float:
+        self._regularizer.check_strength(self.model.reg_strength)
         return self.model.reg_strength * self._regularizer.reg_strength_scale
 
     def _check_gradient(self, loss: Tensor) -> None:

@@ -4,16 +4,16 @@ What is wrong with a function would else be seen when it is first called: after 
 the second. A rehearsal makes a few steps on a few examples, with a copy of the network and an instance of the file of
 its own, so that nothing of it stays; the random numbers of the run are as without it.
 
-It refuses nothing that the run would take: what fails on few examples is tried again on all of the context's, unless
-the number of examples has nothing to do with it, and what has to do with training rather than with the file is left for
-the run to find.
+It is to refuse nothing that the run would take: what fails in it is tried again with all of the context's examples and
+more steps, unless they have nothing to do with it; an assertion of the file's own, which may be about how far training
+has come, is only noted; and what has to do with training rather than with the file is left for the run to find.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -28,12 +28,30 @@ from clsweep.training import Trainer, TrainingProtocol
 from clsweep.undisturbed import settings_put_back
 
 EXAMPLES = 64  # of a context
-_BATCH = 32
-_STEPS = 2
-_CONTEXTS = 2
-_CALLS = 5  # after each step, of a penalty that is declared to be another: one that counts its calls may change
 _OF_THE_CODE = (ImportError, NameError, AttributeError, TypeError)  # whatever the data
 _OF_MEMORY = (MemoryError, torch.OutOfMemoryError)  # two networks are in it now
+_CALLS = 5  # after each step, of a penalty that is declared to be another: one that counts its calls may change
+
+
+@dataclass(frozen=True)
+class _Length:
+    """How long a rehearsal is; less where the run is shorter.
+
+    Attributes:
+        contexts: how many.
+        examples: of each; None: all.
+        steps: in each.
+        batch_size: examples in a step.
+    """
+
+    contexts: int
+    examples: int | None
+    steps: int
+    batch_size: int
+
+
+_SHORT = _Length(contexts=2, examples=EXAMPLES, steps=2, batch_size=32)
+_LONG = _Length(contexts=2, examples=None, steps=50, batch_size=128)
 
 
 def rehearse(config: Config, stream: Stream, device: torch.device, file: MethodFile) -> list[str]:
@@ -52,25 +70,31 @@ def rehearse(config: Config, stream: Stream, device: torch.device, file: MethodF
         InputError: the file raised, or returned or left behind what it shouldn't.
     """
     try:
-        return _attempt(config, stream, device, file, EXAMPLES)
+        return _attempt(config, stream, device, file, _SHORT)
     except MethodError as error:
         if isinstance(error.__cause__, _OF_MEMORY):
             return []
-        may_be_few = isinstance(error, NotFiniteError) or error.__cause__ is not None
-        if isinstance(error.__cause__, _OF_THE_CODE) or not may_be_few:
+        may_be_short = isinstance(error, NotFiniteError) or error.__cause__ is not None
+        if isinstance(error.__cause__, _OF_THE_CODE) or not may_be_short:
             raise _refused(error) from error
     try:
-        return _attempt(config, stream, device, file, None)
+        return _attempt(config, stream, device, file, _LONG)
     except MethodError as error:
+        if isinstance(error.__cause__, AssertionError):
+            return [f"in a short rehearsal, {_told(error)} The run goes on in case longer training helps."]
         raise _refused(error) from error
 
 
 def _refused(error: MethodError) -> InputError:
-    return InputError(str(error).replace(contract.IN_LOG, "CLSWEEP_TRACEBACK=1 shows the traceback"))
+    return InputError(_told(error))
 
 
-def _attempt(config: Config, stream: Stream, device: torch.device, file: MethodFile, examples: int | None) -> list[str]:
-    """One try, on so many examples of each context; None: on all."""
+def _told(error: MethodError) -> str:
+    return str(error).replace(contract.IN_LOG, "CLSWEEP_TRACEBACK=1 shows the traceback")
+
+
+def _attempt(config: Config, stream: Stream, device: torch.device, file: MethodFile, length: _Length) -> list[str]:
+    """One try; see `rehearse`."""
     seed = config.seed
     with settings_put_back(), GlobalStream(seed).active(), _unlogged():
         try:
@@ -82,7 +106,7 @@ def _attempt(config: Config, stream: Stream, device: torch.device, file: MethodF
         learner = Learner(model, regularizer, config.regularizer, config.benchmark.lr, config.precision)
         with regularizer.active():
             try:
-                _learn(learner, config, _shortened(stream, examples))
+                _learn(learner, config, _shortened(stream, length), length)
             except MethodError:
                 raise
             except RunError:  # such as a loss that runs away: not the file's doing
@@ -90,12 +114,14 @@ def _attempt(config: Config, stream: Stream, device: torch.device, file: MethodF
         return learner.additions()
 
 
-def _learn(learner: Learner, config: Config, stream: Stream) -> None:
+def _learn(learner: Learner, config: Config, stream: Stream, length: _Length) -> None:
+    benchmark = config.benchmark
     protocol = TrainingProtocol(
-        min(_STEPS, config.benchmark.iters), min(_BATCH, config.benchmark.batch_size), config.seed
+        min(length.steps, benchmark.iters), min(length.batch_size, benchmark.batch_size), config.seed
     )
 
     def look_closely() -> None:
+        learner.check_dependence()
         for _ in range(_CALLS):
             learner.check_declared()
 
@@ -104,10 +130,10 @@ def _learn(learner: Learner, config: Config, stream: Stream) -> None:
         trainer.learn(number)
 
 
-def _shortened(stream: Stream, examples: int | None) -> Stream:
+def _shortened(stream: Stream, length: _Length) -> Stream:
     """The first contexts, with some of their training examples."""
-    contexts = [replace(one, train=_some(one.train, examples)) for one in stream.contexts[:_CONTEXTS]]
-    return replace(stream, contexts=contexts)
+    some = [replace(one, train=_some(one.train, length.examples)) for one in stream.contexts[: length.contexts]]
+    return replace(stream, contexts=some)
 
 
 def _some(part: Part, count: int | None) -> Part:

@@ -171,6 +171,7 @@ class Network:
 
     Attributes:
         model: the network.
+        parameters: what is trained.
     """
 
     def __init__(self, model: Classifier) -> None:
@@ -183,12 +184,12 @@ class Network:
             for prefix, module in named
             for name, child in module.named_children()
         ]
-        self._parameters = [
+        self._named = [
             (module, name, p, _joined(prefix, name), _kind(p))
             for prefix, module in named
             for name, p in module.named_parameters(recurse=False)
         ]
-        self._trained = list(model.parameters())
+        self.parameters = list(model.parameters())
         self._buffers = [
             (module, name, buffer, _joined(prefix, name))
             for prefix, module in named
@@ -204,9 +205,9 @@ class Network:
         """
         active = self._head.active
         modes = [module.training for module in self._modules]
-        gradients = [(p, p.grad, p.requires_grad) for p in self._trained]
+        gradients = [(p, p.grad, p.requires_grad) for p in self.parameters]
         values = [(buffer._version, buffer.clone()) for _, _, buffer, _ in self._buffers]
-        for p in self._trained:
+        for p in self.parameters:
             p.grad = None  # so that zeroing or accumulating in place cannot reach the saved ones
         changed: list[str] = []
         try:
@@ -248,7 +249,7 @@ class Network:
                 return (
                     f"left the network without its own layer {full}; expected it to stay (its parameters are trained)"
                 )
-        for module, name, p, full, kind in self._parameters:
+        for module, name, p, full, kind in self._named:
             if module._parameters.get(name) is not p:
                 return (
                     f"left the network without its own parameter {full}; expected it to stay, as it is what is trained "
@@ -261,7 +262,7 @@ class Network:
 
     def added_parameters(self) -> list[str]:
         """The names of parameters that somebody has added, and that would need training."""
-        own = set(self._trained)
+        own = set(self.parameters)
         return [name for name, p in self.model.named_parameters() if p not in own and p.requires_grad]
 
     def hooked(self) -> list[str]:
@@ -269,11 +270,11 @@ class Network:
         layers = [
             name for name, module in self.model.named_modules() if module in set(self._modules) and _hooks(module)
         ]
-        return layers + [full for _, _, p, full, _ in self._parameters if p._backward_hooks]
+        return layers + [full for _, _, p, full, _ in self._named if p._backward_hooks]
 
     def not_finite(self) -> str | None:
         """The name of the first parameter or buffer that holds NaN or infinity; waits for the device."""
-        tensors = {full: p.detach() for _, _, p, full, _ in self._parameters}
+        tensors = {full: p.detach() for _, _, p, full, _ in self._named}
         tensors |= {full: buffer for _, _, buffer, full in self._buffers if buffer.is_floating_point()}
         return first_not_finite(tensors)
 

@@ -248,7 +248,7 @@ def test_importance_of_any_layout_and_real_type_counts_as_the_dense_one(tmp_path
 def test_a_strength_that_is_none_is_refused(tmp_path: Path, value: str) -> None:
     source = GOOD.replace("    return sum", f"    import torch\n    model.reg_strength = {value}\n    return sum")
     with pytest.raises(RunError, match=r"method\.py: compute_regularization_loss left model\.reg_strength="):
-        checked_penalty(regularizer(tmp_path, source), network(), {})
+        trained(file_method(write(tmp_path, source)))
 
 
 def test_a_parameter_left_out_gets_no_penalty(tmp_path: Path) -> None:

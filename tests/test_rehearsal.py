@@ -119,6 +119,13 @@ WRONG = {
         source("if model._custom_importance: return {'nowhere': 1}"),
         f"{ESTIMATE} returned the unknown key 'nowhere'",
     ),
+    "no parameter of the network's": (
+        source(
+            "model.old = [p.detach().clone().requires_grad_() for p in model.parameters()]",
+            "return sum((p ** 2).sum() for p in model.old)",
+        ),
+        f"{PENALTY} returned a tensor that depends on none of the network's parameters",
+    ),
     "a strength that counts": (
         source(
             penalty="model.n = getattr(model, 'n', 0) + 1; model.reg_strength = 1.0 if model.n < 10 else 2.0",
@@ -160,7 +167,8 @@ def test_what_is_wrong_with_a_file_is_told_before_anything_is_trained(tmp_path: 
 
 
 NOT_ITS_FAULT = {
-    "too few examples": "assert len(dataset) > 100",
+    "too few examples": "if len(dataset) < 100: raise ValueError",
+    "too few steps": "if (model.head.bias - prev_params['head__bias']).abs().max() < 0.01: raise ValueError",
     "a fixed number of examples": "[dataset[i] for i in range(100)]",
     "nan of few": "if len(dataset) < 100: return {'head__bias': model.head.bias / 0}",
     "memory": "if len(dataset) < 100: raise MemoryError",
@@ -173,7 +181,15 @@ NOT_ITS_FAULT = {
 @pytest.mark.parametrize("estimate", NOT_ITS_FAULT.values(), ids=NOT_ITS_FAULT)
 def test_what_the_run_would_take_is_not_refused(tmp_path: Path, estimate: str) -> None:
     assert EXAMPLES < 100
-    assert rehearsed(tmp_path, source(estimate), per_class=60) == []
+    assert rehearsed(tmp_path, source(estimate), "benchmark.iters=60", per_class=60) == []
+
+
+def test_an_assertion_may_be_about_training_and_is_noted(tmp_path: Path) -> None:
+    notes = rehearsed(tmp_path, source("assert model.head.bias.norm() > 9, 'not trained yet'"))
+    assert notes == [
+        f"in a short rehearsal, {tmp_path / 'method.py'}, line 11: estimate_importance raised AssertionError: "
+        "not trained yet (CLSWEEP_TRACEBACK=1 shows the traceback). The run goes on in case longer training helps."
+    ]
 
 
 def test_a_fault_that_the_number_of_examples_has_nothing_to_do_with_is_not_tried_again(tmp_path: Path) -> None:
