@@ -44,6 +44,7 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
     if {"RUN", "MULTIRUN"} <= asked:
         raise InputError("hydra.mode=RUN: contradicts --multirun; expected one of them.")
     multirun = "MULTIRUN" in asked
+    _check_options(options, multirun)
     if multirun and not options.multirun:
         others.append("--multirun")
     kept = [one for one in overrides if one not in modes]
@@ -64,6 +65,19 @@ def _told_apart(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]
     if unknown:
         raise InputError(f"{unknown[0]}: no such option; {_HELP}.")
     return options, list(options.overrides)
+
+
+def _check_options(options: argparse.Namespace, multirun: bool) -> None:
+    """Check what Hydra refuses with a traceback."""
+    ways = {"--run": options.run, "--multirun": multirun, "--cfg": options.cfg, "--info": options.info}
+    asked = [name for name, given in ways.items() if given]
+    if len(asked) > 1:
+        more = "; --cfg shows the setting of a single run" if options.cfg else ""
+        raise InputError(f"{' and '.join(asked)}: expected one of them{more}.")
+    if options.resolve and not (options.cfg or options.help):
+        raise InputError("--resolve: is for the setting that is shown; expected --cfg job as well.")
+    if options.config_dir is not None and not Path(options.config_dir).is_dir():
+        raise InputError(f"--config-dir {options.config_dir}: there is no such folder.")
 
 
 def _without(arguments: Sequence[str], overrides: Sequence[str]) -> list[str]:

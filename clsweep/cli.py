@@ -114,10 +114,11 @@ def _check_writable(key: str, folder: Path) -> None:
 
 
 def _task(composed: DictConfig) -> None:
-    """One run, inside the folder that Hydra made for it."""
+    """One run, inside the folder that Hydra made for it, perhaps in a process of its own, such as joblib's."""
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
-    with paths.typed_in(Path(hydra_config.runtime.cwd)):
+    process.catch_interrupts()
+    with paths.typed_in(Path(hydra_config.runtime.cwd)), process.lasting_output():
         problem = _attempt(composed, folder)
     if problem is None:
         return
@@ -197,6 +198,11 @@ def as_input_error(error: HydraException | OmegaConfBaseException) -> InputError
     if isinstance(error, OmegaConfBaseException):
         about_benchmark = error.full_key == "hydra.run.dir" and "'benchmark" in str(error)
         return settings.missing_benchmark() if about_benchmark else InputError(settings.sentence(error))
+    if isinstance(error, MissingConfigException) and "primary config" in str(error):
+        return InputError(
+            f"--config-name {error.missing_cfg_file}: there is no such file; expected the name of one in the folder of "
+            "--config-dir, without its .yaml."
+        )
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")
         if group == "hydra/launcher" and name in launchers.EXTRAS:

@@ -51,7 +51,7 @@ def run_last(name: str, command: Callable[[], int]) -> int:
 
 
 def _run(name: str, command: Callable[[], int]) -> int:
-    with _lasting_output(name):
+    with lasting_output(name):
         catch_interrupts()
         try:
             return command()
@@ -197,20 +197,27 @@ class _Lasting(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def _lasting_output(name: str) -> Iterator[None]:
-    """Let neither a closed nor a full output end a command: results don't depend on who reads along."""
+def lasting_output(name: str | None = None) -> Iterator[None]:
+    """Let neither a closed nor a full output end a process: results don't depend on who reads along.
+
+    Args:
+        name: the program's, before the sentence that says so; None where another process says it.
+    """
 
     def complain(error: OSError) -> None:
-        say(name, f"standard output can't be written to ({error.strerror}); going on without it.")
+        if name is not None:
+            say(name, f"standard output can't be written to ({error.strerror}); going on without it.")
 
     before = sys.stdout, sys.stderr
-    sys.stderr = _lasting(before[1], sys.__stderr__, lambda _: None)
-    sys.stdout = _lasting(before[0], sys.__stdout__, complain)
+    err = _lasting(before[1], sys.__stderr__, lambda _: None)
+    out = _lasting(before[0], sys.__stdout__, complain)
+    sys.stdout, sys.stderr = out, err
     try:
         yield
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        for stream in (out, err):
+            with contextlib.suppress(ValueError):  # one that was closed
+                stream.flush()
         sys.stdout, sys.stderr = before
 
 

@@ -96,6 +96,24 @@ def test_options_may_stand_anywhere() -> None:
     assert arguments.for_hydra(["seed=1", "--cfg", "job", "budget=full"]) == ["seed=1", "budget=full", "--cfg", "job"]
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            ["--cfg", "job", "--multirun"],
+            "--multirun and --cfg: expected one of them; --cfg shows the setting of a single run.",
+        ),
+        (["--run", "hydra.mode=MULTIRUN"], "hydra.mode=RUN: contradicts --multirun; expected one of them."),
+        (["--resolve"], "--resolve: is for the setting that is shown; expected --cfg job as well."),
+        (["--config-dir", "no/where"], "--config-dir no/where: there is no such folder."),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options: list[str], sentence: str) -> None:
+    with pytest.raises(InputError) as caught:
+        arguments.for_hydra(["seed=1", *options])
+    assert str(caught.value) == sentence
+
+
 def test_hydras_mode_is_the_option() -> None:
     assert arguments.for_hydra(["hydra.mode=MULTIRUN", "regularizer=a,b"]) == ["regularizer=a,b", "--multirun"]
     assert arguments.for_hydra(["hydra.mode=RUN", "seed=1"]) == ["seed=1"]

@@ -365,6 +365,16 @@ def test_a_launcher_that_is_not_installed_names_the_extra(launcher: str, extra: 
     )
 
 
+def test_a_configuration_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(monkeypatch, "--config-name", "nowhere") == 2
+    assert capsys.readouterr().err == (
+        "clsweep: --config-name nowhere: there is no such file; expected the name of one in the folder of "
+        "--config-dir, without its .yaml.\n"
+    )
+
+
 def test_the_version_is_ours() -> None:
     process = clsweep("--version")
     assert (process.returncode, process.stdout, process.stderr) == (0, f"clsweep {__version__}\n", "")

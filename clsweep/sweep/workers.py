@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from clsweep import config as settings
-from clsweep import passwords, process
+from clsweep import passwords
 from clsweep.config import Config
 from clsweep.errors import ClsweepError, InputError, RunError, named
 from clsweep.paths import short
@@ -192,7 +192,6 @@ def work_on(file: Path) -> None:
         InputError: the data or a method don't fit.
         KeyboardInterrupt: the worker was interrupted.
     """
-    process.catch_interrupts()  # in a process of its own, such as joblib's
     try:
         task = Task(**json.loads(file.read_text()))
     except FileNotFoundError:
