@@ -24,7 +24,7 @@ from clsweep.sweep.plan import StudyPlan
 from clsweep.sweep.worker import work
 
 SETTING = (
-    "+benchmark=split_mnist",
+    "benchmark=split_mnist",
     "dataset=mnist_5k",
     "network=mlp_1000",
     "benchmark.contexts=2",

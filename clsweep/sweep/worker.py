@@ -15,7 +15,7 @@ from optuna.trial import Trial
 from clsweep.config import Config
 from clsweep.contexts import Stream
 from clsweep.errors import ClsweepError, InputError, MachineError, RunError, machine_error, named
-from clsweep.machine import prepare_cpu
+from clsweep.machine import give_back_memory, prepare_cpu
 from clsweep.rehearsal import rehearse
 from clsweep.run import PrunedError, check_fit, pick_device
 from clsweep.sweep import files, verdict
@@ -202,11 +202,11 @@ def work(plans: Sequence[StudyPlan], storage: BaseStorage, orphaned: Callable[[]
         for worker in workers:  # all before the first trial: what is wrong with a file is no trial's fault
             for note in [] if worker.is_done() else worker.rehearse():
                 print(f"{worker.plan.name}  {note}", flush=True)
-        gc.collect()
+        give_back_memory()
         while not orphaned() and (pending := [worker for worker in workers if not worker.is_done()]):
             if not any(worker.work_once() for worker in pending):
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
-            gc.collect()  # networks that a method has put into a reference cycle: Python looks for these too seldom
+            give_back_memory()
 
 
 @contextmanager
