@@ -15,6 +15,7 @@ from clsweep import method_files, results
 from clsweep.config import Config
 from clsweep.errors import InputError
 from clsweep.folders import run_in
+from clsweep.machine import give_back_memory
 from clsweep.paths import short
 from clsweep.results import Summary
 from clsweep.statistics import estimate
@@ -60,6 +61,7 @@ def run_seeds(config: Config, folder: Path, finished: Callable[[Config, Path], N
             summaries.append(run_in(place, one, None, streams, method_file, rehearsed=bool(summaries)))
             _write(folder, summaries, len(seeds))
             finished(one, place)
+            give_back_memory()
     except InputError:
         if not summaries:
             shutil.rmtree(place)
