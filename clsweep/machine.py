@@ -8,6 +8,7 @@ import os
 import platform
 import time
 from dataclasses import dataclass
+from functools import cache
 
 import joblib
 import psutil
@@ -43,8 +44,13 @@ def prepare_cpu(threads: int | None) -> str | None:
     return note
 
 
+@cache
 def _idle(cores: int) -> tuple[int, str | None]:
-    """How many of the cores are idle, at least one, and a sentence where not all are."""
+    """How many of the cores are idle, at least one, and a sentence where not all are.
+
+    Asked once in a process: the trials of a sweep, or the seeds of a run, are trained with the same number of threads,
+    and so round alike.
+    """
     load = _Load.measured()
     threads = max(1, min(cores, load.idle))
     if threads == cores:

@@ -15,7 +15,9 @@ from clsweep.machine import crowded, emulated_bf16, prepare_cpu
 @pytest.fixture(autouse=True)
 def threads_put_back() -> Iterator[None]:
     before = torch.get_num_threads()
+    machine._idle.cache_clear()
     yield
+    machine._idle.cache_clear()
     torch.set_num_threads(before)
 
 
@@ -52,6 +54,17 @@ def test_by_default_there_is_a_thread_for_each_core_of_the_process_that_is_idle(
             f"other processes keep {sum(busy[:6]) / 100:.1f} of 6 cores busy: a run takes {threads} of 3 threads "
             "(threads=3 takes all, and is slower now)"
         )
+
+
+def test_all_runs_of_a_process_have_as_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(joblib, "cpu_count", lambda only_physical_cores: 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+    monkeypatch.setattr(psutil, "cpu_percent", lambda interval, percpu: [100.0, 0.0])
+    first = prepare_cpu(None)
+    monkeypatch.setattr(psutil, "cpu_percent", lambda interval, percpu: [0.0, 0.0])
+    assert prepare_cpu(None) == first
+    assert torch.get_num_threads() == 1
 
 
 def test_threads_that_are_asked_for_are_taken_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
