@@ -29,7 +29,8 @@ _ARGUMENT = re.compile(r"(?P<key>\+{0,2}search\.storage=)(?P<value>.*)", re.DOTA
 _SECRET = re.compile(r"pass|pwd|secret|token|key|credential|odbc_connect", re.IGNORECASE)
 # In a text that is no URL by itself: after the user's name, and in a query.
 _WITHIN = (
-    re.compile(r"(?P<before>://[^:@/\s]*:)(?!\*\*\*@).*(?=@)"),
+    re.compile(r"(?P<before>(?:\w+\+\w+|\w*sql\w*|oracle|mariadb|cockroachdb)://[^:@/\s]*:)(?!\*\*\*@).*(?=@)"),
+    re.compile(r"(?P<before>://[^:@/\s]*:)(?!\*\*\*@)[^\s]*(?=@)"),
     re.compile(rf"(?P<before>[?&][^=&\s]*(?:{_SECRET.pattern})[^=&\s]*=)(?!\*\*\*)[^&\s'\"]*", re.IGNORECASE),
 )
 

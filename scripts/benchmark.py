@@ -155,7 +155,7 @@ class Bench:
 def setting(benchmark: str, method: str, arguments: argparse.Namespace) -> Config:
     """The full-budget setting of one benchmark and method."""
     values = {"device": arguments.device, "precision": arguments.precision, "regularizer": method}
-    overrides = [f"+benchmark={benchmark}", *(f"{key}={value}" for key, value in values.items())]
+    overrides = [f"benchmark={benchmark}", *(f"{key}={value}" for key, value in values.items())]
     with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
         return parse(compose("config", overrides=overrides))
 

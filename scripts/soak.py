@@ -17,8 +17,10 @@ import argparse
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -125,20 +127,21 @@ def disturb(
     began = time.monotonic()
     while True:
         soak.starts += 1
-        with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-            hit = kill_some(process, folder, soak, kills, pause, moments)
-            said = process.communicate()[1]
-        if process.returncode == 0:
-            break
-        if not hit:
-            raise RuntimeError(f"the sweep ended with {process.returncode}: {said}")
+        with tempfile.TemporaryFile("w+") as said:
+            with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=said) as process:
+                hit = kill_some(process, folder, soak, kills, pause, moments)
+            if process.returncode == 0:
+                break
+            if not hit:
+                said.seek(0)
+                raise RuntimeError(f"the sweep ended with {process.returncode}: {said.read()}")
     soak.seconds = round(time.monotonic() - began, 1)
     if soak.kills < kills:
         print(f"done after {soak.kills} kills; for more: more --points, or a shorter --pause", file=sys.stderr)
 
 
 def kill_some(
-    process: subprocess.Popen[str], folder: Path, soak: Soak, kills: int, pause: float, moments: random.Random
+    process: subprocess.Popen[bytes], folder: Path, soak: Soak, kills: int, pause: float, moments: random.Random
 ) -> bool:
     """Kill processes of one start of the sweep until it ends or `kills` is reached; whether there was any."""
     hit = False
@@ -150,10 +153,11 @@ def kill_some(
         try:
             process.wait(moments.uniform(0, pause))
         except subprocess.TimeoutExpired:
-            main_process = psutil.Process(process.pid)
-            moments.choice([main_process, *main_process.children(recursive=True)]).kill()
-            soak.kills += 1
-            hit = True
+            with suppress(psutil.NoSuchProcess):  # it ended at this very moment
+                main_process = psutil.Process(process.pid)
+                moments.choice([main_process, *main_process.children(recursive=True)]).kill()
+                soak.kills += 1
+                hit = True
             before = runs(folder)
     return hit
 

@@ -97,8 +97,8 @@ def test_a_file_that_is_no_database_is_refused_untouched(tmp_path: Path) -> None
     [
         (
             "v3.0.0.d",  # Optuna 3.1's
-            "made by an older Optuna; expected today's tables: copy the database, then run  optuna storage upgrade "
-            "--storage 'sqlite:///{}'.",
+            "made by an older Optuna; expected the tables of the installed Optuna: back the database up, then run  "
+            "optuna storage upgrade --storage 'sqlite:///{}'.",
         ),
         ("v9.9", "made by a newer Optuna, or by another program; expected a newer Optuna (pip install -U optuna)."),
     ],

@@ -89,7 +89,8 @@ def _nothing(found: Results) -> str:
     if not found.problems:
         return text
     first, more = found.problems[0], len(found.problems) - 1
-    return f"{text}; {first.path} was left out ({first.message}){f' and {more} more files' if more else ''}"
+    others = f" and {more} more file{'s' if more > 1 else ''}" if more else ""
+    return f"{text}; {first.path} was left out ({first.message}){others}"
 
 
 def refuse_foreign(output: Path) -> None:

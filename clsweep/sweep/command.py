@@ -93,7 +93,7 @@ def _announce(studies: Sequence[StudyWorker], url: str, out: Console) -> None:
     out.print(f"storage  {url}", markup=False, soft_wrap=True)
     for study in studies:
         plan, finished = study.plan, len(study.ledger.decided())
-        notes = [f"{finished} trials are there already"] if finished else []
+        notes = [f"{finished} trial{'s are' if finished > 1 else ' is'} there already"] if finished else []
         if not space.contains(plan.space, plan.default):
             notes.append(
                 f"the default values ({named(plan.default)}) lie outside of what is searched, and are not tried"

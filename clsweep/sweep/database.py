@@ -130,6 +130,7 @@ class _Patience:
                 if self._since is not None:
                     self._say(f"is back after {time.monotonic() - self._since:.0f} s")
                 self._since = None
+                self._at_end.clear()  # there is as much patience for the next time
 
     def _say(self, what: str) -> None:
         print(f"clsweep: search.storage={self._shown}: {what}.", file=sys.stderr, flush=True)
@@ -188,7 +189,7 @@ def open_database(url: URL, shown: str, make: bool) -> Database | None:
         make: whether Optuna's tables are to be made in an empty one.
 
     Returns:
-        The database; None for an empty one where nothing is to be made.
+        The database; None for one without Optuna's tables where nothing is to be made.
 
     Raises:
         InputError: it can't be reached, is not Optuna's or of another version, or its driver is not installed.
@@ -197,7 +198,7 @@ def open_database(url: URL, shown: str, make: bool) -> Database | None:
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             there = _tables(url, shown)
-            return Database(url, shown) if there or make else None
+            return Database(url, shown) if make or _STUDIES in there else None
         except (ImportError, NoSuchModuleError) as error:
             raise InputError(
                 f"search.storage={shown}: its driver is not installed ({error}); for PostgreSQL install "
@@ -247,7 +248,8 @@ def _tables(url: URL, shown: str) -> set[str]:
 def _of_another_version(shown: str, error: RuntimeError) -> InputError:
     if "storage upgrade" in str(error):
         what = "made by an older Optuna"
-        how = f"expected today's tables: copy the database, then run  optuna storage upgrade --storage '{shown}'"
+        how = "expected the tables of the installed Optuna: back the database up, then run  "
+        how += f"optuna storage upgrade --storage '{shown}'"
         how += " (its password for ***)" if "***" in shown else ""
     else:
         what, how = "made by a newer Optuna, or by another program", "expected a newer Optuna (pip install -U optuna)"
@@ -262,4 +264,11 @@ def _refused(error: Exception) -> bool:
 def first_line(error: Exception) -> str:
     """What a database, or its driver, says."""
     cause = getattr(error, "orig", None) or error.__cause__ or error
-    return passwords.without(str(getattr(cause, "orig", None) or cause).strip().splitlines()[0].rstrip("."))
+    cause = getattr(cause, "orig", None) or cause
+    lines = str(cause).strip().splitlines()
+    return passwords.without((lines or [type(cause).__name__])[0].rstrip("."))
+
+
+def is_damaged(error: Exception) -> bool:
+    """Whether SQLite can't read its file any more."""
+    return _sqlite_code(error if isinstance(error, SQLAlchemyError) else error.__cause__ or error) in _NO_DATABASE

@@ -130,7 +130,8 @@ class _WholeLines(JournalFileSymlinkLock):
         try:
             self._cut()
         finally:
-            super().release()
+            with suppress(RuntimeError):  # it took long, and another process has broken the lock
+                super().release()
 
     def _break_if_old(self) -> None:
         """Remove the lock of a process that was killed.

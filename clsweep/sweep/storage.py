@@ -16,7 +16,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from clsweep import passwords
 from clsweep.errors import InputError, MachineError, RunError, is_machines, machine_error, machine_sentence
 from clsweep.paths import absolute, short
-from clsweep.sweep.database import SQLITE, Database, first_line, open_database
+from clsweep.sweep.database import SQLITE, Database, first_line, is_damaged, open_database
 from clsweep.sweep.journal import DamagedJournalError, Journal
 
 JOURNAL = "journal:"
@@ -101,7 +101,10 @@ def told_in_a_sentence(storage: str) -> Iterator[None]:
     except ERRORS as error:
         journal = storage.startswith(JOURNAL)
         what = f"{JOURNAL}{error}" if journal else f"{shown(storage)}: {first_line(error)}"
-        raise RunError(f"search.storage={what}; what is finished is kept: run the command again.") from error
+        advice = "what is finished is kept: run the command again"
+        if is_damaged(error):
+            advice = "expected Optuna's database: restore the file from a copy, or name another hydra.sweep.dir"
+        raise RunError(f"search.storage={what}; {advice}.") from error
 
 
 @contextmanager
@@ -131,13 +134,18 @@ def finished_trials(storage: str, names: Sequence[str]) -> dict[str, list[Frozen
 
     Returns:
         Trials by study.
+
+    Raises:
+        InputError, MachineError: see `connect`.
+        RunError: it is damaged, or stays away.
     """
     connection = _open(storage, make=False)
     if connection is None:
         return {}
     try:
-        there = set(optuna.get_all_study_names(connection)) & set(names)
-        return {name: optuna.load_study(study_name=name, storage=connection).get_trials() for name in there}
+        with told_in_a_sentence(storage):
+            there = set(optuna.get_all_study_names(connection)) & set(names)
+            return {name: optuna.load_study(study_name=name, storage=connection).get_trials() for name in there}
     finally:
         close(connection)
 
@@ -162,7 +170,7 @@ def _with_file(storage: str, file: Path) -> str:
         return f"{JOURNAL}{file}"
     parsed = _parsed(storage)
     is_uri = str(parsed.database).startswith(_URI)
-    return parsed.set(database=f"{_URI if is_uri else ''}{file}").render_as_string()
+    return parsed.set(database=f"{_URI if is_uri else ''}{file}").render_as_string(hide_password=False)
 
 
 def _parsed(storage: str) -> URL:

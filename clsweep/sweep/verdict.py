@@ -26,6 +26,8 @@ def no_best(search: Ledger) -> str | None:
         return None
     listed = ", ".join(f"{count} {how}" for how, count in counts.items())
     what = f"all {listed.replace(' ', ' trials ', 1)}" if len(counts) == 1 else f"no trial ran to its end ({listed})"
+    if sum(counts.values()) == 1:
+        what = f"the only trial {listed.partition(' ')[2].replace('were', 'was')}"
     what += _why(now.failed or now.lost)
     if not now.pruned:
         return f"{what}."

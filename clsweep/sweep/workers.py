@@ -195,7 +195,9 @@ def work_on(file: Path) -> None:
     try:
         task = Task(**json.loads(file.read_text()))
     except FileNotFoundError:
-        raise InputError(f"search.plan={file}: the sweep that started this worker is over; expected none.") from None
+        raise InputError(
+            f"search.plan={file}: the sweep that started this worker is over; start the sweep again."
+        ) from None
     if task.threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(task.threads)  # which every run follows that isn't told otherwise
     url = passwords.revealed(task.storage)
