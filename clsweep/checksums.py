@@ -27,9 +27,11 @@ def not_as_published(source: str, folder: Path) -> list[str]:
 
     Args:
         source: the data set's, as in `dataset.source`.
-        folder: where its files are, all of them.
+        folder: where its files are.
     """
-    return [name for name, digest in _PUBLISHED.get(source, {}).items() if _md5(folder / name) != digest]
+    published = _PUBLISHED.get(source, {})
+    there = [name for name in published if (folder / name).is_file()]  # torchvision reads older layouts, too
+    return [name for name in there if _md5(folder / name) != published[name]]
 
 
 def _md5(path: Path) -> str:

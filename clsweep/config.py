@@ -536,6 +536,8 @@ def _as_input_error(error: OmegaConfBaseException, given: DictConfig) -> InputEr
     value = OmegaConf.select(given, key)
     kinds = dict(_keys(Config))
     below = [one for one in kinds if one.startswith(f"{key}.")]
+    if key not in kinds and not below and key not in groups():  # a name within a dict
+        return InputError(sentence(error))
     expected = f"values of {', '.join(below)}" if below else _expected(key, kinds[key], value)
     if key in groups():
         expected = f"one of {choices(key)}"

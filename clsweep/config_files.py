@@ -45,7 +45,8 @@ def refuse_overruled(composed: DictConfig) -> None:
     Raises:
         InputError: an override would have no effect.
     """
-    folder, name = _config_dir(composed.hydra), composed.hydra.job.config_name
+    folder = _config_dir(composed.hydra)
+    name = str(composed.hydra.job.config_name).removesuffix(".yaml")  # Hydra takes both
     file = None if folder is None else folder / f"{name}.yaml"
     if file is None or not file.is_file():
         return

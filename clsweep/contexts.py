@@ -252,7 +252,7 @@ def _check_memory(data: ImageData, config: Config, device: torch.device) -> None
     what = f"{by}: {images:,} images of {values:,} values"
     memory.refuse_beyond(images * values * _BYTES_OF_FLOAT, what, "fewer or smaller images", device)
     cells = contexts * (contexts + 1)
-    what = f"benchmark.contexts={contexts}: {cells:,} accuracies, of every context after every context,"
+    what = f"benchmark.contexts={contexts}: {cells:,} accuracies (each context, after each context)"
     of_cell = _BYTES_OF_ENTRY if config.stream == "joint" else _BYTES_OF_CELL
     memory.refuse_beyond(cells * of_cell, what, "fewer contexts")
     if benchmark.kind == "permuted":

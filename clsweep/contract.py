@@ -32,6 +32,7 @@ import importlib
 import inspect
 import logging
 import math
+import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import ModuleType
@@ -57,7 +58,7 @@ from clsweep.method_files import MethodFile, read
 from clsweep.method_instances import Instance
 from clsweep.networks import Classifier
 from clsweep.seeding import GlobalStream, generator_states
-from clsweep.undisturbed import Network, first_not_finite, settings_put_back
+from clsweep.undisturbed import HARMLESS, Network, first_not_finite, settings_put_back
 
 log = logging.getLogger(__name__)
 
@@ -211,6 +212,7 @@ class Regularizer:
             penalty = self._penalty(model, importance, anchors)
             if generator_states() != before:
                 changed.append("random number generators")
+        changed = [one for one in changed if one not in HARMLESS]
         if self._penalty_is_pure and changed:
             raise self._broken(
                 PENALTY,
@@ -234,7 +236,7 @@ class Regularizer:
         Raises:
             MethodError: it is no number, or not finite.
         """
-        if isinstance(strength, int | float):
+        if isinstance(strength, numbers.Real):  # NumPy's, too
             is_strength = math.isfinite(strength)
         else:
             is_strength = isinstance(strength, Tensor) and strength.numel() == 1
@@ -361,6 +363,8 @@ class Regularizer:
 
     def _checked_kind(self, penalty: object, importance: Mapping[str, Tensor], model: Classifier) -> Tensor:
         """Check all but the value. Without importance there is nothing to penalize: a constant will do."""
+        if not importance and isinstance(penalty, int | float):  # the sum over no parameter
+            penalty = model.head.weight.new_tensor(float(penalty))
         if not isinstance(penalty, Tensor):
             raise self._broken(PENALTY, f"returned {_article(type(penalty).__name__)}; {_DIFFERENTIABLE}")
         if penalty.is_complex():

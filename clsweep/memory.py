@@ -46,7 +46,10 @@ def _free(device: torch.device | None) -> int:
     if device is not None and device.type == "cuda":
         from torch import cuda  # here, so that wrong input is told without it
 
-        return int(cuda.mem_get_info(device)[0])
+        kept = cuda.memory_reserved(device) - cuda.memory_allocated(
+            device
+        )  # of earlier runs, by PyTorch, to be used again
+        return int(cuda.mem_get_info(device)[0]) + kept
     return min([psutil.virtual_memory().available + psutil.swap_memory().free, *_limits()])
 
 

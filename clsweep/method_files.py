@@ -180,8 +180,15 @@ def _named_files(tree: ast.Module, folder: Path) -> Iterator[Path]:
         value = node.value if isinstance(node, ast.Constant) else None
         if isinstance(value, str) and value.endswith(SOURCE_SUFFIXES[0]) and "\n" not in value:
             path = folder / value
-            if ".." not in path.parts and path.is_relative_to(folder) and path.is_file():
+            if ".." not in path.parts and path.is_relative_to(folder) and _is_file(path):
                 yield path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text that is too long for a name, or holds what none does
+        return False
 
 
 def _imported_names(tree: ast.Module, package: str) -> Iterator[str]:

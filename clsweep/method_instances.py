@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from clsweep.errors import InputError, RunError, named, place
 from clsweep.method_files import INSTALLATION, MethodFile, Module
-from clsweep.undisturbed import DEVICE, DTYPE, GRAD_MODE, settings_put_back
+from clsweep.undisturbed import DEVICE, DTYPE, GRAD_MODE, current_folder, enter_folder, settings_put_back
 
 
 class Instance:
@@ -74,11 +74,11 @@ class Instance:
             yield
         finally:
             self._is_active = False
-            self._where = _where()
-            _go(self._outside)
             sys.meta_path.remove(self)
             self._imported = {name: sys.modules.pop(name) for name in self._names if name in sys.modules}
             sys.modules.update(before)
+            self._where = _where()
+            _go(self._outside)
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -105,12 +105,18 @@ class Instance:
         file = Path(spec.origin).resolve()
         added = {Path(entry).resolve() for entry in set(sys.path) - set(self._outside.path)}
         is_brought_along = not added.isdisjoint(file.parents)
-        if (path is not None or is_brought_along) and self._is_beside(file):
+        in_package = path is not None and not self._is_installed_there(name.partition(".")[0])
+        if (in_package or is_brought_along) and self._is_beside(file):
             self._refuse(name, Module(file, b"", None))
         if not is_brought_along:
             return None
         self._names.add(name)
         return spec
+
+    def _is_installed_there(self, package: str) -> bool:
+        """Whether a package is one that Python found below the method's folder, as `pip install -e` leaves it."""
+        file = getattr(sys.modules.get(package), "__file__", None)
+        return package not in self._names and file is not None and self._is_beside(Path(file).resolve())
 
     def _is_beside(self, file: Path) -> bool:
         """Whether a file is below the method's, and not in a folder of installed modules there."""
@@ -148,19 +154,19 @@ class _Where(NamedTuple):
     """Where the process is and looks for things."""
 
     path: list[str]
-    folder: Path
+    folder: str | None
     environment: dict[str, str]
 
 
 def _where() -> _Where:
-    return _Where(sys.path[:], Path.cwd(), dict(os.environ))
+    return _Where(sys.path[:], current_folder(), dict(os.environ))
 
 
 def _go(where: _Where | None) -> None:
     if where is None or where == _where():
         return
     sys.path[:] = where.path
-    os.chdir(where.folder)
+    enter_folder(where.folder)
     for name in os.environ.keys() - where.environment.keys():
         del os.environ[name]
     os.environ.update(where.environment)

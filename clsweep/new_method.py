@@ -8,9 +8,11 @@ from importlib import resources
 from pathlib import Path
 
 from clsweep.errors import InputError
+from clsweep.paths import expanded
 
 OPTION = "--new-method"
 _TEMPLATE = "templates/my_method.py"
+_RUN = "python -m clsweep benchmark=split_mnist dataset=mnist_5k budget=quick"
 
 
 def is_asked_for(arguments: Sequence[str]) -> bool:
@@ -36,9 +38,9 @@ def command(arguments: Sequence[str]) -> str:
             f"{OPTION}: expected the path of the Python file to be written and nothing else, as in {OPTION} "
             "my_method.py."
         )
-    _write(Path(words[1]).expanduser())
-    run = f"python -m clsweep benchmark=split_mnist dataset=mnist_5k budget=quick regularizer.file={words[1]}"
-    return f"written  {words[1]}: a short method, to be changed into yours\nrun it   {shlex.join(shlex.split(run))}"
+    _write(expanded(words[1]))
+    run = [*_RUN.split(), f"regularizer.file={words[1]}"]
+    return f"written  {words[1]}: a short method, to be changed into yours\nrun it   {shlex.join(run)}"
 
 
 def _write(file: Path) -> None:

@@ -33,9 +33,17 @@ def here() -> Path:
     return _start or Path.cwd()
 
 
+def expanded(path: str | Path) -> Path:
+    """A path with `~` for the user's folder; that of a user whom nobody knows stays as it is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def absolute(path: str | Path) -> Path:
     """A path as it was typed, from wherever: absolute, with `~` for the user's folder."""
-    return here() / Path(path).expanduser()
+    return here() / expanded(path)
 
 
 def short(path: Path) -> Path:

@@ -29,7 +29,7 @@ from clsweep.undisturbed import settings_put_back
 
 EXAMPLES = 64  # of a context
 _OF_THE_CODE = (ImportError, NameError, AttributeError, TypeError)  # whatever the data
-_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)  # two networks are in it now
+_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)  # the run will say so, if it is so there
 _CALLS = 5  # after each step, of a penalty that is declared to be another: one that counts its calls may change
 
 
@@ -75,7 +75,7 @@ def rehearse(config: Config, stream: Stream, device: torch.device, file: MethodF
         if isinstance(error.__cause__, _OF_MEMORY):
             return []
         may_be_short = isinstance(error, NotFiniteError) or error.__cause__ is not None
-        if isinstance(error.__cause__, _OF_THE_CODE) or not may_be_short:
+        if _is_of_the_code(error.__cause__) or not may_be_short:
             raise _refused(error) from error
     try:
         return _attempt(config, stream, device, file, _LONG)
@@ -83,6 +83,12 @@ def rehearse(config: Config, stream: Stream, device: torch.device, file: MethodF
         if isinstance(error.__cause__, AssertionError):
             return [f"in a short rehearsal, {_told(error)} The run goes on in case longer training helps."]
         raise _refused(error) from error
+
+
+def _is_of_the_code(cause: BaseException | None) -> bool:
+    """Whether something fails whatever the data; where a loop has seen no batch, variables are unbound, or None."""
+    from_empty_loops = isinstance(cause, UnboundLocalError) or "NoneType" in str(cause)
+    return isinstance(cause, _OF_THE_CODE) and not from_empty_loops
 
 
 def _refused(error: MethodError) -> InputError:

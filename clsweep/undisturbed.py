@@ -28,6 +28,8 @@ _Kind = tuple[torch.dtype, torch.Size, torch.device]
 
 # Settings that hold for the network's training, too.
 DEVICE, DTYPE, GRAD_MODE = "torch's default device", "torch's default dtype", "torch's grad mode"
+_FILTERS, _PATH = "the warnings filters", "sys.path"
+HARMLESS = (_FILTERS, _PATH)  # what importing a library in a function changes, and no result depends on
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -46,13 +48,15 @@ class _Setting:
     write: Callable[[Any], object]
 
 
-def _folder() -> str | None:
+def current_folder() -> str | None:
+    """None where somebody has removed it."""
     with contextlib.suppress(FileNotFoundError):  # somebody has removed it
         return os.getcwd()  # noqa: PTH109 - a Path takes four times as long
     return None
 
 
-def _set_folder(folder: str | None) -> None:
+def enter_folder(folder: str | None) -> None:
+    """Make a folder the current one, where it is there."""
     with contextlib.suppress(OSError):
         if folder is not None:
             os.chdir(folder)
@@ -133,9 +137,9 @@ _SETTINGS = (
     _Setting("cuDNN's flags", _cudnn, _set_cudnn),
     _Setting("autograd's anomaly detection", _anomalies, lambda value: torch.autograd.set_detect_anomaly(*value)),
     _Setting("NumPy's error handling", np.geterr, lambda value: np.seterr(**value)),
-    _Setting("the warnings filters", lambda: list(warnings.filters), _set_filters),
-    _Setting("the current folder", _folder, _set_folder),
-    _Setting("sys.path", lambda: list(sys.path), _set_path),
+    _Setting(_FILTERS, lambda: list(warnings.filters), _set_filters),
+    _Setting("the current folder", current_folder, enter_folder),
+    _Setting(_PATH, lambda: list(sys.path), _set_path),
     _Setting("sys.stdout and sys.stderr", lambda: (sys.stdout, sys.stderr), _set_streams),
     _Setting("the signal handlers", _handlers, _set_handlers),
 )

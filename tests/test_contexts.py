@@ -446,7 +446,7 @@ def test_a_batch_larger_than_a_context_gets_a_note(
     ("override", "said"),
     [
         ("benchmark.image_size=1000000", "36 images of 1,000,000,000,000 values need 131.0 TiB of memory"),
-        ("benchmark.contexts=1000000", "1,000,001,000,000 accuracies, of every context after every context"),
+        ("benchmark.contexts=1000000", "1,000,001,000,000 accuracies (each context, after each context)"),
     ],
 )
 def test_what_cannot_fit_into_memory_is_refused_before_it_is_made(override: str, said: str) -> None:

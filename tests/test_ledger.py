@@ -282,12 +282,22 @@ def test_a_claim_says_at_once_whose_it_is(kind: str, sqlite: str, tmp_path: Path
             raise KeyboardInterrupt
 
     shared.study.sampler = Killed()
-    for _ in range(2):  # the queued one, then a new one
+    for number in range(2):  # the queued one, then a new one
         with pytest.raises(KeyboardInterrupt):
             shared.claim()
-    trials = shared.trials()
-    assert [trial.state for trial in trials] == [TrialState.RUNNING] * 2
-    assert [owner.from_json(trial.user_attrs[owner.OWNER]) for trial in trials] == [owner.this_process()] * 2
+        trial = shared.trials()[number]
+        assert trial.state == TrialState.RUNNING
+        assert owner.from_json(trial.user_attrs[owner.OWNER]) == owner.this_process()
+
+
+def test_a_claim_that_was_made_twice_is_given_back(sqlite: str) -> None:
+    """A database that goes away between a claim and its answer is asked again, and makes another."""
+    shared = ledger(sqlite, 2)
+    shared.study.ask()  # no values: what the first try left
+    done = [shared.claim() for _ in range(2)]
+    assert all(trial is not None and trial.params for trial in done)
+    first = shared.trials()[0]
+    assert (first.state, first.user_attrs[ENDED]) == (TrialState.FAIL, LOST)
 
 
 def test_a_point_that_no_process_came_to_run_is_not_given_up(sqlite: str) -> None:

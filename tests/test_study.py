@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -174,12 +175,14 @@ def test_failed_trials_are_recorded_and_the_study_goes_on(tmp_path: Path) -> Non
     assert len(status(trials).failed) == 2
 
 
-def test_any_text_that_a_method_raises_is_written(tmp_path: Path) -> None:
+def test_any_text_that_a_method_raises_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "mine.py"
     raises = r'    raise ValueError("not \ud800 but \x1b[31m red\n")'
     file.write_text(DIVERGES_WHEN_STRONG.replace("    return {}", raises))
     study = worker(tmp_path / "sweep", f"regularizer.file={file}", "regularizer.reg_strength=1", space={})
-    finish(study)
+    with monkeypatch.context() as patch:
+        patch.setattr(logging.getLogger(), "handlers", [])  # pytest's own, whose reports can't hold such a text
+        finish(study)
     what = r"ValueError: not \ud800 but \x1b[31m red"
     reason = f"{file}, line 6: estimate_importance raised {what} (the traceback is in the run's log)."
     assert read(tmp_path / "sweep").reason.tolist() == [reason]

@@ -338,6 +338,6 @@ def test_a_broken_compiler_is_none(
     monkeypatch.setattr(shutil, "which", lambda _: str(compiler))
     with caplog.at_level(logging.INFO):
         assert isinstance(parameter_update(parameters(), LR), ForeachUpdate)
-    assert "no compiled native.c" in caplog.text
-    assert "no compiled native.c" in str(native.library().note)
+    assert "can't compile native.c" in caplog.text
+    assert "can't compile native.c" in str(native.library().note)
     assert list((tmp_path / "clsweep").iterdir()) == []

@@ -113,7 +113,8 @@ def _of_images(plans: Sequence[StudyPlan]) -> list[str]:
     for plan in plans:
         config = plan.trial_config(plan.default, plan.seeds[0])
         stream = streams(config, device)
-        check_fit(config, stream, device)
+        if pick_device(config.device).type == "cpu":  # else the worker checks it, where the run will be
+            check_fit(config, stream, device)
         lines[f"images   {config.benchmark.name}: {stream.images}"] = None
         lines |= dict.fromkeys(_note(note) for note in stream.notes)
     return list(lines)

@@ -185,7 +185,13 @@ def _reason(error: BaseException) -> str:
     return str(error) if isinstance(error, ClsweepError) else "interrupted"
 
 
-def work(plans: Sequence[StudyPlan], storage: BaseStorage, orphaned: Callable[[], bool] = lambda: False) -> None:
+def work(
+    plans: Sequence[StudyPlan],
+    storage: BaseStorage,
+    orphaned: Callable[[], bool] = lambda: False,
+    *,
+    tells: bool = True,
+) -> None:
     """Run trials of these studies, the first ones first, until all are done.
 
     Where other processes have claimed the rest of a study, this one goes on with the next, and comes back in case one
@@ -195,13 +201,15 @@ def work(plans: Sequence[StudyPlan], storage: BaseStorage, orphaned: Callable[[]
         plans: the studies.
         storage: where they are.
         orphaned: whether the process that this one works for is gone; then it stops.
+        tells: whether this process says what the user should know of a method's file; one of several does.
     """
     streams = Streams()
     workers = [StudyWorker(plan, storage, streams) for plan in plans]
     with _what_is_there_frozen():
         for worker in workers:  # all before the first trial: what is wrong with a file is no trial's fault
             for note in [] if worker.is_done() else worker.rehearse():
-                print(f"{worker.plan.name}  {note}", flush=True)
+                if tells:
+                    print(f"{worker.plan.name}  {note}", flush=True)
         give_back_memory()
         while not orphaned() and (pending := [worker for worker in workers if not worker.is_done()]):
             if not any(worker.work_once() for worker in pending):

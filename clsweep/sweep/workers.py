@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
@@ -204,7 +205,7 @@ def work_on(file: Path) -> None:
     connection = storage.connect(url)
     try:
         with storage.told_in_a_sentence(url):
-            work(task.plans, connection, task.is_orphaned)
+            work(task.plans, connection, task.is_orphaned, tells=HydraConfig.get().job.num == 0)
     finally:
         storage.close(connection)
     if task.is_orphaned():

@@ -129,7 +129,8 @@ def library() -> Library:
         return _loaded(compiler)
     except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip()
-        return _without(f"no compiled {_SOURCE.name} ({' '.join(f'{error} {said}'.split())})")
+        log.info("%s %s", error, said)
+        return _without(f"gcc can't compile {_SOURCE.name} ({(said or str(error)).splitlines()[0]})")
 
 
 def _without(reason: str) -> Library:
