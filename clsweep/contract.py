@@ -363,8 +363,8 @@ class Regularizer:
 
     def _checked_kind(self, penalty: object, importance: Mapping[str, Tensor], model: Classifier) -> Tensor:
         """Check all but the value. Without importance there is nothing to penalize: a constant will do."""
-        if not importance and isinstance(penalty, int | float):  # the sum over no parameter
-            penalty = model.head.weight.new_tensor(float(penalty))
+        if not importance and isinstance(penalty, int) and penalty == 0:  # Python's sum over no parameter
+            penalty = model.head.weight.new_zeros(())
         if not isinstance(penalty, Tensor):
             raise self._broken(PENALTY, f"returned {_article(type(penalty).__name__)}; {_DIFFERENTIABLE}")
         if penalty.is_complex():
