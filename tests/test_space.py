@@ -102,8 +102,8 @@ def test_a_random_point_of_a_discrete_space_lies_in_it() -> None:
 
 
 def test_a_range_of_any_other_key_has_the_values_that_are_written() -> None:
-    parsed = OverridesParser.create().parse_overrides(["benchmark.lr=range(0.1,0.5,0.1)", "seed=range(0,3)"])
+    parsed = OverridesParser.create().parse_overrides(["benchmark.lr=range(0.1,0.5,0.1)", "benchmark.iters=range(1,4)"])
     assert [_alternatives(one) for one in parsed] == [
         ["benchmark.lr=0.1", "benchmark.lr=0.2", "benchmark.lr=0.3", "benchmark.lr=0.4"],
-        ["seed=0", "seed=1", "seed=2"],
+        ["benchmark.iters=1", "benchmark.iters=2", "benchmark.iters=3"],
     ]

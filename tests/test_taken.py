@@ -44,7 +44,7 @@ def killed_before_the_record(study: StudyWorker, monkeypatch: pytest.MonkeyPatch
             raise Killed
         return made[-1]
 
-    monkeypatch.setattr("clsweep.sweep.trial.run", killed)
+    monkeypatch.setattr("clsweep.folders.run", killed)
     with pytest.raises(Killed):
         finish(study)
     finals = study.finals()
@@ -70,7 +70,7 @@ def counted_runs(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         folders.append(folder)
         return run(config, folder, *others)
 
-    monkeypatch.setattr("clsweep.sweep.trial.run", counted)
+    monkeypatch.setattr("clsweep.folders.run", counted)
     return folders
 
 
