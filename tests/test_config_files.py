@@ -83,6 +83,7 @@ GIVEN = "best.yaml has benchmark.iters=33, which was given for it and follows no
 SWEEPERS: tuple[tuple[str, ...], ...] = (("--multirun",), ("--multirun", "hydra/sweeper=basic"))
 
 
+@pytest.mark.parametrize("name", ["best", "best.yaml"])  # Hydra takes both
 @pytest.mark.parametrize(
     ("multirun", "override", "said"),
     [
@@ -94,6 +95,7 @@ SWEEPERS: tuple[tuple[str, ...], ...] = (("--multirun",), ("--multirun", "hydra/
     ],
 )
 def test_what_the_file_overrules_is_refused(
+    name: str,
     multirun: tuple[str, ...],
     override: str,
     said: str,
@@ -104,7 +106,7 @@ def test_what_the_file_overrules_is_refused(
     monkeypatch.chdir(tmp_path)
     write_best("benchmark.iters=33")
     with pytest.raises(SystemExit) as exited:
-        command(monkeypatch, *BEST, *multirun, override)
+        command(monkeypatch, *BEST[:-1], name, *multirun, override)
     assert exited.value.code == 2
     assert capsys.readouterr().err == f"clsweep: {override.removeprefix('+')}: {said}\n"
     assert [path.name for path in tmp_path.iterdir()] == ["best.yaml"]
