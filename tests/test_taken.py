@@ -38,8 +38,8 @@ def killed_before_the_record(study: StudyWorker, monkeypatch: pytest.MonkeyPatch
     """Work on, and be killed when a run is finished, but not recorded; `after` runs before are."""
     made: list[Summary] = []
 
-    def killed(*arguments: Any) -> Summary:
-        made.append(run(*arguments))
+    def killed(*arguments: Any, **others: Any) -> Summary:
+        made.append(run(*arguments, **others))
         if len(made) > after:
             raise Killed
         return made[-1]
@@ -66,9 +66,9 @@ def counted_runs(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders of the runs that are trained from now on."""
     folders: list[Path] = []
 
-    def counted(config: Config, folder: Path, *others: Any) -> Summary:
+    def counted(config: Config, folder: Path, *others: Any, **named: Any) -> Summary:
         folders.append(folder)
-        return run(config, folder, *others)
+        return run(config, folder, *others, **named)
 
     monkeypatch.setattr("clsweep.folders.run", counted)
     return folders
