@@ -14,11 +14,16 @@ from hydra.errors import HydraException
 
 from clsweep import config as settings
 from clsweep.errors import InputError
+from clsweep.targets import TARGET
 
 _HELP = "python -m clsweep --help lists what there is"
 # A value, or a part of one, that begins with the home folder; outside of quotes Hydra cannot read it.
 _HOME = re.compile(r"(?<=[=,:(\[])(['\"]?)~(?=/|$)")
 _SWEPT = ("benchmark", "regularizer")
+# Nodes with keys that no YAML file can know: arguments of a class of one's own, hyperparameters of a file.
+_OPEN = ("network.", "optimizer.", "regularizer.", "benchmark.stream.", "logger.", "callbacks.")
+# A group whose file is of no use to another `_target_`: with one, its file `own` is meant.
+_OWN = ("network", "optimizer")
 _BASIC = "hydra/sweeper=basic"
 
 
@@ -50,8 +55,14 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
     kept = [one for one in overrides if one not in modes]
     for one in kept:
         _check(one, multirun)
-    forced = tuple(_swept_keys(kept)) if multirun else ()
-    return [*(_written(one, forced) for one in kept), *others]
+    forced = (*_OPEN, *(_swept_keys(kept) if multirun else ()))
+    return [*_owns(kept), *(_written(one, forced) for one in kept), *others]
+
+
+def _owns(overrides: Sequence[Override]) -> Iterator[str]:
+    """The choice of `own` for each group that gets a `_target_` and no file."""
+    keys = {one.key_or_group for one in overrides}
+    yield from (f"{group}=own" for group in _OWN if f"{group}.{TARGET}" in keys and group not in keys)
 
 
 def _told_apart(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -150,11 +161,10 @@ def _swept_keys(overrides: Sequence[Override]) -> Iterator[str]:
 
     Hydra composes what a sweep's jobs have in common without the swept groups, and would refuse `benchmark.iters=10` or
     `regularizer.fisher.examples=10` as unknown; with `++` it waits for the jobs' configurations, where the sweeper and
-    the schema find what is really unknown. Hydra's basic sweeper has no such check of a method's keys.
+    the schema find what is really unknown.
     """
-    basic = any(one.key_or_group == "hydra/sweeper" and one.value() == "basic" for one in overrides)
     for one in overrides:
-        if one.is_sweep_override() and one.key_or_group in (_SWEPT[:1] if basic else _SWEPT):
+        if one.is_sweep_override() and one.key_or_group in _SWEPT:
             yield f"{one.key_or_group}."
 
 
@@ -162,4 +172,6 @@ def _written(override: Override, forced: tuple[str, ...]) -> str:
     text = str(override.input_line)
     if override.key_or_group in settings.groups() and not override.is_delete():
         return text.lstrip("+")
-    return f"++{text}" if forced and text.startswith(forced) else text
+    if override.is_delete() or not text.lstrip("+").startswith(forced):
+        return text
+    return f"++{text.lstrip('+')}"

@@ -19,7 +19,7 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-# Part of every digest: to be changed when `clsweep.datasets` makes something else of the same files.
+# Part of every digest: to be changed when `clsweep.data.datasets` makes something else of the same files.
 _FORMAT = "2"
 # Data sets kept; the ones used longest ago make room.
 _KEPT = 8

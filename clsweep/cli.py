@@ -1,4 +1,4 @@
-"""The command line: Hydra composes the setting, `clsweep.run` runs it, errors become one sentence and an exit code.
+"""The command line: Hydra composes the setting, a run follows, errors become one sentence and an exit code.
 
 Nothing here imports torch before a run starts, so that `--help` and wrong input answer at once.
 """
@@ -24,11 +24,12 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 import clsweep
-from clsweep import arguments, config_files, new_method, passwords, paths, process
+from clsweep import arguments, config_files, passwords, paths, process
 from clsweep import config as settings
 from clsweep.config import Config
 from clsweep.errors import ClsweepError, InputError, machine_error
-from clsweep.sweep import launchers
+from clsweep.methods import new_method
+from clsweep.sweeps import launchers
 
 _NAME = "clsweep"
 _OUR_SWEEPER = "clsweep_optuna"
@@ -157,11 +158,11 @@ def _attempt(composed: DictConfig, folder: Path) -> ClsweepError | None:
 
 def _run(config: Config, folder: Path) -> None:
     if config.seeds is not None:
-        from clsweep.seeds import run_seeds  # here, since it imports torch
+        from clsweep.training.seeds import run_seeds  # here, since it imports torch
 
         run_seeds(config, folder, _finish)
         return
-    from clsweep.run import run  # as above
+    from clsweep.training.run import run  # as above
 
     run(config, folder)
     _finish(config, folder)
@@ -177,7 +178,7 @@ def _finish(config: Config, folder: Path) -> None:
 
 def _draw(folder: Path) -> None:
     """Draw a finished run; its results are written, so nothing that goes wrong here may look like a failed run."""
-    from clsweep.plots.contexts import draw_run  # here, since it imports matplotlib
+    from clsweep.report.plots.contexts import draw_run  # here, since it imports matplotlib
 
     try:
         draw_run(folder)
@@ -188,7 +189,7 @@ def _draw(folder: Path) -> None:
 
 
 def _work(task: Path) -> None:
-    from clsweep.sweep.workers import work_on  # here, since it imports torch and Optuna
+    from clsweep.sweeps.workers import work_on  # here, since it imports torch and Optuna
 
     work_on(task)
 

@@ -20,8 +20,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from clsweep import new_method
 from clsweep.errors import InputError
+from clsweep.methods import new_method
 from clsweep.paths import absolute, short
 
 SCENARIOS = ("task", "domain", "class")

@@ -11,11 +11,11 @@ import torch
 
 from clsweep import results
 from clsweep.config import Config, to_yaml
-from clsweep.contexts import Stream
-from clsweep.method_files import MethodFile
-from clsweep.observers import Observer
+from clsweep.data.contexts import Stream
+from clsweep.methods.files import MethodFile
 from clsweep.results import Summary
-from clsweep.run import run
+from clsweep.training.observers import Observer
+from clsweep.training.run import run
 
 SETTING = Path(".hydra") / "config.yaml"
 
@@ -29,7 +29,7 @@ def run_in(
     *,
     rehearsed: bool,
 ) -> Summary:
-    """One run in a folder of its own, with its setting beside its results as Hydra leaves it; see `clsweep.run.run`.
+    """One run in a folder of its own, with its setting beside its results as Hydra leaves it.
 
     Args:
         folder: made if it isn't there.

@@ -82,7 +82,7 @@ class Classifier(nn.Module):
         floor_at_zero: whether carried importance is kept at or above zero, for methods that ask.
 
     All but `head` and `memory_format`, and the dicts `_custom_*` below, are the regularizers' contract (see
-    `clsweep.contract`); the learner sets and keeps them.
+    `clsweep.methods.contract`); the learner sets and keeps them.
     """
 
     head: Head

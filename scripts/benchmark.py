@@ -29,16 +29,18 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from clsweep import contexts, contract, networks
+from clsweep import networks
 from clsweep.config import Config, FisherConfig, config_dir, parse
-from clsweep.datasets import ImageData, LabelledImages
-from clsweep.learner import Learner
-from clsweep.machine import prepare_cpu
+from clsweep.curvature import fisher
+from clsweep.curvature.per_example import Absolute, LogitWeights, Phi, Square, sum_over_examples
+from clsweep.data import contexts
+from clsweep.data.datasets import ImageData, LabelledImages
+from clsweep.methods import contract, mas
 from clsweep.networks import MLP, Classifier
-from clsweep.regularizers import fisher, mas
-from clsweep.regularizers.per_example import Absolute, LogitWeights, Phi, Square, sum_over_examples
-from clsweep.run import pick_device
-from clsweep.training import batch_indices
+from clsweep.training.learner import Learner
+from clsweep.training.loop import batch_indices
+from clsweep.training.machine import prepare_cpu
+from clsweep.training.run import pick_device
 
 METHODS = ("none", "l2", "ewc", "ewc_separate", "online_ewc", "kfac_ewc", "si", "mas", "rwalk", "custom")
 BUILT_IN = METHODS[:-1]

@@ -19,9 +19,9 @@ import psutil
 from hydra import compose, initialize_config_dir
 
 from clsweep.config import config_dir, parse
-from clsweep.sweep import storage
-from clsweep.sweep.plan import StudyPlan
-from clsweep.sweep.worker import work
+from clsweep.sweeps import storage
+from clsweep.sweeps.plan import StudyPlan
+from clsweep.sweeps.worker import work
 
 SETTING = (
     "benchmark=split_mnist",

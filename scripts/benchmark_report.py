@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from clsweep import metrics, results
-from clsweep.metrics import Cell
-from clsweep.results import Summary
+from clsweep import results
+from clsweep.results import Summary, metrics
+from clsweep.results.metrics import Cell
 
 METHODS = 20
 BENCHMARKS = 4

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from missing_runs import run_unless_finished
 
-from clsweep.sweep.plan import FIRST_FINAL_SEED
+from clsweep.sweeps.plan import FIRST_FINAL_SEED
 
 METHODS = "custom,ewc,online_ewc,si,kfac_ewc,rwalk"
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from clsweep import datasets
 from clsweep.config import DatasetConfig
+from clsweep.data import datasets
 from clsweep.errors import InputError
 
 N_TRAIN = 500

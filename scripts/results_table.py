@@ -15,7 +15,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from clsweep import results
-from clsweep.statistics import estimate
+from clsweep.results.statistics import estimate
 
 REFERENCE = Path(__file__).resolve().parent.parent / "outputs" / "reference"
 SETTING = {

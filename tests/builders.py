@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from clsweep import arguments, cli
 from clsweep import config as settings
 from clsweep.config import Config
-from clsweep.datasets import ImageData, LabelledImages
+from clsweep.data.datasets import ImageData, LabelledImages
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from sweeping import TINY, plan
 
 from clsweep import passwords
-from clsweep.sweep import workers
+from clsweep.sweeps import workers
 
 
 class Looking:

@@ -10,9 +10,9 @@ import optuna
 from optuna.distributions import FloatDistribution
 from optuna.storages import BaseStorage
 
-from clsweep.sweep import storage
-from clsweep.sweep.ledger import Ledger, open_study
-from clsweep.sweep.space import Point, Space
+from clsweep.sweeps import storage
+from clsweep.sweeps.ledger import Ledger, open_study
+from clsweep.sweeps.space import Point, Space
 
 QUEUED: tuple[Point, ...] = tuple({"reg_strength": float(value)} for value in range(1, 21))
 opened: list[BaseStorage] = []  # for the tests to close

@@ -11,11 +11,11 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from clsweep.config import DatasetConfig
-from clsweep.datasets import ImageData
-from clsweep.sweep import storage
-from clsweep.sweep.plan import StudyPlan
-from clsweep.sweep.streams import Streams
-from clsweep.sweep.worker import StudyWorker
+from clsweep.data.datasets import ImageData
+from clsweep.sweeps import storage
+from clsweep.sweeps.plan import StudyPlan
+from clsweep.sweeps.streams import Streams
+from clsweep.sweeps.worker import StudyWorker
 
 TINY = (
     "+benchmark=split_mnist",

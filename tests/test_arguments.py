@@ -84,7 +84,7 @@ def test_the_home_folder_is_put_in_wherever_a_path_begins_with_it() -> None:
     home = str(Path.home())
     typed = [
         "dataset.root=~/data",
-        "regularizer.file=~/a.py,~/b.py",
+        "++regularizer.file=~/a.py,~/b.py",
         "hydra.run.dir='~/x=1'",
         "search.storage=journal:~/s",
     ]
@@ -125,7 +125,6 @@ def test_hydras_mode_is_the_option() -> None:
 def test_the_keys_of_a_swept_group_are_forced(several: str) -> None:
     """Hydra composes what the jobs have in common without the group, and would refuse them."""
     made = arguments.for_hydra(["--multirun", f"+benchmark={several}", "benchmark.iters=5", "regularizer.gamma=1"])
-    assert made == [f"benchmark={several}", "++benchmark.iters=5", "regularizer.gamma=1", "--multirun"]
+    assert made == [f"benchmark={several}", "++benchmark.iters=5", "++regularizer.gamma=1", "--multirun"]
     methods = ["--multirun", f"regularizer={several}", "regularizer.gamma=1"]
     assert arguments.for_hydra(methods)[1] == "++regularizer.gamma=1"
-    assert arguments.for_hydra([*methods, "hydra/sweeper=basic"])[1] == "regularizer.gamma=1"

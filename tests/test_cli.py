@@ -21,12 +21,12 @@ from omegaconf import OmegaConf
 
 from clsweep import __version__, results
 from clsweep.cli import as_input_error
-from clsweep.display import Display
 from clsweep.errors import InputError, RunError
-from clsweep.metrics import Cell
-from clsweep.observers import Silent
-from clsweep.run import run
-from clsweep.sweep import launchers
+from clsweep.results.metrics import Cell
+from clsweep.sweeps import launchers
+from clsweep.training.display import Display
+from clsweep.training.observers import Silent
+from clsweep.training.run import run
 
 TINY = (
     "+benchmark=split_mnist",

@@ -7,7 +7,7 @@ import re
 import pandas as pd
 from builders import ROOT
 
-from clsweep.display import clock
+from clsweep.training.display import clock
 
 DEMO = ROOT / "outputs" / "reference" / "demo"
 

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from clsweep.config import NetworkConfig, RegularizerConfig
-from clsweep.contexts import SCENARIOS, Context, Part, Stream
-from clsweep.contract import Regularizer, load
-from clsweep.learner import Learner
+from clsweep.data.contexts import SCENARIOS, Context, Part, Stream
+from clsweep.methods.contract import Regularizer, load
 from clsweep.networks import Classifier, build
-from clsweep.training import Trainer, TrainingProtocol
+from clsweep.training.learner import Learner
+from clsweep.training.loop import Trainer, TrainingProtocol
 
 SHAPE = (1, 4, 4)
 CLASSES = 2
@@ -78,7 +78,7 @@ def stream(scenario: str = "task", contexts: int = CONTEXTS, validation: bool = 
 
 def method(name: str, **values: Any) -> RegularizerConfig:
     """The configuration of a built-in method."""
-    return _config(name=name, module=f"clsweep.regularizers.{name}", **values)
+    return _config(name=name, module=f"clsweep.methods.{name}", **values)
 
 
 def file_method(file: Path | str, **values: Any) -> RegularizerConfig:

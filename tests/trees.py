@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from clsweep import metrics, results
-from clsweep.metrics import Cell
-from clsweep.results import Summary
+from clsweep import results
+from clsweep.results import Summary, metrics
+from clsweep.results.metrics import Cell
 
 NOTHING: dict[str, Any] = {"str": "", "int": 0, "float": math.nan, "bool": False}
 _number = count()

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from clsweep.errors import InputError
-from clsweep.plots import style
 from clsweep.report import figures
 from clsweep.report.figures import Drawn, Job, Undrawn
+from clsweep.report.plots import style
 from clsweep.report.sections import Section, StudySection, section, study_section
 from clsweep.report.selection import Selection
 from clsweep.results import BEST_FILE, Problem, Results

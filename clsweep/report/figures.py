@@ -12,10 +12,10 @@ from pathlib import Path
 import joblib
 import pandas as pd
 
-from clsweep.plots.contexts import JOINT, accuracy_curves, forgetting_curves, matrices
-from clsweep.plots.style import INK, Look, Plot
+from clsweep.report.plots.contexts import JOINT, accuracy_curves, forgetting_curves, matrices
+from clsweep.report.plots.style import INK, Look, Plot
 from clsweep.results import Results
-from clsweep.statistics import estimates
+from clsweep.results.statistics import estimates
 
 # Fewer are drawn sooner than other processes have started.
 _FEWEST_FOR_PROCESSES = 12
@@ -129,8 +129,8 @@ def of_study(slug: str, name: str, trials: pd.DataFrame, ranges: dict[str, str])
     Raises:
         InputError: a range can't be read.
     """
-    from clsweep.plots import studies  # here, since it imports optuna
-    from clsweep.sweep import space
+    from clsweep.report.plots import studies  # here, since it imports optuna
+    from clsweep.sweeps import space
 
     searched = space.parse(ranges)
     if not searched or trials.empty:

@@ -14,9 +14,9 @@ import pandas as pd
 
 from clsweep import config as settings
 from clsweep.config import PublishedConfig
-from clsweep.plots.contexts import BOUNDS
+from clsweep.report.plots.contexts import BOUNDS
 from clsweep.report.selection import PROTOCOL, TUNED
-from clsweep.statistics import all_differ, compare, estimates
+from clsweep.results.statistics import all_differ, compare, estimates
 
 # Whether more is better.
 METRICS: Final = {"average_accuracy": True, "forgetting": False, "backward_transfer": True, "seconds": False}

@@ -16,7 +16,7 @@ from clsweep.report import leaderboard
 from clsweep.report.figures import Drawn
 from clsweep.report.leaderboard import MARKED, METRICS, PUBLISHED
 from clsweep.report.selection import describe
-from clsweep.statistics import estimate
+from clsweep.results.statistics import estimate
 
 _VALUE: Final = r"\b(reg_strength|gamma|epsilon|reg_strength_scale)=([^, ]+)"
 LABELS: Final = {

@@ -11,7 +11,7 @@ import pandas as pd
 
 from clsweep import config as settings
 from clsweep.config import HYPERPARAMETERS
-from clsweep.plots.contexts import BOUNDS
+from clsweep.report.plots.contexts import BOUNDS
 from clsweep.results import FINISHED, Results
 
 # What must be the same for two runs to be compared. What a file of an older format doesn't say is a value of its own.

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from clsweep.errors import InputError
-from clsweep.metrics import Cell, Matrix
+from clsweep.results.metrics import Cell, Matrix
 
 ACCURACY_FILE = "accuracy.csv"
 SUMMARY_FILE = "summary.csv"
@@ -124,7 +124,7 @@ class Summary:
 
 
 def accuracy_matrix(cells: Sequence[Cell], split: str, contexts: int) -> Matrix:
-    """The accuracies of one split as `clsweep.metrics` wants them.
+    """The accuracies of one split as `clsweep.results.metrics` wants them.
 
     Args:
         cells: what was measured.

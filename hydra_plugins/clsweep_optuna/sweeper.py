@@ -1,6 +1,6 @@
 """`hydra/sweeper=clsweep_optuna`, the default: Optuna studies instead of a grid.
 
-Hydra imports this module at every start, so what is slow to import waits in `clsweep.sweep` until a sweep begins. It
+Hydra imports this module at every start, so what is slow to import waits in `clsweep.sweeps` until a sweep begins. It
 does so under no name in `sys.modules`, where a dataclass would look its annotations up were they strings.
 """
 
@@ -61,6 +61,6 @@ class ClsweepOptunaSweeper(Sweeper):
             InputError: the command is wrong; nothing was trained.
             RunError: a study was stopped; what it has is written.
         """
-        from clsweep.sweep.command import sweep
+        from clsweep.sweeps.command import sweep
 
         sweep(self.config, self._loader, self.launcher, arguments, self._folder)

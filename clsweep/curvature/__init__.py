@@ -1,0 +1,1 @@
+"""Gradients of single examples and what is made of them; it knows no method."""

@@ -1,0 +1,260 @@
+"""Kronecker factors of the Fisher information, and the quadratic penalty that they define.
+
+For a linear layer with input a, a 1 appended where the layer has a bias, and g the gradient of log p(y | x) by its
+output, an example's gradient by [W b] is g a^T, and the layer's block of the Fisher information is
+
+    F = E[g g^T ⊗ a a^T] ≈ G ⊗ A,    G = E[g g^T],  A = E[a a^T]
+
+(Martens & Grosse, "Optimizing neural networks with Kronecker-factored approximate curvature", ICML 2015), so that a
+change D of [W b] costs 1/2 <D, G D A>, whose gradient G D A is what the value needs, too.
+
+Convolutions are linear layers over patches, whose gradient is a sum over the positions l. With derivatives that are
+uncorrelated between positions, and statistics that are the same at all L of them ("KFC": Grosse & Martens, "A
+Kronecker-factored approximate Fisher matrix for convolution layers", ICML 2016),
+
+    F ≈ sum_l E[g_l g_l^T] ⊗ E[a_l a_l^T] ≈ G ⊗ A,    G = (1/L) E[sum_l g_l g_l^T],  A = E[sum_l a_l a_l^T].
+
+Which of the two is divided by L, as there G is, doesn't change the product; that exactly one is makes the product the
+layer's Fisher information, on one scale with the other layers'. The penalty needs that; an optimizer, which damps each
+layer, would not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.utils.data import TensorDataset
+
+from clsweep.curvature.fisher import as_configured
+from clsweep.curvature.per_example import (
+    LayerSum,
+    Square,
+    Visit,
+    parameters_of,
+    patches_of,
+    sum_of_layer,
+    sum_over_batches,
+    trained_layers,
+)
+from clsweep.errors import RunError
+from clsweep.methods.contract import NamedTensors, contract_parameters
+from clsweep.networks import Classifier, Head
+
+# A layer's trained parameters, weight before bias, in the order of the columns of [W b].
+Keys = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Factors:
+    """One layer's curvature G ⊗ A.
+
+    Attributes:
+        inputs: A, [columns, columns]: one column for each input and, where there is a trained bias, one for the 1.
+        outputs: G, [out, out]; rows and columns of inactive outputs are zero.
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+
+    @property
+    def diagonal(self) -> Tensor:
+        """The diagonal of G ⊗ A, shaped as [W b]: [out, columns]."""
+        return torch.outer(self.outputs.diagonal(), self.inputs.diagonal())
+
+    def plus(self, other: Factors) -> Factors:
+        """The Kronecker product with the partial traces of a sum of two.
+
+        A sum S of Kronecker products G_t ⊗ A_t is none itself. (sum_t tr(A_t) G_t) ⊗ (sum_t tr(G_t) A_t) / tr(S) has
+        its partial traces: the same total curvature for every output and for every input. It is S where S is a
+        Kronecker product, in particular for repeated contexts, and partial traces add up, so that adding one by one,
+        in any order, is adding all at once.
+        """
+        traces = [(one.inputs.trace(), one.outputs.trace()) for one in (self, other)]
+        (own_a, own_g), (other_a, other_g) = traces
+        scale = (own_a * own_g + other_a * other_g).clamp_min(torch.finfo(own_a.dtype).tiny).rsqrt()
+        return Factors(
+            (own_g * scale) * self.inputs + (other_g * scale) * other.inputs,
+            (own_a * scale) * self.outputs + (other_a * scale) * other.outputs,
+        )
+
+
+Curvature = dict[Keys, Factors]
+
+
+def kronecker_fisher(
+    model: Classifier, dataset: TensorDataset, batch_size: int | None = None
+) -> tuple[Curvature, NamedTensors]:
+    """The Fisher information of a context: Kronecker factors of linear and convolutional layers, else its diagonal.
+
+    Args:
+        model: the network; its attribute `fisher` as for `diagonal_fisher`.
+        dataset: the context's training examples; `dataset.tensors` are the inputs [N, ...] and labels [N].
+        batch_size: examples at once, by default what is fast; it doesn't change the result.
+
+    Returns:
+        The factors of each linear or convolutional layer, and by key the diagonals for the other layers' parameters,
+        shaped as these, all averaged over the examples. What is not trained is left out.
+
+    Raises:
+        RunError: the network has a layer of a kind that is not supported.
+    """
+    inputs, labels, weights = as_configured(model, dataset)
+    names = {p: key for key, p in contract_parameters(model).items() if p.requires_grad}
+    layers = trained_layers(model)
+    totals = {layer: _FactorTotals(layer, names) for layer in layers if isinstance(layer, nn.Linear | nn.Conv2d)}
+    others = [p for layer in layers if layer not in totals for p in layer.parameters(recurse=False) if p in names]
+    diagonals = {names[p]: torch.zeros_like(p) for p in others}
+
+    def layer_sum(visit: Visit, weightings: int) -> _FactorSum | LayerSum:
+        if visit.layer in totals:
+            return _FactorSum(visit, totals[visit.layer])
+        return sum_of_layer(visit, Square(), weightings)
+
+    def collect(done: _FactorSum | LayerSum) -> None:
+        if isinstance(done, LayerSum):
+            for p, value in done.result():
+                if p in names:
+                    diagonals[names[p]] += value.view_as(p)
+
+    sum_over_batches(model, inputs, labels, weights, layer_sum, collect, batch_size)
+    curvature = {total.keys: total.mean(len(inputs)) for total in totals.values()}
+    return curvature, {key: value / len(inputs) for key, value in diagonals.items()}
+
+
+class _FactorTotals:
+    """One layer's factors, summed over examples.
+
+    Args:
+        layer: linear or convolutional.
+        names: the trained parameters' keys.
+
+    Attributes:
+        keys: of the layer's trained parameters.
+    """
+
+    def __init__(self, layer: nn.Module, names: Mapping[nn.Parameter, str]) -> None:
+        weight, bias = parameters_of(layer)
+        self.has_weight, self.has_bias = weight in names, bias in names
+        trained = [p for p in (weight, bias) if p is not None and p in names]
+        self.keys: Keys = tuple(names[p] for p in trained)
+        columns = as_matrix(trained).shape[1]
+        self.inputs = weight.new_zeros(columns, columns)
+        self.outputs = weight.new_zeros(len(weight), len(weight))
+        self.positions = 1
+
+    def add_inputs(self, rows: Tensor) -> None:
+        """Add a batch's sum of a a^T; `rows` are the inputs or patches, [B * L, in * kh * kw]."""
+        parts = [rows] if self.has_weight else []
+        if self.has_bias:
+            parts.append(rows.new_ones(len(rows), 1))
+        columns = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+        self.inputs.addmm_(columns.T, columns)
+
+    def add_gradients(self, rows: Tensor, active: slice) -> None:
+        """Add a batch's sum of g g^T for one weighting of the logits; `rows` are [B * L, active]."""
+        self.outputs[active, active].addmm_(rows.T, rows)
+
+    def mean(self, n: int) -> Factors:
+        """A and G over `n` examples."""
+        return Factors(self.inputs / n, self.outputs / (n * self.positions))
+
+
+class _FactorSum:
+    """One layer's share of a batch: takes an output gradient at a time into the layer's totals."""
+
+    def __init__(self, visit: Visit, totals: _FactorTotals) -> None:
+        self.totals = totals
+        self.active = _active_outputs(visit.layer)
+        if isinstance(visit.layer, nn.Conv2d):
+            patches = patches_of(visit)
+            totals.positions = patches.shape[2]
+            totals.add_inputs(patches.transpose(1, 2).flatten(0, 1))
+        elif visit.output.ndim == 2:
+            totals.add_inputs(visit.input)
+        else:
+            raise RunError("a linear layer over more than one position is not supported by Kronecker factors.")
+
+    def add(self, gradient: Tensor) -> None:
+        """Add the sum of g g^T; `gradient` is shaped as the layer's output."""
+        rows = gradient if gradient.ndim == 2 else gradient.permute(0, 2, 3, 1).flatten(0, 2)
+        self.totals.add_gradients(rows, self.active)
+
+
+def _active_outputs(layer: nn.Module) -> slice:
+    if not isinstance(layer, Head):
+        return slice(None)
+    if isinstance(layer.active, Tensor):
+        raise RunError("Kronecker factors need the same active outputs for every example.")
+    return slice(layer.active.start, layer.active.stop)
+
+
+def as_matrix(tensors: Iterable[Tensor]) -> Tensor:
+    """[W b], [out, columns], from a layer's parameters: weight [out, ...] and bias [out], or one of them."""
+    return torch.cat([tensor.reshape(len(tensor), -1) for tensor in tensors], 1)
+
+
+def as_parameters(matrix: Tensor, like: Iterable[Tensor]) -> list[Tensor]:
+    """The columns of a matrix [out, columns] shaped as the parameters that `as_matrix` puts into one."""
+    shapes = [tensor.shape for tensor in like]
+    parts = matrix.split([shape[1:].numel() for shape in shapes], 1)
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def diagonals_of(curvature: Curvature, parameters: Mapping[str, Tensor]) -> NamedTensors:
+    """The diagonal of the curvature, by key, shaped as the parameters."""
+    return {
+        key: part
+        for keys, factors in curvature.items()
+        for key, part in zip(keys, as_parameters(factors.diagonal, [parameters[key] for key in keys]), strict=True)
+    }
+
+
+class _KroneckerSquares(torch.autograd.Function):
+    """sum over layers of <D, G D A>.
+
+    The half gradient G D A is what the value is made of: autograd would compute as many products again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, factors: list[Factors], anchors: list[list[Tensor]], *parameters: Tensor) -> Tensor:
+        values, ctx.half_gradients = [], []
+        remaining = iter(parameters)
+        for one, its_anchors in zip(factors, anchors, strict=True):
+            change = as_matrix([next(remaining) - anchor for anchor in its_anchors])
+            half_gradient = one.outputs @ change @ one.inputs
+            values.append(torch.dot(change.flatten(), half_gradient.flatten()))
+            ctx.half_gradients += as_parameters(half_gradient, its_anchors)
+        return torch.stack(values).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        # Out of place, since autograd may call this twice for one forward (retain_graph).
+        return None, None, *torch._foreach_mul(ctx.half_gradients, 2 * upstream[0])
+
+
+def kronecker_squares(model: Classifier, curvature: Curvature, anchors: NamedTensors) -> Tensor:
+    """The sum over layers of <D, G D A>, with D = [W b] minus its anchor.
+
+    Args:
+        model: the network.
+        curvature: the factors, by the keys of the parameters in [W b].
+        anchors: by key.
+
+    Returns:
+        A differentiable scalar; 0 where there are no factors.
+    """
+    parameters = contract_parameters(model)
+    if not curvature:
+        return next(iter(parameters.values())).new_zeros((), requires_grad=True)
+    value: Tensor = _KroneckerSquares.apply(
+        list(curvature.values()),
+        [[anchors[key] for key in keys] for keys in curvature],
+        *(parameters[key] for keys in curvature for key in keys),
+    )
+    return value

@@ -1,0 +1,1 @@
+"""Images and what is made of them: data sets (`datasets`, `arrays`, `checksums`, `appearance`) and contexts."""

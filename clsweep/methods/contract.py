@@ -1,0 +1,560 @@
+"""The contract between the training loop and a regularizer.
+
+A regularizer is a Python module with two functions:
+
+- `estimate_importance(model, dataset, prev_params, device) -> dict[str, Tensor]`, called once after each context;
+- `compute_regularization_loss(model, importance_dict, prev_params_dict) -> scalar Tensor`, called at every training
+  step from the second context on.
+
+Optional attributes of the module:
+
+- `CONFIG_OVERRIDES = {"reg_strength_scale": float}` multiplies `reg_strength`;
+- `USES_PATH_INTEGRAL = False` says that the method reads neither `model._custom_W` nor `model._custom_p_old`, which
+  are then not kept up to date while a context is trained (`_custom_W` is the path integral of -gradient * update, of
+  the total loss, as in van de Ven's code; Zenke et al., 2017, take the task's loss);
+- `PENALTY_IS_PURE = True` says that `compute_regularization_loss` draws no random numbers and changes nothing, so that
+  nothing has to be put back after each step;
+- `quadratic_penalty(model, importance_dict, prev_params_dict) -> (coefficients, centres)`, a function with exactly
+  these arguments, beside `compute_regularization_loss`, that returns two dicts of tensors: it says that the penalty is
+  sum_i coefficients_i (theta_i - centres_i)^2, plus a constant, until the context ends. It is called once a context,
+  and the engine then adds the gradient as it updates the parameters, which costs a step next to nothing;
+  `compute_regularization_loss` is called at a context's first two steps and at its end only, to check that it
+  agrees;
+- `HYPERPARAMETERS = ("reg_strength", "gamma")` says which of `reg_strength`, `gamma` and `epsilon` the method uses, so
+  that a sweep doesn't search the others; without it, it searches all three.
+
+`Regularizer` calls the two functions, puts back what they disturbed, and checks what they return.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+import math
+import numbers
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from clsweep.config import HYPERPARAMETERS, RegularizerConfig
+from clsweep.errors import (
+    ClsweepError,
+    InputError,
+    MethodError,
+    NotFiniteError,
+    RunError,
+    is_machines,
+    machine_error,
+    named,
+    place,
+)
+from clsweep.methods.files import MethodFile, read
+from clsweep.methods.instances import Instance
+from clsweep.methods.undisturbed import HARMLESS, Network, first_not_finite, settings_put_back
+from clsweep.networks import Classifier
+from clsweep.seeding import GlobalStream, generator_states
+
+log = logging.getLogger(__name__)
+
+ESTIMATE = "estimate_importance"
+PENALTY = "compute_regularization_loss"
+QUADRATIC = "quadratic_penalty"
+_ARGUMENTS: dict[str, tuple[str, ...]] = {
+    ESTIMATE: ("model", "dataset", "prev_params", "device"),
+    PENALTY: ("model", "importance_dict", "prev_params_dict"),
+    QUADRATIC: ("model", "importance_dict", "prev_params_dict"),
+}
+# How far the gradient of a quadratic penalty may be from autograd's, relative to its norm: float32's rounding only.
+_QUADRATIC_TOLERANCE = 1e-3
+_NAMES_SHOWN = 3
+
+IN_LOG = "the traceback is in the run's log"
+_DIFFERENTIABLE = "expected a scalar tensor that depends on the model's parameters"
+
+NamedTensors = dict[str, Tensor]
+
+
+def contract_parameters(model: Classifier) -> dict[str, nn.Parameter]:
+    """The parameters of `model.param_list` under their keys: names with `.` replaced by `__`."""
+    return {name.replace(".", "__"): p for group in model.param_list for name, p in group()}
+
+
+def snapshot(model: Classifier) -> NamedTensors:
+    """Detached copies of the parameters, by key."""
+    return {key: p.detach().clone() for key, p in contract_parameters(model).items()}
+
+
+class Regularizer:
+    """A regularizer module behind the contract's checks.
+
+    Args:
+        module: the loaded module.
+        source: what to call it in messages: its file, or its dotted name.
+        stream: the random numbers that the method draws from.
+        instance: the file's, of a method that is one.
+
+    Attributes:
+        reg_strength_scale: the module's multiplier on `reg_strength`, 1 where it declares none.
+        uses_path_integral: whether `_custom_W` and `_custom_p_old` must be kept up to date.
+        is_quadratic: whether the module declares a `quadratic_penalty`.
+        hyperparameters: which of `reg_strength`, `gamma` and `epsilon` the method uses.
+
+    Raises:
+        InputError: the module doesn't keep the contract.
+    """
+
+    def __init__(self, module: ModuleType, source: str, stream: GlobalStream, instance: Instance | None = None) -> None:
+        self.source = source
+        self._stream = stream
+        self._instance = instance
+        self._network: Network | None = None
+        self._penalty_is_pure = bool(getattr(module, "PENALTY_IS_PURE", False))
+        self._file = module.__file__
+        self._estimate = _function(module, ESTIMATE, source)
+        self._penalty = _function(module, PENALTY, source)
+        self._quadratic = _quadratic(module)
+        self.is_quadratic = self._quadratic is not None
+        self.reg_strength_scale = _reg_strength_scale(module, source)
+        self.uses_path_integral = bool(getattr(module, "USES_PATH_INTEGRAL", True))
+        self.hyperparameters = _hyperparameters(module, source)
+
+    def active(self) -> AbstractContextManager[None]:
+        """Let a file's imports find the modules that belong to it; a run goes on in here from start to end.
+
+        Not only the three functions are the file's: there are hooks and gradients of its own, too.
+        """
+        return nullcontext() if self._instance is None else self._instance.active()
+
+    def network_of(self, model: Classifier) -> Network:
+        """What belongs to the network by itself: what it has at the first call, which comes before the method's."""
+        if self._network is None or self._network.model is not model:
+            self._network = Network(model)
+        return self._network
+
+    def additions(self, model: Classifier) -> list[str]:
+        """What the method has added to the network that its author may take for something else, in sentences."""
+        network = self.network_of(model)
+        parameters, hooked = network.added_parameters(), network.hooked()
+        notes = []
+        if parameters:
+            notes.append(f"{self.source} adds parameters to the network, which are not trained: {_listed(parameters)}")
+        if hooked:
+            notes.append(f"{self.source} leaves hooks on the network, which every step calls: {_listed(hooked)}")
+        return notes
+
+    def importance(
+        self,
+        model: Classifier,
+        dataset: TensorDataset,
+        prev_params: NamedTensors,
+        device: torch.device,
+    ) -> NamedTensors:
+        """Call `estimate_importance` and check what it returns.
+
+        Args:
+            model: the network at the end of the context.
+            dataset: the context's training examples.
+            prev_params: the parameters at the context's start, by key.
+            device: where the model and the data are.
+
+        Returns:
+            Tensors by key, each with the shape, type and device of its parameter, finite and detached.
+
+        Raises:
+            MethodError: the function raised, or returned something else.
+        """
+        with self._calling(ESTIMATE, model):
+            returned = self._estimate(model, dataset, prev_params, device)
+        broken = self.network_of(model).not_finite()
+        if broken is not None:
+            raise self._not_finite(ESTIMATE, f"left NaN or infinity in the network's {broken}; expected finite numbers")
+        return self._checked_tensors(ESTIMATE, returned, contract_parameters(model))
+
+    def penalty(self, model: Classifier, importance: NamedTensors, anchors: NamedTensors) -> Tensor:
+        """Call `compute_regularization_loss`.
+
+        Its kind of value is checked at every call; its value, which waits for the device, by `checked_penalty`.
+
+        Args:
+            model: the network.
+            importance: the summed importance, by key.
+            anchors: the parameters at the end of the previous context, by key.
+
+        Returns:
+            The penalty, a tensor without dimensions.
+
+        Raises:
+            MethodError: the function raised, or returned something else than a differentiable scalar tensor.
+        """
+        if self._penalty_is_pure:
+            with self._naming(PENALTY):
+                penalty = self._penalty(model, importance, anchors)
+        else:
+            with self._calling(PENALTY, model):
+                penalty = self._penalty(model, importance, anchors)
+        return self._checked_kind(penalty, importance, model)
+
+    def checked_penalty(self, model: Classifier, importance: NamedTensors, anchors: NamedTensors) -> Tensor:
+        """As `penalty`, with its value and what the module declares of it checked; for each context's first step.
+
+        Raises:
+            MethodError: as `penalty`; it is NaN or infinite, or a constant other than zero; it is declared to be pure
+                and isn't.
+        """
+        with self._calling(PENALTY, model) as changed:
+            before = generator_states()
+            penalty = self._penalty(model, importance, anchors)
+            if generator_states() != before:
+                changed.append("random number generators")
+        changed = [one for one in changed if one not in HARMLESS]
+        if self._penalty_is_pure and changed:
+            raise self._broken(
+                PENALTY,
+                f"changed {' and '.join(changed)}, though PENALTY_IS_PURE says that it changes nothing; expected the "
+                "file without PENALTY_IS_PURE",
+            )
+        checked = self._checked_kind(penalty, importance, model)
+        self._check_value(checked)
+        return checked
+
+    def _check_value(self, penalty: Tensor) -> None:
+        value = penalty.item()
+        if not math.isfinite(value):
+            raise self._not_finite(PENALTY, f"returned {value}; expected a finite number")
+        if not penalty.requires_grad and value != 0:
+            raise self._broken(PENALTY, f"returned the constant {value}; {_DIFFERENTIABLE}")
+
+    def check_strength(self, strength: object) -> None:
+        """Check what a method left as `model.reg_strength`; not a tensor's value, which would wait for the device.
+
+        Raises:
+            MethodError: it is no number, or not finite.
+        """
+        if isinstance(strength, numbers.Real):  # NumPy's, too
+            is_strength = math.isfinite(strength)
+        else:
+            is_strength = isinstance(strength, Tensor) and strength.numel() == 1
+        if not is_strength:
+            raise self._broken(PENALTY, f"left model.reg_strength={strength!r}; expected a finite number")
+
+    def check_gradient(self, model: Classifier, importance: NamedTensors, anchors: NamedTensors) -> None:
+        """Check the gradient of the penalty where the network is now, by name; called where the loss's isn't finite.
+
+        Raises:
+            MethodError: it holds NaN or infinity.
+        """
+        parameters = {key: p for key, p in contract_parameters(model).items() if p.requires_grad}
+        gradients = self._gradients(self.penalty(model, importance, anchors), list(parameters.values()))
+        given = {key: g for key, g in zip(parameters, gradients, strict=True) if g is not None}
+        broken = first_not_finite(given)
+        if broken is not None:
+            raise self._not_finite(
+                PENALTY,
+                f"has a gradient of NaN or infinity for {broken!r} at the context's first step, where the parameters "
+                "are those of the end of the last context; expected finite numbers (a square root, a norm or a "
+                "division has no gradient at zero: sqrt(x + 1e-12) has one)",
+            )
+
+    def check_dependence(self, model: Classifier, importance: NamedTensors, anchors: NamedTensors) -> None:
+        """Check that the penalty depends on the network's parameters; not called while a run trains, as it takes long.
+
+        Raises:
+            MethodError: it has a value, but a gradient for none of them.
+        """
+        penalty = self.penalty(model, importance, anchors)
+        trained = [p for p in self.network_of(model).parameters if p.requires_grad]
+        if importance and penalty.item() != 0 and all(g is None for g in self._gradients(penalty, trained)):
+            raise self._broken(
+                PENALTY, f"returned a tensor that depends on none of the network's parameters; {_DIFFERENTIABLE}"
+            )
+
+    def quadratic(
+        self, model: Classifier, importance: NamedTensors, anchors: NamedTensors
+    ) -> tuple[NamedTensors, NamedTensors]:
+        """Call `quadratic_penalty`; only where `is_quadratic`.
+
+        Args:
+            model: the network.
+            importance: the summed importance, by key.
+            anchors: the parameters at the end of the previous context, by key.
+
+        Returns:
+            The coefficients and the centres, with the same keys, each tensor as its parameter.
+
+        Raises:
+            MethodError: the function raised or returned something else.
+        """
+        assert self._quadratic is not None
+        with self._calling(QUADRATIC, model):
+            returned = self._quadratic(model, importance, anchors)
+        if not isinstance(returned, tuple) or len(returned) != 2:
+            raise self._broken(
+                QUADRATIC, f"returned {_article(type(returned).__name__)}; expected two dicts (coefficients, centres)"
+            )
+        parameters = contract_parameters(model)
+        coefficients, centres = (self._checked_tensors(QUADRATIC, part, parameters) for part in returned)
+        missing = coefficients.keys() - centres.keys()
+        if missing:
+            raise self._broken(QUADRATIC, f"returned no centre for {', '.join(sorted(missing))}")
+        return coefficients, {key: centres[key] for key in coefficients}
+
+    def check_quadratic(
+        self, model: Classifier, penalty: Tensor, coefficients: NamedTensors, centres: NamedTensors
+    ) -> None:
+        """Check that `quadratic_penalty` describes `compute_regularization_loss`.
+
+        Args:
+            model: the network, away from the centres.
+            penalty: what `compute_regularization_loss` returned there.
+            coefficients: by key, from `quadratic`.
+            centres: by key, from `quadratic`.
+
+        Raises:
+            MethodError: the gradients differ.
+        """
+        parameters = {key: p for key, p in contract_parameters(model).items() if p.requires_grad}
+        gradients = self._gradients(penalty, list(parameters.values()))
+        difference, norm = 0.0, 0.0
+        for (key, p), gradient in zip(parameters.items(), gradients, strict=True):
+            expected = torch.zeros_like(p) if gradient is None else gradient
+            given = 2 * coefficients[key] * (p.detach() - centres[key]) if key in coefficients else 0
+            difference += (expected - given).square().sum().item()
+            norm += expected.square().sum().item()
+        if not math.sqrt(difference) <= _QUADRATIC_TOLERANCE * math.sqrt(norm):
+            raise self._broken(QUADRATIC, f"does not describe the gradient of {PENALTY}; expected both to agree")
+
+    def changed_strength(self, declared: float, now: float) -> MethodError:
+        """The error for a strength that changes within a context, which a declared penalty can't follow."""
+        return self._broken(
+            PENALTY,
+            f"changed model.reg_strength within a context (from {declared:g} to {now:g}), which "
+            f"a penalty that is declared by {QUADRATIC} can't follow; expected one strength a context, or the file "
+            f"without {QUADRATIC}",
+        )
+
+    def _gradients(self, penalty: Tensor, parameters: list[nn.Parameter]) -> Sequence[Tensor | None]:
+        if not penalty.requires_grad:
+            return [None] * len(parameters)
+        try:
+            return torch.autograd.grad(penalty, parameters, allow_unused=True)
+        except RuntimeError as error:
+            raise self._broken(PENALTY, f"returned what cannot be back-propagated ({named(error)})") from error
+
+    def backward(self, loss: Tensor) -> None:
+        """Back-propagate a loss that has the penalty in it.
+
+        Args:
+            loss: the total loss, a scalar.
+
+        Raises:
+            MethodError: autograd can't, which is the penalty's doing.
+        """
+        try:
+            loss.backward()
+        except RuntimeError as error:
+            log.exception("%s: back-propagation failed", self.source)
+            raise self._broken(PENALTY, f"returned a loss that cannot be back-propagated ({named(error)})") from error
+
+    def _checked_kind(self, penalty: object, importance: Mapping[str, Tensor], model: Classifier) -> Tensor:
+        """Check all but the value. Without importance there is nothing to penalize: a constant will do."""
+        if not importance and isinstance(penalty, int) and penalty == 0:  # Python's sum over no parameter
+            penalty = model.head.weight.new_zeros(())
+        if not isinstance(penalty, Tensor):
+            raise self._broken(PENALTY, f"returned {_article(type(penalty).__name__)}; {_DIFFERENTIABLE}")
+        if penalty.is_complex():
+            raise self._broken(PENALTY, f"returned a complex number ({penalty.dtype}); {_DIFFERENTIABLE}")
+        if penalty.device.type not in ("cpu", model.head.weight.device.type):
+            raise self._broken(
+                PENALTY, f"returned a tensor on {penalty.device}; expected {model.head.weight.device}, the network's"
+            )
+        if penalty.numel() != 1:
+            raise self._broken(PENALTY, f"returned a tensor of shape {tuple(penalty.shape)}; {_DIFFERENTIABLE}")
+        if not penalty.requires_grad and importance:
+            raise self._broken(
+                PENALTY, f"returned a tensor without a gradient (detached, or made with .item()); {_DIFFERENTIABLE}"
+            )
+        return penalty.reshape(())
+
+    def _checked_tensors(self, function: str, returned: object, parameters: Mapping[str, nn.Parameter]) -> NamedTensors:
+        if not isinstance(returned, Mapping):
+            raise self._broken(
+                function, f"returned {_article(type(returned).__name__)}; expected a dict of tensors by parameter name"
+            )
+        return {key: self._checked_entry(function, key, value, parameters) for key, value in returned.items()}
+
+    def _checked_entry(
+        self, function: str, key: object, value: object, parameters: Mapping[str, nn.Parameter]
+    ) -> Tensor:
+        if not isinstance(key, str) or key not in parameters:
+            shown = repr(key) if isinstance(key, str | int | float | tuple) else f"of type {type(key).__name__}"
+            raise self._broken(
+                function,
+                f"returned the unknown key {shown}; expected parameter names with '.' replaced by '__': "
+                f"{', '.join(parameters)}",
+            )
+        parameter = parameters[key]
+        if not isinstance(value, Tensor):
+            raise self._broken(function, f"returned {_article(type(value).__name__)} for {key!r}; expected a tensor")
+        if value.shape != parameter.shape:
+            raise self._broken(
+                function,
+                f"returned shape {tuple(value.shape)} for {key!r}; expected {tuple(parameter.shape)}, the parameter's",
+            )
+        if value.device != parameter.device:
+            raise self._broken(
+                function,
+                f"returned a tensor on {value.device} for {key!r}; expected {parameter.device}, the parameter's",
+            )
+        if value.is_complex():
+            raise self._broken(function, f"returned complex numbers ({value.dtype}) for {key!r}; expected real ones")
+        value = value.detach()
+        if value.layout is not torch.strided:
+            value = value.to_dense()
+        # A copy, since the method may go on writing to what it returned.
+        value = value.to(parameter.dtype, copy=True)
+        if not torch.isfinite(value).all():
+            raise self._not_finite(
+                function, f"returned NaN or infinity for {key!r}; expected numbers that are finite as {parameter.dtype}"
+            )
+        return value
+
+    def blamed(self, error: Exception) -> MethodError | None:
+        """The method's failure, where an exception passed through its file while it wasn't called.
+
+        Args:
+            error: what training or evaluation raised, such as in a hook that the method left on a layer.
+        """
+        where = place(error, self._file)
+        if not where or isinstance(error, ClsweepError):
+            return None
+        log.error("%s: code that it left on the network raised", self.source, exc_info=error)
+        return MethodError(
+            f"{self.source}{where}: what it left on the network (a hook, a layer) raised {named(error)} while the "
+            f"network was used ({IN_LOG})."
+        )
+
+    def _broken(self, function: str, what: str) -> MethodError:
+        return MethodError(f"{self.source}: {function} {what}.")
+
+    def _not_finite(self, function: str, what: str) -> NotFiniteError:
+        return NotFiniteError(f"{self.source}: {function} {what}.")
+
+    @contextmanager
+    def _calling(self, function: str, model: Classifier) -> Iterator[list[str]]:
+        """Around a call: random numbers of the method's own; what it disturbs is put back, what can't be is refused.
+
+        Yields:
+            The names of what was put back, filled at the end.
+        """
+        network = self.network_of(model)
+        changed: list[str] = []
+        with (
+            network.undisturbed() as state,
+            self._stream.active(),
+            settings_put_back() as settings,
+            self._naming(function),
+        ):
+            yield changed
+        changed += state + settings
+        lost = network.lost()
+        if lost is not None:
+            raise self._broken(function, lost)
+
+    @contextmanager
+    def _naming(self, function: str) -> Iterator[None]:
+        """Turn what a method raises into one sentence with its place; the log gets the traceback."""
+        try:
+            yield
+        except RunError as error:  # a sentence already
+            raise MethodError(str(error)) from error
+        except (Exception, SystemExit) as error:
+            if isinstance(error, OSError) and is_machines(error):  # a full disk fails any method that writes a file
+                raise machine_error(error, f"{self.source}{place(error, self._file)}: {function}") from error
+            log.exception("%s: %s raised", self.source, function)
+            raise MethodError(
+                f"{self.source}{place(error, self._file)}: {function} raised {named(error)} ({IN_LOG})."
+            ) from error
+
+
+def load(config: RegularizerConfig, seed: int = 0, file: MethodFile | None = None) -> Regularizer:
+    """Load a built-in method or a file.
+
+    Args:
+        config: `module` or `file` says where the code is.
+        seed: where the random numbers start that the method draws, from its import on.
+        file: the method's, as it was read; by default it is read now.
+
+    Returns:
+        The regularizer, ready to be called.
+
+    Raises:
+        InputError: it cannot be imported or doesn't keep the contract.
+    """
+    stream = GlobalStream(seed)
+    if config.file is None:
+        if config.module is None:
+            raise InputError("regularizer.file is missing: expected the path of a Python file.")
+        return Regularizer(importlib.import_module(config.module), config.module, stream)
+    file = file or read(config.file)
+    with stream.active():
+        instance = Instance(file)
+    return Regularizer(instance.module, file.shown, stream, instance)
+
+
+def _function(module: ModuleType, name: str, source: str) -> Callable[..., Any]:
+    function: Callable[..., Any] | None = getattr(module, name, None)
+    signature = f"{name}({', '.join(_ARGUMENTS[name])})"
+    if function is None or not callable(function):
+        raise InputError(f"{source}: has no function {name}; expected {signature}.")
+    try:
+        inspect.signature(function).bind(*_ARGUMENTS[name])
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{source}: {name} cannot be called with {len(_ARGUMENTS[name])} arguments ({error}); expected {signature}."
+        ) from error
+    return function
+
+
+def _quadratic(module: ModuleType) -> Callable[..., Any] | None:
+    """The module's `quadratic_penalty`, if it is the contract's: a file may have something of its own by that name."""
+    function = getattr(module, QUADRATIC, None)
+    if not inspect.isfunction(function) or tuple(inspect.signature(function).parameters) != _ARGUMENTS[QUADRATIC]:
+        return None
+    # A file that imports a built-in method's functions and replaces the penalty alone has another penalty.
+    same = function.__module__ == getattr(getattr(module, PENALTY), "__module__", None)
+    return function if same else None
+
+
+def _reg_strength_scale(module: ModuleType, source: str) -> float:
+    overrides = getattr(module, "CONFIG_OVERRIDES", {})
+    scale = overrides.get("reg_strength_scale", 1.0) if isinstance(overrides, Mapping) else None
+    if isinstance(scale, int | float) and math.isfinite(scale) and scale >= 0:
+        return float(scale)
+    raise InputError(
+        f"{source}: CONFIG_OVERRIDES={overrides!r}; expected a dict such as {{'reg_strength_scale': 1.0}}, a finite "
+        "number of 0 or more."
+    )
+
+
+def _hyperparameters(module: ModuleType, source: str) -> tuple[str, ...]:
+    declared = getattr(module, "HYPERPARAMETERS", HYPERPARAMETERS)
+    if isinstance(declared, tuple | list) and all(name in HYPERPARAMETERS for name in declared):
+        return tuple(declared)
+    raise InputError(
+        f"{source}: HYPERPARAMETERS={declared!r}; expected a tuple of some of {', '.join(HYPERPARAMETERS)}."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
+
+
+def _article(name: str) -> str:
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}" if name != "NoneType" else "None"

@@ -1,0 +1,277 @@
+"""A method's file and the modules beside it that it imports: together they are the method.
+
+`read` takes all of them into memory, once. What is run (`method_instances`), what its digest says and what is copied is
+then the same text, whatever happens to the files.
+
+The file's folder comes first where the file imports a module, as it does for `python my_method.py`. A module beside it
+that is called like one of Python's own, or like an installed one that is in use, is refused: to take it for the other
+would break whoever imports that one. clsweep itself is always the installed one, and a folder without `__init__.py` is
+a module only where nothing installed has its name, as in Python. What belongs to a file is found without running it, in
+its import statements, wherever they stand, in `import_module("name")`, and in texts such as `"part.py"`, which it may
+run by itself. A module that is imported beside it in any other way is refused when that happens: the digest lacks it.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import sys
+import sysconfig
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.machinery import (
+    BYTECODE_SUFFIXES,
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    SourceFileLoader,
+    SourcelessFileLoader,
+)
+from pathlib import Path
+
+from clsweep.errors import InputError
+from clsweep.paths import short
+from clsweep.results.writing import write_bytes
+
+_THIS_INSTALLATION = ("clsweep", "hydra_plugins")
+INSTALLATION = [Path(__file__).resolve().parent.parent.parent / name for name in _THIS_INSTALLATION]
+_BY_NAME = ("import_module", "__import__")  # functions that import the module that their first argument names
+_LOADERS = (
+    (ExtensionFileLoader, EXTENSION_SUFFIXES),
+    (SourceFileLoader, SOURCE_SUFFIXES),
+    (SourcelessFileLoader, BYTECODE_SUFFIXES),
+)
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module beside the file, as it was read.
+
+    Attributes:
+        file: where it is; None for a package without `__init__.py`.
+        content: of that file.
+        folder: that of a package, where its modules are; None for another module.
+    """
+
+    file: Path | None
+    content: bytes
+    folder: Path | None
+
+
+class MethodFile:
+    """A method's file with the modules that belong to it, as they were read; see `read`.
+
+    Args:
+        path: of the file, absolute, links resolved: where its neighbours are.
+        name: of the file, which may be a link's.
+        shown: the file as it is called in messages.
+        source: its content.
+        modules: those beside it, by the names that they are imported by.
+    """
+
+    def __init__(self, path: Path, name: str, shown: str, source: bytes, modules: Mapping[str, Module]) -> None:
+        self.path = path
+        self.name = name
+        self.shown = shown
+        self.source = source
+        self.modules = modules
+
+    @property
+    def neighbours(self) -> dict[str, bytes]:
+        """The files beside it that belong to it: contents by their paths from its folder, in order."""
+        files = {module.file: module.content for module in self.modules.values() if module.file is not None}
+        return {path.relative_to(self.path.parent).as_posix(): files[path] for path in sorted(files)}
+
+    def digest(self, algorithm: str) -> str:
+        """A digest of everything that belongs to the method.
+
+        Without neighbours it is that of the file's content. Neither folder nor name of the file are in it.
+
+        Args:
+            algorithm: one of `hashlib`'s.
+
+        Returns:
+            Hexadecimal digits.
+        """
+        own = hashlib.new(algorithm, self.source)
+        for name, content in self.neighbours.items():
+            own.update(f"\0{name}\0{hashlib.new(algorithm, content).hexdigest()}".encode())
+        return own.hexdigest()
+
+    def find(self, name: str) -> Module | None:
+        """A module beside the file, by its dotted name, whether it could be seen that the file imports it or not."""
+        return _find(name, self.path.parent, self.modules.get(name.rpartition(".")[0]), self.shown)
+
+    def copy_to(self, folder: Path) -> None:
+        """Write the file and its neighbours, as they were read, so that the copy runs as the file does.
+
+        Args:
+            folder: where; it exists.
+        """
+        write_bytes(self.source, folder / self.name)
+        for name, content in self.neighbours.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(content, folder / name)
+
+
+def read(file: str) -> MethodFile:
+    """Read a method's file, and the modules beside it that belong to it.
+
+    Args:
+        file: its path.
+
+    Raises:
+        InputError: it can't be read, or a module beside it is called like another one.
+    """
+    path, shown = Path(file).resolve(), str(short(Path(file)))
+    if path.suffix not in SOURCE_SUFFIXES:
+        raise InputError(f"regularizer.file={shown}: expected a Python file (.py).")
+    try:
+        source = path.read_bytes()
+        modules = _belonging(path, source, shown)
+    except OSError as error:
+        raise InputError(f"regularizer.file={shown}: cannot be read ({error.strerror}: {error.filename}).") from error
+    return MethodFile(path, Path(file).name, shown, source, modules)
+
+
+def _belonging(file: Path, source: bytes, shown: str) -> dict[str, Module]:
+    """The modules beside a file that it imports, directly or through each other, by name.
+
+    Files that it names in a text are among them, by their paths.
+    """
+    folder = file.parent
+    found: dict[str, Module] = {}
+    waiting = [("", source)]
+    while waiting:
+        package, text = waiting.pop()
+        tree = _parsed(text)
+        for path in _named_files(tree, folder):
+            name = path.relative_to(folder).as_posix()
+            if name not in found and path != file:
+                found[name] = Module(path, path.read_bytes(), None)
+                waiting.append(("", found[name].content))
+        for name in _imported_names(tree, package):
+            parts = name.split(".")
+            for end in range(1, len(parts) + 1):
+                part = ".".join(parts[:end])
+                if part in found:
+                    continue
+                module = _find(part, folder, found.get(".".join(parts[: end - 1])), shown)
+                if module is None:
+                    break
+                found[part] = module
+                waiting.append((part if module.folder is not None else part.rpartition(".")[0], module.content))
+    return dict(sorted(found.items()))
+
+
+def _parsed(source: bytes) -> ast.Module:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # compiling it says the same
+            return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):  # running it says what is wrong
+        return ast.Module([], [])
+
+
+def _named_files(tree: ast.Module, folder: Path) -> Iterator[Path]:
+    """The Python files in a folder that are named in a text."""
+    for node in ast.walk(tree):
+        value = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(value, str) and value.endswith(SOURCE_SUFFIXES[0]) and "\n" not in value:
+            path = folder / value
+            if ".." not in path.parts and path.is_relative_to(folder) and _is_file(path):
+                yield path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text that is too long for a name, or holds what none does
+        return False
+
+
+def _imported_names(tree: ast.Module, package: str) -> Iterator[str]:
+    """The dotted names of what is imported, and of what may be a module, in a package (empty: in none)."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute("." * node.level + (node.module or ""), package)
+            if base:
+                yield base
+                yield from (f"{base}.{alias.name}" for alias in node.names if alias.name != "*")
+        elif isinstance(node, ast.Call):
+            yield from _named_in_call(node, package)
+
+
+def _named_in_call(call: ast.Call, package: str) -> Iterator[str]:
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    values = [argument.value for argument in call.args if isinstance(argument, ast.Constant)]
+    if name in _BY_NAME and values and isinstance(values[0], str):
+        within = values[1] if len(values) > 1 and isinstance(values[1], str) else package
+        if absolute := _absolute(values[0], within):
+            yield absolute
+
+
+def _absolute(name: str, package: str) -> str:
+    """A name that begins with dots, as it is called from elsewhere; empty where it leads out of all packages."""
+    level = len(name) - len(name.lstrip("."))
+    if level == 0:
+        return name
+    parents = package.split(".") if package else []
+    if level > len(parents):
+        return ""
+    return ".".join([*parents[: len(parents) - level + 1], *filter(None, [name[level:]])])
+
+
+def _find(name: str, folder: Path, parent: Module | None, shown: str) -> Module | None:
+    """A module beside the file, or in a package beside it.
+
+    Args:
+        name: dotted.
+        folder: the file's.
+        parent: its package; None for a module that is in none.
+        shown: the file, for messages.
+
+    Raises:
+        InputError: it is called like another module, which may be meant.
+    """
+    if "." in name and (parent is None or parent.folder is None):
+        return None
+    if name in _THIS_INSTALLATION:
+        return None
+    spec = FileFinder(str(folder if parent is None else parent.folder), *_LOADERS).find_spec(name)
+    if spec is None:
+        return None
+    locations = spec.submodule_search_locations
+    if spec.loader is None:
+        assert locations is not None
+        if parent is None and _is_installed(name):
+            return None
+        return Module(None, b"", Path(locations[0]))
+    assert spec.origin is not None
+    file = Path(spec.origin)
+    if parent is None and _is_in_use(name):
+        raise InputError(
+            f"{shown}: imports {name}, which is {file.relative_to(folder)} beside it as well as "
+            f"{'a module of Python' if name in sys.stdlib_module_names else 'an installed one'}; expected another name "
+            "for the one beside it."
+        )
+    return Module(file, file.read_bytes(), None if locations is None else Path(locations[0]))
+
+
+def _is_installed(name: str) -> bool:
+    """Whether Python finds a module of that name with code in it, and not only a folder."""
+    finders = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("clsweep.")]
+    specs = (finder.find_spec(name, None) for finder in finders)
+    return any(spec is not None and spec.loader is not None for spec in specs)
+
+
+def _is_in_use(name: str) -> bool:
+    """Whether a module is Python's own, or was installed and has been imported."""
+    if name in sys.stdlib_module_names:
+        return True
+    file = getattr(sys.modules.get(name), "__file__", None)
+    installed = {Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib")}
+    return file is not None and any(Path(file).resolve().is_relative_to(one) for one in installed)

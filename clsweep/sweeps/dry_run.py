@@ -1,0 +1,57 @@
+"""What a sweep would do, and about how long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from clsweep.sweeps import estimate, storage
+from clsweep.sweeps.plan import StudyPlan
+from clsweep.sweeps.status import named, of_budget, status
+from clsweep.sweeps.streams import Streams
+from clsweep.training.display import clock
+
+
+def show(plans: Sequence[StudyPlan], url: str, out: Console) -> None:
+    """Print each study's space, first point, budget and time; nothing is trained or made.
+
+    Args:
+        plans: the studies.
+        url: the storage's; trials that are there already count, and their time is what is expected.
+        out: where.
+
+    Raises:
+        InputError: the storage or the data cannot be read.
+    """
+    known = storage.finished_trials(url, [plan.name for plan in plans])
+    streams = Streams()
+    for plan in plans:
+        now = status(known.get(plan.name, []))
+        measured = now.seconds_per_trial
+        a_run = (
+            measured / len(plan.seeds)
+            if measured
+            else estimate.run_seconds(plan.trial_config(plan.default, 0), streams)
+        )
+        to_do = max(0, plan.n_trials - now.finished)
+        final = len(plan.final_seeds) * (2 if plan.space else 1)  # the best values, and the default ones
+        lines = {
+            "study": f"{plan.name}: {of_budget(now.finished, plan.n_trials)} are finished",
+            "method": plan.config.shown_method,
+            "searched": ", ".join(f"{name} {text}" for name, text in plan.config.regularizer.space.items())
+            or "nothing",
+            "first": named(plan.default) or "the only setting",
+            "a run": f"about {clock(a_run)} ({'measured' if measured else 'estimated'})",
+            "search": f"{to_do} trials of {len(plan.seeds)} seed(s), about {clock(to_do * len(plan.seeds) * a_run)}",
+            "final": f"{final} runs on all training data, about {clock(final * a_run)}",
+        }
+        for name, value in lines.items():
+            out.print(f"{name:<10} {value}", markup=False, soft_wrap=True)
+        out.print()
+    out.print(f"storage    {storage.shown(url)}", markup=False, soft_wrap=True)
+    out.print(
+        "Dry run: nothing was trained. An estimate goes by this machine's speed at matrix products, on one worker "
+        "and without pruning.",
+        soft_wrap=True,
+    )

@@ -1,0 +1,60 @@
+"""How long a run will take, without training: its floating-point operations over this machine's speed."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from clsweep import networks
+from clsweep.config import Config
+from clsweep.data.contexts import Stream
+from clsweep.sweeps.streams import Streams
+from clsweep.training.run import pick_device
+
+_SIDE = 1_024
+_SECONDS_MEASURED = 0.2
+_STEP_OVER_FLOOR = 1.6  # a step with a penalty, importance and evaluation, over its matrix products alone
+
+
+def run_seconds(config: Config, streams: Streams) -> float:
+    """About how many seconds one run takes on this machine; good to a factor of two.
+
+    Args:
+        config: the run's setting.
+        streams: makes the contexts, whose images' shape decides.
+
+    Raises:
+        InputError: the data are not there or don't fit.
+    """
+    benchmark = config.benchmark
+    per_step = _step_operations(config, streams(config, torch.device("cpu")))
+    return _STEP_OVER_FLOOR * per_step * benchmark.iters * benchmark.contexts / _operations_per_second(config)
+
+
+def _step_operations(config: Config, stream: Stream) -> float:
+    """Floating-point operations of one step, counted on tensors without memory."""
+    model = networks.build(config.network, stream.input_shape, stream.n_outputs, 0).to("meta")
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        inputs = torch.empty(config.benchmark.batch_size, *stream.input_shape)
+        model(inputs).sum().backward()
+    return float(counter.get_total_flops())
+
+
+def _operations_per_second(config: Config) -> float:
+    """This machine's speed at matrix products in the run's precision."""
+    device = pick_device(config.device)
+    kind = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    a, b = torch.randn(2, _SIDE, _SIDE, device=device).to(kind)
+    _sum(a @ b)  # the first one is slow
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() - start < _SECONDS_MEASURED:
+        _sum(a @ b)
+        count += 1
+    return 2 * _SIDE**3 * count / (time.perf_counter() - start)
+
+
+def _sum(product: torch.Tensor) -> float:
+    """Wait for the device."""
+    return float(product.sum().item())

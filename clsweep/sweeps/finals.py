@@ -1,0 +1,108 @@
+"""The final runs: the best setting and the default one, trained on all training data with fresh seeds.
+
+They are trials of a second Optuna study beside the first, whose values are test accuracies: no sampler or pruner
+reads those. So they too are shared by several processes, and survive being killed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from optuna.distributions import FloatDistribution
+from optuna.storages import BaseStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from clsweep import results
+from clsweep.sweeps.ledger import Ledger
+from clsweep.sweeps.plan import StudyPlan
+from clsweep.sweeps.space import Point, Space
+from clsweep.sweeps.streams import Streams
+from clsweep.sweeps.trial import FOLDER, take_or_run
+from clsweep.training.observers import Silent
+
+TUNED, DEFAULT = "tuned", "default"
+_SEED = "seed"
+_ANY = FloatDistribution(0.0, 1e300)
+
+
+@dataclass(frozen=True)
+class FinalRun:
+    """One final run.
+
+    Attributes:
+        setting: `tuned` or `default`.
+        point: the hyperparameters' values.
+        seed: its seed.
+        test_average_accuracy: from 0 to 1; None where the run failed or is still to come.
+        folder: of its results, or None.
+    """
+
+    setting: str
+    point: Point
+    seed: int
+    test_average_accuracy: float | None
+    folder: str | None
+
+
+class Finals:
+    """The final runs of one study.
+
+    Args:
+        plan: the study's.
+        study: Optuna's, of the final runs.
+        storage: where it is.
+        best: the best trial's values.
+        streams: makes the contexts.
+    """
+
+    def __init__(self, plan: StudyPlan, study: Study, storage: BaseStorage, best: Point, streams: Streams) -> None:
+        self._plan = plan
+        self._streams = streams
+        self._settings = {TUNED: best, DEFAULT: plan.default}
+        points = [
+            {**point, _SEED: float(seed)}
+            for number, point in enumerate(self._settings.values())
+            for seed in plan.final_seeds
+            if point not in list(self._settings.values())[:number]
+        ]
+        space: Space = dict.fromkeys((*plan.space, _SEED), _ANY)
+        self.ledger = Ledger(study, storage, space, len(points), points, points)
+
+    def objective(self, trial: Trial) -> float:
+        """Train one final run; see `clsweep.sweeps.trial.Runner.objective` for the errors.
+
+        Returns:
+            The average accuracy on the test data after the last context, from 0 to 1.
+        """
+        point = dict(trial.params)
+        seed = int(point.pop(_SEED))
+        name = f"final-{trial.number:04d}"
+        folder = self._plan.folder / name
+        trial.set_user_attr(FOLDER, str(results.short(folder)))
+        config = self._plan.final_config(point, seed)
+        return take_or_run(trial, self._plan, folder, config, Silent(), self._streams).average_accuracy
+
+    def runs(self) -> list[FinalRun]:
+        """Every final run, those of the best setting first."""
+        trials = self.ledger.trials()
+        return [
+            self._run(setting, point, seed, trials)
+            for setting, point in self._settings.items()
+            for seed in self._plan.final_seeds
+        ]
+
+    def _run(self, setting: str, point: Point, seed: int, trials: Sequence[FrozenTrial]) -> FinalRun:
+        wanted = {**point, _SEED: float(seed)}
+        done = [trial for trial in trials if trial.params == wanted and trial.state == TrialState.COMPLETE]
+        if not done:
+            return FinalRun(setting, point, seed, None, None)
+        return FinalRun(setting, point, seed, done[0].value, done[0].user_attrs[FOLDER])
+
+
+def accuracies(runs: Sequence[FinalRun], setting: str) -> list[float]:
+    """The test accuracies of a setting's runs that are done."""
+    return [
+        run.test_average_accuracy for run in runs if run.setting == setting and run.test_average_accuracy is not None
+    ]

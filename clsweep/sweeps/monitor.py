@@ -1,0 +1,287 @@
+"""The terminal during a sweep. It reads the storage alone, so it shows what all processes do."""
+
+from __future__ import annotations
+
+import textwrap
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.measure import Measurement
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
+from rich.text import Text
+
+from clsweep.results import short
+from clsweep.results.statistics import estimate
+from clsweep.sweeps import finals, status
+from clsweep.sweeps.files import reproduce
+from clsweep.sweeps.finals import FinalRun
+from clsweep.sweeps.status import Status
+from clsweep.sweeps.worker import StudyWorker
+from clsweep.training.display import clock
+
+_SECONDS_BETWEEN_LOOKS = 1.0
+_BAR_WIDTH = 20
+_TITLE = "average accuracy after the last context"
+_HEADS = ("study", "validation", "test, tuned", "test, default", "seeds")
+_PLAIN_WIDTH = 160  # where the output is no terminal
+
+
+def console() -> Console:
+    """The standard output."""
+    made = Console(highlight=False)
+    if not made.is_terminal:
+        made.width = _PLAIN_WIDTH
+    return made
+
+
+class Monitor:
+    """Shows the studies of a sweep while they are searched: a live table, or a line for each trial that ends.
+
+    Args:
+        studies: what is shown; of this process's own, as a storage's connection is used by one thread at a time.
+        out: where.
+    """
+
+    def __init__(self, studies: Sequence[StudyWorker], out: Console) -> None:
+        self._studies = studies
+        self._out = out
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep_looking, daemon=True)
+        self._seen = {name for study in studies for name in _events(study)}
+        self._live = Live(console=out, auto_refresh=False, transient=True) if out.is_terminal else None
+
+    def __enter__(self) -> Self:
+        """Start to look."""
+        if self._live is not None:
+            self._live.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Look a last time, and stop."""
+        self._stop.set()
+        self._thread.join()
+        try:
+            with suppress(Exception):  # whatever ends the sweep must not be hidden by what ends its display
+                self._look()
+        finally:
+            if self._live is not None:
+                self._live.stop()
+
+    def _keep_looking(self) -> None:
+        while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):
+            try:
+                self._look()
+            except Exception:  # the storage is away for a moment: look again
+                continue
+
+    def _look(self) -> None:
+        for study in self._studies:
+            for name, line in _events(study).items():
+                if name not in self._seen:
+                    self._seen.add(name)
+                    self._out.print(_fitted(line, self._out), markup=False, soft_wrap=True)
+        if self._live is not None:
+            self._live.update(_progress(self._studies, self._out.width), refresh=True)
+
+
+def _fitted(line: str, out: Console) -> str:
+    """A line, in a terminal that is too narrow for it broken between words, and indented from there on."""
+    if not out.is_terminal:
+        return line
+    return textwrap.fill(line, out.width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+
+
+def _events(study: StudyWorker) -> dict[tuple[str, ...], str]:
+    """What has ended in a study, in that order: a line each, by what it is about."""
+    name = study.plan.name
+    ended = [trial for trial in study.ledger.trials() if trial.datetime_complete is not None]
+    ended.sort(key=lambda trial: (trial.datetime_complete, trial.number))
+    lines: dict[tuple[str, ...], str] = {}
+    finished, best = 0, None  # when the trial ended: others have ended since
+    for trial in ended:
+        finished += trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        if trial.state == TrialState.COMPLETE and trial.value is not None:
+            best = trial.value if best is None else max(best, trial.value)
+        lines[name, str(trial.number)] = _trial_line(study, trial, finished, best)
+    runs = _final_runs(study)
+    done = [run for run in runs if run.test_average_accuracy is not None]
+    for number, run in enumerate(done, start=1):
+        line = f"{name}  final run {number}/{len(runs)}  {run.setting} values, seed {run.seed}: "
+        lines[name, str(run.point), str(run.seed)] = f"{line}test {run.test_average_accuracy:.4f}"
+    return lines
+
+
+def _final_runs(study: StudyWorker) -> list[FinalRun]:
+    """The final runs, each once: where the best values are the default ones, a run is both, and named as the former."""
+    final = study.finals()
+    runs = final.runs() if final is not None else []
+    return list({(str(run.point), run.seed): run for run in reversed(runs)}.values())[::-1]
+
+
+def _trial_line(study: StudyWorker, trial: FrozenTrial, finished: int, best: float | None) -> str:
+    how = status.how_it_ended(trial)
+    why = f"{trial.value:.4f}" if trial.state == TrialState.COMPLETE else status.reason(trial)
+    took = clock(status.seconds(trial)) + (f", best {best:.4f}" if best is not None else "")
+    parts = [how, why if why != how else "", status.named(trial.params), took]
+    return (
+        f"{study.plan.name}  {finished:>3}/{study.plan.n_trials}  trial {trial.number} "
+        f"{'  '.join(part for part in parts if part)}"
+    )
+
+
+def _progress(studies: Sequence[StudyWorker], width: int) -> Group:
+    """Two lines a study; in a terminal of 80 columns the longest name has room, and the bar what is left."""
+    lines: list[RenderableType] = []
+    for study in studies:
+        now = status.status(study.ledger.trials())
+        name, count, left = study.plan.name, f"{now.finished}/{study.plan.n_trials}", _left(study, now)
+        room = width - len(f"{name} {count} {left} ") - 1
+        bar = ProgressBar(total=study.plan.n_trials, completed=now.finished, width=max(1, min(_BAR_WIDTH, room)))
+        grid = Table.grid(*(Column(no_wrap=True) for _ in range(4)), padding=(0, 1))
+        grid.add_row(name, bar, count, left)
+        lines += [grid, Text(f"  {_details(study, now)}", overflow="ellipsis", no_wrap=True)]
+    return Group(*lines)
+
+
+def _details(study: StudyWorker, now: Status) -> str:
+    parts = [_running(study, trial) for trial in now.running] or [_final_progress(study)]
+    parts.append(f"{len(now.pruned)} pruned, {len(now.failed)} failed")
+    if now.best is not None:
+        parts.append(f"best {now.best.value:.4f} with {status.named(now.best.params)}")
+    return "; ".join(part for part in parts if part)
+
+
+def _running(study: StudyWorker, trial: FrozenTrial) -> str:
+    return f"trial {trial.number} in context {1 + (trial.last_step or 0) % study.plan.contexts}/{study.plan.contexts}"
+
+
+def _final_progress(study: StudyWorker) -> str:
+    runs = _final_runs(study)
+    done = sum(run.test_average_accuracy is not None for run in runs)
+    return f"final runs {done}/{len(runs)}" if runs else ""
+
+
+def _left(study: StudyWorker, now: Status) -> str:
+    each = now.seconds_per_trial
+    left = study.plan.n_trials - now.finished
+    return "" if each is None or left <= 0 else f"{clock(each * left / max(1, len(now.running)))} left"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a study ended.
+
+    Attributes:
+        study: this process's part in it.
+        now: its trials.
+        runs: its final runs.
+    """
+
+    study: StudyWorker
+    now: Status
+    runs: list[FinalRun]
+
+
+def outcome(study: StudyWorker) -> Outcome:
+    """How a study stands."""
+    final = study.finals()
+    now = status.status(study.ledger.trials())
+    return Outcome(study, now, final.runs() if final is not None else [])
+
+
+def summary(outcomes: Sequence[Outcome], out: Console) -> None:
+    """Print the table at the end of a sweep, then for each study its best values, its files, and how to go on.
+
+    Args:
+        outcomes: the studies; those without a finished or failed trial are left out.
+        out: where.
+    """
+    begun = [one for one in outcomes if one.now.finished or one.now.failed]
+    if not begun:
+        return
+    _print_table([_row(one) for one in begun], out)
+    meaning = "validation: the best trial; test: mean and 95 % interval over the seeds of the final runs"
+    out.print(_fitted(meaning, out), soft_wrap=True)
+    for one in begun:
+        _print_details(one, out)
+
+
+def _print_table(rows: Sequence[Sequence[str]], out: Console) -> None:
+    """Print a row for each study; in a terminal too narrow for it, each name on a line of its own above its figures."""
+    table = Table(*(Column(head, no_wrap=True) for head in _HEADS), title=_TITLE, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    needed = Measurement.get(out, out.options.update(max_width=_PLAIN_WIDTH), table).maximum
+    if needed <= out.width or not out.is_terminal:
+        out.print(table, soft_wrap=True)
+        return
+    widths = [max(map(len, column)) for column in list(zip(_HEADS, *rows, strict=True))[1:]]
+
+    def figures(row: Sequence[str]) -> str:
+        return "  ".join(["", *(cell.ljust(width) for cell, width in zip(row[1:], widths, strict=True))]).rstrip()
+
+    for line in (_TITLE, figures(_HEADS), *(line for row in rows for line in (row[0], figures(row)))):
+        out.print(line, markup=False, soft_wrap=True)
+
+
+def _row(one: Outcome) -> list[str]:
+    best = one.now.best
+    tuned, default = (finals.accuracies(one.runs, setting) for setting in (finals.TUNED, finals.DEFAULT))
+    same = best is not None and best.params == one.study.plan.default
+    return [
+        one.study.plan.name,
+        f"{best.value:.4f}" if best is not None else "",
+        _shown(tuned),
+        "the same values" if tuned and same else _shown(default),
+        str(len(tuned)),
+    ]
+
+
+def _shown(accuracies: Sequence[float]) -> str:
+    if not accuracies:
+        return ""
+    made = estimate(accuracies)
+    return f"{made.mean:.4f}" + ("" if np.isnan(made.half_width) else f" ± {made.half_width:.4f}")
+
+
+def _print_details(one: Outcome, out: Console) -> None:
+    plan, now = one.study.plan, one.now
+    head = (
+        f"{plan.name}: {status.of_budget(now.finished, plan.n_trials)} finished, {len(now.pruned)} of them pruned; "
+        f"{len(now.failed)} failed"
+    )
+    lines = [_fitted(head, out)]
+    if plan.method_file is not None:
+        lines.append(f"  method           {plan.method_file.shown}")
+    if now.marked:
+        lines.append(
+            f"  not counted      {len(now.marked)} that were interrupted, lost or doubled (FAIL, with the reason)"
+        )
+    if now.best is not None:
+        lines.append(
+            f"  best values      {status.named(now.best.params) or 'the only ones'}  (trial {now.best.number})"
+        )
+        lines.append(f"  run it again     {reproduce(plan)}")
+    if now.pruned and now.complete:
+        spent = sum(status.seconds(trial) for trial in [*now.complete, *now.pruned])
+        part = now.seconds_saved / (spent + now.seconds_saved)
+        lines.append(f"  pruning saved    about {clock(now.seconds_saved)}, {part:.0%} of the search")
+    if now.failed:
+        lines.append(f"  last failure     {status.reason(now.failed[-1])}")
+    made = [
+        "trials.csv",
+        "best.yaml" if now.best else "",
+        "final.csv" if finals.accuracies(one.runs, finals.TUNED) else "",
+    ]
+    lines.append(f"  files            {short(plan.folder)}/{', '.join(name for name in made if name)}")
+    for line in lines:
+        out.print(line, markup=False, soft_wrap=True)

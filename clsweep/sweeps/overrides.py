@@ -1,0 +1,184 @@
+"""A sweep's command line: which studies it asks for."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, RangeSweep
+from omegaconf import DictConfig
+
+from clsweep import config as settings
+from clsweep.config import HYPERPARAMETERS, Config
+from clsweep.errors import InputError
+from clsweep.methods import contract
+from clsweep.sweeps.checking import check_search
+from clsweep.sweeps.plan import StudyPlan, searched, study_name
+from clsweep.sweeps.space import range_values
+from clsweep.training.run import pick_device
+
+_METHOD = "regularizer"
+_HYPERPARAMETER_KEYS = {f"{_METHOD}.{name}": name for name in HYPERPARAMETERS}
+
+
+class Commands:
+    """The overrides of a sweep, taken apart.
+
+    Values that are swept of the hyperparameters are searched; every other swept value, such as several benchmarks or
+    methods, makes one study for each of its combinations. Where several methods are swept, a key that only some of them
+    have, such as `regularizer.file`, is for these.
+
+    Args:
+        composed: the configuration of the command without the overrides, Hydra's own part in it.
+        loader: composes a study's configuration.
+        arguments: the overrides.
+
+    Raises:
+        InputError: an interval is given for what is not a hyperparameter, or none of several methods has a key.
+    """
+
+    def __init__(self, composed: DictConfig, loader: ConfigLoader, arguments: Sequence[str]) -> None:
+        self._composed = composed
+        self._loader = loader
+        self.ranges: dict[str, str] = {}
+        self._fixed: set[str] = set()
+        alternatives: dict[str, list[str]] = {}
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
+        for override in parsed:
+            name = _HYPERPARAMETER_KEYS.get(override.key_or_group)
+            if name is not None and override.is_sweep_override():
+                self.ranges[name] = str(override.input_line).partition("=")[2]
+                continue
+            if name is not None:
+                self._fixed.add(name)
+            alternatives[override.get_key_element()] = _alternatives(override)
+        owners = _owners(parsed, loader)
+        combinations = (dict(zip(alternatives, one, strict=True)) for one in itertools.product(*alternatives.values()))
+        self.combinations = [list(one) for one in dict.fromkeys(_of_its_method(one, owners) for one in combinations)]
+
+    def configs(self) -> Iterator[Config]:
+        """The setting of each study, with what is searched in `regularizer.space`.
+
+        Raises:
+            InputError: one is wrong, or a range is given for a hyperparameter that no method uses.
+        """
+        used: set[str] = set()
+        for combination in self.combinations:
+            config = self._config(combination)
+            used |= set(config.regularizer.space)
+            yield config
+        unused = set(self.ranges) - used
+        if unused:
+            name = min(unused)
+            raise InputError(
+                f"regularizer.{name}={self.ranges[name]}: none of the chosen methods uses {name}; expected a range for "
+                f"{', '.join(sorted(used)) or 'none of them'}."
+            )
+
+    def _config(self, combination: list[str]) -> Config:
+        composed = self._loader.load_sweep_config(self._composed, combination)
+        config = settings.parse(composed)
+        if config.seeds is not None:
+            raise InputError(
+                f"seeds={config.seeds}: is for runs that aren't tuned; expected search.seeds={config.seeds}, which "
+                "judges every trial by the mean over as many, or the command without --multirun."
+            )
+        if "Slurm" not in self._composed.hydra.launcher._target_:  # its jobs run on other machines
+            pick_device(config.device)
+        regularizer = config.regularizer
+        used = () if config.stream == "joint" else contract.load(regularizer).hyperparameters
+        ranges = searched(config, used, self.ranges, self._fixed)
+        return replace(config, regularizer=replace(regularizer, space=ranges))
+
+
+def _owners(overrides: Sequence[Override], loader: ConfigLoader) -> dict[str, set[str]]:
+    """Of the methods that are swept, those that have a key: by the key as the command line has it."""
+    methods = [
+        str(name)
+        for override in overrides
+        if override.key_or_group == _METHOD and override.is_discrete_sweep()
+        for name in override.sweep_string_iterator()
+    ]
+    owners = {}
+    for override in overrides:
+        key = override.key_or_group
+        if methods and key.startswith(f"{_METHOD}."):
+            owners[override.get_key_element()] = {name for name in methods if _has(loader, name, key)}
+            if not owners[override.get_key_element()]:
+                raise settings.unknown_key(key)
+    return owners
+
+
+def _has(loader: ConfigLoader, method: str, key: str) -> bool:
+    """Whether the method's file in the group `regularizer` has the key; what is wrong with no such file, Hydra says."""
+    path = f"{_METHOD}/{method}"
+    sources = [source for source in loader.get_sources() if source.available() and source.is_config(path)]
+    name = key.split(".")[1]
+    return not sources or any(name in source.load_config(path).config for source in sources)
+
+
+def _of_its_method(combination: dict[str, str], owners: Mapping[str, set[str]]) -> tuple[str, ...]:
+    """The overrides, by key, without those of keys that other methods have and this one lacks."""
+    method = combination.get(_METHOD, "").partition("=")[2]
+    return tuple(one for key, one in combination.items() if key not in owners or method in owners[key])
+
+
+def _alternatives(override: Override) -> list[str]:
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    if override.key_or_group == "seed":
+        raise _several_seeds(override)
+    if not override.is_discrete_sweep():
+        raise InputError(
+            f"{_typed(override)}: only {', '.join(_HYPERPARAMETER_KEYS)} are searched in an interval; expected "
+            f"values such as {override.key_or_group}=a,b."
+        )
+    sweep = override.value()
+    if isinstance(sweep, RangeSweep) and not sweep.shuffle:
+        return [f"{key}={value}" for value in range_values(str(override.input_line), sweep)]
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def _typed(override: Override) -> str:
+    return str(override.input_line).lstrip("+")
+
+
+def _several_seeds(override: Override) -> InputError:
+    """The error for seeds that are swept, which would make a study of each."""
+    n = len(list(override.sweep_string_iterator())) if override.is_discrete_sweep() else "N"
+    return InputError(
+        f"{_typed(override)}: would tune anew for each seed; expected seeds={n} without --multirun for plain runs, "
+        f"search.seeds={n} to tune by the mean over seeds, or hydra/sweeper=basic for a run of each."
+    )
+
+
+def plans(configs: Sequence[Config], folder: Path, single_in_folder: bool) -> list[StudyPlan]:
+    """The studies of a sweep.
+
+    Args:
+        configs: their settings.
+        folder: the sweep folder.
+        single_in_folder: whether a single study has that folder to itself, without one of its own in it.
+
+    Raises:
+        InputError: a space, the sampler or the pruner is wrong.
+    """
+    if len(configs) == 1 and single_in_folder:
+        made = [StudyPlan(configs[0], folder)]
+    else:
+        made = [StudyPlan(config, folder / study_name(config)) for config in configs]
+    for plan in made:  # what is wrong is said before anything is made
+        check_search(plan.config.search, plan.space, len(plan.seeds) * plan.contexts)
+    names = [plan.name for plan in made]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(
+            f"{twice[0]}: two of the swept values make the same study; expected to sweep benchmarks, methods and other "
+            "values that change a result."
+        )
+    return made

@@ -1,0 +1,86 @@
+"""When a trial is stopped early: after each context by one of Optuna's pruners, between seeds by a paired test."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.pruners import BasePruner, NopPruner, PercentilePruner
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+from scipy import stats
+
+from clsweep.sweeps.named import build, find
+
+_P_HOPELESS = 0.1
+_WITHIN = "wrapped_pruner"  # PatientPruner's
+
+
+class LatestValue(BasePruner):
+    """A percentile pruner that judges a trial by its latest value.
+
+    Optuna's median and percentile pruners take the best value that a trial has reported so far. The average accuracy
+    over the learned contexts falls from context to context, and the first one's is the same for all trials of a seed:
+    judged by their best value, no trial would ever be pruned.
+
+    Args:
+        pruner: what judges.
+    """
+
+    def __init__(self, pruner: PercentilePruner) -> None:
+        self._pruner = pruner
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether the trial should stop; see `optuna.pruners.BasePruner`."""
+        step = trial.last_step
+        if step is None:
+            return False
+        latest = copy.copy(trial)
+        latest.intermediate_values = dict.fromkeys(trial.intermediate_values, trial.intermediate_values[step])
+        return self._pruner.prune(study, latest)
+
+
+def pruner(name: str | None, options: dict[str, Any] | None) -> BasePruner:
+    """The pruner of a study.
+
+    Args:
+        name: `search.pruner`; None: nothing is pruned.
+        options: `search.pruner_options`; a pruner within another one (`wrapped_pruner`) is named as this one is.
+
+    Raises:
+        InputError: Optuna has no such pruner, or it doesn't take these options.
+    """
+    if name is None:
+        return NopPruner()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        arguments = {
+            one: pruner(value, None) if one == _WITHIN and isinstance(value, str) else value
+            for one, value in (options or {}).items()
+        }
+        made = build(find(optuna.pruners, BasePruner, "pruner", name), "pruner", arguments)
+    return LatestValue(made) if isinstance(made, PercentilePruner) else made
+
+
+def hopeless(trial: Sequence[Sequence[float]], best: Sequence[Sequence[float]]) -> bool:
+    """Whether a trial that has run some of its seeds is clearly worse than the best trial.
+
+    A one-sided Wilcoxon signed-rank test (Wilcoxon, 1945) on accuracies paired by seed and context, at level 0.1 (the
+    level of Optuna's WilcoxonPruner, which pairs one value for each seed and so can't decide before the fourth). With a
+    single seed it is never: its contexts are no evidence about other seeds.
+
+    Args:
+        trial: its accuracies on each context after the last one, [seeds, contexts], of its seeds so far.
+        best: the best trial's, of the same seeds and contexts.
+
+    Returns:
+        True where the trial's accuracies are worse, in the mean and by the test.
+    """
+    differences = np.subtract(trial, best).ravel()
+    if len(trial) < 2 or not differences.any() or differences.mean() >= 0:
+        return False
+    return bool(stats.wilcoxon(differences, zero_method="zsplit", alternative="less").pvalue < _P_HOPELESS)

@@ -1,0 +1,112 @@
+"""Where a study stands, read from its trials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+
+from clsweep.sweeps.ledger import CARRIED, ENDED, FAILED, INTERRUPTED, LOST, REASON, VOID
+from clsweep.sweeps.owner import BEAT
+
+_SHOWN = {FAILED: "failed", INTERRUPTED: "interrupted", LOST: "lost", VOID: "not run"}  # Optuna knows FAIL alone
+
+
+@dataclass(frozen=True)
+class Status:
+    """The trials of one study, sorted.
+
+    Attributes:
+        complete: those that ran to the end.
+        pruned: those that were stopped early.
+        failed: those that failed.
+        running: those that run now.
+        marked: those whose point is, or was, tried again: lost, interrupted or void.
+    """
+
+    complete: list[FrozenTrial]
+    pruned: list[FrozenTrial]
+    failed: list[FrozenTrial]
+    running: list[FrozenTrial]
+    marked: list[FrozenTrial]
+
+    @property
+    def finished(self) -> int:
+        """How many trials count towards the budget."""
+        return len(self.complete) + len(self.pruned)
+
+    @property
+    def best(self) -> FrozenTrial | None:
+        """The complete trial with the highest validation accuracy, the earliest of equals."""
+        return max(self.complete, key=lambda trial: trial.value or 0.0, default=None)
+
+    @property
+    def lost(self) -> list[FrozenTrial]:
+        """Those whose process ended."""
+        return [trial for trial in self.marked if trial.user_attrs.get(ENDED) == LOST]
+
+    @property
+    def seconds_per_trial(self) -> float | None:
+        """Mean time of the finished trials."""
+        finished = [*self.complete, *self.pruned]
+        return float(np.mean([seconds(trial) for trial in finished])) if finished else None
+
+    @property
+    def seconds_saved(self) -> float:
+        """About how long the pruned trials would have gone on: to the mean time of the complete ones."""
+        if not self.complete:
+            return 0.0
+        whole = float(np.mean([seconds(trial) for trial in self.complete]))
+        return sum(max(0.0, whole - seconds(trial)) for trial in self.pruned)
+
+
+def status(trials: Sequence[FrozenTrial]) -> Status:
+    """Sort a study's trials."""
+    ended = [trial for trial in trials if trial.state == TrialState.FAIL]
+    return Status(
+        complete=[trial for trial in trials if trial.state == TrialState.COMPLETE],
+        pruned=[trial for trial in trials if trial.state == TrialState.PRUNED],
+        failed=[trial for trial in ended if trial.user_attrs.get(ENDED) == FAILED],
+        running=[trial for trial in trials if trial.state == TrialState.RUNNING],
+        marked=[trial for trial in ended if trial.user_attrs.get(ENDED) != FAILED],
+    )
+
+
+def how_it_ended(trial: FrozenTrial) -> str:
+    """A finished trial's end in a word."""
+    return _SHOWN[trial.user_attrs.get(ENDED, FAILED)] if trial.state == TrialState.FAIL else trial.state.name.lower()
+
+
+def reason(trial: FrozenTrial) -> str:
+    """Why a trial failed, was pruned, lost or interrupted; empty for a complete one."""
+    return str(trial.user_attrs.get(REASON, ""))
+
+
+def of_budget(finished: int, n_trials: int) -> str:
+    """How many trials are finished, of how many: `search.n_trials` may have been lowered since."""
+    return f"{finished} of {n_trials} trials" if finished <= n_trials else f"{finished} trials (n_trials is {n_trials})"
+
+
+def seconds(trial: FrozenTrial) -> float:
+    """How long a trial took, or has taken so far; NaN for one that has not begun.
+
+    A lost trial ended with its last beat, or up to half a minute later, and not when that was noticed. What was taken
+    over from an earlier trial counts.
+    """
+    if trial.datetime_start is None:
+        return float("nan")
+    seconds = ((trial.datetime_complete or datetime.now()) - trial.datetime_start).total_seconds()
+    beat = trial.user_attrs.get(BEAT)
+    if trial.user_attrs.get(ENDED) == LOST and beat is not None:
+        seconds = min(seconds, max(0.0, beat - trial.datetime_start.timestamp()))
+    return seconds + float(trial.user_attrs.get(CARRIED, 0.0))
+
+
+def named(point: dict[str, float]) -> str:
+    """A point as it is printed."""
+    return "  ".join(
+        f"{name}={value}" if isinstance(value, int) else f"{name}={value:.4g}" for name, value in point.items()
+    )

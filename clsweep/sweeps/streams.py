@@ -1,0 +1,51 @@
+"""The contexts of a sweep's runs: trials of one seed share theirs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+
+import torch
+
+from clsweep.config import Config, DatasetConfig
+from clsweep.data import contexts, datasets
+from clsweep.data.contexts import Stream
+from clsweep.data.datasets import ImageData
+
+
+class Streams:
+    """Makes contexts, and keeps the last ones, and the last data set, for the next run.
+
+    Args:
+        load: reads a data set.
+    """
+
+    def __init__(self, load: Callable[[DatasetConfig], ImageData] = datasets.load) -> None:
+        self._load = load
+        self._data: tuple[str, ImageData] | None = None
+        self._stream: tuple[str, Stream] | None = None
+
+    def __call__(self, config: Config, device: torch.device) -> Stream:
+        """The contexts of a run; see `clsweep.data.contexts.build`.
+
+        Args:
+            config: the run's setting.
+            device: where they go.
+
+        Raises:
+            InputError: the data are not there or don't fit.
+        """
+        decided_by = [asdict(config.benchmark), asdict(config.dataset), config.seed, config.validation_fraction]
+        key = json.dumps([*decided_by, str(device)])
+        if self._stream is None or self._stream[0] != key:
+            self._stream = None  # two at once may be too much for the device
+            self._stream = key, contexts.build(self._images(config.dataset), config, device)
+        return self._stream[1]
+
+    def _images(self, config: DatasetConfig) -> ImageData:
+        key = json.dumps(asdict(config))
+        if self._data is None or self._data[0] != key:
+            self._data = None
+            self._data = key, self._load(config)
+        return self._data[1]

@@ -1,0 +1,171 @@
+"""One trial: a run for each seed, reported to Optuna context by context."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from optuna.study import Study
+from optuna.trial import Trial, TrialState
+
+from clsweep import results
+from clsweep.config import Config
+from clsweep.folders import run_in
+from clsweep.results import Summary
+from clsweep.results.metrics import Cell
+from clsweep.sweeps.ledger import CARRIED, REASON, given_back
+from clsweep.sweeps.plan import StudyPlan
+from clsweep.sweeps.pruners import hopeless
+from clsweep.sweeps.streams import Streams
+from clsweep.sweeps.taken import Taken, take
+from clsweep.training.observers import Silent
+from clsweep.training.run import PrunedError
+
+FOLDER = "folder"
+SEEDS = "seeds"
+TEST = "test_average_accuracy"
+ON_CONTEXTS = "validation_on_contexts"
+
+
+class Reporter(Silent):
+    """Reports the average validation accuracy over the learned contexts to Optuna, and ends hopeless runs.
+
+    With several seeds, what is reported is the mean of it and of what the earlier seeds reached in the end. The test
+    accuracies in the same cells are not looked at.
+
+    Args:
+        trial: Optuna's.
+        earlier: what the trial's earlier seeds reached.
+        is_last: whether no seed follows: then the last context decides nothing any more.
+        contexts: how many contexts a run has.
+
+    Attributes:
+        on_contexts: the validation accuracy on each learned context, after the latest one.
+    """
+
+    def __init__(self, trial: Trial, earlier: Sequence[float], is_last: bool, contexts: int) -> None:
+        self.on_contexts: list[float] = []
+        self._trial = trial
+        self._earlier = earlier
+        self._last = contexts if is_last else contexts + 1
+        self._contexts = contexts
+
+    def context_done(self, cells: Sequence[Cell]) -> None:
+        """Report, and ask the pruner.
+
+        Raises:
+            PrunedError: the pruner says so.
+        """
+        after = cells[0].after_context
+        if after == 0:
+            return
+        value = self._report(cells, after)
+        if after < self._last and self._trial.should_prune():
+            raise PrunedError(f"validation accuracy {value:.4f} after context {after} of {self._contexts}")
+
+    def replay(self, measured: Sequence[Sequence[Cell]]) -> None:
+        """Report a finished run, context by context; what is trained already is not pruned."""
+        for cells in measured:
+            if cells[0].after_context > 0:
+                self._report(cells, cells[0].after_context)
+
+    def _report(self, cells: Sequence[Cell], after: int) -> float:
+        self.on_contexts = [cell.accuracy for cell in cells if cell.split == "validation" and cell.context <= after]
+        value = float(np.mean([*self._earlier, np.mean(self.on_contexts)]))
+        self._trial.report(value, len(self._earlier) * self._contexts + after)
+        return value
+
+
+@dataclass
+class Runner:
+    """Runs trials of one study.
+
+    Attributes:
+        plan: the study's.
+        study: Optuna's.
+        streams: makes the contexts.
+    """
+
+    plan: StudyPlan
+    study: Study
+    streams: Streams
+    _seed_folders: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Several seeds each get a folder within the trial's."""
+        self._seed_folders = len(self.plan.seeds) > 1
+
+    def objective(self, trial: Trial) -> float:
+        """Train with a trial's values and all seeds.
+
+        Args:
+            trial: Optuna's, with its values chosen.
+
+        Returns:
+            The average accuracy on the validation data after the last context, the mean over the seeds, from 0 to 1.
+
+        Raises:
+            PrunedError: the trial was stopped early.
+            RunError: training diverged, or the regularizer failed.
+            InputError: the data or the method don't fit.
+        """
+        plan, point = self.plan, trial.params
+        name = f"trial-{trial.number:04d}"
+        trial.set_user_attr(FOLDER, str(results.short(plan.folder / name)))
+        on_contexts: list[list[float]] = []
+        summaries: list[Summary | Taken] = []
+        for number, seed in enumerate(plan.seeds):
+            is_last = number == len(plan.seeds) - 1
+            reached = [summary.validation_average_accuracy for summary in summaries]
+            reporter = Reporter(trial, reached, is_last, plan.contexts)
+            within = f"seed-{seed}" if self._seed_folders else ""
+            trial.set_user_attr(SEEDS, plan.seeds[: number + 1])
+            config = plan.trial_config(point, seed)
+            made = take_or_run(trial, plan, plan.folder / name / within, config, reporter, self.streams)
+            if isinstance(made, Taken):
+                reporter.replay(made.measured)
+            summaries.append(made)
+            on_contexts.append(reporter.on_contexts)
+            trial.set_user_attr(ON_CONTEXTS, on_contexts)
+            trial.set_user_attr(TEST, float(np.mean([summary.average_accuracy for summary in summaries])))
+            if not is_last:
+                self._compare(trial.number, on_contexts)
+        return float(np.mean([summary.validation_average_accuracy for summary in summaries]))
+
+    def _compare(self, number: int, on_contexts: list[list[float]]) -> None:
+        """End a trial that is clearly worse than the best one."""
+        if self.plan.config.search.pruner is None:
+            return
+        complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if not complete:
+            return
+        best = max(complete, key=lambda one: one.value or 0.0)
+        seeds = len(on_contexts)
+        if hopeless(on_contexts, best.user_attrs[ON_CONTEXTS][:seeds]):
+            raise PrunedError(f"worse than trial {best.number} on {seeds} of {len(self.plan.seeds)} seeds")
+
+
+def take_or_run(
+    trial: Trial, plan: StudyPlan, folder: Path, config: Config, observer: Silent, streams: Streams
+) -> Summary | Taken:
+    """One run of a trial; one that an earlier trial of the same point has finished isn't made again.
+
+    Args:
+        trial: Optuna's.
+        plan: its study's.
+        folder: where the run goes: the trial's, or one in it.
+        config: the run's setting.
+        observer: is told what happens, but for a run that was finished before.
+        streams: makes the contexts.
+    """
+    within = folder.relative_to(plan.folder).parts[1:]
+    earlier = given_back(trial.study.get_trials(deepcopy=False), trial.params)
+    named = [Path(one.user_attrs[FOLDER]).name for one in earlier if FOLDER in one.user_attrs]
+    found = take(folder, config, [plan.folder.joinpath(name, *within) for name in named])
+    if found is None:
+        return run_in(folder, config, observer, streams, plan.method_file, rehearsed=True)
+    trial.set_user_attr(CARRIED, trial.user_attrs.get(CARRIED, 0.0) + found.seconds)
+    trial.set_user_attr(REASON, "finished by an earlier trial of the same values, which could not be recorded")
+    return found

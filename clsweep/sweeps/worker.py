@@ -1,0 +1,227 @@
+"""A worker: it claims trials of a sweep's studies and runs them until all budgets are spent."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import torch
+from optuna.storages import BaseStorage
+from optuna.study import Study
+from optuna.trial import Trial
+
+from clsweep.config import Config
+from clsweep.data.contexts import Stream
+from clsweep.errors import ClsweepError, InputError, MachineError, RunError, machine_error, named
+from clsweep.sweeps import files, verdict
+from clsweep.sweeps import space as spaces
+from clsweep.sweeps.finals import Finals
+from clsweep.sweeps.ledger import Ledger, open_study
+from clsweep.sweeps.plan import StudyPlan
+from clsweep.sweeps.pruners import pruner
+from clsweep.sweeps.samplers import sampler
+from clsweep.sweeps.status import status
+from clsweep.sweeps.storage import ERRORS as STORAGE_ERRORS
+from clsweep.sweeps.storage import not_waited_for_when_interrupted
+from clsweep.sweeps.streams import Streams
+from clsweep.sweeps.trial import Runner
+from clsweep.training.machine import give_back_memory, prepare_cpu
+from clsweep.training.rehearsal import rehearse
+from clsweep.training.run import PrunedError, check_fit, pick_device
+
+_SECONDS_BETWEEN_LOOKS = 1.0
+
+
+class StudyWorker:
+    """This process's part in one study.
+
+    Args:
+        plan: the study's.
+        storage: where it is.
+        streams: makes the contexts.
+
+    Attributes:
+        plan: the study's.
+        ledger: its trials.
+    """
+
+    def __init__(self, plan: StudyPlan, storage: BaseStorage, streams: Streams) -> None:
+        self.plan = plan
+        search = plan.config.search
+        study = open_study(storage, plan.name)
+        study.sampler = sampler(search.sampler, search.sampler_options, plan.config.seed)
+        study.pruner = pruner(search.pruner, search.pruner_options)
+        points = spaces.grid(plan.space)
+        whole_grid = points is not None and len(points) <= plan.n_trials
+        first = [plan.default, *(points or [] if whole_grid else [])]
+        self.ledger = Ledger(study, storage, plan.space, plan.n_trials, first, points)
+        self._storage = storage
+        self._streams = streams
+        self._runner = Runner(plan, study, streams)
+        self._decided_before = self.ledger.decided()
+        self._data_is_there = False
+        self._final_study: Study | None = None
+
+    def stopped(self) -> str | None:
+        """Why the study is given up: too many failures in a row."""
+        reasons = self.ledger.failures_in_a_row(self._decided_before)
+        if len(reasons) < self.plan.config.search.max_failures:
+            return None
+        last = reasons[-1].rstrip(".")
+        return f"{len(reasons)} trials in a row failed, the last because {last}."
+
+    def problem(self) -> str | None:
+        """What a study at its end lacks, and why; None where it has all that was asked for."""
+        problem = self.stopped() or verdict.no_best(self.ledger)
+        finals = self.finals()
+        if problem is None and finals is not None:
+            problem = verdict.missing_finals(finals.ledger)
+        return f"{self.plan.name}: {problem}" if problem is not None else None
+
+    def is_done(self) -> bool:
+        """Whether nothing is left to do, here or in another process."""
+        if self.stopped() is not None:
+            return True
+        if not self.ledger.is_complete():
+            return False
+        finals = self.finals()
+        return finals is None or finals.ledger.is_complete()
+
+    def finals(self) -> Finals | None:
+        """The final runs; None while the search goes on, and where there are none to be."""
+        best = status(self.ledger.trials()).best
+        if best is None or not self.plan.final_seeds or not self.ledger.is_complete():
+            return None
+        if self._final_study is None:
+            self._final_study = open_study(self._storage, f"{self.plan.name}-final")
+        return Finals(self.plan, self._final_study, self._storage, best.params, self._streams)
+
+    def rehearse(self) -> list[str]:
+        """Try the functions of a method's file, where it is one, with the default values.
+
+        Returns:
+            What the user should know of the file, in sentences.
+
+        Raises:
+            InputError: the data or the method don't fit.
+        """
+        file = self.plan.method_file
+        if file is None:
+            return []
+        prepare_cpu(self.plan.config.threads)
+        return rehearse(*self._first(), file)
+
+    def work_once(self) -> bool:
+        """Run one trial or one final run.
+
+        Returns:
+            Whether there was one to be had.
+
+        Raises:
+            InputError: the data or the method don't fit; the trial's point waits for another try.
+            KeyboardInterrupt: as above.
+        """
+        if not self._data_is_there:  # what is wrong with it is no trial's fault
+            self._first()
+            self._data_is_there = True
+        if not self.ledger.is_complete():
+            return self._work(self.ledger, self._runner.objective)
+        finals = self.finals()
+        return finals is not None and self._work(finals.ledger, finals.objective)
+
+    def _first(self) -> tuple[Config, Stream, torch.device]:
+        """The setting of the first run with the default values, its contexts and its device, all checked."""
+        first = self.plan.trial_config(self.plan.default, self.plan.seeds[0])
+        device = pick_device(first.device)
+        stream = self._streams(first, device)
+        check_fit(first, stream, device)
+        return first, stream, device
+
+    def write(self) -> None:
+        """Write the study's files."""
+        files.write(self.plan, self.ledger.trials())
+        finals = self.finals()
+        if finals is not None:
+            files.write_finals(self.plan, finals.runs())
+
+    def _work(self, ledger: Ledger, objective: Callable[[Trial], float]) -> bool:
+        trial = ledger.claim()
+        if trial is None:
+            return False
+        try:
+            self._run(ledger, trial, objective)
+        except BaseException:
+            with suppress(OSError, *STORAGE_ERRORS):  # what ends the work must not be hidden by what follows from it
+                self.write()
+            raise
+        self.write()
+        return True
+
+    def _run(self, ledger: Ledger, trial: Trial, objective: Callable[[Trial], float]) -> None:
+        try:
+            with ledger.beating(trial), not_waited_for_when_interrupted(self._storage):
+                value = objective(trial)
+        except PrunedError as reason:
+            ledger.prune(trial, str(reason))
+        except (InputError, MachineError, KeyboardInterrupt, SystemExit, OSError, *STORAGE_ERRORS) as error:
+            # Not the trial's fault. What the method's own code does to files is: the contract has made it a RunError.
+            # So is memory that doesn't suffice, which comes of the setting: the study's other points, and the other
+            # studies, are not held up by it.
+            with suppress(OSError, *STORAGE_ERRORS):  # otherwise the trial is lost with its process, and tried again
+                ledger.interrupt(trial, _reason(error))
+            raise
+        except Exception as error:
+            ledger.fail(trial, str(error) if isinstance(error, RunError) else named(error))
+        else:
+            ledger.complete(trial, value)
+
+
+def _reason(error: BaseException) -> str:
+    """What interrupted a trial."""
+    if isinstance(error, OSError):
+        return str(machine_error(error))
+    return str(error) if isinstance(error, ClsweepError) else "interrupted"
+
+
+def work(
+    plans: Sequence[StudyPlan],
+    storage: BaseStorage,
+    orphaned: Callable[[], bool] = lambda: False,
+    *,
+    tells: bool = True,
+) -> None:
+    """Run trials of these studies, the first ones first, until all are done.
+
+    Where other processes have claimed the rest of a study, this one goes on with the next, and comes back in case one
+    of those trials is lost.
+
+    Args:
+        plans: the studies.
+        storage: where they are.
+        orphaned: whether the process that this one works for is gone; then it stops.
+        tells: whether this process says what the user should know of a method's file; one of several does.
+    """
+    streams = Streams()
+    workers = [StudyWorker(plan, storage, streams) for plan in plans]
+    with _what_is_there_frozen():
+        for worker in workers:  # all before the first trial: what is wrong with a file is no trial's fault
+            for note in [] if worker.is_done() else worker.rehearse():
+                if tells:
+                    print(f"{worker.plan.name}  {note}", flush=True)
+        give_back_memory()
+        while not orphaned() and (pending := [worker for worker in workers if not worker.is_done()]):
+            if not any(worker.work_once() for worker in pending):
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+            give_back_memory()
+
+
+@contextmanager
+def _what_is_there_frozen() -> Iterator[None]:
+    """A collection takes milliseconds within: it needn't look at all that PyTorch and pandas have made."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

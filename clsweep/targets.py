@@ -1,0 +1,203 @@
+"""What a configuration names by `_target_`: a class or a function of anyone's, and the arguments that are given to it.
+
+    network:
+      _target_: my_nets.Net      # found in the current folder, too
+      width: 64
+
+The keys beside `_target_` are its arguments; what clsweep knows by itself, such as a network's `n_outputs`, it gets
+where its signature has a parameter of that name. Hydra makes the object, so that a nested `_target_` works, too.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from clsweep import paths
+from clsweep.errors import ClsweepError, InputError, named
+
+TARGET = "_target_"
+_HYDRAS = ("_convert_", "_recursive_", "_partial_", "_args_")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A callable and its arguments.
+
+    Attributes:
+        key: the node's, as it is typed: `network`.
+        path: the dotted path of the callable.
+        arguments: by name, as the configuration has them.
+    """
+
+    key: str
+    path: str
+    arguments: dict[str, Any]
+
+    @classmethod
+    def of(cls, key: str, node: Mapping[str, Any], apart: Sequence[str] = ()) -> Target:
+        """The target of a node.
+
+        Args:
+            key: the node's.
+            node: its values.
+            apart: those that are clsweep's own, no arguments.
+
+        Raises:
+            InputError: it has no `_target_`.
+        """
+        path = node.get(TARGET)
+        if not isinstance(path, str) or "." not in path.strip("."):
+            raise InputError(
+                f"{key}.{TARGET}={path}: expected the dotted path of a class or a function, as in {key}.{TARGET}="
+                "my_module.Name."
+            )
+        return cls(key, path, {name: value for name, value in node.items() if name not in (TARGET, *apart)})
+
+    @property
+    def described(self) -> str:
+        """The path and the arguments, as a result says them: `my_nets.Net width=64`."""
+        return " ".join([self.path, *(f"{name}={_short(value)}" for name, value in sorted(self.arguments.items()))])
+
+    def callable(self) -> Callable[..., Any]:
+        """The class or the function, imported; the folder of the command is looked in last.
+
+        Raises:
+            InputError: it isn't there, or importing it raised.
+        """
+        with _current_folder_importable():
+            return _located(self.key, self.path)
+
+    def check(self, *provided: str) -> None:
+        """Check that the callable takes the arguments, and that it lacks none.
+
+        Args:
+            provided: what clsweep gives it by name.
+
+        Raises:
+            InputError: it does not, or it can't be imported.
+        """
+        parameters = _parameters(self.callable())
+        if parameters is None:
+            return
+        takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
+        names = [name for name, one in parameters.items() if one.kind in _BY_NAME]
+        for name in self.arguments:
+            if name not in names and name not in _HYDRAS and not takes_any:
+                free = [one for one in names if one not in provided]
+                close = difflib.get_close_matches(name, free, n=1)
+                advice = f"did you mean {self.key}.{close[0]}?" if close else f"expected {_listed(self.key, free)}."
+                raise InputError(f"{self.key}.{name}: {self.path} takes no {name}; {advice}")
+        for name, one in parameters.items():
+            is_needed = one.default is inspect.Parameter.empty and one.kind in _BY_NAME
+            if is_needed and name not in self.arguments and name not in provided and "_args_" not in self.arguments:
+                raise InputError(f"{self.key}.{name}: is missing; {self.path} needs it.")
+
+    def make(self, *leading: Any, **provided: Any) -> Any:
+        """Call it.
+
+        Args:
+            leading: its first arguments.
+            provided: what it gets by name, where it takes a parameter of that name and the configuration doesn't say.
+
+        Raises:
+            InputError: it raised.
+        """
+        called = self.callable()
+        parameters = _parameters(called)
+        given = provided if parameters is None else {k: v for k, v in provided.items() if k in parameters}
+        given = {name: value for name, value in given.items() if name not in self.arguments}
+        node = OmegaConf.create({TARGET: self.path, **self.arguments, "_convert_": "all"})
+        try:
+            with _current_folder_importable():
+                made = instantiate(node, _partial_=True)
+            return made(*leading, **given)
+        except ClsweepError:
+            raise
+        except Exception as error:
+            cause = error.__cause__ or error
+            raise InputError(f"{self.key}.{TARGET}={self.path}: making it raised {named(cause)}.") from error
+
+
+def _short(value: object) -> str:
+    """A value without blanks, as it is typed."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{name}:{_short(one)}" for name, one in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_short, value))}]"
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+
+
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _parameters(called: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:
+    try:
+        return inspect.signature(called).parameters
+    except (TypeError, ValueError):  # written in C: it says itself what it doesn't take
+        return None
+
+
+def _located(key: str, path: str) -> Callable[..., Any]:
+    module, rest = _imported(key, path)
+    found: Any = module
+    for name in rest:
+        if not hasattr(found, name):
+            public = [one for one in dir(found) if not one.startswith("_")]
+            close = difflib.get_close_matches(name, public, n=1)
+            advice = f"did you mean {close[0]}?" if close else "expected the name of a class or a function there."
+            where = getattr(found, "__name__", path)
+            raise InputError(f"{key}.{TARGET}={path}: {where} has no {name}; {advice}")
+        found = getattr(found, name)
+    if not callable(found):
+        raise InputError(f"{key}.{TARGET}={path}: is {type(found).__name__}; expected a class or a function.")
+    return found  # type: ignore[no-any-return]
+
+
+def _imported(key: str, path: str) -> tuple[Any, list[str]]:
+    """The module with the longest path, and the names that follow it."""
+    names = path.split(".")
+    for count in range(len(names) - 1, 0, -1):
+        module = ".".join(names[:count])
+        try:
+            return importlib.import_module(module), names[count:]
+        except ModuleNotFoundError as error:
+            if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
+                raise InputError(
+                    f"{key}.{TARGET}={path}: importing {module} raised {named(error)}; expected that package to be "
+                    "installed."
+                ) from error
+        except Exception as error:
+            raise InputError(f"{key}.{TARGET}={path}: importing {module} raised {named(error)}.") from error
+    raise InputError(
+        f"{key}.{TARGET}={path}: there is no module {names[0]}; expected one that is installed, or {names[0]}.py in "
+        "the current folder."
+    )
+
+
+@contextmanager
+def _current_folder_importable() -> Iterator[None]:
+    """Last, so that a file there called glob.py isn't Python's own."""
+    folder = str(paths.here())
+    if folder in sys.path or "" in sys.path:
+        yield
+        return
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+
+
+def _listed(key: str, names: Sequence[str]) -> str:
+    return ", ".join(f"{key}.{name}" for name in names) or f"no argument beside {key}.{TARGET}"

@@ -1,0 +1,1 @@
+"""One run: the loop over contexts, the learner and its update, and who is told of it."""

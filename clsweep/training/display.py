@@ -1,0 +1,195 @@
+"""What a run prints: the setting, progress, accuracies, the final table. Rich does the drawing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from clsweep.config import Config
+from clsweep.results import Summary, short
+from clsweep.results.metrics import Cell, Matrix
+from clsweep.training.machine import crowded, emulated_bf16
+from clsweep.training.update import library
+
+_PLAIN_WIDTH = 140  # where the output is no terminal nothing should be cut at 80 columns
+_SECONDS_BETWEEN_LINES = 30.0
+_SECONDS_BETWEEN_UPDATES = 0.1
+
+
+class Display:
+    """The terminal during one run: a live progress bar, or plain lines where the output is no terminal.
+
+    Args:
+        config: the setting.
+        console: where to print; by default the standard output.
+        images: what the images are.
+        notes: what else the user should know, a sentence each.
+    """
+
+    def __init__(
+        self, config: Config, console: Console | None = None, images: str = "", notes: Sequence[str] = ()
+    ) -> None:
+        self._config = config
+        self._images = images
+        self._notes = notes
+        self._console = console or Console(highlight=False)
+        if not self._console.is_terminal:
+            self._console.width = _PLAIN_WIDTH
+        self._contexts = config.benchmark.contexts
+        self._total = config.benchmark.iters * self._contexts
+        self._done = 0
+        self._started = self._updated = time.monotonic()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:.0f} it/s"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=self._total, rate=0.0)
+
+    def setting(self, device: str, hyperparameters: Sequence[str], folder: Path) -> None:
+        """Print the resolved setting.
+
+        Args:
+            device: the device in use.
+            hyperparameters: those that the method uses.
+            folder: where results go.
+        """
+        config, benchmark, regularizer = self._config, self._config.benchmark, self._config.regularizer
+        held_out = f", {config.validation_fraction:g} held out" if config.validation_fraction else ""
+        values = [f"{name}={getattr(regularizer, name):g}" for name in hyperparameters]
+        rows = {
+            "benchmark": f"{benchmark.name}: {benchmark.contexts} contexts, {benchmark.scenario}-incremental, "
+            f"on {config.dataset.name}{held_out}",
+            "images": self._images,
+            "method": "  ".join([config.shown_method, *values]),
+            "training": f"{config.effective_budget} budget: {benchmark.iters} iterations a context, batch "
+            f"{benchmark.batch_size}, Adam lr {benchmark.lr:g}",
+            "run": f"seed {config.seed}, {device}{_threads() if device == 'cpu' else ''}, {config.precision}",
+            "results": str(short(folder)),
+        }
+        for name, value in rows.items():
+            self._print(f"{name:<10} {value}")
+        notes = [*self._notes]
+        if device == "cpu":
+            slow = [crowded(), library().note, emulated_bf16() if config.precision == "bf16" else None]
+            notes += filter(None, slow)
+        for note in notes:
+            self._print(f"{'note':<10} {note}")
+
+    def step(self) -> None:
+        """Count one optimizer step; draws at most ten times a second, or a line every half minute."""
+        self._done += 1
+        now = time.monotonic()
+        live = self._console.is_terminal
+        if now - self._updated < (_SECONDS_BETWEEN_UPDATES if live else _SECONDS_BETWEEN_LINES):
+            return
+        self._updated = now
+        if live:
+            self._progress.update(self._task, completed=self._done, description=self._where(), rate=self._rate())
+        else:
+            left = (self._total - self._done) / self._rate()
+            done = f"iteration {self._done} of {self._total}"
+            self._print(f"{self._where()}: {done}, {self._rate():.0f} it/s, {clock(left)} left")
+
+    def context_done(self, cells: Sequence[Cell]) -> None:
+        """Print the accuracies after a context; the untrained network's are not worth a line.
+
+        Args:
+            cells: what was measured after it.
+        """
+        after = cells[0].after_context
+        if after == 0:
+            return
+        tested = [cell.accuracy for cell in cells if cell.split == "test"][:after]
+        line = f"after context {after:>2}/{self._contexts}  test " + " ".join(f"{value:.3f}" for value in tested)
+        line += f"  mean {np.mean(tested):.4f}"
+        validated = [cell.accuracy for cell in cells if cell.split == "validation"][:after]
+        if validated:
+            line += f"  validation mean {np.mean(validated):.4f}"
+        self._print(f"{line}  ({self._rate():.0f} it/s)")
+
+    def finished(self, matrix: Matrix, summary: Summary, folder: Path) -> None:
+        """Print the accuracy matrix, the metrics and where the files are.
+
+        Args:
+            matrix: test accuracies, see `clsweep.results.metrics`.
+            summary: the run's row.
+            folder: where the files are.
+        """
+        self._console.print(_matrix_table(matrix), soft_wrap=True)
+        published = self._config.published_figure
+        beside = "" if published is None else f"   published {published}"
+        self._print(f"average accuracy  {summary.average_accuracy:.4f}{beside}")
+        if not np.isnan(summary.validation_average_accuracy):
+            self._print(f"  on validation   {summary.validation_average_accuracy:.4f}")
+        if not np.isnan(summary.forgetting):
+            self._print(f"forgetting        {summary.forgetting:.4f}")
+        self._print(
+            f"time              {clock(summary.train_seconds)} training ({summary.iters_per_second:.0f} it/s), "
+            f"{clock(summary.importance_seconds)} importance, {clock(summary.eval_seconds)} evaluation"
+        )
+        self._print(f"files             {short(folder)}/summary.csv, accuracy.csv")
+
+    def stopped(self, summary: Summary, folder: Path) -> None:
+        """Print where the results of an unfinished run are.
+
+        Args:
+            summary: the run's row.
+            folder: where the files are.
+        """
+        self._print(f"files             {short(folder)}/summary.csv, accuracy.csv: what was measured")
+
+    def __enter__(self) -> Display:
+        self._started = self._updated = time.monotonic()
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def _where(self) -> str:
+        context = min(self._contexts, 1 + (self._done - 1) // self._config.benchmark.iters)
+        return "joint training" if self._config.stream == "joint" else f"context {context}/{self._contexts}"
+
+    def _rate(self) -> float:
+        return self._done / max(time.monotonic() - self._started, 1e-9)
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, soft_wrap=True)
+
+
+def _threads() -> str:
+    count = torch.get_num_threads()
+    return f" with {count} thread{'s' if count > 1 else ''}"
+
+
+def _matrix_table(matrix: Matrix) -> Table:
+    """The accuracy matrix, a row for each learned context; rows that were not measured are left out."""
+    table = Table(title="test accuracy: row = after learning context, column = on context", title_justify="left")
+    table.add_column("after")
+    for context in range(1, matrix.shape[1] + 1):
+        table.add_column(str(context), justify="right")
+    table.add_column("mean of learned", justify="right")
+    for after, row in enumerate(matrix):
+        if not np.isnan(row).any():
+            seen = row[:after] if after else row
+            table.add_row(str(after), *(f"{value:.3f}" for value in row), f"{seen.mean():.3f}")
+    return table
+
+
+def clock(seconds: float) -> str:
+    """A time as it is printed."""
+    minutes, rest = divmod(seconds, 60)
+    return f"{minutes:.0f} min {rest:.0f} s" if minutes else f"{rest:.1f} s"

@@ -1,0 +1,260 @@
+"""The loop over contexts and steps. It knows no method's name and writes nothing: what it measures, it yields."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from clsweep.data.contexts import Part, Stream
+from clsweep.errors import RunError
+from clsweep.results.metrics import Cell
+from clsweep.seeding import generator
+from clsweep.training.divergence import LossWatch
+from clsweep.training.learner import Learner
+
+EVALUATION_BATCH = 1_000
+_INDICES_AT_ONCE = 2**20
+
+
+@dataclass
+class Timings:
+    """Where a run's time went, in seconds, and how many steps it made."""
+
+    train: float = 0.0
+    importance: float = 0.0
+    evaluation: float = 0.0
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingProtocol:
+    """How long and with what a network is trained.
+
+    Attributes:
+        iters: optimizer steps for each context.
+        batch_size: examples in a step; every step has as many.
+        seed: decides the order of the examples.
+    """
+
+    iters: int
+    batch_size: int
+    seed: int
+
+
+@dataclass
+class Trainer:
+    """Trains a learner on a stream.
+
+    Attributes:
+        learner: what is trained.
+        stream: the contexts.
+        protocol: how.
+        on_step: called after every optimizer step.
+        timings: filled on the way.
+    """
+
+    learner: Learner
+    stream: Stream
+    protocol: TrainingProtocol
+    on_step: Callable[[], None] = lambda: None
+    timings: Timings = field(default_factory=Timings)
+
+    def sequentially(self) -> Iterator[list[Cell]]:
+        """Train on one context after the other.
+
+        Yields:
+            The cells of the untrained network, then those after each context.
+
+        Raises:
+            RunError: the loss or the network became NaN or infinite, or the regularizer failed.
+        """
+        yield self._evaluate(0)
+        for number in range(len(self.stream.contexts)):
+            self.learn(number)
+            yield self._evaluate(number + 1)
+
+    def jointly(self) -> Iterator[list[Cell]]:
+        """Train on all contexts together for as many steps in total, each example with its own active classes.
+
+        Yields:
+            The cells of the untrained network, then those at the end, which count as after the last context.
+
+        Raises:
+            RunError: the loss or the network became NaN or infinite.
+        """
+        yield self._evaluate(0)
+        count = len(self.stream.contexts)
+        pool = _Pool(self.stream, self.learner.device)
+        self.learner.start_context()
+
+        def batch(index: Tensor) -> tuple[Tensor, Tensor]:
+            inputs, labels, active = pool.take(index)
+            self.learner.activate(active)
+            return inputs, labels
+
+        with self._clock("train"):
+            self._steps(batch, pool, self.protocol.iters * count, "joint", "joint training")
+        yield self._evaluate(count)
+
+    def learn(self, number: int) -> None:
+        """Train on one context, and let the regularizer estimate its importance.
+
+        Args:
+            number: the context's, from 0; all before it have been learned.
+
+        Raises:
+            RunError: the loss or the network became NaN or infinite, or the regularizer failed.
+        """
+        self.learner.activate(self.stream.active(number, number + 1))
+        with self._clock("train"):
+            dataset = self.stream.contexts[number].train.gathered()
+            inputs, labels = dataset.tensors
+            self.learner.start_context()
+            self._steps(
+                lambda index: (inputs.index_select(0, index), labels.index_select(0, index)),
+                inputs,
+                self.protocol.iters,
+                number,
+                f"context {number + 1}",
+            )
+        with self._clock("importance"), self.learner.blaming():
+            self.learner.end_context(dataset)
+
+    def _steps(
+        self,
+        batch: Callable[[Tensor], tuple[Tensor, Tensor]],
+        pool: _Pool | Tensor,
+        iters: int,
+        purpose: int | str,
+        name: str,
+    ) -> None:
+        """Train on batches of a pool of examples: all of a context's inputs [n, ...], or those of all contexts."""
+        learner = self.learner
+        order = generator(self.protocol.seed, "batches", purpose)
+        indices = batch_indices(len(pool), iters, self.protocol.batch_size, order)
+        watch = LossWatch(name, iters)
+        with learner.blaming():
+            for index in (index for some in indices for index in some.to(learner.device)):
+                watch.add(learner.step(*batch(index)))
+                self.timings.steps += 1
+                self.on_step()
+                if watch.is_due():
+                    self._check(watch.look(), watch, pool)
+        self._check(learner.not_finite(f"after the last iteration of {name}"), watch, pool)
+
+    def _check(self, problem: str | None, watch: LossWatch, pool: _Pool | Tensor) -> None:
+        """Fail where there is a problem, with advice that fits its cause."""
+        if problem is None:
+            return
+        images = pool if isinstance(pool, Tensor) else pool.images
+        if torch.isfinite(images).all():
+            raise RunError(f"{problem}: {self.learner.advice(watch.has_grown())}.")
+        raise RunError(f"{problem}: training images hold NaN or infinity; expected a data set of finite numbers.")
+
+    def _evaluate(self, learned: int) -> list[Cell]:
+        with self._clock("evaluation"), self.learner.blaming():
+            return evaluate(self.learner, self.stream, learned)
+
+    @contextmanager
+    def _clock(self, part: str) -> Iterator[None]:
+        _synchronize(self.learner.device)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            _synchronize(self.learner.device)
+            setattr(self.timings, part, getattr(self.timings, part) + time.perf_counter() - start)
+
+
+class _Pool:
+    """The training examples of all contexts, counted through, for joint training."""
+
+    def __init__(self, stream: Stream, device: torch.device) -> None:
+        self._parts = [context.train for context in stream.contexts]
+        sizes = torch.tensor([len(part) for part in self._parts], device=device)
+        self._ends = sizes.cumsum(0)
+        every = len(stream.contexts)
+        active = [stream.active(number, every) for number in range(every)]
+        self._active = torch.tensor([list(outputs) for outputs in active], device=device)
+        self._rows = torch.cat([part.rows for part in self._parts])
+        self._labels = torch.cat([part.labels for part in self._parts])
+        orders = [part.order for part in self._parts if part.order is not None]
+        self._orders = torch.stack(orders) if orders else None
+
+    @property
+    def images(self) -> Tensor:
+        """The images that the examples are of."""
+        return self._parts[0].images
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs [b, C, H, W], labels [b] and active outputs [b, active] of the examples `index` [b]."""
+        context = torch.bucketize(index, self._ends, right=True)
+        inputs = self.images[self._rows[index]]
+        if self._orders is not None:
+            inputs = inputs.flatten(1).gather(1, self._orders[context]).view_as(inputs)
+        return inputs, self._labels[index], self._active[context]
+
+
+def batch_indices(n: int, iters: int, batch_size: int, source: torch.Generator) -> Iterator[Tensor]:
+    """The examples of every step: epochs shuffled anew, laid end to end and cut into full batches.
+
+    Args:
+        n: the number of examples.
+        iters: the number of steps.
+        batch_size: examples in a step.
+        source: decides the order.
+
+    Yields:
+        int64 [steps, batch_size], values from 0 to n - 1, for some steps at a time, so that any number of them takes no
+        more memory; no example comes again before every other one came, but across the end of an epoch.
+    """
+    at_once = max(1, _INDICES_AT_ONCE // batch_size)
+    left = torch.empty(0, dtype=torch.int64)
+    for done in range(0, iters, at_once):
+        needed = min(at_once, iters - done) * batch_size
+        epochs = [torch.randperm(n, generator=source) for _ in range(-(-(needed - len(left)) // n))]
+        order = torch.cat([left, *epochs])
+        left = order[needed:]
+        yield order[:needed].view(-1, batch_size)
+
+
+def evaluate(learner: Learner, stream: Stream, learned: int) -> list[Cell]:
+    """Measure the accuracy on every context, in eval mode.
+
+    Args:
+        learner: what to measure.
+        stream: the contexts.
+        learned: how many contexts have been learned; the cells' `after_context`.
+
+    Returns:
+        One cell for each context and each of its parts test and, where held out, validation.
+    """
+    counts: list[tuple[int, str, Part, Tensor]] = []
+    with learner.evaluating():
+        for number, context in enumerate(stream.contexts):
+            learner.activate(stream.active(number, learned))
+            counts += [(number + 1, split, part, _correct(learner, part)) for split, part in context.measured()]
+    return [
+        Cell(learned, context, split, correct.item() / len(part), len(part)) for context, split, part, correct in counts
+    ]
+
+
+def _correct(learner: Learner, part: Part) -> Tensor:
+    """How many examples are classified correctly, a scalar on the device."""
+    correct = torch.zeros((), dtype=torch.int64, device=learner.device)
+    for index in torch.arange(len(part), device=learner.device).split(EVALUATION_BATCH):
+        correct += learner.correct(*part.take(index))
+    return correct
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

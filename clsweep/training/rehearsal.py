@@ -1,0 +1,166 @@
+"""A rehearsal: a method's file goes through a run's first two contexts in small, before anything is trained.
+
+What is wrong with a function would else be seen when it is first called: after the first context was trained, or in
+the second. A rehearsal makes a few steps on a few examples, with a copy of the network and an instance of the file of
+its own, so that nothing of it stays; the random numbers of the run are as without it.
+
+It is to refuse nothing that the run would take: what fails in it is tried again with all of the context's examples and
+more steps, unless they have nothing to do with it; an assertion of the file's own, which may be about how far training
+has come, is only noted; and what has to do with training rather than with the file is left for the run to find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+
+from clsweep import networks
+from clsweep.config import Config
+from clsweep.data.contexts import Part, Stream
+from clsweep.errors import InputError, MethodError, NotFiniteError, RunError
+from clsweep.methods import contract
+from clsweep.methods.files import MethodFile
+from clsweep.methods.undisturbed import settings_put_back
+from clsweep.seeding import GlobalStream, derived_seed
+from clsweep.training.learner import Learner
+from clsweep.training.loop import Trainer, TrainingProtocol
+
+EXAMPLES = 64  # of a context
+_OF_THE_CODE = (ImportError, NameError, AttributeError, TypeError)  # whatever the data
+_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)  # the run will say so, if it is so there
+_CALLS = 5  # after each step, of a penalty that is declared to be another: one that counts its calls may change
+
+
+@dataclass(frozen=True)
+class _Length:
+    """How long a rehearsal is; less where the run is shorter.
+
+    Attributes:
+        contexts: how many.
+        examples: of each; None: all.
+        steps: in each.
+        batch_size: examples in a step.
+    """
+
+    contexts: int
+    examples: int | None
+    steps: int
+    batch_size: int
+
+
+_SHORT = _Length(contexts=2, examples=EXAMPLES, steps=2, batch_size=32)
+_LONG = _Length(contexts=2, examples=None, steps=50, batch_size=128)
+
+
+def rehearse(config: Config, stream: Stream, device: torch.device, file: MethodFile) -> list[str]:
+    """Call a file's functions as a run with this setting would.
+
+    Args:
+        config: the run's setting.
+        stream: the run's contexts.
+        device: where they are.
+        file: the method's.
+
+    Returns:
+        What the user should know of what the file does, in sentences.
+
+    Raises:
+        InputError: the file raised, or returned or left behind what it shouldn't.
+    """
+    try:
+        return _attempt(config, stream, device, file, _SHORT)
+    except MethodError as error:
+        if isinstance(error.__cause__, _OF_MEMORY):
+            return []
+        may_be_short = isinstance(error, NotFiniteError) or error.__cause__ is not None
+        if _is_of_the_code(error.__cause__) or not may_be_short:
+            raise _refused(error) from error
+    try:
+        return _attempt(config, stream, device, file, _LONG)
+    except MethodError as error:
+        if isinstance(error.__cause__, AssertionError):
+            return [f"in a short rehearsal, {_told(error)} The run goes on in case longer training helps."]
+        raise _refused(error) from error
+
+
+def _is_of_the_code(cause: BaseException | None) -> bool:
+    """Whether something fails whatever the data; where a loop has seen no batch, variables are unbound, or None."""
+    from_empty_loops = isinstance(cause, UnboundLocalError) or "NoneType" in str(cause)
+    return isinstance(cause, _OF_THE_CODE) and not from_empty_loops
+
+
+def _refused(error: MethodError) -> InputError:
+    return InputError(_told(error))
+
+
+def _told(error: MethodError) -> str:
+    return str(error).replace(contract.IN_LOG, "CLSWEEP_TRACEBACK=1 shows the traceback")
+
+
+def _attempt(config: Config, stream: Stream, device: torch.device, file: MethodFile, length: _Length) -> list[str]:
+    """One try; see `rehearse`."""
+    seed = config.seed
+    with settings_put_back(), GlobalStream(seed).active(), _unlogged():
+        try:
+            regularizer = contract.load(config.regularizer, derived_seed(seed, "methods"), file)
+        except InputError:  # it could be imported before: it is one that can't be imported twice in a process
+            return []
+        shape, n_outputs = stream.input_shape, stream.n_outputs
+        model = networks.build(config.network, shape, n_outputs, derived_seed(seed, "parameters")).to(device)
+        learner = Learner(model, regularizer, config.regularizer, config.benchmark.lr, config.precision)
+        with regularizer.active():
+            try:
+                _learn(learner, config, _shortened(stream, length), length)
+            except MethodError:
+                raise
+            except RunError:  # such as a loss that runs away: not the file's doing
+                pass
+        return learner.additions()
+
+
+def _learn(learner: Learner, config: Config, stream: Stream, length: _Length) -> None:
+    benchmark = config.benchmark
+    protocol = TrainingProtocol(
+        min(length.steps, benchmark.iters), min(length.batch_size, benchmark.batch_size), config.seed
+    )
+
+    def look_closely() -> None:
+        learner.check_dependence()
+        for _ in range(_CALLS):
+            learner.check_declared()
+
+    trainer = Trainer(learner, stream, protocol, look_closely)
+    for number in range(len(stream.contexts)):
+        trainer.learn(number)
+
+
+def _shortened(stream: Stream, length: _Length) -> Stream:
+    """The first contexts, with some of their training examples."""
+    some = [replace(one, train=_some(one.train, length.examples)) for one in stream.contexts[: length.contexts]]
+    return replace(stream, contexts=some)
+
+
+def _some(part: Part, count: int | None) -> Part:
+    """So many examples, in their order: as many of each class, as far as there are as many."""
+    if count is None or count >= len(part):
+        return part
+    by_class = torch.argsort(part.labels, stable=True)
+    _, sizes = part.labels[by_class].unique_consecutive(return_counts=True)
+    rank_in_class = torch.cat([torch.arange(int(size), device=by_class.device) for size in sizes])
+    count = max(count, len(sizes))
+    chosen = by_class[torch.argsort(rank_in_class, stable=True)[:count]].sort().values
+    return replace(part, rows=part.rows[chosen], labels=part.labels[chosen])
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Nothing is written down: no run has begun."""
+    before = contract.log.disabled
+    contract.log.disabled = True
+    try:
+        yield
+    finally:
+        contract.log.disabled = before

@@ -1,0 +1,356 @@
+"""One run, from a checked setting to the CSV files."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import resource
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+import clsweep
+from clsweep import networks, process, results
+from clsweep.config import Config, DatasetConfig, RegularizerConfig
+from clsweep.data import contexts, datasets
+from clsweep.data.arrays import CHANNELS_FIRST, reads_channels_first
+from clsweep.errors import InputError, MachineError, RunError, machine_error, named
+from clsweep.methods import contract
+from clsweep.methods.files import MethodFile, read
+from clsweep.results import Summary, metrics
+from clsweep.results.metrics import Cell
+from clsweep.seeding import derived_seed
+from clsweep.training.display import Display
+from clsweep.training.learner import Learner
+from clsweep.training.loop import Timings, Trainer, TrainingProtocol
+from clsweep.training.machine import prepare_cpu
+from clsweep.training.observers import Observer, Several
+from clsweep.training.rehearsal import rehearse
+
+_DIGEST = 12  # characters
+_NO_REGULARIZER = RegularizerConfig("none", 0.0, 1.0, 1.0, module="clsweep.methods.none")
+
+
+class PrunedError(Exception):
+    """Raised by an observer's `context_done` to end a run early; its message says why."""
+
+
+def run(
+    config: Config,
+    folder: Path,
+    observer: Observer | None = None,
+    prepare: Callable[[Config, torch.device], contexts.Stream] | None = None,
+    file: MethodFile | None = None,
+    *,
+    rehearsed: bool = False,
+) -> Summary:
+    """Train, measure and write one run.
+
+    Args:
+        config: the checked setting.
+        folder: where `accuracy.csv` and `summary.csv` go; must exist and hold neither.
+        observer: is told what happens; by default it is printed.
+        prepare: makes the contexts; a sweep keeps them from run to run.
+        file: the method's, as a sweep read it when it began; by default it is read now.
+        rehearsed: whether the file's functions have been tried on a few examples, as a sweep does once for all runs.
+
+    Returns:
+        The row of `summary.csv`.
+
+    Raises:
+        InputError: the device, data, network or regularizer is not there or doesn't fit; nothing was trained.
+        RunError: the run failed on its way; what was measured has been written.
+        PrunedError: the observer ended the run; what was measured has been written.
+        KeyboardInterrupt: the run was interrupted; what was measured has been written.
+    """
+    started_at = datetime.now(UTC)
+    results.refuse_used(folder)
+    fewer_threads = prepare_cpu(config.threads)
+    device = pick_device(config.device)
+    method = _method(config)
+    file = None if method.file is None else file or read(method.file)
+    regularizer = contract.load(method, derived_seed(config.seed, "methods"), file)
+    stream = (prepare or _prepared)(config, device)
+    check_fit(config, stream, device)
+    notes = [*stream.notes, *([fewer_threads] if fewer_threads and device.type == "cpu" else [])]
+    if file is not None and not rehearsed:
+        notes += rehearse(config, stream, device, file)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    observer = observer or Display(config, images=stream.images, notes=notes)
+    with regularizer.active():
+        return _trained(config, folder, observer, stream, device, regularizer, file, started_at)
+
+
+def _method(config: Config) -> RegularizerConfig:
+    return _NO_REGULARIZER if config.stream == "joint" else config.regularizer
+
+
+def _trained(
+    config: Config,
+    folder: Path,
+    observer: Observer,
+    stream: contexts.Stream,
+    device: torch.device,
+    regularizer: contract.Regularizer,
+    file: MethodFile | None,
+    started_at: datetime,
+) -> Summary:
+    """Train, measure and write, once everything is there; see `run`."""
+    method = _method(config)
+    model = networks.build(
+        config.network, stream.input_shape, stream.n_outputs, derived_seed(config.seed, "parameters")
+    ).to(device)
+    learner = Learner(model, regularizer, method, config.benchmark.lr, config.precision)
+    if config.tensorboard:
+        observer = Several([_tensorboard(folder), observer])
+    protocol = TrainingProtocol(config.benchmark.iters, config.benchmark.batch_size, config.seed)
+    trainer = Trainer(learner, stream, protocol, observer.step)
+    record = Record(config, stream, device, _described(method, file, regularizer, learner), started_at, trainer.timings)
+    if file is not None:
+        file.copy_to(folder)  # as it was read: the file is there to be edited
+    observer.setting(str(device), regularizer.hyperparameters, folder)
+    try:
+        with observer:
+            for cells in trainer.jointly() if config.stream == "joint" else trainer.sequentially():
+                record.cells += cells
+                record.write(folder, results.RUNNING)  # at once: this process may be killed
+                observer.context_done(cells)
+        summary = record.write(folder, results.FINISHED)
+    except BaseException as error:  # whatever ends the run: what it has measured is kept
+        if not record.ended:
+            observer.stopped(record.write(folder, *_ending(error)), folder)
+        raise
+    observer.finished(record.matrix("test"), summary, folder)
+    return summary
+
+
+def check_fit(config: Config, stream: contexts.Stream, device: torch.device) -> None:
+    """Check what of a setting can only be checked with the contexts at hand.
+
+    Raises:
+        InputError: the network or the batch doesn't fit the images or the machine.
+    """
+    networks.check(config.network, stream.input_shape, stream.n_outputs, config.benchmark.batch_size, device)
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a run writes down of its method; see `clsweep.results.Summary`."""
+
+    file: str
+    digest: str
+    hyperparameters: tuple[str, ...]
+    options: str
+    reg_strength_scale: float
+    update: str
+
+
+def _described(
+    method: RegularizerConfig, file: MethodFile | None, regularizer: contract.Regularizer, learner: Learner
+) -> Method:
+    options = {} if method.fisher is None else {f"fisher.{key}": value for key, value in asdict(method.fisher).items()}
+    if method.floor_at_zero:
+        options["floor_at_zero"] = True
+    return Method(
+        file="" if file is None else file.shown,
+        digest="" if file is None else file.digest("sha256")[:_DIGEST],
+        hyperparameters=regularizer.hyperparameters,
+        options=" ".join(f"{key}={'null' if value is None else value}" for key, value in options.items()),
+        reg_strength_scale=regularizer.reg_strength_scale,
+        update=learner.update_name,
+    )
+
+
+def _tensorboard(folder: Path) -> Observer:
+    from clsweep.training.tensorboard import TensorBoard  # here, since the package is an extra and takes long to import
+
+    return TensorBoard(folder)
+
+
+def _prepared(config: Config, device: torch.device) -> contexts.Stream:
+    return contexts.build(datasets.load(config.dataset), config, device)
+
+
+def _ending(error: BaseException) -> tuple[str, str]:
+    """The status of a run that `error` ended, and the reason."""
+    if isinstance(error, PrunedError):
+        return results.PRUNED, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return results.INTERRUPTED, ""
+    if isinstance(error, OSError | MachineError):
+        return results.INTERRUPTED, str(machine_error(error) if isinstance(error, OSError) else error)
+    if isinstance(error, SystemExit):
+        return results.INTERRUPTED, "the process was ended"
+    return results.FAILED, str(error) if isinstance(error, RunError) else named(error)
+
+
+class Record:
+    """What a run has measured so far, and its row of `summary.csv`.
+
+    Args:
+        config: the setting.
+        stream: the contexts.
+        device: the device in use.
+        method: what is written down of the method.
+        started_at: when the run started, UTC.
+        timings: the trainer's, filled while it trains.
+
+    Attributes:
+        cells: the measured accuracies.
+        ended: whether the files say how the run ended.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        stream: contexts.Stream,
+        device: torch.device,
+        method: Method,
+        started_at: datetime,
+        timings: Timings,
+    ) -> None:
+        self.cells: list[Cell] = []
+        self.ended = False
+        self._config = config
+        self._stream = stream
+        self._device = device
+        self._method = method
+        self._started_at = started_at
+        self._timings = timings
+        # Now: the checkout and the files may change, or be gone, by the end of the run.
+        self._git_commit = _git_commit()
+        self._dataset_digest = _digest_of_files(config.dataset)
+        self._run_id = f"{started_at:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+
+    def matrix(self, split: str) -> metrics.Matrix:
+        """The accuracies of one split; see `clsweep.results.metrics`."""
+        return results.accuracy_matrix(self.cells, split, len(self._stream.contexts))
+
+    def write(self, folder: Path, status: str, reason: str = "") -> Summary:
+        """Write both files.
+
+        Args:
+            folder: where.
+            status: how the run ended, or that it goes on.
+            reason: why it failed.
+
+        Returns:
+            The row of `summary.csv`.
+        """
+        with process.interrupts_held():
+            summary = self._summary(status, reason)
+            results.write(folder, summary, self.cells)
+            self.ended = status != results.RUNNING
+        return summary
+
+    def _summary(self, status: str, reason: str) -> Summary:
+        config, benchmark, timings = self._config, self._config.benchmark, self._timings
+        finished = status == results.FINISHED
+        test, validation = self.matrix("test"), self.matrix("validation")
+        nan = math.nan
+        return Summary(
+            format_version=results.FORMAT_VERSION,
+            run_id=self._run_id,
+            status=status,
+            benchmark=benchmark.name,
+            scenario=benchmark.scenario,
+            stream=config.stream,
+            dataset=config.dataset.name,
+            dataset_digest=self._dataset_digest,
+            network=" ".join([config.network.name, *map(str, [*config.network.channels, *config.network.hidden])]),
+            n_train=self._stream.n_train,
+            n_test=self._stream.n_test,
+            contexts=benchmark.contexts,
+            classes_per_context=benchmark.classes_per_context,
+            image_size=benchmark.image_size or 0,
+            normalize=benchmark.normalize,
+            regularizer=config.method,
+            regularizer_file=self._method.file or "",
+            regularizer_digest=self._method.digest,
+            hyperparameters=" ".join(self._method.hyperparameters),
+            method_options=self._method.options,
+            reg_strength=nan if config.stream == "joint" else config.regularizer.reg_strength,
+            reg_strength_scale=self._method.reg_strength_scale,
+            gamma=config.regularizer.gamma,
+            epsilon=config.regularizer.epsilon,
+            seed=config.seed,
+            budget=config.effective_budget,
+            iters=benchmark.iters,
+            batch_size=benchmark.batch_size,
+            lr=benchmark.lr,
+            validation_fraction=config.validation_fraction,
+            precision=config.precision,
+            device=str(self._device),
+            threads=torch.get_num_threads(),
+            update=self._method.update,
+            average_accuracy=metrics.average_accuracy(test) if finished else nan,
+            learning_accuracy=metrics.learning_accuracy(test) if finished else nan,
+            forgetting=metrics.forgetting(test) if finished else nan,
+            backward_transfer=metrics.backward_transfer(test) if finished else nan,
+            validation_average_accuracy=metrics.average_accuracy(validation) if finished else nan,
+            train_seconds=timings.train,
+            importance_seconds=timings.importance,
+            eval_seconds=timings.evaluation,
+            iters_per_second=timings.steps / timings.train if timings.train else nan,
+            peak_memory_mib=_peak_memory_mib(self._device),
+            clsweep_version=clsweep.__version__,
+            git_commit=self._git_commit,
+            torch_version=torch.__version__,
+            started_at=self._started_at.isoformat(timespec="seconds"),
+            reason=reason,
+        )
+
+
+def _digest_of_files(dataset: DatasetConfig) -> str:
+    """Of the content of a data set in files of one's own, and of how it is read; empty for another."""
+    if dataset.source != "arrays":
+        return ""
+    found = hashlib.sha256()
+    for name in (dataset.train, dataset.test):
+        assert name is not None  # its images have been loaded
+        with Path(name).open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    if reads_channels_first(dataset):
+        found.update(CHANNELS_FIRST.encode())
+    return found.hexdigest()[:_DIGEST]
+
+
+def pick_device(name: str) -> torch.device:
+    """The device for `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        InputError: this machine doesn't have it.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda:0" if count else "cpu")
+    device = torch.device("cuda:0" if name == "cuda" else name)
+    if device.type == "cuda" and device.index >= count:
+        there = f"cuda:0 to cuda:{count - 1}, cpu or auto" if count else "cpu or auto, as no CUDA device was found"
+        raise InputError(f"device={name}: not on this machine; expected {there}.")
+    return device
+
+
+def _peak_memory_mib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere
+
+
+def _git_commit() -> str:
+    checkout = Path(clsweep.__file__).resolve().parent.parent
+    if not (checkout / ".git").exists():
+        return ""
+    describe = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

@@ -1,0 +1,284 @@
+"""The estimators against naive loops over examples and labels, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from clsweep.config import FisherConfig
+from clsweep.curvature import per_example
+from clsweep.curvature.fisher import LABEL_MODES, MAX_EXAMPLES, diagonal_fisher, exact
+from clsweep.curvature.per_example import Square, sum_over_examples
+from clsweep.errors import RunError
+from clsweep.methods import mas
+from clsweep.methods.contract import contract_parameters
+from clsweep.networks import CNN, MLP, Classifier, Head
+
+RELATIVE = 1e-10
+EXAMPLES, BATCH = 11, 4  # uneven: the last batch has three
+
+
+class Normalized(Classifier):
+    """Layer, group and batch normalization, a convolution and linear layers with and without bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, kernel_size=3, stride=2, padding=1, dilation=2)
+        self.group_norm = nn.GroupNorm(2, 4)
+        self.no_bias = nn.Linear(4 * 2 * 2, 6, bias=False)
+        self.batch_norm = nn.BatchNorm1d(6)
+        self.layer_norm = nn.LayerNorm(6)
+        self.head = Head(6, 6)
+
+    def features(self, inputs: Tensor) -> Tensor:
+        values = F.relu(self.group_norm(self.convolution(inputs)))
+        values = self.batch_norm(self.no_bias(values.flatten(1)))
+        return F.relu(self.layer_norm(values))
+
+
+NETWORKS: dict[str, Callable[[], Classifier]] = {
+    "mlp": lambda: MLP(3 * 6 * 6, [7, 5], 6),
+    "cnn": lambda: CNN((3, 6, 6), [4, 5], [9], 6),
+    "normalized": Normalized,
+}
+ACTIVE = {"single head": range(6), "one of several heads": range(2, 5), "two classes": range(4, 6)}
+
+
+def make(network: str, active: range) -> tuple[Classifier, TensorDataset]:
+    torch.manual_seed(0)
+    model = NETWORKS[network]().double()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm):
+            nn.init.normal_(module.weight, 1, 0.3)
+            nn.init.normal_(module.bias)
+    model.activate(active)
+    inputs = 2 * torch.randn(EXAMPLES, 3, 6, 6, dtype=torch.float64)
+    return model, TensorDataset(inputs, torch.randint(0, len(active), (EXAMPLES,)))
+
+
+def gradients_of(value: Tensor, model: Classifier) -> dict[str, Tensor]:
+    parameters = contract_parameters(model)
+    found = torch.autograd.grad(value, list(parameters.values()), retain_graph=True)
+    return dict(zip(parameters, found, strict=True))
+
+
+def naive_fisher(model: Classifier, dataset: TensorDataset, empirical: bool = False) -> dict[str, Tensor]:
+    """One example and one label at a time."""
+    model.eval()
+    total = {key: torch.zeros_like(p) for key, p in contract_parameters(model).items()}
+    for x, y in zip(*dataset.tensors, strict=True):
+        log_p = F.log_softmax(model(x.unsqueeze(0)), dim=1)[0]
+        for label in [int(y)] if empirical else range(len(log_p)):
+            weight = 1.0 if empirical else log_p[label].exp().detach()
+            for key, gradient in gradients_of(log_p[label], model).items():
+                total[key] += weight * gradient**2 / len(dataset)
+    return total
+
+
+def assert_same(ours: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert ours.keys() == expected.keys()
+    for key, value in expected.items():
+        assert value.abs().max() > 0 or not ours[key].any()
+        torch.testing.assert_close(ours[key], value, rtol=RELATIVE, atol=float(RELATIVE * value.abs().max()), msg=key)
+
+
+@pytest.mark.parametrize("active", ACTIVE.values(), ids=ACTIVE)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_exact_fisher_equals_the_loop_over_examples_and_labels(network: str, active: range) -> None:
+    model, dataset = make(network, active)
+    assert_same(diagonal_fisher(model, dataset, batch_size=BATCH), naive_fisher(model, dataset))
+
+
+@pytest.mark.parametrize("pairs_per_weighting", [0, 1_000], ids=["formed", "multiplied out"])
+@pytest.mark.parametrize("network", ["cnn", "normalized"])
+def test_both_ways_through_a_convolution_equal_the_loop(
+    network: str, pairs_per_weighting: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(per_example, "PAIRS_PER_WEIGHTING", pairs_per_weighting)
+    model, dataset = make(network, ACTIVE["one of several heads"])
+    assert_same(diagonal_fisher(model, dataset, batch_size=BATCH), naive_fisher(model, dataset))
+
+
+def test_the_fisher_of_a_single_class_is_zero() -> None:
+    model, dataset = make("cnn", range(3, 4))
+    assert not any(value.any() for value in diagonal_fisher(model, dataset, batch_size=BATCH).values())
+
+
+def test_gradients_may_be_switched_off_around_it() -> None:
+    model, dataset = make("cnn", range(6))
+    with torch.no_grad():
+        ours = diagonal_fisher(model, dataset, batch_size=BATCH)
+    assert_same(ours, naive_fisher(model, dataset))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_empirical_fisher_equals_the_loop_over_examples(network: str) -> None:
+    model, dataset = make(network, ACTIVE["one of several heads"])
+    model.fisher = FisherConfig(labels="empirical")
+    assert_same(diagonal_fisher(model, dataset, batch_size=BATCH), naive_fisher(model, dataset, empirical=True))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_mas_equals_the_loop_over_examples(network: str) -> None:
+    model, dataset = make(network, ACTIVE["one of several heads"])
+    model.eval()
+    expected = {key: torch.zeros_like(p) for key, p in contract_parameters(model).items()}
+    for x in dataset.tensors[0]:
+        for key, gradient in gradients_of(model(x.unsqueeze(0)).square().sum(), model).items():
+            expected[key] += gradient.abs() / len(dataset)
+    assert_same(mas.estimate_importance(model, dataset, {}, torch.device("cpu")), expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, EXAMPLES, 100])
+def test_the_batch_size_does_not_change_the_fisher(batch_size: int) -> None:
+    model, dataset = make("cnn", range(6))
+    assert_same(
+        diagonal_fisher(model, dataset, batch_size=batch_size), diagonal_fisher(model, dataset, batch_size=BATCH)
+    )
+
+
+def test_sampled_fisher_approaches_the_exact_one() -> None:
+    model, dataset = make("mlp", ACTIVE["one of several heads"])
+    repeated = TensorDataset(*(tensor.repeat(400, *[1] * (tensor.ndim - 1)) for tensor in dataset.tensors))
+    model.fisher = FisherConfig(labels="sampled")
+    sampled = torch.cat([value.flatten() for value in diagonal_fisher(model, repeated).values()])
+    expected = torch.cat([value.flatten() for value in naive_fisher(model, dataset).values()])
+    assert not torch.equal(sampled, expected)
+    assert (sampled - expected).norm() / expected.norm() < 0.1  # 4,400 draws: the standard error is about 0.03
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_exact_weightings_are_a_factor_of_the_label_covariance(classes: int) -> None:
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(20, classes, dtype=torch.float64)
+    p = logits.softmax(1)
+    columns = torch.stack(list(exact(logits, torch.zeros(20))), dim=2)
+    assert columns.shape == (20, classes, classes - 1)
+    covariance = torch.diag_embed(p) - p.unsqueeze(2) * p.unsqueeze(1)
+    torch.testing.assert_close(columns @ columns.mT, covariance, rtol=1e-12, atol=1e-15)
+
+
+def test_a_confident_prediction_keeps_its_small_fisher_in_float32() -> None:
+    """With p = 1 - 2e-9, 1 - p is 0 in float32; the weightings must not lose it."""
+    logits = torch.tensor([[20.0, 0.0], [0.0, 20.0]])
+    (column,) = exact(logits, torch.zeros(2))
+    expected = logits.double().softmax(1).prod(1).sqrt().float()
+    torch.testing.assert_close(column.abs(), expected.unsqueeze(1).expand(2, 2), rtol=1e-5, atol=0)
+
+
+def test_extreme_logits_give_finite_weightings() -> None:
+    for column in exact(torch.tensor([[1e4, 0.0, -1e4], [-1e4, 1e4, 1e4]]), torch.zeros(2)):
+        assert torch.isfinite(column).all()
+
+
+@pytest.mark.parametrize("mode", ["sampled", "empirical"])
+def test_single_label_weightings_are_one_hot_minus_p(mode: str) -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(50, 4), torch.randint(0, 4, (50,))
+    (weighting,) = LABEL_MODES[mode](logits, labels)
+    one_hot = weighting + logits.softmax(1)
+    torch.testing.assert_close(one_hot.max(1).values, torch.ones(50))
+    torch.testing.assert_close(one_hot.sum(1), torch.ones(50))
+    assert mode == "sampled" or torch.equal(one_hot.argmax(1), labels)
+
+
+def test_the_number_of_examples_can_be_limited() -> None:
+    model, dataset = make("mlp", range(6))
+    model.fisher = FisherConfig(examples=3)
+    torch.manual_seed(1)
+    chosen = torch.randperm(EXAMPLES)[:3]
+    torch.manual_seed(1)
+    expected = naive_fisher(model, TensorDataset(*(tensor[chosen] for tensor in dataset.tensors)))
+    assert_same(diagonal_fisher(model, dataset), expected)
+
+
+def test_all_examples_are_used_up_to_the_named_cap() -> None:
+    torch.manual_seed(0)
+    model = MLP(1, [], 2)
+    inputs = torch.zeros(MAX_EXAMPLES + 1, 1)
+    fisher = diagonal_fisher(model, TensorDataset(inputs, torch.zeros(len(inputs), dtype=torch.int64)))
+    p = model(inputs[:1]).softmax(1)[0, 0]
+    torch.testing.assert_close(fisher["head__bias"], (p * (1 - p)).expand(2), rtol=1e-3, atol=0)
+
+
+def test_frozen_parameters_have_no_entry() -> None:
+    model, dataset = make("cnn", range(6))
+    expected = naive_fisher(model, dataset)
+    for frozen in ("convolutions", "norms"):
+        model.get_submodule(frozen).requires_grad_(False)
+    trained = {key: value for key, value in expected.items() if key.startswith(("hidden", "head"))}
+    assert_same(diagonal_fisher(model, dataset, batch_size=BATCH), trained)
+
+
+def test_inactive_outputs_have_no_importance() -> None:
+    model, dataset = make("mlp", ACTIVE["one of several heads"])
+    fisher = diagonal_fisher(model, dataset)
+    assert not fisher["head__weight"][[0, 1, 5]].any()
+    assert fisher["head__weight"][2:5].any()
+
+
+class Unsupported(Classifier):
+    """A parameter in a kind of layer that has no rule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.PReLU()
+        self.head = Head(4, 2)
+
+    def features(self, inputs: Tensor) -> Tensor:
+        values: Tensor = self.slope(inputs)
+        return values
+
+
+class UsedTwice(Classifier):
+    """One layer at two places: its per-example gradient is a sum over both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = nn.Linear(4, 4)
+        self.head = Head(4, 2)
+
+    def features(self, inputs: Tensor) -> Tensor:
+        values: Tensor = self.shared(F.relu(self.shared(inputs)))
+        return values
+
+
+class Tied(UsedTwice):
+    """Two layers with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = nn.Linear(4, 4)
+        self.other.weight = self.shared.weight
+
+    def features(self, inputs: Tensor) -> Tensor:
+        values: Tensor = self.other(F.relu(self.shared(inputs)))
+        return values
+
+
+@pytest.mark.parametrize(
+    ("network", "named"), [(Unsupported, "PReLU"), (UsedTwice, "used twice"), (Tied, "share a parameter")]
+)
+def test_layers_without_a_rule_are_refused(network: type[Classifier], named: str) -> None:
+    with pytest.raises(RunError, match=named):
+        sum_over_examples(network(), torch.randn(3, 4), torch.zeros(3), LABEL_MODES["exact"], Square())
+
+
+def test_layers_may_share_what_is_frozen() -> None:
+    model = Tied().double()
+    inputs = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    dataset = TensorDataset(inputs, torch.zeros(5, dtype=torch.int64))
+    expected = naive_fisher(model, dataset)
+    model.shared.weight.requires_grad_(False)
+    del expected["shared__weight"]
+    assert_same(diagonal_fisher(model, dataset, batch_size=2), expected)

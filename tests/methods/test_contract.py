@@ -1,0 +1,529 @@
+"""`clsweep.methods.contract`: what is loaded, what is checked, what is put back."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import dataset, file_method, learner, network, regularizer, trained, write
+from torch import Tensor
+
+from clsweep.config import RegularizerConfig
+from clsweep.errors import InputError, RunError
+from clsweep.methods.contract import Regularizer, contract_parameters, load, snapshot
+from clsweep.networks import Classifier
+
+CPU = torch.device("cpu")
+ESTIMATE = "def estimate_importance(model, dataset, prev_params, device):\n"
+PENALTY = "def compute_regularization_loss(model, importance_dict, prev_params_dict):\n"
+GOOD_ESTIMATE = ESTIMATE + "    return {}\n"
+GOOD_PENALTY = PENALTY + "    return sum(p.sum() for p in model.parameters())\n"
+GOOD = GOOD_ESTIMATE + GOOD_PENALTY
+
+
+def returning_importance(expression: str) -> str:
+    return f"import torch\n{ESTIMATE}    w = model.head.weight\n    return {expression}\n{GOOD_PENALTY}"
+
+
+def returning_penalty(expression: str) -> str:
+    return f"import torch\n{GOOD_ESTIMATE}{PENALTY}    w = model.head.weight\n    return {expression}\n"
+
+
+def importance_of(method: Regularizer, model: Classifier) -> dict[str, Tensor]:
+    return method.importance(model, dataset(), snapshot(model), CPU)
+
+
+def checked_penalty(method: Regularizer, model: Classifier, importance: dict[str, Tensor]) -> Tensor:
+    model.reg_strength = 1.0
+    return method.checked_penalty(model, importance, snapshot(model))
+
+
+# ---- loading
+
+
+def test_a_file_with_the_two_functions_loads_and_declares_the_defaults(tmp_path: Path) -> None:
+    method = regularizer(tmp_path, GOOD)
+    assert (method.reg_strength_scale, method.uses_path_integral) == (1.0, True)
+
+
+@pytest.mark.parametrize("scale", ["2.5", "0", "3", "1e-4"])
+def test_config_overrides_scale_the_strength(tmp_path: Path, scale: str) -> None:
+    method = regularizer(tmp_path, f"CONFIG_OVERRIDES = {{'reg_strength_scale': {scale}}}\n{GOOD}")
+    assert method.reg_strength_scale == float(scale)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        pytest.param(
+            GOOD_PENALTY, ["no function estimate_importance", "model, dataset, prev_params"], id="no estimate"
+        ),
+        pytest.param(GOOD_ESTIMATE, ["no function compute_regularization_loss", "importance_dict"], id="no penalty"),
+        pytest.param(f"estimate_importance = 3\n{GOOD_PENALTY}", ["no function estimate_importance"], id="no callable"),
+        pytest.param(
+            f"def estimate_importance(model, dataset): ...\n{GOOD_PENALTY}",
+            ["estimate_importance", "4 arguments", "too many positional arguments"],
+            id="too few arguments",
+        ),
+        pytest.param(
+            f"{GOOD_ESTIMATE}def compute_regularization_loss(model, a, b, c): ...\n",
+            ["compute_regularization_loss", "3 arguments", "missing a required argument: 'c'"],
+            id="too many arguments",
+        ),
+        pytest.param(
+            f"{GOOD_ESTIMATE}def compute_regularization_loss(a, b, c, *, d): ...\n",
+            ["compute_regularization_loss", "3 arguments"],
+            id="required keyword",
+        ),
+        pytest.param(f"{GOOD}\ndef broken(:\n", ["line 6", "valid Python"], id="syntax error"),
+        pytest.param(f"{GOOD}import no_such_module_here\n", ["line 5", "no_such_module_here"], id="import error"),
+        pytest.param(f"\n1 / 0\n{GOOD}", ["line 2", "ZeroDivisionError"], id="raises on import"),
+        *(
+            pytest.param(f"CONFIG_OVERRIDES = {value}\n{GOOD}", ["CONFIG_OVERRIDES", "finite number"], id=value)
+            for value in (
+                "None",
+                "[1.0]",
+                "{'reg_strength_scale': '2'}",
+                "{'reg_strength_scale': -1.0}",
+                "{'reg_strength_scale': float('nan')}",
+                "{'reg_strength_scale': float('inf')}",
+                "{'reg_strength_scale': None}",
+            )
+        ),
+    ],
+)
+def test_a_file_that_breaks_the_contract_is_refused_by_name(tmp_path: Path, source: str, expected: list[str]) -> None:
+    file = write(tmp_path, source)
+    with pytest.raises(InputError) as raised:
+        load(file_method(file))
+    message = str(raised.value)
+    assert str(file) in message
+    assert [part for part in expected if part not in message] == []
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["absent.py", "notes.txt", "."])
+def test_a_path_that_is_no_python_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / "notes.txt").write_text(GOOD, encoding="utf-8")
+    with pytest.raises(InputError) as raised:
+        load(file_method(tmp_path / name))
+    assert str(tmp_path / name) in str(raised.value)
+
+
+def test_a_configuration_without_module_and_file_is_refused() -> None:
+    with pytest.raises(InputError, match=r"regularizer\.file"):
+        load(RegularizerConfig("custom", 1.0, 1.0, 1.0))
+
+
+def test_argument_names_are_free_and_optional_arguments_allowed(tmp_path: Path) -> None:
+    source = (
+        "def estimate_importance(net, data, start, where, batch_size=1): return {}\n"
+        "def compute_regularization_loss(*arguments, **options): return arguments[0].head.weight.sum()\n"
+    )
+    model = network()
+    method = regularizer(tmp_path, source)
+    assert importance_of(method, model) == {}
+    assert torch.equal(checked_penalty(method, model, {}), model.head.weight.sum())
+
+
+def test_a_file_may_define_dataclasses_with_postponed_annotations(tmp_path: Path) -> None:
+    source = f"""
+from __future__ import annotations
+from dataclasses import dataclass
+
+@dataclass
+class State:
+    count: int = 7
+
+CONFIG_OVERRIDES = {{"reg_strength_scale": State().count}}
+{GOOD}"""
+    assert regularizer(tmp_path, source).reg_strength_scale == 7.0
+
+
+# ---- what is returned
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("[w]", ["a list", "expected a dict"]),
+        ("None", ["returned None", "expected a dict"]),
+        ("w.detach()", ["a Tensor", "expected a dict"]),
+        ("{'nope': w}", ["'nope'", "head__weight"]),
+        ("{'head.weight': w}", ["'head.weight'", "'.' replaced by '__'"]),
+        ("{0: w}", ["unknown key 0"]),
+        ("{'head__weight': torch.zeros(3)}", ["(3,)", "'head__weight'", "(6, 7)"]),
+        ("{'head__weight': w.T}", ["(7, 6)", "'head__weight'", "(6, 7)"]),
+        ("{'head__weight': torch.empty(6, 7, device='meta')}", ["on meta", "'head__weight'", "expected cpu"]),
+        ("{'head__weight': w * float('nan')}", ["NaN", "'head__weight'", "finite"]),
+        ("{'head__weight': torch.full((6, 7), float('inf'))}", ["infinity", "'head__weight'", "finite"]),
+        ("{'head__weight': torch.full((6, 7), 1e300, dtype=torch.float64)}", ["'head__weight'", "finite"]),
+        ("{'head__weight': 1.0}", ["a float", "'head__weight'", "expected a tensor"]),
+        ("{'head__weight': w.detach().numpy()}", ["ndarray", "'head__weight'", "expected a tensor"]),
+        ("{'head__bias': torch.ones(6), 'head__weight': None}", ["None", "'head__weight'", "expected a tensor"]),
+        ("{'head__weight': w.detach() * 1j}", ["complex numbers", "'head__weight'", "expected real ones"]),
+        ("{'head__weight': torch.full((6, 7), float('nan')).to_sparse()}", ["NaN", "'head__weight'", "finite"]),
+        ("{model.head.weight: w}", ["unknown key of type Parameter", "'.' replaced by '__'"]),
+        ("{None: w}", ["unknown key of type NoneType", "'.' replaced by '__'"]),
+    ],
+)
+def test_a_wrong_importance_is_refused_by_file_function_and_key(
+    tmp_path: Path, expression: str, expected: list[str]
+) -> None:
+    method = regularizer(tmp_path, returning_importance(expression))
+    with pytest.raises(RunError) as raised:
+        importance_of(method, network())
+    message = str(raised.value)
+    missing = [part for part in [str(tmp_path / "method.py"), "estimate_importance", *expected] if part not in message]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("0.5", "a float"),
+        ("None", "None"),
+        ("w.sum().item()", "a float"),
+        ("w", "(6, 7)"),
+        ("w.sum(0)", "(7,)"),
+        ("w.sum() * float('nan')", "nan"),
+        ("w.sum() + float('inf')", "inf"),
+        ("w.sum().detach()", "without a gradient"),
+        ("torch.tensor(1.0)", "without a gradient"),
+        ("torch.tensor(1)", "without a gradient"),
+        ("w.sum() > 0", "without a gradient"),
+        ("w.sum() * (1 + 2j)", "a complex number"),
+        ("w.sum().to('meta')", "on meta; expected cpu"),
+    ],
+)
+def test_a_wrong_penalty_is_refused_by_file_and_function(tmp_path: Path, expression: str, expected: str) -> None:
+    method = regularizer(tmp_path, returning_penalty(expression))
+    model = network()
+    with pytest.raises(RunError) as raised:
+        checked_penalty(method, model, {"head__weight": torch.ones(6, 7)})
+    message = str(raised.value)
+    parts = [str(tmp_path / "method.py"), "compute_regularization_loss", expected, "expected"]
+    assert [part for part in parts if part not in message] == []
+
+
+def test_a_constant_penalty_will_do_where_nothing_is_important(tmp_path: Path) -> None:
+    method = regularizer(tmp_path, returning_penalty("torch.tensor(0.0)"))
+    assert checked_penalty(method, network(), {}).item() == 0
+
+
+def test_a_penalty_of_one_element_trains_as_a_scalar_does(tmp_path: Path) -> None:
+    scalar, vector = (
+        trained(file_method(write(tmp_path, returning_penalty(f"w.square().sum(){shape}"))))
+        for shape in ("", ".reshape(1)")
+    )
+    assert torch.equal(scalar.head.weight, vector.head.weight)
+
+
+def test_importance_is_returned_detached_and_in_the_parameters_type(tmp_path: Path) -> None:
+    source = returning_importance("{'head__weight': (w * 2).double(), 'head__bias': torch.arange(6)}")
+    model = network()
+    importance = importance_of(regularizer(tmp_path, source), model)
+    assert {value.dtype for value in importance.values()} == {torch.float32}
+    assert not importance["head__weight"].requires_grad
+    assert torch.equal(importance["head__weight"], 2 * model.head.weight.detach())
+    assert importance["head__bias"].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("layout", ["to_sparse()", "bool().to_sparse()", "half()", "bool()"])
+def test_importance_of_any_layout_and_real_type_counts_as_the_dense_one(tmp_path: Path, layout: str) -> None:
+    dense = returning_importance("{'head__weight': (w.detach() > 0).float()}")
+    other = returning_importance(f"{{'head__weight': (w.detach() > 0).float().{layout}}}")
+    model = network()
+    given, expected = (importance_of(regularizer(tmp_path, source), model) for source in (other, dense))
+    assert given["head__weight"].layout is torch.strided
+    assert torch.equal(given["head__weight"], expected["head__weight"])
+
+
+@pytest.mark.parametrize("value", ["float('nan')", "'10'", "None", "torch.ones(2)"])
+def test_a_strength_that_is_none_is_refused(tmp_path: Path, value: str) -> None:
+    source = GOOD.replace("    return sum", f"    import torch\n    model.reg_strength = {value}\n    return sum")
+    with pytest.raises(RunError, match=r"method\.py: compute_regularization_loss left model\.reg_strength="):
+        trained(file_method(write(tmp_path, source)))
+
+
+def test_a_parameter_left_out_gets_no_penalty(tmp_path: Path) -> None:
+    source = f"""
+import torch
+{ESTIMATE}
+    return {{"head__bias": torch.ones_like(model.head.bias)}}
+{PENALTY}
+    from clsweep.methods.quadratic import weighted_squares
+    return weighted_squares(model, importance_dict, prev_params_dict)
+"""
+    model = network()
+    made = learner(file_method(write(tmp_path, source), reg_strength=100.0), model)
+    inputs, labels = dataset().tensors
+    made.start_context()
+    made.step(inputs, labels)
+    made.end_context(dataset())
+    assert set(model._custom_importance) == {"head__bias"}
+    made.start_context()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.5)
+    expected = torch.autograd.grad(torch.nn.functional.cross_entropy(model(inputs), labels), list(model.parameters()))
+    made.step(inputs, labels)
+    penalized = {
+        key
+        for (key, p), plain in zip(contract_parameters(model).items(), expected, strict=True)
+        if not torch.allclose(_gradient(p), plain)
+    }
+    assert penalized == {"head__bias"}
+
+
+@pytest.mark.parametrize("function", ["estimate_importance", "compute_regularization_loss"])
+def test_an_exception_gives_the_line_of_the_file(tmp_path: Path, function: str) -> None:
+    source = f"import torch\n\ndef helper(x):\n    return torch.ones(2) @ x\n\n{ESTIMATE}    {{}}\n{PENALTY}    {{}}\n"
+    call = "return helper(torch.ones(3))"
+    broken = source.format(*((call, "return 0") if function == "estimate_importance" else ("return {}", call)))
+    method = regularizer(tmp_path, broken)
+    model = network()
+    with pytest.raises(RunError) as raised:
+        importance_of(method, model) if function == "estimate_importance" else method.penalty(model, {}, {})
+    message = str(raised.value)
+    assert f"{tmp_path / 'method.py'}, line 4: {function} raised RuntimeError" in message
+    assert "\n" not in message
+
+
+# ---- what is put back
+
+DISTURBING = """
+import random
+import sys
+import numpy as np
+import torch
+
+def disturb(model):
+    model.eval()
+    model.head.train()
+    model.zero_grad(set_to_none=False)
+    model(torch.ones(2, 1, 4, 4)).sum().backward()
+    model(torch.ones(2, 1, 4, 4)).sum().backward()
+    for p in model.parameters():
+        p.grad.mul_(3)
+    torch.manual_seed(99)
+    np.random.seed(99)
+    random.seed(99)
+
+def estimate_importance(model, dataset, prev_params, device):
+    disturb(model)
+    if model.fails:
+        raise ValueError("as planned")
+    return {}
+
+def compute_regularization_loss(model, importance_dict, prev_params_dict):
+    disturb(model)
+    if model.fails:
+        raise ValueError("as planned")
+    return sum(p.square().sum() for p in model.parameters())
+"""
+
+
+def call_importance(method: Regularizer, model: Classifier) -> None:
+    importance_of(method, model)
+
+
+def call_penalty(method: Regularizer, model: Classifier) -> None:
+    method.penalty(model, {}, {})
+
+
+def call(function: Callable[[Regularizer, Classifier], None], method: Regularizer, model: Classifier) -> None:
+    if model.fails:
+        with pytest.raises(RunError, match="as planned"):
+            function(method, model)
+    else:
+        function(method, model)
+
+
+def _gradient(p: Tensor) -> Tensor:
+    assert p.grad is not None
+    return p.grad
+
+
+@pytest.fixture(params=["returns", "raises"])
+def model(request: pytest.FixtureRequest) -> Classifier:
+    made = network("cnn")
+    made.fails = request.param == "raises"
+    return made
+
+
+@pytest.fixture
+def disturbing(tmp_path: Path) -> Regularizer:
+    return regularizer(tmp_path, DISTURBING)
+
+
+both_functions = pytest.mark.parametrize("function", [call_importance, call_penalty])
+
+
+@both_functions
+def test_every_modules_mode_is_put_back(
+    function: Callable[[Regularizer, Classifier], None], disturbing: Regularizer, model: Classifier
+) -> None:
+    model.train()
+    model.get_submodule("norms.1").eval()
+    before = {name: module.training for name, module in model.named_modules()}
+    call(function, disturbing, model)
+    assert {name: module.training for name, module in model.named_modules()} == before
+    assert not before["norms.1"]
+
+
+@both_functions
+def test_gradients_are_put_back(
+    function: Callable[[Regularizer, Classifier], None], disturbing: Regularizer, model: Classifier
+) -> None:
+    given = {p: torch.randn_like(p) for p in [model.head.weight, model.head.bias]}
+    for p, gradient in given.items():
+        p.grad = gradient.clone()
+    held = _gradient(model.head.weight)
+    call(function, disturbing, model)
+    assert model.head.weight.grad is held
+    assert all(torch.equal(_gradient(p), gradient) for p, gradient in given.items())
+    assert {p for p in model.parameters() if p.grad is not None} == set(given)
+
+
+@both_functions
+def test_random_generators_are_put_back(
+    function: Callable[[Regularizer, Classifier], None], disturbing: Regularizer, model: Classifier
+) -> None:
+    def draw() -> tuple[float, float, float]:
+        return torch.rand(()).item(), float(np.random.random()), random.random()
+
+    torch.manual_seed(1)
+    np.random.seed(1)
+    random.seed(1)
+    expected = draw()
+    torch.manual_seed(1)
+    np.random.seed(1)
+    random.seed(1)
+    call(function, disturbing, model)
+    assert draw() == expected
+
+
+def test_a_penalty_keeps_its_graph_after_gradients_were_put_back(disturbing: Regularizer) -> None:
+    plain = network("cnn")
+    plain.fails = False  # type: ignore[assignment]
+    disturbing.penalty(plain, {}, {}).backward()
+    assert all(torch.allclose(_gradient(p), 2 * p.detach()) for p in plain.parameters())
+
+
+# ---- names
+
+
+def test_keys_are_names_with_dots_replaced() -> None:
+    made = network()
+    assert list(contract_parameters(made)) == ["hidden__0__weight", "hidden__0__bias", "head__weight", "head__bias"]
+
+
+def test_param_list_is_a_list_of_callables_that_yield_names_and_parameters() -> None:
+    made = network()
+    assert isinstance(made.param_list, list)
+    named = dict(made.named_parameters())
+    listed = {name: p for group in made.param_list for name, p in group()}
+    assert list(listed) == list(named)
+    assert all(listed[name] is p for name, p in named.items())
+
+
+def test_a_snapshot_does_not_follow_the_parameters() -> None:
+    made = network()
+    before = made.head.bias.detach().clone()
+    taken = snapshot(made)
+    with torch.no_grad():
+        made.head.bias.add_(1)
+    assert torch.equal(taken["head__bias"], before)
+    assert not taken["head__bias"].requires_grad
+
+
+# ---- what a method draws and leaves behind
+
+DRAWS = f"""
+import random
+import sys
+import numpy as np
+import torch
+AT_IMPORT = torch.rand(1).item()
+DRAWN = []
+{ESTIMATE}    DRAWN.append((torch.rand(1).item(), np.random.rand(), random.random()))
+    return {{}}
+{PENALTY}    DRAWN.append((torch.rand(1).item(), np.random.rand(), random.random()))
+    return sum(p.sum() for p in model.parameters())
+"""
+
+
+def drawn(file: Path, seed: int) -> list[tuple[float, float, float]]:
+    """What a method draws in three calls, when it is loaded with `seed`."""
+    method, model = load(file_method(file), seed), network()
+    importance_of(method, model)
+    method.penalty(model, {}, {})
+    method.penalty(model, {}, {})
+    with method.active():
+        module = sys.modules[f"clsweep_custom_{file.stem}"]
+    return [(module.AT_IMPORT, 0.0, 0.0), *module.DRAWN]
+
+
+def test_a_method_draws_new_random_numbers_at_every_call(tmp_path: Path) -> None:
+    _, *calls = drawn(write(tmp_path, DRAWS), 0)
+    assert all(len(set(generator)) == 3 for generator in zip(*calls, strict=True))
+
+
+def test_what_a_method_draws_depends_on_the_seed_alone(tmp_path: Path) -> None:
+    file = write(tmp_path, DRAWS)
+    first = drawn(file, 0)
+    torch.manual_seed(5)
+    np.random.seed(5)
+    random.seed(5)
+    assert drawn(file, 0) == first
+    assert drawn(file, 1)[0] != first[0]
+
+
+def test_batch_statistics_and_frozen_flags_are_put_back(tmp_path: Path) -> None:
+    source = f"""
+import torch
+{ESTIMATE}    model.train()
+    model(dataset.tensors[0])
+    for p in model.parameters():
+        p.requires_grad_(False)
+    return {{}}
+{GOOD_PENALTY}"""
+    model = network("cnn")
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    importance_of(regularizer(tmp_path, source), model)
+    assert before
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_penalty_with_a_used_up_graph_is_named(tmp_path: Path) -> None:
+    source = f"""
+{GOOD_ESTIMATE}
+{PENALTY}    if not hasattr(model, "kept"):
+        model.kept = sum(p.square().sum() for p in model.parameters())
+    return model.kept
+"""
+    with pytest.raises(RunError, match=r"method\.py: compute_regularization_loss .* cannot be back-propagated"):
+        trained(file_method(write(tmp_path, source)))
+
+
+def test_a_penalty_that_turns_into_a_number_later_is_refused(tmp_path: Path) -> None:
+    source = f"""
+{GOOD_ESTIMATE}
+{PENALTY}    model.calls = getattr(model, "calls", 0) + 1
+    return sum(p.sum() for p in model.parameters()) if model.calls < 3 else 0.0
+"""
+    with pytest.raises(RunError, match="compute_regularization_loss returned a float"):
+        trained(file_method(write(tmp_path, source)))
+
+
+def test_leaving_python_inside_a_method_is_a_failure_of_the_method(tmp_path: Path) -> None:
+    source = f"import sys\n{ESTIMATE}    sys.exit(3)\n{GOOD_PENALTY}"
+    with pytest.raises(RunError, match="line 3: estimate_importance raised SystemExit"):
+        importance_of(regularizer(tmp_path, source), network())

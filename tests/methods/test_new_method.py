@@ -1,0 +1,94 @@
+"""`--new-method`: the file that it writes is a method that works."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from builders import command
+from tiny import dataset, file_method, method, network
+
+from clsweep.methods import contract
+from clsweep.methods.contract import snapshot
+
+FILE = "my_method.py"
+
+
+def test_outside_of_a_checkout_the_first_command_says_what_to_do_and_what_it_says_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exited:
+        command(monkeypatch, "+benchmark=split_mnist")
+    assert exited.value.code == 2
+    assert capsys.readouterr().err == (
+        "clsweep: regularizer.file=custom_regularization.py: no such file; expected a Python file with "
+        "estimate_importance and compute_regularization_loss (python -m clsweep --new-method my_method.py writes one, "
+        "for regularizer.file=my_method.py) or a method that is there already, as in regularizer=ewc.\n"
+    )
+    assert command(monkeypatch, "--new-method", FILE) == 0
+    said = capsys.readouterr().out
+    assert said == (
+        "written  my_method.py: a short method, to be changed into yours\n"
+        "run it   python -m clsweep benchmark=split_mnist dataset=mnist_5k budget=quick "
+        "regularizer.file=my_method.py\n"
+    )
+    arguments = said.splitlines()[1].partition("python -m clsweep ")[2].split()
+    shorter = (
+        "benchmark.iters=20",
+        "benchmark.contexts=2",
+        "network.hidden=[16]",
+        "figures=false",
+        "hydra.run.dir=run",
+    )
+    assert command(monkeypatch, *arguments, *shorter, "threads=1") == 0
+    row = pd.read_csv("run/summary.csv").iloc[0]
+    assert (row.status, row.regularizer_file, row.hyperparameters) == ("finished", FILE, "reg_strength")
+
+
+def test_the_new_method_is_memory_aware_synapses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command(monkeypatch, f"--new-method={FILE}") == 0
+    model = network(dtype=torch.float64)
+    model.activate(range(2, 4))
+    data, anchors = dataset(9, torch.float64), snapshot(model)
+    given, expected = (contract.load(config) for config in (file_method(FILE), method("mas")))
+    importances = [one.importance(model, data, anchors, torch.device("cpu")) for one in (given, expected)]
+    assert importances[0].keys() == importances[1].keys()
+    for key, value in importances[0].items():
+        torch.testing.assert_close(value, importances[1][key], rtol=1e-10, atol=1e-15)
+    for p in model.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    penalties = [one.penalty(model, importances[0], anchors) for one in (given, expected)]
+    torch.testing.assert_close(*penalties, rtol=1e-12, atol=0.0)
+    assert penalties[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((FILE,), "--new-method my_method.py: is there already; expected the path of a new file."),
+        (
+            ("absent/mine.py",),
+            "--new-method absent/mine.py: No such file or directory; expected a folder that can be written to.",
+        ),
+        *(
+            (arguments, "--new-method: expected the path of the Python file to be written and nothing else")
+            for arguments in ((), ("mine",), (FILE, "seed=1"), ("mine.py", "--multirun"))
+        ),
+    ],
+)
+def test_a_file_is_never_written_over(
+    arguments: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(FILE).write_text("mine")
+    assert command(monkeypatch, "--new-method", *arguments) == 2
+    assert capsys.readouterr().err.startswith(f"clsweep: {said}")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]

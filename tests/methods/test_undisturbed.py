@@ -1,0 +1,325 @@
+"""`clsweep.methods.undisturbed`: what a method's functions leave behind is put back, or refused by name."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import dataset, file_method, learner, method, network, regularizer, stream, trained, write
+from torch import Tensor
+
+from clsweep.errors import MethodError
+from clsweep.methods.contract import Regularizer, snapshot
+from clsweep.methods.undisturbed import settings_put_back
+from clsweep.networks import Classifier
+
+CPU = torch.device("cpu")
+
+# Both functions run `statement` after they have used the network, and are otherwise l2's.
+LEAVING = """
+import os, sys, warnings
+import numpy as np
+import torch
+
+def keyed(model):
+    return {{n.replace(".", "__"): p for n, p in model.named_parameters()}}
+
+def estimate_importance(model, dataset, prev_params, device):
+    importance = {{key: torch.ones_like(value) for key, value in prev_params.items()}}
+    {statement}
+    return importance
+
+def compute_regularization_loss(model, importance_dict, prev_params_dict):
+    penalty = sum(((p - prev_params_dict[key]) ** 2).sum() for key, p in keyed(model).items())
+    {statement}
+    return penalty
+"""
+
+SETTINGS = {
+    "default dtype": "torch.set_default_dtype(torch.float64)",
+    "default device": "torch.set_default_device('meta')",
+    "grad mode": "torch.set_grad_enabled(False)",
+    "no_grad that is not left": "torch.no_grad().__enter__()",
+    "threads": "torch.set_num_threads(torch.get_num_threads() + 1)",
+    "autocast that is not left": "torch.autocast('cpu', torch.bfloat16).__enter__()",
+    "deterministic": "torch.use_deterministic_algorithms(True)",
+    "matmul precision": "torch.set_float32_matmul_precision('medium')",
+    "cudnn": "torch.backends.cudnn.benchmark = True",
+    "anomalies": "torch.autograd.set_detect_anomaly(True)",
+    "numpy errors": "np.seterr(all='raise')",
+    "warnings": "warnings.simplefilter('ignore')",
+    "folder": "os.chdir('/')",
+    "path": "sys.path.insert(0, '/nowhere')",
+    "stdout": "sys.stdout = sys.stderr",
+}
+
+
+def settings() -> list[object]:
+    cudnn = torch.backends.cudnn
+    return [
+        torch.get_default_dtype(),
+        torch.get_default_device(),
+        torch.is_grad_enabled(),
+        torch.get_num_threads(),
+        torch.is_autocast_enabled("cpu"),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_float32_matmul_precision(),
+        (cudnn.enabled, cudnn.benchmark, cudnn.deterministic),
+        torch.is_anomaly_enabled(),
+        np.geterr(),
+        list(warnings.filters),
+        os.getcwd(),  # noqa: PTH109
+        list(sys.path),
+        sys.stdout,
+    ]
+
+
+def call_both(made: Regularizer, model: Classifier) -> None:
+    model.reg_strength = 1.0
+    anchors = snapshot(model)
+    importance = made.importance(model, dataset(), anchors, CPU)
+    made.penalty(model, importance, anchors)
+
+
+@pytest.mark.parametrize("statement", SETTINGS.values(), ids=SETTINGS)
+def test_settings_of_the_process_are_put_back(tmp_path: Path, statement: str) -> None:
+    made = regularizer(tmp_path, LEAVING.format(statement=statement))
+    before = settings()
+    with settings_put_back():  # whatever goes wrong here must not reach other tests
+        call_both(made, network())
+        assert settings() == before
+
+
+def test_settings_that_were_put_back_are_named() -> None:
+    with settings_put_back() as changed:
+        os.chdir("/")
+        torch.set_default_dtype(torch.float64)
+    assert changed == ["torch's default dtype", "the current folder"]
+
+
+def test_a_folder_that_is_gone_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with settings_put_back() as changed:
+        os.chdir(tmp_path)
+    assert changed == ["the current folder"]
+
+
+TRAINED_ALIKE = {
+    "active outputs": "model.activate(range(0, 2))",
+    "modes": "model.eval()",
+    "the head's mode": "model.head.eval()",
+    "settings": "torch.set_default_dtype(torch.float64); torch.set_grad_enabled(False); os.chdir('/')",
+    "buffers written": "[b.data.add_(1) for b in model.norms.buffers()]",
+    "buffers replaced": "model.norms[0].running_mean = torch.full((3,), 9.0)",
+    "buffers deleted": "del model.norms[0].running_var",
+    "buffers resized": "model.norms[0].running_mean.data = torch.zeros(7)",
+    "buffers of another type": "[m.double() for m in [torch.nn.BatchNorm2d(3)]]; model.norms[0]._buffers.update({"
+    "k: b.double() for k, b in model.norms[0]._buffers.items()})",
+    "a hook that does nothing": "model.head.register_forward_hook(lambda *_: None)",
+}
+
+
+@pytest.mark.parametrize("statement", TRAINED_ALIKE.values(), ids=TRAINED_ALIKE)
+def test_a_method_that_leaves_something_behind_trains_as_one_that_does_not(tmp_path: Path, statement: str) -> None:
+    given, expected = (
+        trained(file_method(write(tmp_path, LEAVING.format(statement=each))), stream("task"), "cnn", iters=3)
+        for each in (statement, "pass")
+    )
+    assert all(torch.equal(a, b) for a, b in zip(given.parameters(), expected.parameters(), strict=True))
+    buffers = dict(given.named_buffers())
+    assert buffers.keys() == dict(expected.named_buffers()).keys()
+    assert all(torch.equal(buffers[name], value) for name, value in expected.named_buffers())
+
+
+# ---- what is the method's own
+
+RUNNING = """
+import torch
+
+def new(model):
+    return {{n.replace(".", "__"): p.detach() ** 2 for n, p in model.named_parameters()}}
+
+def estimate_importance(model, dataset, prev_params, device):
+    before = {{key: {kept}.clone() for key in new(model)}} if hasattr(model, "started") else {{}}
+    if not before:
+        model.started = True
+        for key, value in new(model).items():
+            {start}
+    for key, value in new(model).items():
+        {kept}.mul_(0.5).add_(value)
+    return {{key: {kept} - before.get(key, 0) for key in new(model)}}
+
+KEPT = {{}}
+
+def compute_regularization_loss(model, importance_dict, prev_params_dict):
+    named = {{n.replace(".", "__"): p for n, p in model.named_parameters()}}
+    return sum((importance_dict[key] * (p - prev_params_dict[key]) ** 2).sum() for key, p in named.items())
+"""
+
+
+def test_what_a_method_keeps_in_a_buffer_is_what_it_keeps_in_a_dict(tmp_path: Path) -> None:
+    in_buffers = RUNNING.format(
+        kept="getattr(model, 'running_' + key)",
+        start="model.register_buffer('running_' + key, torch.zeros_like(value))",
+    )
+    in_dict = RUNNING.format(kept="KEPT[key]", start="KEPT[key] = torch.zeros_like(value)")
+    given, expected = (
+        trained(file_method(write(tmp_path, source), reg_strength=5.0), stream("task"), "cnn")
+        for source in (in_buffers, in_dict)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(given.parameters(), expected.parameters(), strict=True))
+    assert len(list(given.buffers())) == len(list(expected.buffers())) + len(list(given.parameters()))
+
+
+def test_a_counter_in_a_buffer_counts(tmp_path: Path) -> None:
+    source = """
+import torch
+def estimate_importance(model, dataset, prev_params, device):
+    if not hasattr(model, "done"):
+        model.register_buffer("done", torch.zeros(()))
+    model.done.add_(1)
+    return {}
+def compute_regularization_loss(model, importance_dict, prev_params_dict):
+    model.done.add_(100)
+    return model.head.bias.sum()
+"""
+    model = trained(file_method(write(tmp_path, source)), iters=2)
+    assert model.get_buffer("done").item() == 3 + 4 * 100
+
+
+TEACHER = """
+import copy
+import torch
+
+def estimate_importance(model, dataset, prev_params, device):
+    forget(model)
+    keep(model, copy.deepcopy(model).eval().requires_grad_(False))
+    return {}
+
+def compute_regularization_loss(model, importance_dict, prev_params_dict):
+    x = torch.ones(4, 1, 4, 4).cumsum(0)
+    return (model(x) - kept(model)(x)).square().mean()
+"""
+KEPT = {
+    "as a submodule": """
+def forget(model): model.old = None
+def keep(model, old): model.old = old
+def kept(model): return model.old
+""",
+    "outside": """
+STATE = {}
+def forget(model): STATE.clear()
+def keep(model, old): STATE["old"] = old
+def kept(model): return STATE["old"]
+""",
+}
+
+
+def test_a_teacher_stays_in_eval_mode_wherever_it_is_kept(tmp_path: Path) -> None:
+    given, expected = (
+        trained(file_method(write(tmp_path, TEACHER + where), reg_strength=10.0), stream("domain"), "cnn")
+        for where in KEPT.values()
+    )
+    assert not given.get_submodule("old").training
+    names = [name for name, _ in expected.named_parameters()]
+    assert all(torch.equal(given.get_parameter(name), expected.get_parameter(name)) for name in names)
+
+
+# ---- what can't be put back
+
+LOST = {
+    "model.double()": ("hidden.0.weight with torch.float64", "expected torch.float32"),
+    "model.head.weight = torch.nn.Parameter(torch.zeros(6, 7))": ("own parameter head.weight", "copy_()"),
+    "del model.head.bias": ("own parameter head.bias", "copy_()"),
+    "model.head.weight.data = torch.zeros(3, 7)": ("head.weight with shape (3, 7)", "expected shape (6, 7)"),
+    "model.hidden = torch.nn.ModuleList([torch.nn.Linear(16, 7)])": ("own layer hidden", "expected it to stay"),
+}
+
+
+@pytest.mark.parametrize("function", ["estimate_importance", "compute_regularization_loss"])
+@pytest.mark.parametrize(("statement", "expected"), LOST.items(), ids=LOST)
+def test_what_cannot_be_put_back_is_refused_by_file_function_and_name(
+    tmp_path: Path, function: str, statement: str, expected: tuple[str, str]
+) -> None:
+    other = {"estimate_importance": "compute_regularization_loss"}.get(function, "estimate_importance")
+    source = LEAVING.format(statement=statement)
+    parts = source.split("def ")
+    source = "def ".join(part.replace(statement, "pass") if part.startswith(other) else part for part in parts)
+    made = regularizer(tmp_path, source)
+    model = network()
+    model.head.bias.grad = torch.ones(6)
+    with pytest.raises(MethodError) as raised:
+        call_both(made, model)
+    message = str(raised.value)
+    assert [part for part in (f"method.py: {function} left", *expected) if part not in message] == []
+
+
+# ---- hooks
+
+HOOKED = """
+import torch
+
+def estimate_importance(model, dataset, prev_params, device):
+    def hook(*_):
+        raise ValueError("as planned")
+    model.head.weight.register_hook(hook) if {backward} else model.hidden[0].register_forward_hook(hook)
+    return {{}}
+
+def compute_regularization_loss(model, importance_dict, prev_params_dict):
+    return model.head.bias.sum()
+"""
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_hook_that_raises_is_the_methods_failure_with_its_line(tmp_path: Path, backward: bool) -> None:
+    with pytest.raises(MethodError) as raised:
+        trained(file_method(write(tmp_path, HOOKED.format(backward=backward))))
+    message = str(raised.value)
+    assert f"{tmp_path / 'method.py'}, line 6: " in message
+    assert "ValueError: as planned" in message
+
+
+# ---- declarations that don't hold
+
+IMPURE = {
+    "model.eval()": "train or eval mode",
+    "model.activate(range(0, 2))": "the active outputs",
+    "torch.rand(1)": "random number generators",
+    "model.head.bias.square().sum().backward()": "gradients",
+    "model.head.requires_grad_(False)": "requires_grad",
+    "model(torch.ones(2, 1, 4, 4))": "buffers",
+    "torch.set_default_dtype(torch.float64); os.chdir('/')": "torch's default dtype and the current folder",
+}
+
+
+@pytest.mark.parametrize(("statement", "expected"), IMPURE.items(), ids=IMPURE)
+def test_a_penalty_that_is_declared_to_be_pure_and_is_not_is_refused(
+    tmp_path: Path, statement: str, expected: str
+) -> None:
+    source = LEAVING.format(statement=statement) + "\nPENALTY_IS_PURE = True\n"
+    made = learner(file_method(write(tmp_path, source)), network("cnn"))
+    inputs, labels = dataset().tensors
+    made.start_context()
+    made.step(inputs, labels)
+    made.end_context(dataset())
+    made.start_context()
+    with pytest.raises(MethodError, match=f"compute_regularization_loss changed {expected}, though PENALTY_IS_PURE"):
+        made.step(inputs, labels)
+
+
+def test_every_built_in_penalty_is_as_pure_as_it_declares() -> None:
+    data: tuple[Tensor, ...] = dataset().tensors
+    for name in ("none", "l2", "ewc", "ewc_separate", "online_ewc", "kfac_ewc", "si", "mas", "rwalk"):
+        made = learner(method(name), network("cnn"))
+        for _ in range(2):
+            made.start_context()
+            made.step(*data)
+            made.end_context(dataset())

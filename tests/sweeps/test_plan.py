@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import dataclasses
+import typing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from builders import ROOT, composed_once
+from omegaconf import OmegaConf
+from sweeping import plan
+
+from clsweep import config as settings
+from clsweep.sweeps.plan import StudyPlan, searched, study_name
+
+HERE = Path()
+
+# Whether a key of the setting is part of what a study is: whoever adds one decides here.
+DECIDES = {
+    *(f"benchmark.{key}" for key in ("name", "kind", "scenario", "contexts", "classes_per_context", "image_size")),
+    *(f"benchmark.{key}" for key in ("normalize", "iters", "batch_size", "lr")),
+    *(f"dataset.{key}" for key in ("name", "source", "train", "test")),
+    *(f"network.{key}" for key in ("name", "hidden", "channels")),
+    *(f"regularizer.{key}" for key in ("name", "module", "file", "fisher.labels", "fisher.examples")),
+    *(f"regularizer.{key}" for key in ("gamma", "epsilon", "floor_at_zero", "space")),
+    *("search.seeds", "seed", "stream", "validation_fraction", "precision"),
+}
+DECIDES_NOT = {
+    *(f"benchmark.{key}" for key in ("iters_by_budget", "good_values", "spaces", "published")),
+    # dataset.layout only of one's own arrays, below
+    *("dataset.n_classes", "dataset.root", "dataset.layout", "regularizer.reg_strength"),  # this one is searched
+    *(f"search.{key}" for key in ("n_trials", "final_seeds", "max_failures", "storage", "sampler", "sampler_options")),
+    *(f"search.{key}" for key in ("pruner", "pruner_options", "workers", "dry_run", "plan")),
+    *("seeds", "budget", "device", "threads", "figures", "tensorboard"),  # seeds: of a single run
+}
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "benchmark.iters=5",
+        "benchmark.lr=0.01",
+        "benchmark.contexts=2",
+        "dataset=mnist",
+        "network.hidden=[9]",
+        "validation_fraction=0.2",
+        "precision=bf16",
+        "seed=1",
+        "search.seeds=2",
+        "regularizer.gamma=0.5",  # not searched by ewc, so it is part of the method
+        "regularizer.fisher.labels=sampled",
+        "regularizer=si",
+        "regularizer=online_ewc",
+    ],
+)
+def test_what_changes_results_makes_another_study(override: str) -> None:
+    assert plan(HERE, "regularizer=ewc", override).name != plan(HERE, "regularizer=ewc").name
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "search.n_trials=7",
+        "search.final_seeds=1",
+        "search.pruner=null",
+        "search.workers=2",
+        "regularizer.reg_strength=3",
+    ],
+)
+def test_what_does_not_finds_the_study_again(override: str) -> None:
+    assert plan(HERE, "regularizer=ewc", override).name == plan(HERE, "regularizer=ewc").name
+
+
+def test_a_study_is_named_after_benchmark_and_method() -> None:
+    assert plan(HERE, "regularizer=ewc").name.startswith("split_mnist-ewc-")
+    assert plan(HERE, "stream=joint").name.startswith("split_mnist-joint-")
+
+
+def _changed(value: Any, hint: Any) -> Any:
+    """Another value of a field's kind."""
+    if value is None:
+        kind = next(kind for kind in (*typing.get_args(hint), hint) if kind is not type(None))
+        return _changed({int: 0, str: ""}.get(kind, {}), kind)
+    if isinstance(value, list):
+        return [*value, 5]
+    if isinstance(value, dict):
+        return {**value, "gamma": "interval(0.1, 1)"}
+    if isinstance(value, str):
+        return "joint" if value == "sequential" else f"{value}x"
+    return not value if isinstance(value, bool) else value + 1
+
+
+def _others(of: Any, prefix: str = "") -> typing.Iterator[tuple[str, Any]]:
+    """The setting with one field changed at a time, by the field's key."""
+    for name, hint in typing.get_type_hints(type(of)).items():
+        value = getattr(of, name)
+        if dataclasses.is_dataclass(value) and name != "published":
+            for key, inner in _others(value, f"{prefix}{name}."):
+                yield key, dataclasses.replace(of, **{name: inner})
+        else:
+            new = (
+                {"published": {}, "file": __file__}.get(name)
+                if name in ("published", "file")
+                else _changed(value, hint)
+            )
+            yield f"{prefix}{name}", dataclasses.replace(of, **{name: new})
+
+
+def test_every_key_of_the_setting_is_part_of_a_study_or_is_not() -> None:
+    config = plan(HERE, "regularizer=ewc").config
+    name = study_name(config)
+    changes = {key: study_name(other) != name for key, other in _others(config)}
+    assert changes == dict.fromkeys(DECIDES, True) | dict.fromkeys(DECIDES_NOT, False)
+
+
+def test_a_key_more_in_the_configuration_leaves_every_study_its_name() -> None:
+    def grown(of: Any) -> Any:
+        """The same setting, where every part of it has a field more."""
+        values = {name: getattr(of, name) for name in typing.get_type_hints(type(of))}
+        values = {name: grown(one) if dataclasses.is_dataclass(one) else one for name, one in values.items()}
+        more = dataclasses.make_dataclass("More", [("made_up", str, "new")], bases=(type(of),))
+        return more(**values)
+
+    for method in ("custom", "ewc", "si"):
+        for stream in ("sequential", "joint"):
+            config = plan(HERE, f"regularizer={method}", f"stream={stream}").config
+            larger = grown(config)
+            assert larger.made_up == larger.benchmark.made_up == larger.search.made_up == "new"
+            assert study_name(larger) == study_name(config)
+
+
+KEPT = ROOT / "outputs" / "reference" / "sweeps"
+
+
+@pytest.mark.parametrize(
+    "study",
+    [
+        "split_mnist-quick/split_mnist-ewc-03326611",
+        "split_mnist-quick/split_mnist-si-8bef778c",
+        "split_mnist-full/split_mnist-rwalk-da1586b6",
+        "perm_mnist-full/perm_mnist-online_ewc-301b56d2",
+        "perm_mnist-short/perm_mnist-kfac_ewc-ec1fd94c",
+    ],
+)
+def test_a_study_that_was_made_long_ago_is_found_again(study: str) -> None:
+    composed = OmegaConf.to_container(composed_once("+benchmark=split_mnist"))
+    best = yaml.safe_load((KEPT / study / "best.yaml").read_text())
+    assert isinstance(composed, dict)
+    made = OmegaConf.create({**composed, **{key: best[key] for key in best if key != "defaults"}})
+    assert study_name(settings.parse(made)) == Path(study).name
+
+
+def test_the_layout_that_arrays_are_read_in_makes_another_study(tmp_path: Path) -> None:
+    def name(shape: tuple[int, ...], *overrides: str) -> str:
+        file = tmp_path / "images.npz"
+        np.savez(file, images=np.zeros(shape, np.uint8), labels=np.arange(4))
+        return plan(HERE, "dataset=arrays", f"dataset.train={file}", f"dataset.test={file}", *overrides).name
+
+    last, first, either = (4, 5, 6, 3), (4, 3, 5, 6), (4, 3, 5, 3)
+    # What is given where the shape says it already changes nothing, and studies of before keep their names.
+    assert name(last) == name(last, "dataset.layout=hwc") != name(last, "dataset.layout=chw")
+    assert name(first) == name(first, "dataset.layout=chw") != name(first, "dataset.layout=hwc")
+    assert name(either, "dataset.layout=hwc") != name(either, "dataset.layout=chw")
+
+
+def test_another_content_of_a_file_makes_another_study(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("a = 1")
+    before = plan(HERE, f"regularizer.file={file}").name
+    moved = file.rename(tmp_path / "moved.py")
+    assert plan(HERE, f"regularizer.file={moved}").name == before
+    moved.write_text("a = 2")
+    assert plan(HERE, f"regularizer.file={moved}").name != before
+
+
+def test_an_interval_may_move_but_not_become_a_choice() -> None:
+    def named(text: str) -> str:
+        return plan(HERE, "regularizer=mas", space={"reg_strength": text}).name
+
+    assert named("tag(log, interval(1, 10))") == named("tag(log, interval(1, 100))")
+    others = ("tag(log, interval(1, 10))", "interval(1, 10)", "1,2", "1,3", "int(interval(1, 10))")
+    assert len({named(text) for text in (*others, "tag(log, int(interval(1, 10)))")}) == 6
+    assert named("int(interval(1, 10))") == named("int(interval(1, 20))")
+
+
+def test_default_values_and_seeds() -> None:
+    made = plan(HERE, "regularizer=si", "seed=5", "search.seeds=2", "search.final_seeds=3")
+    assert made.default == {"reg_strength": 10.0, "epsilon": 0.1}
+    assert made.seeds == [5, 6]
+    assert not set(made.seeds) & set(made.final_seeds)
+    assert len(made.final_seeds) == 3
+
+
+def test_a_trial_holds_validation_data_out_and_a_final_run_does_not() -> None:
+    made = plan(HERE, "regularizer=si", "validation_fraction=0")
+    point = {"reg_strength": 3.0, "epsilon": 0.5}
+    trial, final = made.trial_config(point, 7), made.final_config(point, 1007)
+    assert trial.validation_fraction == 0.1
+    assert final.validation_fraction == 0
+    assert (trial.seed, final.seed) == (7, 1007)
+    assert trial.regularizer.reg_strength == final.regularizer.reg_strength == 3.0
+    assert trial.regularizer.epsilon == final.regularizer.epsilon == 0.5
+    assert made.config.regularizer.reg_strength == 10.0
+
+
+def test_a_finite_space_limits_the_budget() -> None:
+    assert plan(HERE, "regularizer=none").n_trials == 1
+    three = {"reg_strength": "1,2,3"}
+    assert plan(HERE, "regularizer=ewc", space=three).n_trials == 3
+    assert plan(HERE, "regularizer=ewc", "search.n_trials=2", space=three).n_trials == 2
+    assert plan(HERE, "regularizer=ewc").n_trials == 40
+
+
+def test_what_is_searched() -> None:
+    config = plan(HERE, "regularizer=custom").config
+    every = ("reg_strength", "gamma", "epsilon")
+    assert list(searched(config, every, {}, set())) == ["reg_strength", "gamma", "epsilon"]
+    assert list(searched(config, ("reg_strength",), {}, set())) == ["reg_strength"]
+    assert list(searched(config, every, {}, {"gamma"})) == ["reg_strength", "epsilon"]
+    assert searched(config, ("gamma",), {"gamma": "0.5,1"}, set()) == {"gamma": "0.5,1"}
+    joint = plan(HERE, "stream=joint").config
+    assert searched(joint, every, {}, set()) == {}
+
+
+@pytest.mark.parametrize(
+    "method", ["l2", "ewc", "ewc_separate", "online_ewc", "kfac_ewc", "si", "mas", "rwalk", "custom"]
+)
+@pytest.mark.parametrize("benchmark", ["split_mnist", "perm_mnist", "split_cifar100"])
+def test_good_values_lie_in_the_space(method: str, benchmark: str) -> None:
+    from builders import setting
+
+    from clsweep.sweeps.space import contains
+
+    made = StudyPlan(setting(f"+benchmark={benchmark}", f"regularizer={method}"), HERE)
+    assert made.space
+    assert contains(made.space, made.default)

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from clsweep.errors import InputError
+from clsweep.sweeps.overrides import _alternatives
+from clsweep.sweeps.space import contains, drawn, grid, parse
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("interval(0.5, 2)", FloatDistribution(0.5, 2.0)),
+        ("tag(log, interval(1, 1e6))", FloatDistribution(1.0, 1e6, log=True)),
+        ("choice(1, 10, 100)", CategoricalDistribution([1.0, 10.0, 100.0])),
+        ("1,10,10", CategoricalDistribution([1.0, 10.0])),
+        ("range(1, 4)", CategoricalDistribution([1.0, 2.0, 3.0])),
+        ("range(0.1, 1.1, 0.1)", CategoricalDistribution([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])),
+        ("range(0, 1e-2, 3e-3)", CategoricalDistribution([0.0, 0.003, 0.006, 0.009])),
+        ("range(10, 1, -3)", CategoricalDistribution([10.0, 7.0, 4.0])),
+        ("int(interval(1, 10))", IntDistribution(1, 10)),
+        ("tag(log, int(interval(1, 100)))", IntDistribution(1, 100, log=True)),
+        ("int(tag(log, interval(1, 100)))", IntDistribution(1, 100, log=True)),
+        ("float(interval(1, 10))", FloatDistribution(1.0, 10.0)),
+        ("int(choice(1.5, 2))", CategoricalDistribution([1.0, 2.0])),
+        ("str(choice(1, 2))", CategoricalDistribution([1.0, 2.0])),
+        ("7", None),
+    ],
+)
+def test_hydras_syntax_is_read(text: str, expected: object) -> None:
+    if expected is None:
+        with pytest.raises(InputError, match="expected interval"):
+            parse({"reg_strength": text})
+    else:
+        assert parse({"reg_strength": text}) == {"reg_strength": expected}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("gamma", "interval(0, 1)", "regularizer.gamma=0.0: expected a number above 0 and at most 1"),
+        ("gamma", "choice(0.5, 2)", "regularizer.gamma=2.0: expected a number above 0"),
+        ("epsilon", "interval(-1, 1)", "regularizer.epsilon=-1.0: expected a finite number above 0"),
+        ("reg_strength", "tag(log, interval(0, 1))", "two numbers above 0, the smaller one first"),
+        ("reg_strength", "interval(2, 1)", "the smaller one first"),
+        ("reg_strength", "tag(lgo, interval(1, 2))", "unknown tag lgo"),
+        ("reg_strength", "choice(a, b)", "of numbers"),
+        ("reg_strength", "interval(1", "expected interval"),
+        ("reg_strength", "interval(1, inf)", "expected a finite number"),
+        ("reg_strength", "int(interval(1, inf))", "cannot convert float infinity to integer; expected interval"),
+        ("gamma", "int(interval(0, 1))", "regularizer.gamma=0.0: expected a number above 0"),
+        ("reg_strength", "tag(log, int(interval(0, 9)))", "two numbers above 0, the smaller one first"),
+        ("reg_strength", "tag(lgo, int(interval(1, 9)))", "unknown tag lgo"),
+        ("reg_strength", "tag(log, choice(1, 2))", "tag(...) has no meaning for single values; expected them without"),
+        ("reg_strength", "shuffle(1, 2)", "shuffle(...) has no meaning for single values; expected them without it"),
+        ("reg_strength", "json_str(choice(1, 2))", "Unknown function 'json_str'; expected interval(low, high)"),
+        ("reg_strength", "str(interval(1, 2))", "Intervals cannot be cast to str; expected interval(low, high)"),
+        ("reg_strength", "bool(choice(1, 0))", "of numbers"),
+        ("reg_strength", "range(1, inf)", "expected range(start, stop, step) of finite numbers"),
+        ("reg_strength", "range(1, 2, 0)", "and a step other than 0"),
+        ("reg_strength", "range(0, 1e9)", "has 1,000,000,000 values; expected at most 1,000"),
+        ("reg_strength", "range(2, 1)", "holds no value"),
+    ],
+)
+def test_a_wrong_range_is_one_sentence(name: str, text: str, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        parse({name: text})
+    assert message in str(error.value)
+    assert str(error.value).startswith(f"regularizer.{name}=")
+
+
+def test_contains_every_hyperparameter() -> None:
+    space = parse({"reg_strength": "interval(1, 10)", "gamma": "choice(0.5, 1)"})
+    assert contains(space, {"reg_strength": 1.0, "gamma": 0.5})
+    assert not contains(space, {"reg_strength": 11.0, "gamma": 0.5})
+    assert not contains(space, {"reg_strength": 2.0, "gamma": 0.7})
+    assert not contains(space, {"reg_strength": 2.0})
+    integers = parse({"reg_strength": "int(interval(1, 10))"})
+    assert [contains(integers, {"reg_strength": value}) for value in (1, 10.0, 6.03, 11)] == [True, True, False, False]
+
+
+def test_grid_of_a_finite_space() -> None:
+    assert grid(parse({"reg_strength": "1,2", "gamma": "choice(0.5, 1)"})) == [
+        {"reg_strength": 1.0, "gamma": 0.5},
+        {"reg_strength": 1.0, "gamma": 1.0},
+        {"reg_strength": 2.0, "gamma": 0.5},
+        {"reg_strength": 2.0, "gamma": 1.0},
+    ]
+    assert grid(parse({"reg_strength": "1,2", "gamma": "interval(0.5, 1)"})) is None
+    assert grid({}) == [{}]
+    assert grid(parse({"reg_strength": "int(interval(2, 4))"})) == [{"reg_strength": value} for value in (2, 3, 4)]
+    assert grid(parse({"reg_strength": "int(interval(1, 5000))"})) is None  # nobody goes through all of them
+
+
+def test_a_random_point_of_a_discrete_space_lies_in_it() -> None:
+    space = parse({"reg_strength": "tag(log, int(interval(1, 5000)))", "gamma": "choice(0.5, 1)"})
+    points = [drawn(space) for _ in range(50)]
+    assert all(point is not None and contains(space, point) for point in points)
+    assert drawn(parse({"reg_strength": "interval(1, 2)"})) is None
+
+
+def test_a_range_of_any_other_key_has_the_values_that_are_written() -> None:
+    parsed = OverridesParser.create().parse_overrides(["benchmark.lr=range(0.1,0.5,0.1)", "benchmark.iters=range(1,4)"])
+    assert [_alternatives(one) for one in parsed] == [
+        ["benchmark.lr=0.1", "benchmark.lr=0.2", "benchmark.lr=0.3", "benchmark.lr=0.4"],
+        ["benchmark.iters=1", "benchmark.iters=2", "benchmark.iters=3"],
+    ]

@@ -1,0 +1,178 @@
+"""Storages by URL: what is one, and what is refused."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import sharing
+from sharing import ledger
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
+
+from clsweep.errors import InputError, MachineError
+from clsweep.sweeps import database, storage
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    while sharing.opened:
+        storage.close(sharing.opened.pop())
+
+
+def refused(url: str) -> str:
+    with pytest.raises(InputError) as told:
+        storage.connect(url)
+    return str(told.value)
+
+
+@pytest.mark.parametrize("name", ["what?", "a#b", "100%", "{braces}", "spaced out", "ümläut"])
+def test_the_database_lies_in_the_sweep_folder_whatever_its_name(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    shared = ledger(storage.url(None, folder), 1)
+    assert shared.trials() == []
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert [path.name for path in folder.iterdir()] == ["studies.db"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///:memory:",
+        "sqlite://",
+        "sqlite:///file::memory:?uri=true",
+        "sqlite:///file:x?mode=memory&uri=true",
+        "journal:",
+    ],
+)
+def test_what_processes_cannot_share_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(InputError) as told:
+        storage.url(url, tmp_path)
+    assert str(told.value) == (
+        f"search.storage={url}: names no file, which the processes of a sweep could share; expected one such as "
+        "sqlite:///FILE or journal:FILE."
+    )
+
+
+def test_an_empty_file_is_a_new_storage(tmp_path: Path) -> None:
+    """A process that is killed at its start leaves one."""
+    for name in ("sqlite:///", "journal:"):
+        file = tmp_path / f"{name[:4]}.db"
+        file.touch()
+        url = f"{name}{file}"
+        assert storage.finished_trials(url, ["shared"]) == {}
+        assert file.stat().st_size == 0  # looked at, and left as it was
+        assert ledger(url, 1).trials() == []
+        assert storage.finished_trials(url, ["shared"]) == {"shared": []}
+
+
+@pytest.mark.parametrize("table", ["studies", "papers"])
+def test_another_programs_database_is_refused_untouched(tmp_path: Path, table: str) -> None:
+    file = tmp_path / "studies.db"
+    with closing(sqlite3.connect(file)) as other:
+        other.execute(f"create table {table} (id int)")
+    before = file.read_bytes()
+    assert refused(f"sqlite:///{file}") == (
+        f"search.storage=sqlite:///{file}: not Optuna's, it holds the tables of another program ({table}); expected a "
+        "database of its own."
+    )
+    assert file.read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_refused_untouched(tmp_path: Path) -> None:
+    file = tmp_path / "studies.db"
+    file.write_text("hello " * 99)
+    assert refused(f"sqlite:///{file}") == (
+        f"search.storage=sqlite:///{file}: file is not a database; expected Optuna's, or a file that isn't there yet."
+    )
+    assert file.read_text() == "hello " * 99
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (
+            "v3.0.0.d",  # Optuna 3.1's
+            "made by an older Optuna; expected the tables of the installed Optuna: back the database up, then run  "
+            "optuna storage upgrade --storage 'sqlite:///{}'.",
+        ),
+        ("v9.9", "made by a newer Optuna, or by another program; expected a newer Optuna (pip install -U optuna)."),
+    ],
+)
+def test_a_database_of_another_optuna_is_refused_untouched(tmp_path: Path, version: str, message: str) -> None:
+    file = tmp_path / "studies.db"
+    storage.close(storage.connect(f"sqlite:///{file}"))
+    with closing(sqlite3.connect(file)) as other:
+        other.execute("update alembic_version set version_num = ?", [version])
+        other.commit()
+    before = file.read_bytes()
+    assert refused(f"sqlite:///{file}") == f"search.storage=sqlite:///{file}: {message.format(file)}"
+    assert file.read_bytes() == before
+
+
+def test_a_full_disk_at_the_start_is_the_machines_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class FullError(sqlite3.OperationalError):
+        sqlite_errorcode = sqlite3.SQLITE_FULL
+
+    def full(*_: object) -> None:
+        raise OperationalError("create table", {}, FullError("database or disk is full"))
+
+    monkeypatch.setattr(database, "_tables", full)
+    with pytest.raises(MachineError) as told:
+        storage.connect(f"sqlite:///{tmp_path}/studies.db")
+    assert str(told.value) == (
+        f"search.storage=sqlite:///{tmp_path}/studies.db: database or disk is full; what is finished is kept: when "
+        "that is mended, run the same command again."
+    )
+
+
+def test_a_database_that_stays_away_is_given_up_for_all_that_is_left_to_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path}/studies.db"
+    shared = ledger(url, 3)
+    trial = shared.claim()
+    assert trial is not None
+    monkeypatch.setattr(database, "_SECONDS_TO_WAIT", 0.1)
+    monkeypatch.setattr(database, "_SECONDS_BETWEEN_TRIES", 0.06)
+    tries = []
+
+    def away(_: object) -> None:
+        tries.append(1)
+        raise OperationalError("begin", {}, ConnectionError("Connection refused"))
+
+    opened = sharing.opened[-1]
+    assert isinstance(opened, database.Database)
+    event.listen(opened.engine, "begin", away, insert=True)
+    with pytest.raises(storage.ERRORS):
+        shared.complete(trial, 0.5)
+    assert len(tries) >= 2
+    tries.clear()
+    with pytest.raises(storage.ERRORS):
+        shared.interrupt(trial)
+    assert len(tries) == 1
+    assert capsys.readouterr().err.count("Connection refused; waiting up to 0 minutes for it.") == 1
+
+
+def test_an_interrupted_process_waits_for_no_database(tmp_path: Path) -> None:
+    shared = ledger(f"sqlite:///{tmp_path}/studies.db", 3)
+    trial = shared.claim()
+    assert trial is not None
+    opened = sharing.opened[-1]
+    assert isinstance(opened, database.Database)
+    tries = []
+
+    def away(_: object) -> None:
+        tries.append(1)
+        raise OperationalError("begin", {}, ConnectionError("Connection refused"))
+
+    event.listen(opened.engine, "begin", away, insert=True)
+    with pytest.raises(KeyboardInterrupt), storage.not_waited_for_when_interrupted(opened):
+        raise KeyboardInterrupt
+    with pytest.raises(storage.ERRORS):
+        shared.interrupt(trial)
+    assert len(tries) == 1

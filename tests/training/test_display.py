@@ -1,0 +1,71 @@
+"""What a run prints before it trains."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from rich.console import Console
+from sweeping import plan
+
+from clsweep.sweeps import command, workers
+from clsweep.training import display
+from clsweep.training.display import Display
+from clsweep.training.update.native import Library
+
+SLOW = "this processor is slow in bf16"
+WITHOUT = "no gcc"
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "said"), [("cpu", "bf16", True), ("cpu", "float32", False), ("cuda:0", "bf16", False)]
+)
+def test_a_run_and_a_sweep_on_a_processor_that_is_slow_in_bf16_say_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: str, precision: str, said: bool
+) -> None:
+    monkeypatch.setattr(display, "crowded", lambda: None)
+    monkeypatch.setattr(display, "emulated_bf16", lambda: SLOW)
+    monkeypatch.setattr(display, "library", lambda: Library(None, WITHOUT))
+    study = plan(tmp_path, f"precision={precision}")
+    printed = io.StringIO()
+    Display(study.config, Console(file=printed)).setting(device, (), tmp_path)
+    assert (SLOW in printed.getvalue()) == said
+    assert (f"note       {WITHOUT}\n" in printed.getvalue()) == (device == "cpu")
+
+    monkeypatch.setattr(command, "emulated_bf16", lambda: SLOW)
+    monkeypatch.setattr(command, "library", lambda: Library(None, WITHOUT))
+    monkeypatch.setattr(command, "pick_device", lambda name: torch.device(device))
+    notes = [WITHOUT] * (device == "cpu") + [SLOW] * said
+    assert command._slow([study]) == [f"note     {note}" for note in notes]
+
+
+def test_the_header_says_what_the_images_are_and_how_many_threads_there_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(display, "crowded", lambda: None)
+    monkeypatch.setattr(display, "library", lambda: Library(None))
+    config = plan(tmp_path).config
+    printed = io.StringIO()
+    images = "1x28x28, uint8 0 to 255; divided by 255"
+    Display(config, Console(file=printed), images, ["one of them"]).setting("cpu", (), tmp_path)
+    lines = printed.getvalue().splitlines()
+    assert f"images     {images}" in lines
+    count = torch.get_num_threads()
+    assert f"run        seed 0, cpu with {count} thread{'s' * (count > 1)}, float32" in lines
+    assert lines[-1] == "note       one of them"
+
+
+@pytest.mark.parametrize(
+    ("launcher", "here"),
+    [
+        ("hydra._internal.core_plugins.basic_launcher.BasicLauncher", True),
+        ("hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher", True),
+        ("hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher", True),
+        ("hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher", False),
+    ],
+)
+def test_a_clusters_workers_are_on_other_machines(launcher: str, here: bool) -> None:
+    assert workers.are_here(OmegaConf.create({"_target_": launcher})) == here
