@@ -41,7 +41,9 @@ def make(folder: Path, runs: int) -> None:
 
 
 def _summary(number: int, benchmark: str, method: str, seed: int, accuracies: metrics.Matrix) -> Summary:
-    values = {field.name: _NOTHING[str(field.type)] for field in dataclasses.fields(Summary)} | {
+    values = {
+        field.name: _NOTHING[str(field.type)] for field in dataclasses.fields(Summary) if field.name != "values"
+    } | {
         "format_version": results.FORMAT_VERSION,
         "run_id": f"run-{number}",
         "status": results.FINISHED,

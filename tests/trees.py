@@ -53,7 +53,7 @@ SPLIT_MNIST: dict[str, Any] = {
 
 def summary(**changes: Any) -> Summary:
     """A row whose values, unless changed, are their column's kind of nothing."""
-    nothing = {field.name: NOTHING[str(field.type)] for field in dataclasses.fields(Summary)}
+    nothing = {one.name: NOTHING[str(one.type)] for one in dataclasses.fields(Summary) if one.name != "values"}
     return Summary(**nothing | changes)
 
 

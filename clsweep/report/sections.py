@@ -18,7 +18,7 @@ from clsweep.report.leaderboard import MARKED, METRICS, PUBLISHED
 from clsweep.report.selection import describe
 from clsweep.results.statistics import estimate
 
-_VALUE: Final = r"\b(reg_strength|gamma|epsilon|reg_strength_scale)=([^, ]+)"
+_NUMBER: Final = r"=([+-]?\d+(?:\.\d*)?(?:e[+-]?\d+)?)(?=[, ]|$)"
 LABELS: Final = {
     "average_accuracy": "average accuracy",
     "forgetting": "forgetting",
@@ -154,7 +154,7 @@ def _row(row: dict[Any, Any]) -> Row:
 
 def _rounded(setting: str) -> str:
     """Hyperparameters with four digits."""
-    return re.sub(_VALUE, lambda found: f"{found[1]}={float(found[2]):.4g}", setting)
+    return re.sub(_NUMBER, lambda found: f"={float(found[1]):.4g}" if len(found[1]) > 5 else found[0], setting)
 
 
 def _figure(row: dict[Any, Any], metric: str) -> Figure:

@@ -104,7 +104,7 @@ def _setting(run: Mapping[Hashable, Any]) -> str:
     """The hyperparameters that the method uses, exactly: runs whose values differ at all are never averaged."""
     if is_bound(run):
         return ""
-    parts = [f"{name}={_exact(run[name])}" for name in HYPERPARAMETERS if name in _used(run)]
+    parts = [f"{name}={_exact(run[name])}" for name in _used(run) if name in run]
     scale = run["reg_strength_scale"]
     if not pd.isna(scale) and scale != 1:
         parts.append(f"reg_strength_scale={_exact(scale)}")
@@ -116,17 +116,23 @@ def _setting(run: Mapping[Hashable, Any]) -> str:
 def _used(run: Mapping[Hashable, Any]) -> list[str]:
     """Files of version 1 don't say which: those that a sweep searches for a built-in method, all for another."""
     if run["format_version"] != 1:
-        return str(run["hyperparameters"]).split()
+        used = str(run["hyperparameters"]).split()
+        return sorted(used, key=lambda name: _PLACES.get(name, len(_PLACES)))
     searched = settings.searched_by_default().get(run["regularizer"], ()) if not run["regularizer_file"] else ()
     return list(searched or HYPERPARAMETERS)
 
 
+_PLACES: Final = {name: place for place, name in enumerate(HYPERPARAMETERS)}
 _SHIPPED = "custom_regularization"
 _USUAL_OPTIONS = "fisher.labels=exact fisher.examples=null"
 
 
-def _exact(value: float) -> str:
-    return repr(float(value)).removesuffix(".0")
+def _exact(value: object) -> str:
+    """A number exactly, or a text as it is."""
+    try:
+        return repr(float(str(value))).removesuffix(".0")
+    except ValueError:
+        return str(value)
 
 
 def _of_final_runs(runs: pd.DataFrame, finals: pd.DataFrame) -> list[str]:

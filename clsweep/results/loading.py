@@ -69,6 +69,7 @@ _REQUIRED_SINCE_2 = (
     *("dataset_digest", "network", "classes_per_context", "image_size", "normalize", "regularizer_digest"),
     *("hyperparameters", "method_options", "reg_strength_scale"),
 )
+_PLACE = {"folder": "str", "role": "str", "study": "str"}
 _CELL_DTYPES = {
     "folder": "str",
     "run_id": "str",
@@ -128,8 +129,10 @@ class Results:
 
     Attributes:
         runs: a row for each run folder: `folder`; `role`, which is `single`, `trial` (of a sweep's search) or `final`
-            (with the values that a sweep chose, or the default ones); `study`; and the columns of `summary.csv`, see
-            `Summary`. `status` is `unfinished` for a run that goes on, or was killed, and `reason` says how far it got.
+            (with the values that a sweep chose, or the default ones); `study`; the columns of `summary.csv`, see
+            `Summary`; and those that some files have beyond these, such as a method's own hyperparameters, empty where
+            a file lacks them. `status` is `unfinished` for a run that goes on, or was killed, and `reason` says how
+            far it got.
         cells: a row for each measured accuracy: `folder`, `run_id`, `after_context` (0: before training), `context`
             (from 1), `split` (test or validation), `accuracy` (0 to 1), `n` (examples).
         trials: a row for each trial of a sweep's search: `study`, then the columns of `trials.csv`.
@@ -164,8 +167,8 @@ class _Found:
 
 
 def _summary_dtypes() -> dict[str, str]:
-    """The types of the columns of `summary.csv`, by name."""
-    return {column.name: _DTYPES[str(column.type)] for column in fields(Summary)}
+    """The types of the columns of `summary.csv` that every method has, by name."""
+    return {column.name: _DTYPES[str(column.type)] for column in fields(Summary) if column.name != "values"}
 
 
 def load(*folders: str | Path) -> Results:
@@ -181,7 +184,8 @@ def load(*folders: str | Path) -> Results:
 
     Returns:
         The frames. Columns of text are `str`, whole numbers `Int64`, other numbers `float64`, truth values `boolean`,
-        `started_at` is `datetime64[us, UTC]`; `NaN` or `<NA>` is what does not apply or was not recorded.
+        `started_at` is `datetime64[us, UTC]`; a column that is not known is of numbers if nothing else is in it. `NaN`
+        or `<NA>` is what does not apply or was not recorded.
 
     Raises:
         InputError: a folder isn't there.
@@ -296,8 +300,7 @@ def _summary(header: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, 
         _require(_REQUIRED_SINCE_2, header, f"format version {version}, but")
     if values["status"] not in STATUSES:
         raise UnreadableError(f"status={values['status']}; expected one of {', '.join(STATUSES)}")
-    known = _summary_dtypes()
-    return {name: value for name, value in values.items() if name in known}
+    return {name: value for name, value in values.items() if name not in _PLACE}
 
 
 def _require(columns: Iterable[str], header: Sequence[str], otherwise: str) -> None:
@@ -357,7 +360,8 @@ def _read_study(folder: Path, names: set[str], found: _Found) -> None:
         if "format_version" in header:
             for version in set(values.pop("format_version")):
                 _checked_version(version)
-        others = {str(name): "float64" for name in values if name not in dtypes and _numbers(values[name])}
+        unknown = [str(name) for name in values if name not in dtypes]
+        others = {name: "float64" if _numbers(values[name]) else "str" for name in unknown}
         values = converted(values, dtypes | others)
         values.insert(0, "study", study)
         return values
@@ -374,7 +378,7 @@ def _read_study(folder: Path, names: set[str], found: _Found) -> None:
 
 
 def _numbers(column: pd.Series) -> bool:
-    """Whether a column that is not known, such as what was reached after a context, holds nothing but numbers."""
+    """Whether a column that is not known, such as a method's own hyperparameter, holds nothing but numbers."""
     return bool((pd.to_numeric(column, errors="coerce").notna() | column.isin(["", "nan"])).all())
 
 
@@ -390,7 +394,7 @@ def _description(folder: Path, names: set[str], found: _Found) -> dict[str, Any]
             "dataset": config["dataset"]["name"],
             "budget": config["budget"],
             "iters": _iters(config["benchmark"], config["budget"]),
-            "space": _space(config["regularizer"]["space"]),
+            "space": _space(config["regularizer"]["space"], _trial_columns(folder / TRIALS_FILE)),
         }
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         found.problem(folder / BEST_FILE, f"not the setting of a study's best trial ({type(error).__name__}: {error})")
@@ -403,16 +407,30 @@ def _iters(benchmark: dict[str, Any], budget: str) -> int:
     return int(benchmark["iters_by_budget"][budget] if isinstance(iters, str) else iters)
 
 
-def _space(ranges: object) -> dict[str, str]:
-    if not isinstance(ranges, dict) or not set(ranges) <= set(HYPERPARAMETERS):
-        raise TypeError(f"regularizer.space: expected ranges of {', '.join(HYPERPARAMETERS)}")
+def _trial_columns(path: Path) -> list[str]:
+    """Of `trials.csv`; none where it can't be used, which is said elsewhere."""
+    try:
+        header, _ = _rows(path)
+    except UnreadableError:
+        return []
+    return header if set(_TRIAL_REQUIRED) <= set(header) else []
+
+
+def _space(ranges: object, columns: Sequence[str]) -> dict[str, str]:
+    if not isinstance(ranges, dict):
+        raise TypeError("regularizer.space: expected ranges by hyperparameter")
+    lacking = next((name for name in ranges if columns and name not in columns), None)
+    if lacking is not None:
+        raise ValueError(f"regularizer.space: {TRIALS_FILE} beside it lacks the column {lacking}")
     return {name: str(text) for name, text in ranges.items()}
 
 
 def _checked_values(found: _Found) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The frames of runs and cells; a run whose values can't be right is left out."""
-    dtypes = {"folder": "str", "role": "str", "study": "str", **_summary_dtypes()}
-    runs = pd.DataFrame(found.runs, columns=list(dtypes), dtype="str").fillna("")
+    dtypes = {**_PLACE, **_summary_dtypes()}
+    names = dict.fromkeys([*dtypes, *(name for run in found.runs for name in run)])
+    runs = pd.DataFrame(found.runs, columns=list(names), dtype="str").fillna("")
+    dtypes |= {name: "float64" if _numbers(runs[name]) else "str" for name in names if name not in dtypes}
     cells = pd.DataFrame(found.cells, columns=list(_CELL_DTYPES), dtype="str")
     broken = not_numbers(cells, _CELL_DTYPES, ACCURACY_FILE) | not_numbers(runs, dtypes, SUMMARY_FILE)
     runs, cells = _without(broken, runs, cells, found)
@@ -437,5 +455,13 @@ def _without(
 
 def _concatenated(tables: list[pd.DataFrame], dtypes: dict[str, str]) -> pd.DataFrame:
     if tables:
-        return pd.concat(tables, ignore_index=True)
+        whole = pd.concat(tables, ignore_index=True)
+        texts = [
+            name for name in whole if pd.api.types.is_object_dtype(whole[name])
+        ]  # numbers in one study, not in all
+        return whole.assign(**{str(name): whole[name].map(_text) for name in texts})
     return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in dtypes.items()})
+
+
+def _text(value: object) -> str:
+    return "" if pd.isna(value) else str(value)  # type: ignore[call-overload]

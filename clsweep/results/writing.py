@@ -9,9 +9,9 @@ import re
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,7 @@ _FORMULA: Final = re.compile("'*[=+@\t\r\n\uff1d\uff0b\uff0d\uff20-]")
 
 @dataclass(frozen=True)
 class Summary:
-    """The one row of `summary.csv`; the fields are its columns, in this order.
+    """The one row of `summary.csv`; the fields are its columns, in this order, then those of `values`.
 
     Accuracies run from 0 to 1 and are of the test set unless they say otherwise. What does not apply or was not
     reached is NaN, an empty cell: all metrics of a run that was not finished, the validation accuracy where nothing was
@@ -55,7 +55,8 @@ class Summary:
             it imports, lies beside `summary.csv`.
         regularizer_digest: twelve characters of the SHA-256 of that file, and of those modules where there are any: the
             same name may be another method tomorrow.
-        hyperparameters: which of `reg_strength`, `gamma` and `epsilon` the method uses, with blanks between them.
+        hyperparameters: those that the method uses, with blanks between them: of `reg_strength`, `gamma`, `epsilon` and
+            its own, each the name of a column.
         method_options: its other options, as they are typed on the command line.
         reg_strength: as configured; not used by joint training.
         reg_strength_scale: the method's own multiplier on it.
@@ -70,6 +71,7 @@ class Summary:
         git_commit: of the clsweep checkout, `-dirty` where files differ from it; empty for an installed package.
         started_at: UTC, ISO 8601.
         reason: why a run failed or was pruned.
+        values: the hyperparameters of the method's own, by name, each a column behind the others; see `is_taken`.
     """
 
     format_version: int
@@ -121,6 +123,27 @@ class Summary:
     torch_version: str
     started_at: str
     reason: str
+    values: dict[str, float | str] = field(default_factory=dict)
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """All columns by name, in order."""
+        fixed = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "values"}
+        return fixed | {name: value for name, value in self.values.items() if name not in fixed}
+
+
+# Columns of `trials.csv`, `final.csv` and the frames of `clsweep.results.load` that are none of `summary.csv`.
+_OTHER_COLUMNS: Final = (
+    *("number", "state", "setting", "test_average_accuracy", "seconds", "folder", "role", "study", "accuracy"),
+    *("method", "chosen", "kind", "main", "seeds", "values", "space", "name", "n"),
+)
+_NUMBERED_COLUMN: Final = re.compile(r"(seed_\d+_)?validation_after_\d+")
+
+
+def is_taken(name: str) -> bool:
+    """Whether a column of clsweep's own is called so: a method's hyperparameter needs another name."""
+    own = {one.name for one in fields(Summary)}
+    return name in own or name in _OTHER_COLUMNS or _NUMBERED_COLUMN.fullmatch(name) is not None
 
 
 def accuracy_matrix(cells: Sequence[Cell], split: str, contexts: int) -> Matrix:
@@ -163,7 +186,7 @@ def write(folder: Path, summary: Summary, cells: Sequence[Cell]) -> None:
     accuracy = pd.DataFrame([asdict(cell) for cell in cells], columns=list(CELL_COLUMNS))
     accuracy.insert(0, "run_id", summary.run_id)
     write_csv(accuracy, folder / ACCURACY_FILE)
-    write_csv(pd.DataFrame([asdict(summary)]), folder / SUMMARY_FILE)
+    write_csv(pd.DataFrame([summary.row]), folder / SUMMARY_FILE)
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

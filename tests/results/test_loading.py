@@ -350,8 +350,8 @@ def test_a_study_is_read_with_its_trials_and_the_roles_of_its_runs(tmp_path: Pat
         ("trials.csv", TRIALS.replace("\n2,0,", "\n9,0,"), "format version 9, written by a newer clsweep"),
         ("trials.csv", TRIALS.replace("2,0,COMPLETE", f"2,{2**70},COMPLETE"), "too large"),
         ("final.csv", FINAL.replace("\n2,", "\n3,"), "format version 3"),
-        ("best.yaml", BEST.replace("space: {", "space: abc #"), "expected ranges of reg_strength, gamma, epsilon"),
-        ("best.yaml", BEST.replace("gamma:", "delta:"), "expected ranges of reg_strength, gamma, epsilon"),
+        ("best.yaml", BEST.replace("space: {", "space: abc #"), "expected ranges by hyperparameter"),
+        ("best.yaml", BEST.replace("gamma:", "delta:"), "trials.csv beside it lacks the column delta"),
         ("best.yaml", "{", "not the setting of a study's best trial"),
         ("best.yaml", "a: b\n", "not the setting of a study's best trial"),
     ],
@@ -377,3 +377,29 @@ def test_the_documented_types_are_the_real_ones(tmp_path: Path) -> None:
     documented = {name: kind for kind, names in table.items() for name in re.findall(r"`(\w+)`", names)}
     real = {name: str(dtype) for name, dtype in runs.dtypes.items() if str(dtype) != "str"}
     assert {name: documented.get(str(name)) for name in real} == real
+
+
+def test_a_methods_own_hyperparameters_are_typed_columns(tmp_path: Path) -> None:
+    several: list[dict[str, float | str]] = [{"temperature": 2.0, "mode": "soft"}, {"temperature": 0.5}, {}]
+    for number, values in enumerate(several):
+        used = " ".join(["reg_strength", *values])
+        write_run(tmp_path / str(number), 0.9, seed=1, hyperparameters=used, values=values)
+    found = results.load(tmp_path)
+    assert found.problems == []
+    assert found.runs["temperature"].dtype == "float64"
+    assert list(found.runs["temperature"].fillna(-1)) == [2.0, 0.5, -1]
+    assert list(found.runs["mode"]) == ["soft", "", ""]
+    expected = {"reg_strength=10", "reg_strength=10, temperature=0.5", "reg_strength=10, temperature=2, mode=soft"}
+    assert set(select(found).runs["setting"]) == expected
+    assert set(leaderboard.rows(select(found).runs)["setting"]) == expected
+
+
+def test_a_column_of_numbers_in_one_study_and_of_words_in_another_is_text(tmp_path: Path) -> None:
+    for name, values in (("a", ["1.5", "2"]), ("b", ["soft", "2"])):
+        (tmp_path / name).mkdir()
+        lines = [f"{number},COMPLETE,0.9,{value}" for number, value in enumerate(values)]
+        head = "number,state,validation_average_accuracy,temperature"
+        (tmp_path / name / "trials.csv").write_text("\n".join([head, *lines, ""]))
+    found = results.load(tmp_path)
+    assert found.problems == []
+    assert list(found.trials["temperature"]) == ["1.5", "2.0", "soft", "2"]

@@ -131,3 +131,19 @@ def test_the_accuracy_matrix_has_a_row_a_learned_context_and_nan_for_the_rest(
     split: str, expected: list[list[float]]
 ) -> None:
     np.testing.assert_array_equal(results.accuracy_matrix(CELLS, split, contexts=2), np.array(expected))
+
+
+def test_hyperparameters_of_the_methods_own_are_columns_behind_the_others(tmp_path: Path) -> None:
+    own: dict[str, float | str] = {"temperature": 2.0, "mode": "soft"}
+    results.write(tmp_path, summary(run_id="r1", hyperparameters="reg_strength temperature mode", values=own), CELLS)
+    row = rows(tmp_path / "summary.csv")[0]
+    assert list(row)[-3:] == ["reason", "temperature", "mode"]
+    assert (row["temperature"], row["mode"]) == ("2.0", "soft")
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [("seed", True), ("gamma", True), ("state", True), ("validation_after_3", True), ("temperature", False)],
+)
+def test_a_hyperparameter_may_not_be_called_like_another_column(name: str, taken: bool) -> None:
+    assert results.is_taken(name) is taken

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.transforms
@@ -17,6 +17,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from clsweep.config import HYPERPARAMETERS
 from clsweep.report.plots.style import BLUE, GREY, ORANGE, VERMILLION, Plot, grid_lines, legend, panels, styled
 
 COMPLETE, PRUNED, FAILED = "COMPLETE", "PRUNED", "FAIL"
@@ -35,7 +36,7 @@ def search(name: str, trials: pd.DataFrame, space: Mapping[str, BaseDistribution
         space: what was searched.
         study: its name, for the title.
     """
-    data = _reached(trials)
+    data = _reached(trials, space)
     figure, axes = panels(1, 1 + len(space), _SIZE, legend_lines=1, sharey=True)
     for plain, column in zip(axes[0], ("number", *space), strict=True):
         _scatter(plain, data, column)
@@ -134,12 +135,13 @@ def _reaching(distribution: BaseDistribution, value: float) -> BaseDistribution:
     return FloatDistribution(low, high, log=distribution.log)
 
 
-def _reached(trials: pd.DataFrame) -> pd.DataFrame:
+def _reached(trials: pd.DataFrame, space: Iterable[str]) -> pd.DataFrame:
     """The trials with `accuracy`: the final one, or for a pruned trial the last that was measured."""
     measured = [column for column in trials if str(column).startswith(("validation_after_", "seed_"))]
     last = trials[measured].ffill(axis=1).iloc[:, -1] if measured else np.nan
     accuracy = trials["validation_average_accuracy"].where(trials["state"] == COMPLETE, last)
-    columns = ["number", "state", "accuracy", "reg_strength", "gamma", "epsilon", "seconds", "reason"]
+    values = dict.fromkeys([*HYPERPARAMETERS, *space])
+    columns = ["number", "state", "accuracy", *values, "seconds", "reason"]
     return trials.assign(accuracy=accuracy)[columns].sort_values("number", kind="stable")
 
 
