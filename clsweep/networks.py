@@ -1,7 +1,8 @@
-"""The networks of the benchmarks.
+"""The networks of the benchmarks, and what every network is given before it is trained.
 
-Every network is a `Classifier`: features, then one linear head over the outputs of all contexts, of which only the
-active ones are computed.
+A network takes examples [B, C, H, W] and has the outputs of all contexts. A run wants the active ones alone: the
+networks here end in a `Head`, which computes no others; from any other network's outputs a hook takes them.
+`equip` gives a network what a run and a method find on it, `activate` chooses the outputs.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -25,23 +27,52 @@ from clsweep.errors import InputError
 _BYTES_OF_PARAMETER = 28
 
 
+# Which outputs are active: a range for every example alike, or an int64 tensor [B, active] with a row of outputs for
+# each example (joint training over contexts with outputs of their own).
+Outputs = range | Tensor
+
+
+def select(logits: Tensor, outputs: Outputs) -> Tensor:
+    """The active ones of all outputs: [B, active] from [B, n_outputs]."""
+    if isinstance(outputs, Tensor):
+        return logits.gather(1, outputs)
+    return logits[:, outputs.start : outputs.stop]
+
+
 class Head(nn.Linear):
     """A linear output layer that computes the active outputs only.
 
-    `active` says which: a range for every example alike, or an int64 tensor [B, active] with a row of outputs for
-    each example (joint training over contexts with outputs of their own).
+    Attributes:
+        active: which; see `Outputs`.
     """
 
     def __init__(self, in_features: int, n_outputs: int) -> None:
         super().__init__(in_features, n_outputs)
-        self.active: range | Tensor = range(n_outputs)
+        self.active: Outputs = range(n_outputs)
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits [B, active] from features [B, in_features]."""
         if isinstance(self.active, Tensor):
-            return F.linear(features, self.weight, self.bias).gather(1, self.active)
+            return select(F.linear(features, self.weight, self.bias), self.active)
         outputs = slice(self.active.start, self.active.stop)
         return F.linear(features, self.weight[outputs], self.bias[outputs])
+
+
+class Selection:
+    """A forward hook that takes the active outputs of a network that gives them all.
+
+    It belongs to the network's call, not to its layers: parameters keep their names, and a copy has one of its own.
+
+    Attributes:
+        active: which; see `Outputs`.
+    """
+
+    def __init__(self, n_outputs: int) -> None:
+        self.active: Outputs = range(n_outputs)
+
+    def __call__(self, model: nn.Module, inputs: object, logits: Tensor) -> Tensor:
+        """Logits [B, active] from [B, n_outputs]."""
+        return select(logits, self.active)
 
 
 class OwnParameters:
@@ -69,11 +100,12 @@ class OwnParameters:
 
 
 class Classifier(nn.Module):
-    """The base of all networks: `forward` returns the logits of the active classes.
+    """Any network as a run and a method see it, once `equip` and the learner have put on it what is listed here.
+
+    A type for annotations, which no network derives from. `model(x)` gives the logits of the active outputs.
 
     Attributes:
-        head: the output layer.
-        memory_format: the layout of inputs that the network computes fastest with; it takes any.
+        head: the output layer of the networks here; those of others need not have one.
         param_list: zero-argument callables that yield `(name, parameter)`.
         reg_strength: the configured strength of the penalty; a method may overwrite it.
         gamma: the configured decay of carried importance.
@@ -81,12 +113,11 @@ class Classifier(nn.Module):
         fisher: how to estimate the Fisher information, for methods that do.
         floor_at_zero: whether carried importance is kept at or above zero, for methods that ask.
 
-    All but `head` and `memory_format`, and the dicts `_custom_*` below, are the regularizers' contract (see
-    `clsweep.methods.contract`); the learner sets and keeps them.
+    They and the dicts `_custom_*` below are the regularizers' contract (see `clsweep.methods.contract`).
     """
 
     head: Head
-    memory_format = torch.contiguous_format
+    param_list: list[Callable[[], Iterator[tuple[str, nn.Parameter]]]]
     reg_strength: float
     gamma: float
     epsilon: float
@@ -97,25 +128,50 @@ class Classifier(nn.Module):
     _custom_importance: dict[str, Tensor]
     _custom_prev_params: dict[str, Tensor]
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.param_list: list[Callable[[], Iterator[tuple[str, nn.Parameter]]]] = [OwnParameters(self)]
 
-    def activate(self, outputs: range | Tensor) -> None:
-        """Choose the active outputs; see `Head`."""
-        self.head.active = outputs
+def equip(model: nn.Module, n_outputs: int) -> Classifier:
+    """Give a network what a run needs of it, whoever wrote it.
 
-    def features(self, inputs: Tensor) -> Tensor:
-        """The head's inputs [B, F] for examples [B, C, H, W]."""
-        raise NotImplementedError
+    Args:
+        model: a network that gives [B, n_outputs], or ends in a `Head`.
+        n_outputs: the outputs over all contexts.
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Logits [B, active] for examples [B, C, H, W]."""
-        logits: Tensor = self.head(self.features(inputs))
-        return logits
+    Returns:
+        The same network; all of its outputs are active.
+    """
+    made = cast("Classifier", model)
+    made.param_list = [OwnParameters(model)]
+    if _head(model) is None:
+        model.register_forward_hook(Selection(n_outputs))
+    return made
 
 
-class MLP(Classifier):
+def outputs_of(model: nn.Module) -> Head | Selection:
+    """What chooses an equipped network's outputs: its `active` can be read and set."""
+    hooks = (hook for hook in model._forward_hooks.values() if isinstance(hook, Selection))
+    found = next(hooks, None) or _head(model)
+    assert found is not None
+    return found
+
+
+def activate(model: nn.Module, outputs: Outputs) -> None:
+    """Choose the outputs that an equipped network gives from now on."""
+    outputs_of(model).active = outputs
+
+
+def layout_of(model: nn.Module) -> torch.memory_format:
+    """The layout of inputs that a network computes fastest with: what its class says as `memory_format`."""
+    layout = getattr(type(model), "memory_format", None)
+    return layout if isinstance(layout, torch.memory_format) else torch.contiguous_format
+
+
+def _head(model: nn.Module) -> Head | None:
+    """A network's only `Head`; with several of them no one is the network's output."""
+    heads = [layer for layer in model.modules() if isinstance(layer, Head)]
+    return heads[0] if len(heads) == 1 else None
+
+
+class MLP(nn.Module):
     """Fully connected layers with ReLU.
 
     Args:
@@ -132,6 +188,11 @@ class MLP(Classifier):
     def features(self, inputs: Tensor) -> Tensor:
         """The last hidden layer's activations [B, hidden[-1]]."""
         return _through(self.hidden, inputs.flatten(1))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits [B, active] for examples [B, C, H, W]."""
+        logits: Tensor = self.head(self.features(inputs))
+        return logits
 
 
 class Convolution(nn.Conv2d):
@@ -174,7 +235,7 @@ def _windows(count: int, stride: int, device: torch.device) -> Tensor:
     return (torch.arange(count, device=device) * stride).unsqueeze(1) + torch.arange(3, device=device)
 
 
-class CNN(Classifier):
+class CNN(nn.Module):
     """3×3 convolutions with batch normalization and ReLU, stride 2 from the second on, then an MLP.
 
     Args:
@@ -212,6 +273,11 @@ class CNN(Classifier):
             values = F.relu(norm(convolution(values)))
         return _through(self.hidden, values.flatten(1))
 
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits [B, active] for examples [B, C, H, W]."""
+        logits: Tensor = self.head(self.features(inputs))
+        return logits
+
 
 def _linear_layers(widths: Sequence[int]) -> nn.ModuleList:
     return nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
@@ -237,10 +303,10 @@ def build(config: NetworkConfig, input_shape: tuple[int, int, int], n_outputs: i
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _made(config, input_shape, n_outputs)
+        return equip(_made(config, input_shape, n_outputs), n_outputs)
 
 
-def _made(config: NetworkConfig, input_shape: tuple[int, int, int], n_outputs: int) -> Classifier:
+def _made(config: NetworkConfig, input_shape: tuple[int, int, int], n_outputs: int) -> nn.Module:
     if config.name == "cnn":
         return CNN(input_shape, config.channels, config.hidden, n_outputs)
     return MLP(math.prod(input_shape), config.hidden, n_outputs)
@@ -281,7 +347,7 @@ def check(
     memory.refuse_beyond(batch_size * _bytes_of_example(model, input_shape), what, "smaller batches", device)
 
 
-def _bytes_of_example(model: Classifier, input_shape: tuple[int, int, int]) -> int:
+def _bytes_of_example(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
     """What a step keeps of each example for the way back, of a network without values."""
 
     def kept(batch_size: int) -> int:

@@ -120,7 +120,7 @@ class Bench:
         """A new network with the first context's outputs active."""
         config = self.config("none")
         model = networks.build(config.network, self.stream.input_shape, self.stream.n_outputs, seed=0)
-        model.activate(self.stream.active(0, 1))
+        networks.activate(model, self.stream.active(0, 1))
         return model.to(self.device)
 
     def learner(self, method: str) -> Learner:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import deepcopy
+
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from clsweep import memory
 from clsweep.config import NetworkConfig
 from clsweep.errors import InputError
-from clsweep.networks import Convolution, check
+from clsweep.networks import MLP, Convolution, activate, check, equip
 
 CPU = torch.device("cpu")
 
@@ -133,3 +136,43 @@ def test_a_check_leaves_the_random_numbers_as_they_were() -> None:
     before = torch.get_rng_state()
     check(NetworkConfig("mlp", [4]), (1, 8, 8), 10, 1, CPU)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+# Which outputs a network of anyone's gives
+
+
+class Own(nn.Module):
+    """Knows nothing of clsweep: its layers are called as its author likes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(16, 5)
+        self.last = nn.Linear(5, 6)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.last(self.stem(inputs.flatten(1)).relu())
+        return logits
+
+
+@pytest.mark.parametrize("make", [Own, lambda: MLP(16, [5], 6)], ids=["hook", "head"])
+def test_a_network_gives_the_active_outputs_alone_and_a_copy_chooses_its_own(make: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    model, inputs = equip(make(), 6), torch.randn(3, 1, 4, 4)
+    every = model(inputs)
+    assert every.shape == (3, 6)
+    activate(model, range(2, 4))
+    torch.testing.assert_close(model(inputs), every[:, 2:4])
+    (gradient,) = torch.autograd.grad(model(inputs).sum(), list(model.parameters())[2])
+    assert not gradient[[0, 1, 4, 5]].any()
+    assert gradient[2:4].any()
+    copied = deepcopy(model)
+    activate(copied, torch.tensor([[0, 5], [1, 2], [3, 3]]))
+    torch.testing.assert_close(copied(inputs), every.gather(1, torch.tensor([[0, 5], [1, 2], [3, 3]])))
+    torch.testing.assert_close(model(inputs), every[:, 2:4])
+
+
+def test_an_equipped_network_lists_its_parameters_by_its_own_names() -> None:
+    model = equip(Own(), 6)
+    listed = {name: p for group in model.param_list for name, p in group()}
+    assert list(listed) == ["stem.weight", "stem.bias", "last.weight", "last.bias"]
+    assert list(listed.values()) == list(model.parameters())

@@ -7,7 +7,7 @@ from textwrap import dedent
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from clsweep.config import NetworkConfig, RegularizerConfig
@@ -21,6 +21,21 @@ SHAPE = (1, 4, 4)
 CLASSES = 2
 CONTEXTS = 3
 OUTPUTS = CLASSES * CONTEXTS
+
+
+class Featured(nn.Module):
+    """A network of a test's own: its features, then its `head`."""
+
+    head: nn.Module
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """What the head gets."""
+        raise NotImplementedError
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The logits."""
+        logits: Tensor = self.head(self.features(inputs))
+        return logits
 
 
 def network(

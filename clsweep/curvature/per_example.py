@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from clsweep.errors import RunError
 from clsweep.methods.contract import NamedTensors, contract_parameters
-from clsweep.networks import Classifier, Head
+from clsweep.networks import Classifier, Head, layout_of
 
 LogitWeights = Callable[[Tensor, Tensor], Iterable[Tensor]]
 
@@ -181,11 +181,11 @@ def sum_over_batches(
     """
     model.eval()
     layers = trained_layers(model)
-    batch_size = batch_size or _batch_size(layers)
+    batch_size, layout = batch_size or _batch_size(layers), layout_of(model)
     for start in range(0, len(inputs), batch_size):
         batch = slice(start, start + batch_size)
         with _visits(layers) as visits, torch.enable_grad():
-            logits = model(inputs[batch].contiguous(memory_format=model.memory_format))
+            logits = model(inputs[batch].contiguous(memory_format=layout))
         weightings = list(weights(logits.detach(), labels[batch]))
         if not weightings:  # a single class: its probability is 1 whatever the parameters
             continue

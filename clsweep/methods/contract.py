@@ -364,15 +364,14 @@ class Regularizer:
     def _checked_kind(self, penalty: object, importance: Mapping[str, Tensor], model: Classifier) -> Tensor:
         """Check all but the value. Without importance there is nothing to penalize: a constant will do."""
         if not importance and isinstance(penalty, int) and penalty == 0:  # Python's sum over no parameter
-            penalty = model.head.weight.new_zeros(())
+            penalty = next(model.parameters()).new_zeros(())
         if not isinstance(penalty, Tensor):
             raise self._broken(PENALTY, f"returned {_article(type(penalty).__name__)}; {_DIFFERENTIABLE}")
         if penalty.is_complex():
             raise self._broken(PENALTY, f"returned a complex number ({penalty.dtype}); {_DIFFERENTIABLE}")
-        if penalty.device.type not in ("cpu", model.head.weight.device.type):
-            raise self._broken(
-                PENALTY, f"returned a tensor on {penalty.device}; expected {model.head.weight.device}, the network's"
-            )
+        device = next(model.parameters()).device
+        if penalty.device.type not in ("cpu", device.type):
+            raise self._broken(PENALTY, f"returned a tensor on {penalty.device}; expected {device}, the network's")
         if penalty.numel() != 1:
             raise self._broken(PENALTY, f"returned a tensor of shape {tuple(penalty.shape)}; {_DIFFERENTIABLE}")
         if not penalty.requires_grad and importance:

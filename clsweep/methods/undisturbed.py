@@ -7,6 +7,7 @@ don't depend on whether they tidied up; what can't be put back is told, for the 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clsweep.networks import Classifier
+from clsweep.networks import Classifier, outputs_of
 
 _Kind = tuple[torch.dtype, torch.Size, torch.device]
 
@@ -180,9 +181,10 @@ class Network:
 
     def __init__(self, model: Classifier) -> None:
         self.model = model
-        self._head = model.head
+        self._outputs = outputs_of(model)
         named = list(model.named_modules())
         self._modules = [module for _, module in named]
+        self._hooks = {module: _hooks(module) for module in self._modules}
         self._children = [
             (module, name, child, _joined(prefix, name))
             for prefix, module in named
@@ -207,7 +209,7 @@ class Network:
         Yields:
             The names of what had been changed, filled at the end.
         """
-        active = self._head.active
+        active = self._outputs.active
         modes = [module.training for module in self._modules]
         gradients = [(p, p.grad, p.requires_grad) for p in self.parameters]
         values = [(buffer._version, buffer.clone()) for _, _, buffer, _ in self._buffers]
@@ -217,8 +219,8 @@ class Network:
         try:
             yield changed
         finally:
-            if self._head.active is not active:
-                self._head.active = active
+            if self._outputs.active is not active:
+                self._outputs.active = active
                 changed.append("the active outputs")
             if self._put_modes_back(modes):
                 changed.append("train or eval mode")
@@ -270,9 +272,11 @@ class Network:
         return [name for name, p in self.model.named_parameters() if p not in own and p.requires_grad]
 
     def hooked(self) -> list[str]:
-        """The names of layers and parameters that have hooks, which were there for none when the network was built."""
+        """The names of layers and parameters that have hooks, beside those of layers that were there from the start."""
         layers = [
-            name for name, module in self.model.named_modules() if module in set(self._modules) and _hooks(module)
+            name or "the whole"
+            for name, module in self.model.named_modules()
+            if _hooks(module) > self._hooks.get(module, math.inf)
         ]
         return layers + [full for _, _, p, full, _ in self._named if p._backward_hooks]
 

@@ -17,7 +17,7 @@ from clsweep.config import RegularizerConfig
 from clsweep.errors import RunError
 from clsweep.methods.contract import PENALTY, NamedTensors, Regularizer, contract_parameters, snapshot
 from clsweep.methods.undisturbed import first_not_finite
-from clsweep.networks import Classifier
+from clsweep.networks import Classifier, Outputs, layout_of, outputs_of
 from clsweep.training.update import PathIntegral, Spring, parameter_update
 
 
@@ -39,6 +39,7 @@ class Learner:
         self.device = next(model.parameters()).device
         self._regularizer = regularizer
         self._network = regularizer.network_of(model)
+        self._outputs, self._layout = outputs_of(model), layout_of(model)
         self._autocast_enabled = precision == "bf16"
         self._parameters = list(model.parameters())
         self._update = parameter_update(self._parameters, lr)
@@ -58,9 +59,9 @@ class Learner:
         """What changes the parameters at a step: `native` or `foreach`; see `clsweep.training.update`."""
         return self._update.name
 
-    def activate(self, outputs: range | Tensor) -> None:
-        """Choose the active outputs; see `clsweep.networks.Head`."""
-        self.model.activate(outputs)
+    def activate(self, outputs: Outputs) -> None:
+        """Choose the active outputs."""
+        self._outputs.active = outputs
 
     def start_context(self) -> None:
         """Begin a context: the path integral is zero and starts at the current parameters."""
@@ -118,7 +119,7 @@ class Learner:
     def logits(self, inputs: Tensor) -> Tensor:
         """The logits of the active classes, [B, active], computed in the configured precision, never given as bf16."""
         with self._autocast():
-            logits: Tensor = self.model(inputs.contiguous(memory_format=self.model.memory_format))
+            logits: Tensor = self.model(inputs.contiguous(memory_format=self._layout))
         return logits.float() if self._autocast_enabled else logits
 
     def _autocast(self) -> AbstractContextManager[object]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import Featured
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -17,13 +18,13 @@ from clsweep.curvature.per_example import Square, sum_over_examples
 from clsweep.errors import RunError
 from clsweep.methods import mas
 from clsweep.methods.contract import contract_parameters
-from clsweep.networks import CNN, MLP, Classifier, Head
+from clsweep.networks import CNN, MLP, Classifier, Head, activate, equip
 
 RELATIVE = 1e-10
 EXAMPLES, BATCH = 11, 4  # uneven: the last batch has three
 
 
-class Normalized(Classifier):
+class Normalized(Featured):
     """Layer, group and batch normalization, a convolution and linear layers with and without bias."""
 
     def __init__(self) -> None:
@@ -41,7 +42,7 @@ class Normalized(Classifier):
         return F.relu(self.layer_norm(values))
 
 
-NETWORKS: dict[str, Callable[[], Classifier]] = {
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "mlp": lambda: MLP(3 * 6 * 6, [7, 5], 6),
     "cnn": lambda: CNN((3, 6, 6), [4, 5], [9], 6),
     "normalized": Normalized,
@@ -51,7 +52,7 @@ ACTIVE = {"single head": range(6), "one of several heads": range(2, 5), "two cla
 
 def make(network: str, active: range) -> tuple[Classifier, TensorDataset]:
     torch.manual_seed(0)
-    model = NETWORKS[network]().double()
+    model = equip(NETWORKS[network](), 6).double()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             assert module.running_mean is not None
@@ -61,7 +62,7 @@ def make(network: str, active: range) -> tuple[Classifier, TensorDataset]:
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm):
             nn.init.normal_(module.weight, 1, 0.3)
             nn.init.normal_(module.bias)
-    model.activate(active)
+    activate(model, active)
     inputs = 2 * torch.randn(EXAMPLES, 3, 6, 6, dtype=torch.float64)
     return model, TensorDataset(inputs, torch.randint(0, len(active), (EXAMPLES,)))
 
@@ -204,7 +205,7 @@ def test_the_number_of_examples_can_be_limited() -> None:
 
 def test_all_examples_are_used_up_to_the_named_cap() -> None:
     torch.manual_seed(0)
-    model = MLP(1, [], 2)
+    model = equip(MLP(1, [], 2), 2)
     inputs = torch.zeros(MAX_EXAMPLES + 1, 1)
     fisher = diagonal_fisher(model, TensorDataset(inputs, torch.zeros(len(inputs), dtype=torch.int64)))
     p = model(inputs[:1]).softmax(1)[0, 0]
@@ -227,7 +228,7 @@ def test_inactive_outputs_have_no_importance() -> None:
     assert fisher["head__weight"][2:5].any()
 
 
-class Unsupported(Classifier):
+class Unsupported(Featured):
     """A parameter in a kind of layer that has no rule."""
 
     def __init__(self) -> None:
@@ -240,7 +241,7 @@ class Unsupported(Classifier):
         return values
 
 
-class UsedTwice(Classifier):
+class UsedTwice(Featured):
     """One layer at two places: its per-example gradient is a sum over both."""
 
     def __init__(self) -> None:
@@ -269,16 +270,16 @@ class Tied(UsedTwice):
 @pytest.mark.parametrize(
     ("network", "named"), [(Unsupported, "PReLU"), (UsedTwice, "used twice"), (Tied, "share a parameter")]
 )
-def test_layers_without_a_rule_are_refused(network: type[Classifier], named: str) -> None:
+def test_layers_without_a_rule_are_refused(network: type[nn.Module], named: str) -> None:
     with pytest.raises(RunError, match=named):
-        sum_over_examples(network(), torch.randn(3, 4), torch.zeros(3), LABEL_MODES["exact"], Square())
+        sum_over_examples(equip(network(), 2), torch.randn(3, 4), torch.zeros(3), LABEL_MODES["exact"], Square())
 
 
 def test_layers_may_share_what_is_frozen() -> None:
-    model = Tied().double()
+    model = equip(Tied(), 2).double()
     inputs = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     dataset = TensorDataset(inputs, torch.zeros(5, dtype=torch.int64))
     expected = naive_fisher(model, dataset)
-    model.shared.weight.requires_grad_(False)
+    model.get_parameter("shared.weight").requires_grad_(False)
     del expected["shared__weight"]
     assert_same(diagonal_fisher(model, dataset, batch_size=2), expected)

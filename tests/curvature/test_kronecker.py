@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_fisher import ACTIVE, BATCH, EXAMPLES, NETWORKS, RELATIVE, assert_same, make
-from tiny import CONTEXTS, examples, learner, method, network, trained
+from tiny import CONTEXTS, Featured, examples, learner, method, network, trained
 from tiny import dataset as tiny_dataset
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -19,7 +19,7 @@ from clsweep.curvature.fisher import diagonal_fisher
 from clsweep.curvature.kronecker import Curvature, Factors, Keys, kronecker_fisher, kronecker_squares
 from clsweep.errors import RunError
 from clsweep.methods.contract import NamedTensors, contract_parameters, load, snapshot
-from clsweep.networks import Classifier, Head
+from clsweep.networks import Classifier, Head, activate, equip
 
 CPU = torch.device("cpu")
 
@@ -223,7 +223,7 @@ def test_what_is_frozen_has_no_curvature() -> None:
     assert_same_factors(ours, parts)
 
 
-class OverPositions(Classifier):
+class OverPositions(Featured):
     """A linear layer applied to each row of an image."""
 
     def __init__(self) -> None:
@@ -238,11 +238,11 @@ class OverPositions(Classifier):
 
 def test_what_has_no_rule_is_refused() -> None:
     dataset = TensorDataset(torch.randn(3, 2, 4), torch.zeros(3, dtype=torch.int64))
-    model = OverPositions()
+    model = equip(OverPositions(), 2)
     with pytest.raises(RunError, match="more than one position"):
         kronecker_fisher(model, dataset)
     model.rows.requires_grad_(False)
-    model.activate(torch.tensor([[0, 1]] * 3))
+    activate(model, torch.tensor([[0, 1]] * 3))
     with pytest.raises(RunError, match="same active outputs"):
         kronecker_fisher(model, dataset)
 
@@ -303,7 +303,7 @@ def test_the_penalty_after_two_contexts_is_that_of_the_naive_sum(network: str) -
     curvatures, diagonals = [], []
     for number, active in enumerate((range(3), range(3, 6))):
         moved(model)
-        model.activate(active)
+        activate(model, active)
         inputs, labels = dataset.tensors
         context = TensorDataset(inputs[: 6 + number] * (1 + number), labels[: 6 + number])
         new = regularizer.importance(model, context, snapshot(model), CPU)
@@ -377,15 +377,15 @@ def test_a_step_follows_the_task_and_the_penalty() -> None:
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 def test_memory_does_not_grow_with_the_contexts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
-    setattr_ = Classifier.__setattr__
+    setattr_ = nn.Module.__setattr__
 
-    def recorded(self: Classifier, attribute: str, value: object) -> None:
+    def recorded(self: nn.Module, attribute: str, value: object) -> None:
         setattr_(self, attribute, value)  # type: ignore[arg-type]
         if attribute == "_kfac_ewc_curvature":
             assert isinstance(value, dict)
             sizes.append(sum(one.inputs.numel() + one.outputs.numel() for one in value.values()))
 
-    monkeypatch.setattr(Classifier, "__setattr__", recorded)
+    monkeypatch.setattr(nn.Module, "__setattr__", recorded)
     trained(method("kfac_ewc"), name=name)
     assert len(sizes) == CONTEXTS
     assert len(set(sizes)) == 1
@@ -403,8 +403,8 @@ def test_a_copy_of_the_model_has_its_own_curvature() -> None:
 
 
 @pytest.mark.parametrize("make_network", NETWORKS.values(), ids=NETWORKS)
-def test_the_importance_has_an_entry_for_every_parameter(make_network: Callable[[], Classifier]) -> None:
-    model = make_network()
+def test_the_importance_has_an_entry_for_every_parameter(make_network: Callable[[], nn.Module]) -> None:
+    model = equip(make_network(), 6)
     dataset = TensorDataset(torch.randn(5, 3, 6, 6), torch.zeros(5, dtype=torch.int64))
     importance = load(method("kfac_ewc")).importance(model, dataset, snapshot(model), CPU)
     assert importance.keys() == contract_parameters(model).keys()

@@ -12,6 +12,7 @@ from tiny import dataset, file_method, method, network
 
 from clsweep.methods import contract
 from clsweep.methods.contract import snapshot
+from clsweep.networks import activate
 
 FILE = "my_method.py"
 
@@ -52,7 +53,7 @@ def test_the_new_method_is_memory_aware_synapses(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     assert command(monkeypatch, f"--new-method={FILE}") == 0
     model = network(dtype=torch.float64)
-    model.activate(range(2, 4))
+    activate(model, range(2, 4))
     data, anchors = dataset(9, torch.float64), snapshot(model)
     given, expected = (contract.load(config) for config in (file_method(FILE), method("mas")))
     importances = [one.importance(model, data, anchors, torch.device("cpu")) for one in (given, expected)]

@@ -32,7 +32,7 @@ from clsweep.config import FisherConfig, NetworkConfig, RegularizerConfig
 from clsweep.methods import ewc_separate
 from clsweep.methods.contract import NamedTensors, Regularizer, contract_parameters, load, snapshot
 from clsweep.methods.quadratic import weighted_squares
-from clsweep.networks import Classifier
+from clsweep.networks import Classifier, activate
 
 CPU = torch.device("cpu")
 SHIPPED = Path(__file__).resolve().parent.parent.parent / "custom_regularization.py"
@@ -179,7 +179,7 @@ def test_a_file_trains_as_the_built_in_method_does(
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 def test_a_files_importance_in_float64_is_the_built_in_one(tmp_path: Path, source: str, name: str) -> None:
     model = network(name, dtype=torch.float64)
-    model.activate(range(2, 4))
+    activate(model, range(2, 4))
     model.fisher = FisherConfig(labels="empirical")
     model._custom_importance = {}
     data = dataset(9, torch.float64)

@@ -113,7 +113,7 @@ def test_a_folder_that_is_gone_is_left_alone(tmp_path: Path, monkeypatch: pytest
 
 
 TRAINED_ALIKE = {
-    "active outputs": "model.activate(range(0, 2))",
+    "active outputs": "model.head.active = range(2)",
     "modes": "model.eval()",
     "the head's mode": "model.head.eval()",
     "settings": "torch.set_default_dtype(torch.float64); torch.set_grad_enabled(False); os.chdir('/')",
@@ -291,7 +291,7 @@ def test_a_hook_that_raises_is_the_methods_failure_with_its_line(tmp_path: Path,
 
 IMPURE = {
     "model.eval()": "train or eval mode",
-    "model.activate(range(0, 2))": "the active outputs",
+    "model.head.active = range(2)": "the active outputs",
     "torch.rand(1)": "random number generators",
     "model.head.bias.square().sum().backward()": "gradients",
     "model.head.requires_grad_(False)": "requires_grad",

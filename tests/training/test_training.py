@@ -27,7 +27,7 @@ from clsweep.config import RegularizerConfig
 from clsweep.data.contexts import SCENARIOS, Context, Part, Stream
 from clsweep.errors import MethodError, RunError
 from clsweep.methods.contract import snapshot
-from clsweep.networks import Classifier
+from clsweep.networks import CNN, MLP, Classifier
 from clsweep.results.metrics import Cell
 from clsweep.training import loop as training
 from clsweep.training.loop import Trainer, TrainingProtocol, _Pool, batch_indices, evaluate
@@ -113,6 +113,7 @@ def active_outputs(scenario: str, context: int, learned: int) -> list[int]:
 
 
 def naive_accuracy(model: Classifier, part: Part, outputs: list[int]) -> float:
+    assert isinstance(model, MLP | CNN)
     weight, bias = model.head.weight.detach(), model.head.bias.detach()
     correct = 0
     for n in range(len(part)):
