@@ -23,9 +23,10 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 from clsweep.errors import InputError
 from clsweep.methods import new_method
 from clsweep.paths import absolute, short
+from clsweep.targets import TARGET, Target
 
 SCENARIOS = ("task", "domain", "class")
-KINDS = ("split", "permuted")
+STREAM = "benchmark.stream"
 STREAMS = ("sequential", "joint")
 PRECISIONS = ("float32", "bf16")
 HYPERPARAMETERS = ("reg_strength", "gamma", "epsilon")
@@ -42,6 +43,11 @@ _PROTOCOL_KEYS = (
     "batch_size",
     "lr",
 )
+# Streams that this package has, and what they need of the classes, which is checked before torch is imported.
+_STREAMS = "clsweep.data.streams"
+_SPLIT = f"{_STREAMS}.split"
+_OF_ALL_CLASSES = (f"{_STREAMS}.permuted", f"{_STREAMS}.rotated")
+GIVEN_TO_STREAMS = ("contexts", "classes_per_context", "seed", "input_shape")
 _ITERS = "${.iters_by_budget.${budget}}"  # as conf/benchmark/*.yaml has it
 _DATA = "CLSWEEP_DATA"
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -76,8 +82,8 @@ class BenchmarkConfig:
     """One benchmark: how the contexts are made, and the training protocol (`conf/benchmark`)."""
 
     name: str = MISSING
-    kind: str = MISSING
-    scenario: str = MISSING
+    stream: dict[str, Any] = field(default_factory=dict)
+    scenario: str = SCENARIOS[0]
     contexts: int = MISSING
     classes_per_context: int = MISSING
     image_size: int | None = MISSING
@@ -270,6 +276,7 @@ def parse(composed: DictConfig) -> Config:
         raise missing_benchmark()
     settings = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     OmegaConf.set_struct(settings, False)
+    _translate(settings)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Config), settings)
         _one_of("budget", merged.budget, merged.benchmark.iters_by_budget)  # first: benchmark.iters interpolates it
@@ -280,6 +287,14 @@ def parse(composed: DictConfig) -> Config:
     config = _with_absolute_paths(config)
     check(config)
     return config
+
+
+def _translate(settings: DictConfig) -> None:
+    """Read what was written down before streams were functions, such as a study's best.yaml."""
+    kind = OmegaConf.select(settings, "benchmark.kind")
+    if kind is not None:
+        del settings.benchmark.kind
+        settings.benchmark.stream = {TARGET: f"{_STREAMS}.{kind}"}
 
 
 def _with_absolute_paths(config: Config) -> Config:
@@ -386,7 +401,7 @@ def check(config: Config) -> None:
     _one_of("stream", config.stream, STREAMS)
     _one_of("precision", config.precision, PRECISIONS)
     _one_of("benchmark.scenario", benchmark.scenario, SCENARIOS)
-    _one_of("benchmark.kind", benchmark.kind, KINDS)
+    _check_stream(benchmark.stream)
     _one_of("network.name", config.network.name, NETWORKS)
     if config.dataset.layout is not None:
         _one_of("dataset.layout", config.dataset.layout, LAYOUTS)
@@ -477,6 +492,13 @@ def _check_search(search: SearchConfig) -> None:
     )
 
 
+def _check_stream(node: Mapping[str, Any]) -> None:
+    target = Target.of(STREAM, node)
+    is_known = target.path in (_SPLIT, *_OF_ALL_CLASSES) and not target.arguments
+    if not is_known:  # which takes importing it, and torch with it
+        target.check("data", *GIVEN_TO_STREAMS)
+
+
 def check_class_count(config: Config, n_classes: int) -> None:
     """Check that the data set has the classes that the contexts need.
 
@@ -489,14 +511,15 @@ def check_class_count(config: Config, n_classes: int) -> None:
     """
     benchmark = config.benchmark
     per_context = benchmark.classes_per_context
-    if benchmark.kind == "permuted":
+    path = benchmark.stream[TARGET]
+    if path in _OF_ALL_CLASSES:
         _require(
             per_context == n_classes,
             "benchmark.classes_per_context",
             per_context,
-            f"{n_classes}, since every permutation shows all classes of dataset={config.dataset.name}",
+            f"{n_classes}, since every context shows all classes of dataset={config.dataset.name}",
         )
-    elif benchmark.contexts * per_context > n_classes:
+    elif path == _SPLIT and benchmark.contexts * per_context > n_classes:
         most = n_classes // per_context
         advice = f"at most {most}" if most else f"benchmark.classes_per_context of at most {n_classes}"
         raise InputError(

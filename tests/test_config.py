@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import dataclasses
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import CONF, GROUPS, ROOT, compose, setting
+from builders import CONF, GROUPS, ROOT, compose, composed_once, setting
 from omegaconf import OmegaConf
 
 from clsweep import config as settings
@@ -81,7 +82,17 @@ def test_the_full_budget_is_the_published_protocol(name: str) -> None:
         network.channels,
     )
     assert network.name == ("cnn" if network.channels else "mlp")
-    assert benchmark.kind == ("permuted" if name == "perm_mnist" else "split")
+    kind = "permuted" if name == "perm_mnist" else "split"
+    assert benchmark.stream == {"_target_": f"clsweep.data.streams.{kind}"}
+
+
+@pytest.mark.parametrize(("kind", "name"), [("split", "split_cifar100"), ("permuted", "perm_mnist")])
+def test_a_setting_of_before_streams_were_functions_is_read(kind: str, name: str) -> None:
+    composed = deepcopy(composed_once(f"+benchmark={name}", "regularizer=ewc"))
+    expected = settings.parse(composed)
+    del composed.benchmark.stream
+    OmegaConf.update(composed, "benchmark.kind", kind, force_add=True)
+    assert settings.parse(composed) == settings.parse(composed) == expected
 
 
 def test_the_full_protocol_is_the_default() -> None:
@@ -192,7 +203,6 @@ def test_paths_are_shown_from_where_the_command_was_typed(tmp_path: Path, monkey
         ("benchmark.lr", "0"),
         ("benchmark.lr", "nan"),
         ("benchmark.scenario", "domains"),
-        ("benchmark.kind", "rotated"),
         ("benchmark.image_size", "0"),
         ("network.name", "transformer"),
         ("network.hidden", "[0]"),

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from clsweep.config import NetworkConfig, RegularizerConfig
-from clsweep.data.contexts import SCENARIOS, Context, Part, Stream
+from clsweep.data.contexts import Context, Part, Stream
+from clsweep.data.scenarios import SCENARIOS, Outputs
+from clsweep.data.transforms import PixelOrder
 from clsweep.methods.contract import Regularizer, load
 from clsweep.networks import Classifier, build
 from clsweep.training.learner import Learner
@@ -61,20 +63,25 @@ def dataset(n: int = 12, dtype: torch.dtype = torch.float32, seed: int = 0) -> T
     return TensorDataset(*examples(n, dtype, seed))
 
 
+def outputs(scenario: str, contexts: int = CONTEXTS) -> Outputs:
+    """The output layer for contexts of two classes each, no two the same."""
+    return SCENARIOS[scenario].outputs([[(number, one) for one in range(CLASSES)] for number in range(contexts)])
+
+
 def stream(scenario: str = "task", contexts: int = CONTEXTS, validation: bool = False) -> Stream:
     """Contexts of unequal size; in the domain-incremental scenario each has an order of pixels of its own."""
-    rule = SCENARIOS[scenario]
+    layer = outputs(scenario, contexts)
     images, labels = examples(20 * contexts, seed=1)
     test_images, test_labels = examples(9 * contexts, seed=2)
     source = torch.Generator().manual_seed(3)
 
     def context(number: int) -> Context:
         order = torch.randperm(images[0].numel(), generator=source) if scenario == "domain" else None
-        first = rule.first_label(number, CLASSES)
+        first = layer.labels[number][0]
 
         def part(of: Tensor, its: Tensor, start: int, stop: int) -> Part:
             rows = torch.arange(start, stop).flip(0)
-            return Part(of, rows, its[rows] + first, order)
+            return Part(of, rows, its[rows] + first, None if order is None else PixelOrder(order))
 
         train = part(images, labels, 20 * number, 20 * number + 14 + number)
         held_out = part(images, labels, 20 * number + 17, 20 * number + 20) if validation else None
@@ -83,8 +90,7 @@ def stream(scenario: str = "task", contexts: int = CONTEXTS, validation: bool = 
     made = [context(number) for number in range(contexts)]
     return Stream(
         made,
-        rule,
-        CLASSES,
+        layer,
         SHAPE,
         n_train=sum(len(context.train) for context in made),
         n_test=sum(len(context.test) for context in made),

@@ -12,12 +12,13 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from clsweep.config import HYPERPARAMETERS, Config, with_values
+from clsweep.config import HYPERPARAMETERS, STREAM, Config, with_values
 from clsweep.data.arrays import CHANNELS_FIRST, reads_channels_first
 from clsweep.methods import files as method_files
 from clsweep.methods.files import MethodFile
 from clsweep.sweeps import space
 from clsweep.sweeps.space import Point, Space
+from clsweep.targets import Target
 
 HELD_OUT = 0.1
 FIRST_FINAL_SEED = 1_000
@@ -27,7 +28,6 @@ _ALGORITHM = "blake2b"  # of the digests of files
 _COMPARED: dict[str, tuple[str, ...]] = {
     "benchmark": (
         "name",
-        "kind",
         "scenario",
         "contexts",
         "classes_per_context",
@@ -144,6 +144,8 @@ def study_name(config: Config) -> str:
 def _comparable(plan: StudyPlan) -> dict[str, Any]:
     config, values = plan.config, asdict(plan.config)
     made: dict[str, Any] = {group: _only(values[group], names) for group, names in _COMPARED.items()}
+    stream = Target.of(STREAM, config.benchmark.stream)
+    made["benchmark"]["kind"] = stream.described.removeprefix("clsweep.data.streams.")  # as it was called before
     if reads_channels_first(config.dataset):  # said or seen; came after studies had their names
         made["dataset"]["layout"] = CHANNELS_FIRST
     method = [] if plan.method_file is None else [plan.method_file.digest(_ALGORITHM)]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from clsweep.data.contexts import Part, Stream
+from clsweep.data.transforms import of_several
 from clsweep.errors import RunError
 from clsweep.results.metrics import Cell
 from clsweep.seeding import generator
@@ -183,8 +184,7 @@ class _Pool:
         self._active = torch.tensor([list(outputs) for outputs in active], device=device)
         self._rows = torch.cat([part.rows for part in self._parts])
         self._labels = torch.cat([part.labels for part in self._parts])
-        orders = [part.order for part in self._parts if part.order is not None]
-        self._orders = torch.stack(orders) if orders else None
+        self._transform = of_several([part.transform for part in self._parts])
 
     @property
     def images(self) -> Tensor:
@@ -197,9 +197,7 @@ class _Pool:
     def take(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs [b, C, H, W], labels [b] and active outputs [b, active] of the examples `index` [b]."""
         context = torch.bucketize(index, self._ends, right=True)
-        inputs = self.images[self._rows[index]]
-        if self._orders is not None:
-            inputs = inputs.flatten(1).gather(1, self._orders[context]).view_as(inputs)
+        inputs = self._transform(self.images[self._rows[index]], context)
         return inputs, self._labels[index], self._active[context]
 
 

@@ -354,7 +354,10 @@ def test_a_permuted_benchmark_is_refused_where_the_classes_do_not_fit() -> None:
 
 
 def test_a_context_without_a_test_image_is_refused() -> None:
-    with pytest.raises(InputError, match=r"dataset=arrays has no test image for context \d"):
+    with pytest.raises(
+        InputError,
+        match=r"^benchmark.stream: context \d of clsweep.data.streams.split: test has no test image; expected",
+    ):
         split(data=no_test_image())
 
 

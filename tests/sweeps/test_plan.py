@@ -19,7 +19,7 @@ HERE = Path()
 
 # Whether a key of the setting is part of what a study is: whoever adds one decides here.
 DECIDES = {
-    *(f"benchmark.{key}" for key in ("name", "kind", "scenario", "contexts", "classes_per_context", "image_size")),
+    *(f"benchmark.{key}" for key in ("name", "stream", "scenario", "contexts", "classes_per_context", "image_size")),
     *(f"benchmark.{key}" for key in ("normalize", "iters", "batch_size", "lr")),
     *(f"dataset.{key}" for key in ("name", "source", "train", "test")),
     *(f"network.{key}" for key in ("name", "hidden", "channels")),

@@ -16,6 +16,7 @@ from tiny import (
     learner,
     method,
     network,
+    outputs,
     stream,
     trained,
     trainer,
@@ -24,7 +25,9 @@ from tiny import (
 from torch import Tensor
 
 from clsweep.config import RegularizerConfig
-from clsweep.data.contexts import SCENARIOS, Context, Part, Stream
+from clsweep.data.contexts import Context, Part, Stream
+from clsweep.data.scenarios import SCENARIOS
+from clsweep.data.transforms import PixelOrder
 from clsweep.errors import MethodError, RunError
 from clsweep.methods.contract import snapshot
 from clsweep.networks import CNN, MLP, Classifier
@@ -118,8 +121,8 @@ def naive_accuracy(model: Classifier, part: Part, outputs: list[int]) -> float:
     correct = 0
     for n in range(len(part)):
         image = part.images[part.rows[n]]
-        if part.order is not None:
-            image = torch.stack([image.flatten()[pixel] for pixel in part.order]).reshape(image.shape)
+        if isinstance(part.transform, PixelOrder):
+            image = torch.stack([image.flatten()[pixel] for pixel in part.transform.order]).reshape(image.shape)
         features = model.features(image.unsqueeze(0))[0].detach()
         logits = [float(weight[output] @ features + bias[output]) for output in outputs]
         correct += logits.index(max(logits)) == int(part.labels[n])
@@ -228,7 +231,7 @@ def test_joint_training_learns_every_context() -> None:
     made = trainer(method("none"), stream("task"), iters=60, batch_size=16)
     _, after = made.jointly()
     train = [Context(context.train, None, context.train) for context in made.stream.contexts]
-    fitted = evaluate(made.learner, Stream(train, SCENARIOS["task"], CLASSES, SHAPE, 0, 0), CONTEXTS)
+    fitted = evaluate(made.learner, Stream(train, outputs("task"), SHAPE, 0, 0), CONTEXTS)
     assert min(cell.accuracy for cell in fitted) > 0.9
     assert len(after) == CONTEXTS
 
@@ -242,8 +245,8 @@ def broken(of: Stream, number: int) -> Stream:
     part = contexts[number].train
     images = part.images.clone()
     images[part.rows] = float("nan")
-    contexts[number] = Context(Part(images, part.rows, part.labels, part.order), None, contexts[number].test)
-    return Stream(contexts, of.scenario, of.classes_per_context, of.input_shape, of.n_train, of.n_test)
+    contexts[number] = Context(Part(images, part.rows, part.labels, part.transform), None, contexts[number].test)
+    return Stream(contexts, of.outputs, of.input_shape, of.n_train, of.n_test)
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
@@ -401,8 +404,8 @@ def test_the_same_seed_gives_the_same_training(config: RegularizerConfig) -> Non
 def test_a_strong_penalty_keeps_the_first_context_and_none_does_not() -> None:
     """Every label of the second context is swapped, so learning it means forgetting the first."""
     part = stream("domain").contexts[0].train
-    parts = [part, Part(part.images, part.rows, 1 - part.labels, part.order)]
-    of = Stream([Context(p, None, p) for p in parts], SCENARIOS["domain"], CLASSES, SHAPE, 0, 0)
+    parts = [part, Part(part.images, part.rows, 1 - part.labels, part.transform)]
+    of = Stream([Context(p, None, p) for p in parts], outputs("domain", 2), SHAPE, 0, 0)
 
     def final(config: RegularizerConfig) -> list[float]:
         made = Trainer(learner(config, network(n_outputs=CLASSES)), of, TrainingProtocol(80, 10, seed=0))
