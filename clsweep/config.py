@@ -20,9 +20,12 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
+from clsweep import optimizers
 from clsweep.errors import InputError
 from clsweep.methods import new_method
+from clsweep.optimizers import OptimizerSetting
 from clsweep.paths import absolute, short
+from clsweep.paths import config_dir as config_dir
 from clsweep.targets import TARGET, Target
 
 SCENARIOS = ("task", "domain", "class")
@@ -170,6 +173,7 @@ class Config:
     benchmark: BenchmarkConfig = MISSING
     dataset: DatasetConfig = MISSING
     network: NetworkConfig = MISSING
+    optimizer: dict[str, Any] = MISSING  # its `lr` is `benchmark.lr`; see `optimizer_setting`
     regularizer: RegularizerConfig = MISSING
     search: SearchConfig = MISSING
     seed: int = MISSING
@@ -195,6 +199,11 @@ class Config:
         return f"{self.method} ({Path(str(self.regularizer.file)).name})" if own else self.method
 
     @property
+    def optimizer_setting(self) -> OptimizerSetting:
+        """The optimizer, with its learning rate."""
+        return OptimizerSetting.of(self.optimizer, self.benchmark.lr)
+
+    @property
     def effective_budget(self) -> str:
         """`budget`, or `custom` where `benchmark.iters` is not what that budget says."""
         return self.budget if self.benchmark.iters == self.benchmark.iters_by_budget[self.budget] else "custom"
@@ -214,13 +223,6 @@ class Config:
         if not follows or self.method not in published.accuracy:
             return None
         return f"{published.accuracy[self.method]:.3f} ({published.note})"
-
-
-def config_dir() -> Path:
-    """The folder of YAML files: the checkout's `conf/`, else the copy inside an installed package."""
-    package = Path(__file__).resolve().parent
-    checkout = package.parent / "conf"
-    return checkout if (checkout / "config.yaml").is_file() else package / "conf"
 
 
 @cache
@@ -284,7 +286,7 @@ def parse(composed: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise _as_input_error(error, settings) from error
     assert isinstance(config, Config)
-    config = _with_absolute_paths(config)
+    config = _with_one_rate(_with_absolute_paths(config))
     check(config)
     return config
 
@@ -295,6 +297,11 @@ def _translate(settings: DictConfig) -> None:
     if kind is not None:
         del settings.benchmark.kind
         settings.benchmark.stream = {TARGET: f"{_STREAMS}.{kind}"}
+
+
+def _with_one_rate(config: Config) -> Config:
+    node, lr = optimizers.one_rate(config.optimizer, config.benchmark.lr)
+    return replace(config, optimizer=node, benchmark=replace(config.benchmark, lr=lr))
 
 
 def _with_absolute_paths(config: Config) -> Config:
@@ -355,7 +362,7 @@ def _root(root: str) -> str:
 @cache
 def groups() -> tuple[str, ...]:
     """The groups that a run chooses one file each from."""
-    return tuple(name for name, kind in get_type_hints(Config).items() if is_dataclass(kind))
+    return tuple(name for name in get_type_hints(Config) if (config_dir() / name).is_dir())
 
 
 @cache
@@ -421,7 +428,7 @@ def check(config: Config) -> None:
     )
     for key in ("contexts", "classes_per_context", "iters", "batch_size"):
         _require(getattr(benchmark, key) >= 1, f"benchmark.{key}", getattr(benchmark, key), "an integer of 1 or more")
-    _require(_positive(benchmark.lr), "benchmark.lr", benchmark.lr, "a finite number above 0")
+    optimizers.check(config.optimizer, benchmark.lr)
     size = benchmark.image_size
     _require(size is None or size >= 1, "benchmark.image_size", size, "an integer of 1 or more, or null")
     needs_channels = config.network.name == "cnn"

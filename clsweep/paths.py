@@ -50,3 +50,10 @@ def short(path: Path) -> Path:
     """A path as it is shown: from where the command was typed, if it is below."""
     start = here()
     return path.relative_to(start) if path.is_relative_to(start) else path
+
+
+def config_dir() -> Path:
+    """The folder of YAML files: the checkout's `conf/`, else the copy inside an installed package."""
+    package = Path(__file__).resolve().parent
+    checkout = package.parent / "conf"
+    return checkout if (checkout / "config.yaml").is_file() else package / "conf"

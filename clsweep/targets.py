@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from hydra.utils import instantiate
@@ -37,11 +38,13 @@ class Target:
         key: the node's, as it is typed: `network`.
         path: the dotted path of the callable.
         arguments: by name, as the configuration has them.
+        apart: the other keys of the node, which are clsweep's own.
     """
 
     key: str
     path: str
     arguments: dict[str, Any]
+    apart: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, key: str, node: Mapping[str, Any], apart: Sequence[str] = ()) -> Target:
@@ -58,15 +61,22 @@ class Target:
         path = node.get(TARGET)
         if not isinstance(path, str) or "." not in path.strip("."):
             raise InputError(
-                f"{key}.{TARGET}={path}: expected the dotted path of a class or a function, as in {key}.{TARGET}="
-                "my_module.Name."
+                f"{key}.{TARGET}={_short(path)}: expected the dotted path of a class or a function, as in "
+                f"{key}.{TARGET}=my_module.Name."
             )
-        return cls(key, path, {name: value for name, value in node.items() if name not in (TARGET, *apart)})
+        arguments = {name: value for name, value in node.items() if name not in (TARGET, *apart)}
+        return cls(key, path, arguments, tuple(apart))
 
     @property
     def described(self) -> str:
         """The path and the arguments, as a result says them: `my_nets.Net width=64`."""
         return " ".join([self.path, *(f"{name}={_short(value)}" for name, value in sorted(self.arguments.items()))])
+
+    @property
+    def is_written(self) -> bool:
+        """Whether a file in `conf` has these arguments for it: then it takes them."""
+        written = [values for values in files(self.key).values() if values[TARGET] == self.path]
+        return any(set(self.arguments) == set(values) - {TARGET, *self.apart} for values in written)
 
     def callable(self) -> Callable[..., Any]:
         """The class or the function, imported; the folder of the command is looked in last.
@@ -77,24 +87,28 @@ class Target:
         with _current_folder_importable():
             return _located(self.key, self.path)
 
-    def check(self, *provided: str) -> None:
-        """Check that the callable takes the arguments, and that it lacks none.
+    def check(self, *provided: str, leading: int = 0) -> None:
+        """Check that the callable takes the arguments, and that it lacks none; one of a file in `conf` isn't imported.
 
         Args:
             provided: what clsweep gives it by name.
+            leading: how many arguments clsweep gives it before those.
 
         Raises:
             InputError: it does not, or it can't be imported.
         """
+        if self.is_written:
+            return
         parameters = _parameters(self.callable())
         if parameters is None:
             return
+        parameters = dict(list(parameters.items())[leading:])
         takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
         names = [name for name, one in parameters.items() if one.kind in _BY_NAME]
         for name in self.arguments:
             if name not in names and name not in _HYDRAS and not takes_any:
                 free = [one for one in names if one not in provided]
-                close = difflib.get_close_matches(name, free, n=1)
+                close = difflib.get_close_matches(name, [*free, *self.apart], n=1)
                 advice = f"did you mean {self.key}.{close[0]}?" if close else f"expected {_listed(self.key, free)}."
                 raise InputError(f"{self.key}.{name}: {self.path} takes no {name}; {advice}")
         for name, one in parameters.items():
@@ -126,6 +140,17 @@ class Target:
         except Exception as error:
             cause = error.__cause__ or error
             raise InputError(f"{self.key}.{TARGET}={self.path}: making it raised {named(cause)}.") from error
+
+
+@cache
+def files(group: str) -> dict[str, dict[str, Any]]:
+    """The files of a group in `conf` that name a `_target_`, by their names; interpolations are left as they are."""
+    found = {}
+    for file in sorted((paths.config_dir() / group).glob("*.yaml")):
+        values = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+        if isinstance(values, dict) and values.get(TARGET) is not None:
+            found[file.stem] = {str(name): value for name, value in values.items()}
+    return found
 
 
 def _short(value: object) -> str:

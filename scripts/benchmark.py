@@ -127,7 +127,7 @@ class Bench:
         """A new learner."""
         config = self.config(method)
         regularizer = contract.load(config.regularizer)
-        return Learner(self.model(), regularizer, config.regularizer, config.benchmark.lr, config.precision)
+        return Learner(self.model(), regularizer, config.regularizer, config.optimizer_setting, config.precision)
 
     def steps(self, learner: Learner, indices: Tensor) -> None:
         """Train for one step a row of `indices`."""

@@ -22,7 +22,7 @@ from clsweep.data.datasets import ImageData, LabelledImages
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
-GROUPS = ("benchmark", "dataset", "network", "regularizer", "search")
+GROUPS = ("benchmark", "dataset", "network", "optimizer", "regularizer", "search")
 
 
 def compose(*overrides: str) -> DictConfig:

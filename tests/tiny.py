@@ -16,6 +16,8 @@ from clsweep.data.scenarios import SCENARIOS, Outputs
 from clsweep.data.transforms import PixelOrder
 from clsweep.methods.contract import Regularizer, load
 from clsweep.networks import Classifier, build
+from clsweep.optimizers import OptimizerSetting
+from clsweep.targets import Target
 from clsweep.training.learner import Learner
 from clsweep.training.loop import Trainer, TrainingProtocol
 
@@ -127,7 +129,15 @@ def learner(
     config: RegularizerConfig, model: Classifier | None = None, lr: float = 0.01, precision: str = "float32"
 ) -> Learner:
     """A learner of `config`, by default of the tiny MLP."""
-    return Learner(network() if model is None else model, load(config), config, lr, precision)
+    return Learner(network() if model is None else model, load(config), config, optimizer(lr=lr), precision)
+
+
+def optimizer(
+    name: str = "Adam", reset: bool = False, schedule: Target | None = None, **values: Any
+) -> OptimizerSetting:
+    """One of `torch.optim`."""
+    target = Target("optimizer", f"torch.optim.{name}", {"lr": 0.01, **values})
+    return OptimizerSetting(target, reset, schedule)
 
 
 def trainer(

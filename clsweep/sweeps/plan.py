@@ -148,6 +148,10 @@ def _comparable(plan: StudyPlan) -> dict[str, Any]:
     made["benchmark"]["kind"] = stream.described.removeprefix("clsweep.data.streams.")  # as it was called before
     if reads_channels_first(config.dataset):  # said or seen; came after studies had their names
         made["dataset"]["layout"] = CHANNELS_FIRST
+    optimizer = config.optimizer_setting
+    told = [optimizer.described, optimizer.schedule_described, optimizer.reset]
+    if told != ["adam", "", False]:  # likewise
+        made["optimizer"] = told
     method = [] if plan.method_file is None else [plan.method_file.digest(_ALGORITHM)]
     data = [_digest(file) for file in (config.dataset.train, config.dataset.test) if file is not None]
     return made | {

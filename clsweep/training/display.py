@@ -75,7 +75,7 @@ class Display:
             "images": self._images,
             "method": "  ".join([config.shown_method, *values]),
             "training": f"{config.effective_budget} budget: {benchmark.iters} iterations a context, batch "
-            f"{benchmark.batch_size}, Adam lr {benchmark.lr:g}",
+            f"{benchmark.batch_size}, {_optimizer(config)}",
             "run": f"seed {config.seed}, {device}{_threads() if device == 'cpu' else ''}, {config.precision}",
             "results": str(short(folder)),
         }
@@ -168,6 +168,14 @@ class Display:
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, soft_wrap=True)
+
+
+def _optimizer(config: Config) -> str:
+    setting = config.optimizer_setting
+    name = "Adam" if setting.described == "adam" else setting.described
+    reset = ", a new state in each context" if setting.reset else ""
+    schedule = f", {setting.schedule_described}" if setting.schedule else ""
+    return f"{name} lr {config.benchmark.lr:g}{schedule}{reset}"
 
 
 def _threads() -> str:

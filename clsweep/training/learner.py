@@ -18,6 +18,7 @@ from clsweep.errors import RunError
 from clsweep.methods.contract import PENALTY, NamedTensors, Regularizer, contract_parameters, snapshot
 from clsweep.methods.undisturbed import first_not_finite
 from clsweep.networks import Classifier, Outputs, layout_of, outputs_of
+from clsweep.optimizers import OptimizerSetting
 from clsweep.training.update import PathIntegral, Spring, parameter_update
 
 
@@ -28,12 +29,17 @@ class Learner:
         model: the network, on its device.
         regularizer: the method.
         config: the method's hyperparameters, put on the model as the contract promises.
-        lr: Adam's learning rate; its state is kept across contexts.
+        optimizer: what moves the parameters.
         precision: `float32`, or `bf16` for autocast of the task's loss and of evaluation.
     """
 
     def __init__(
-        self, model: Classifier, regularizer: Regularizer, config: RegularizerConfig, lr: float, precision: str
+        self,
+        model: Classifier,
+        regularizer: Regularizer,
+        config: RegularizerConfig,
+        optimizer: OptimizerSetting,
+        precision: str,
     ) -> None:
         self.model = model
         self.device = next(model.parameters()).device
@@ -42,7 +48,7 @@ class Learner:
         self._outputs, self._layout = outputs_of(model), layout_of(model)
         self._autocast_enabled = precision == "bf16"
         self._parameters = list(model.parameters())
-        self._update = parameter_update(self._parameters, lr)
+        self._update = parameter_update(self._parameters, optimizer)
         self._contexts_learned = 0
         self._steps = 0
         self._declared: tuple[NamedTensors, NamedTensors] | None = None
@@ -56,15 +62,19 @@ class Learner:
 
     @property
     def update_name(self) -> str:
-        """What changes the parameters at a step: `native` or `foreach`; see `clsweep.training.update`."""
+        """What changes the parameters at a step: `native`, `foreach` or `torch`; see `clsweep.training.update`."""
         return self._update.name
 
     def activate(self, outputs: Outputs) -> None:
         """Choose the active outputs."""
         self._outputs.active = outputs
 
-    def start_context(self) -> None:
-        """Begin a context: the path integral is zero and starts at the current parameters."""
+    def start_context(self, iterations: int | None = None) -> None:
+        """Begin a context: the path integral is zero and starts at the current parameters.
+
+        Args:
+            iterations: how many steps it will have, for the optimizer's schedule; None where there is none.
+        """
         model = self.model
         self._network.train()
         parameters = contract_parameters(model)
@@ -78,6 +88,7 @@ class Learner:
         self._fast_penalty = self._regularizer.is_quadratic and len(positions) == len(parameters)
         if self._contexts_learned > 0 and self._fast_penalty:
             self._declared = self._regularizer.quadratic(model, model._custom_importance, model._custom_prev_params)
+        self._update.start_context(iterations)
         self._set_springs()
         self._update.set_path_integrals(self._path_integrals())
         self._path_addresses = self._addresses_of_path()

@@ -91,7 +91,8 @@ class Trainer:
         yield self._evaluate(0)
         count = len(self.stream.contexts)
         pool = _Pool(self.stream, self.learner.device)
-        self.learner.start_context()
+        iters = self.protocol.iters * count
+        self.learner.start_context(iters)
 
         def batch(index: Tensor) -> tuple[Tensor, Tensor]:
             inputs, labels, active = pool.take(index)
@@ -99,7 +100,7 @@ class Trainer:
             return inputs, labels
 
         with self._clock("train"):
-            self._steps(batch, pool, self.protocol.iters * count, "joint", "joint training")
+            self._steps(batch, pool, iters, "joint", "joint training")
         yield self._evaluate(count)
 
     def learn(self, number: int) -> None:
@@ -115,7 +116,7 @@ class Trainer:
         with self._clock("train"):
             dataset = self.stream.contexts[number].train.gathered()
             inputs, labels = dataset.tensors
-            self.learner.start_context()
+            self.learner.start_context(self.protocol.iters)
             self._steps(
                 lambda index: (inputs.index_select(0, index), labels.index_select(0, index)),
                 inputs,

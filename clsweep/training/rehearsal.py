@@ -110,7 +110,7 @@ def _attempt(config: Config, stream: Stream, device: torch.device, file: MethodF
             return []
         shape, n_outputs = stream.input_shape, stream.n_outputs
         model = networks.build(config.network, shape, n_outputs, derived_seed(seed, "parameters")).to(device)
-        learner = Learner(model, regularizer, config.regularizer, config.benchmark.lr, config.precision)
+        learner = Learner(model, regularizer, config.regularizer, config.optimizer_setting, config.precision)
         with regularizer.active():
             try:
                 _learn(learner, config, _shortened(stream, length), length)

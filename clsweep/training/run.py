@@ -107,7 +107,7 @@ def _trained(
     model = networks.build(
         config.network, stream.input_shape, stream.n_outputs, derived_seed(config.seed, "parameters")
     ).to(device)
-    learner = Learner(model, regularizer, method, config.benchmark.lr, config.precision)
+    learner = Learner(model, regularizer, method, config.optimizer_setting, config.precision)
     if config.tensorboard:
         observer = Several([_tensorboard(folder), observer])
     protocol = TrainingProtocol(config.benchmark.iters, config.benchmark.batch_size, config.seed)

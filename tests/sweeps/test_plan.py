@@ -25,7 +25,7 @@ DECIDES = {
     *(f"network.{key}" for key in ("name", "hidden", "channels")),
     *(f"regularizer.{key}" for key in ("name", "module", "file", "fisher.labels", "fisher.examples")),
     *(f"regularizer.{key}" for key in ("gamma", "epsilon", "floor_at_zero", "space")),
-    *("search.seeds", "seed", "stream", "validation_fraction", "precision"),
+    *("optimizer", "search.seeds", "seed", "stream", "validation_fraction", "precision"),
 }
 DECIDES_NOT = {
     *(f"benchmark.{key}" for key in ("iters_by_budget", "good_values", "spaces", "published")),

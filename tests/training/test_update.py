@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from torch import Tensor, nn
 
 from clsweep.training.update import (
+    Adam,
     ForeachUpdate,
+    FusedAdam,
     NativeUpdate,
     ParameterUpdate,
     PathIntegral,
@@ -27,12 +30,20 @@ from clsweep.training.update import (
 )
 
 LR = 0.01
+PLAIN = Adam(LR)
+OTHER = Adam(LR, betas=(0.5, 0.9), eps=1e-3, reset=True)
 # Around the sizes at which the C loop cuts a tensor and a vector ends; the last has rows that are no multiple of 16.
 SHAPES = [(1,), (15,), (4096,), (4097,), (3, 5), (111, 93)]
 needs_compiler = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
 
-Update = Callable[[Sequence[nn.Parameter], float], ParameterUpdate]
-UPDATES = [ForeachUpdate, pytest.param(NativeUpdate, marks=needs_compiler)]
+Update = Callable[[Sequence[nn.Parameter], Adam], ParameterUpdate]
+
+
+def foreach(parameters: Sequence[nn.Parameter], adam: Adam) -> ForeachUpdate:
+    return ForeachUpdate(parameters, FusedAdam(parameters, adam))
+
+
+UPDATES = [foreach, pytest.param(NativeUpdate, marks=needs_compiler)]
 
 
 def normal(shape: tuple[int, ...], seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -66,12 +77,13 @@ def path_integrals(of: Sequence[nn.Parameter]) -> dict[nn.Parameter, PathIntegra
     }
 
 
-def trained(update: Update, dtype: torch.dtype = torch.float32, steps: int = 5) -> list[Tensor]:
+def trained(update: Update, dtype: torch.dtype = torch.float32, steps: int = 5, adam: Adam = PLAIN) -> list[Tensor]:
     """Two contexts, the second with springs; the parameters and the second context's path integrals."""
     made = parameters(dtype)
-    updating = update(made, LR)
+    updating = update(made, adam)
     for context in (0, 1):
         paths = path_integrals(made)
+        updating.start_context(steps)
         updating.set_springs(springs(made) if context else {})
         updating.set_path_integrals(paths)
         for step in range(steps):
@@ -85,15 +97,26 @@ def trained(update: Update, dtype: torch.dtype = torch.float32, steps: int = 5) 
 class NaiveUpdate(ParameterUpdate):
     """Element by element, as the papers have it."""
 
-    def __init__(self, parameters: Sequence[nn.Parameter], lr: float) -> None:
-        super().__init__(parameters, lr)
+    def __init__(self, parameters: Sequence[nn.Parameter], adam: Adam) -> None:
+        super().__init__(parameters)
+        self._adam = adam
+        self._begin()
+
+    def _begin(self) -> None:
         self.steps = 0
+        self._averages = [torch.zeros_like(p) for p in self._parameters]
+        self._square_averages = [torch.zeros_like(p) for p in self._parameters]
+
+    def start_context(self, iterations: int | None) -> None:
+        if self._adam.reset:
+            self._begin()
 
     def _arrange(self, numbers: list[int]) -> None:
         assert len(numbers) == len(self._parameters)
 
     def _update(self) -> None:
         self.steps += 1
+        beta1, beta2 = self._adam.betas
         for number, p in enumerate(self._parameters):
             spring, path = self._springs.get(p), self._path_integrals.get(p)
             values, averages, squares = p.data.view(-1), self._averages[number], self._square_averages[number]
@@ -103,10 +126,11 @@ class NaiveUpdate(ParameterUpdate):
                 if spring:
                     stiffness, centre = spring.doubled_stiffness.view(-1)[i].item(), spring.centre.view(-1)[i].item()
                     gradient += stiffness * (value - centre)
-                average = 0.9 * average + 0.1 * gradient
-                square = 0.999 * square + 0.001 * gradient**2
-                corrected = square / (1 - 0.999**self.steps)
-                new = value - self._lr * average / (1 - 0.9**self.steps) / (math.sqrt(corrected) + 1e-8)
+                average = beta1 * average + (1 - beta1) * gradient
+                square = beta2 * square + (1 - beta2) * gradient**2
+                corrected = square / (1 - beta2**self.steps)
+                step = average / (1 - beta1**self.steps) / (math.sqrt(corrected) + self._adam.eps)
+                new = value - self._adam.lr * step
                 values[i], averages.view(-1)[i], squares.view(-1)[i] = new, average, square
                 if path:
                     before = value if path.position is None else path.position.view(-1)[i].item()
@@ -115,19 +139,17 @@ class NaiveUpdate(ParameterUpdate):
                     path.position.view(-1)[i] = new
 
 
-@pytest.fixture(scope="module")
-def naive() -> list[Tensor]:
-    return trained(NaiveUpdate, torch.float64, steps=2)
-
-
-def test_foreach_in_float64_is_the_naive_loop(naive: list[Tensor]) -> None:
-    for ours, expected in zip(trained(ForeachUpdate, torch.float64, steps=2), naive, strict=True):
+@pytest.mark.parametrize("adam", [PLAIN, OTHER])
+def test_foreach_in_float64_is_the_naive_loop(adam: Adam) -> None:
+    naive = trained(NaiveUpdate, torch.float64, steps=2, adam=adam)
+    for ours, expected in zip(trained(foreach, torch.float64, steps=2, adam=adam), naive, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.parametrize("adam", [PLAIN, OTHER])
 @pytest.mark.parametrize("update", UPDATES)
-def test_every_update_in_float32_is_near_foreach_in_float64(update: Update) -> None:
-    for ours, expected in zip(trained(update), trained(ForeachUpdate, torch.float64), strict=True):
+def test_every_update_in_float32_is_near_foreach_in_float64(update: Update, adam: Adam) -> None:
+    for ours, expected in zip(trained(update, adam=adam), trained(foreach, torch.float64, adam=adam), strict=True):
         assert expected.abs().max() > 0.01
         torch.testing.assert_close(ours.double(), expected, rtol=1e-4, atol=1e-5)
 
@@ -136,7 +158,7 @@ def test_every_update_in_float32_is_near_foreach_in_float64(update: Update) -> N
 def test_without_springs_it_is_torchs_adam(update: Update) -> None:
     ours, theirs = parameters(), parameters()
     adam = torch.optim.Adam(theirs, lr=LR, fused=True)
-    updating = update(ours, LR)
+    updating = update(ours, PLAIN)
     for step in range(6):
         for of in (ours, theirs):
             set_gradients(of, step)
@@ -145,7 +167,7 @@ def test_without_springs_it_is_torchs_adam(update: Update) -> None:
         updating.step()
         adam.step()
     for a, b in zip(ours, theirs, strict=True):
-        if update is ForeachUpdate:
+        if update is foreach:
             assert torch.equal(a, b)
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
@@ -154,7 +176,7 @@ def test_without_springs_it_is_torchs_adam(update: Update) -> None:
 def test_a_parameter_without_a_gradient_rests_unless_a_spring_pulls(update: Update) -> None:
     pulled, free, frozen = (nn.Parameter(torch.ones(3)) for _ in range(3))
     frozen.requires_grad_(False)
-    updating = update([pulled, free, frozen], LR)
+    updating = update([pulled, free, frozen], PLAIN)
     updating.set_springs({p: Spring(torch.ones(3), torch.zeros(3)) for p in (pulled, frozen)})
     updating.step()
     assert (pulled < 1).all()
@@ -168,14 +190,14 @@ def test_a_transposed_gradient_is_read_in_its_own_order(update: Update) -> None:
     gradient = normal((7, 5), 1)
     for p, given in ((ours, gradient.T), (theirs, gradient.T.contiguous())):
         p.grad = given
-        update([p], LR).step()
+        update([p], PLAIN).step()
     assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("update", UPDATES)
 def test_a_parameter_may_get_other_memory(update: Update) -> None:
     p = nn.Parameter(torch.ones(4))
-    updating = update([p], LR)
+    updating = update([p], PLAIN)
     p.grad = torch.ones(4)
     updating.step()
     p.data = torch.full((4,), 5.0)
@@ -186,14 +208,14 @@ def test_a_parameter_may_get_other_memory(update: Update) -> None:
 @pytest.mark.parametrize("update", UPDATES)
 def test_nothing_to_do_is_nothing_done(update: Update) -> None:
     p = nn.Parameter(torch.ones(4))
-    update([p], LR).step()
+    update([p], PLAIN).step()
     assert torch.equal(p, torch.ones(4))
 
 
 @needs_compiler
 def test_a_parameter_that_becomes_transposed_is_laid_out_anew() -> None:
     ours, theirs = (nn.Parameter(normal((5, 7), 0)) for _ in range(2))
-    updates = [NativeUpdate([ours], LR), ForeachUpdate([theirs], LR)]
+    updates = [NativeUpdate([ours], PLAIN), foreach([theirs], PLAIN)]
     ours.data = ours.data.T.contiguous().T
     for step in range(3):
         for p, updating in zip((ours, theirs), updates, strict=True):
@@ -215,8 +237,8 @@ def test_several_threads_do_what_one_does() -> None:
 
 
 def test_types_and_layouts_that_c_does_not_read_are_left_to_pytorch() -> None:
-    assert isinstance(parameter_update(parameters(torch.float64), LR), ForeachUpdate)
-    assert isinstance(parameter_update([nn.Parameter(torch.ones(3, 2).T)], LR), ForeachUpdate)
+    assert isinstance(parameter_update(parameters(torch.float64), tiny.optimizer()), ForeachUpdate)
+    assert isinstance(parameter_update([nn.Parameter(torch.ones(3, 2).T)], tiny.optimizer()), ForeachUpdate)
 
 
 # ---- the compiled library
@@ -232,12 +254,12 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 
 @needs_compiler
 def test_it_is_compiled_once(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(parameter_update(parameters(), LR), NativeUpdate)
+    assert isinstance(parameter_update(parameters(), tiny.optimizer()), NativeUpdate)
     (compiled,) = empty_cache.iterdir()
     assert compiled.suffix == ".so"
     native.library.cache_clear()
     monkeypatch.setattr(subprocess, "run", _never)
-    assert isinstance(parameter_update(parameters(), LR), NativeUpdate)
+    assert isinstance(parameter_update(parameters(), tiny.optimizer()), NativeUpdate)
 
 
 def _never(*_: Any, **__: Any) -> None:
@@ -282,7 +304,7 @@ def test_a_kept_library_that_is_not_whole_or_not_ours_alone_is_made_anew(
         )
     before = file.stat().st_ino
     native.library.cache_clear()
-    assert isinstance(parameter_update(parameters(), LR), NativeUpdate)
+    assert isinstance(parameter_update(parameters(), tiny.optimizer()), NativeUpdate)
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(empty_cache.parent))
     (new,) = empty_cache.iterdir()
@@ -304,7 +326,7 @@ def test_a_cache_folder_that_cannot_be_trusted_or_used_costs_a_private_build(
         empty_cache.chmod(0o770)
     native.library.cache_clear()
     with caplog.at_level(logging.INFO):
-        assert isinstance(parameter_update(parameters(), LR), NativeUpdate)
+        assert isinstance(parameter_update(parameters(), tiny.optimizer()), NativeUpdate)
     note = native.library().note
     assert note is not None
     assert note.startswith("the compiled update is not kept, and made anew by every process: ")
@@ -320,7 +342,7 @@ def test_without_a_compiler_pytorchs_operations_do_it(
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with caplog.at_level(logging.INFO):
-        assert isinstance(parameter_update(parameters(), LR), ForeachUpdate)
+        assert isinstance(parameter_update(parameters(), tiny.optimizer()), ForeachUpdate)
     assert "no gcc" in caplog.text
     assert native.library().note == (
         "no gcc on the PATH: PyTorch's operations update the parameters, and penalties cost up to half a step"
@@ -337,7 +359,7 @@ def test_a_broken_compiler_is_none(
     compiler.chmod(0o755)
     monkeypatch.setattr(shutil, "which", lambda _: str(compiler))
     with caplog.at_level(logging.INFO):
-        assert isinstance(parameter_update(parameters(), LR), ForeachUpdate)
+        assert isinstance(parameter_update(parameters(), tiny.optimizer()), ForeachUpdate)
     assert "can't compile native.c" in caplog.text
     assert "can't compile native.c" in str(native.library().note)
     assert list((tmp_path / "clsweep").iterdir()) == []

@@ -1,9 +1,9 @@
-"""What happens to the parameters after back-propagation: a quadratic penalty's gradient, Adam, the path integral.
+"""What happens to the parameters after back-propagation: a penalty's gradient, the optimizer, the path integral.
 
 Each of the three reads every parameter, and together they read and write up to ten tensors as large as the network,
-so the time goes into memory, not into arithmetic. On a CPU with a C compiler one loop does everything to a parameter
-while it is in a register (`native`); elsewhere PyTorch's own operations follow each other (`foreach`), which on a GPU
-are as few kernels.
+so the time goes into memory, not into arithmetic. For Adam on a CPU with a C compiler one loop does everything to a
+parameter while it is in a register (`native`); elsewhere PyTorch's own operations follow each other (`foreach`), which
+on a GPU are as few kernels, around a fused Adam or around any `torch.optim.Optimizer` (`torchs`).
 """
 
 from __future__ import annotations
@@ -12,20 +12,40 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from clsweep.optimizers import OptimizerSetting
+from clsweep.training.update.adam import Adam
 from clsweep.training.update.base import ParameterUpdate, PathIntegral, Spring
-from clsweep.training.update.foreach import ForeachUpdate
+from clsweep.training.update.foreach import ForeachUpdate, FusedAdam
 from clsweep.training.update.native import NativeUpdate, library
+from clsweep.training.update.torchs import TorchOptimizer
 
-__all__ = ["ForeachUpdate", "NativeUpdate", "ParameterUpdate", "PathIntegral", "Spring", "library", "parameter_update"]
+__all__ = [
+    "Adam",
+    "ForeachUpdate",
+    "FusedAdam",
+    "NativeUpdate",
+    "ParameterUpdate",
+    "PathIntegral",
+    "Spring",
+    "TorchOptimizer",
+    "library",
+    "parameter_update",
+]
 
 
-def parameter_update(parameters: Sequence[nn.Parameter], lr: float) -> ParameterUpdate:
-    """The fastest update for these parameters on this machine.
+def parameter_update(parameters: Sequence[nn.Parameter], optimizer: OptimizerSetting) -> ParameterUpdate:
+    """The fastest update for these parameters and this optimizer on this machine.
 
     Args:
         parameters: what is trained, on one device.
-        lr: Adam's learning rate.
+        optimizer: what moves them.
+
+    Raises:
+        InputError: it can't be made.
     """
+    adam = Adam.of(optimizer)
+    if adam is None:
+        return ForeachUpdate(parameters, TorchOptimizer(parameters, optimizer))
     if NativeUpdate.takes(parameters) and library().loop is not None:
-        return NativeUpdate(parameters, lr)
-    return ForeachUpdate(parameters, lr)
+        return NativeUpdate(parameters, adam)
+    return ForeachUpdate(parameters, FusedAdam(parameters, adam))

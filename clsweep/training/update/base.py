@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-
-BETAS = (0.9, 0.999)
-EPSILON = 1e-8
 
 
 @dataclass(frozen=True)
@@ -30,6 +26,9 @@ class Spring:
 class PathIntegral:
     """The path integral of -gradient * change of one parameter, which every step extends.
 
+    The gradient is that of the total loss, as the optimizer gets it: what the optimizer adds by itself, such as a
+    weight decay, is in the change alone.
+
     Attributes:
         total: the integral so far, shaped as the parameter; written in place.
         position: the parameter after the last step, likewise; None: it isn't kept, and a step's change is counted from
@@ -41,29 +40,34 @@ class PathIntegral:
 
 
 class ParameterUpdate:
-    """Adam (Kingma & Ba, ICLR 2015, algorithm 1), with springs and path integrals on the way.
+    """An optimizer, with springs and path integrals on the way.
 
-    Adam's state is kept from context to context, and a parameter without a gradient is left alone, as by
-    `torch.optim.Adam`.
+    The optimizer's state is kept from context to context, unless it is told otherwise, and a parameter without a
+    gradient is left alone.
 
     Args:
         parameters: what is trained, on one device.
-        lr: the learning rate.
 
     Attributes:
         name: of the kind of update, as results show it.
     """
 
-    name: ClassVar[str]
+    name: str
 
-    def __init__(self, parameters: Sequence[nn.Parameter], lr: float) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self._parameters = list(parameters)
-        self._lr = lr
-        self._averages = [torch.zeros_like(p) for p in self._parameters]
-        self._square_averages = [torch.zeros_like(p) for p in self._parameters]
         self._springs: Mapping[nn.Parameter, Spring] = {}
         self._path_integrals: Mapping[nn.Parameter, PathIntegral] = {}
+        self._strides = [p.stride() for p in self._parameters]
         self._addresses: list[int | None] | None = None
+
+    def start_context(self, iterations: int | None) -> None:
+        """Begin a context.
+
+        Args:
+            iterations: how many steps it will have; None where no schedule asks for it.
+        """
+        raise NotImplementedError
 
     def set_springs(self, springs: Mapping[nn.Parameter, Spring]) -> None:
         """Replace what pulls at the parameters: the penalty, for those that have one."""
@@ -81,9 +85,11 @@ class ParameterUpdate:
         for p in self._springs:
             if p.grad is None and p.requires_grad:
                 p.grad = torch.zeros_like(p)
-        for p in self._parameters:
-            self._lay_out(p)
-            if p.grad is not None and p.grad.stride() != p.stride():  # fused operations go by memory, not by index
+        # Fused operations go by memory, not by index; and a method may give a parameter other memory at any step.
+        for p, stride in zip(self._parameters, self._strides, strict=True):
+            if p.stride() != stride:
+                p.data = torch.empty_strided(p.shape, stride, dtype=p.dtype, device=p.device).copy_(p.data)
+            if p.grad is not None and p.grad.stride() != stride:
                 p.grad = torch.empty_like(p).copy_(p.grad)
         # A method may freeze a parameter, or give it other memory (p.data = ...), at any step.
         addresses = [None if p.grad is None else p.data_ptr() for p in self._parameters]
@@ -91,9 +97,6 @@ class ParameterUpdate:
             self._addresses = addresses
             self._arrange([number for number, address in enumerate(addresses) if address is not None])
         self._update()
-
-    def _lay_out(self, p: nn.Parameter) -> None:
-        """Give a parameter the layout in memory that the update reads."""
 
     def _arrange(self, numbers: list[int]) -> None:
         """Prepare for steps in which the parameters with these numbers have a gradient."""

@@ -25,7 +25,8 @@ import torch
 from torch import nn
 
 from clsweep import cache
-from clsweep.training.update.base import BETAS, EPSILON, ParameterUpdate
+from clsweep.training.update.adam import Adam, AdamState
+from clsweep.training.update.base import ParameterUpdate
 
 log = logging.getLogger(__name__)
 
@@ -60,26 +61,33 @@ class _Adam(ctypes.Structure):
 
 
 class NativeUpdate(ParameterUpdate):
-    """For float32 on a CPU; the same formulas as `ForeachUpdate`, rounded differently in the last place."""
+    """Adam for float32 on a CPU; the same formulas as `FusedAdam`, rounded differently in the last place.
+
+    Args:
+        parameters: what is trained.
+        adam: its values.
+    """
 
     name = "native"
 
-    def __init__(self, parameters: Sequence[nn.Parameter], lr: float) -> None:
-        super().__init__(parameters, lr)
+    def __init__(self, parameters: Sequence[nn.Parameter], adam: Adam) -> None:
+        super().__init__(parameters)
         loop = library().loop
         assert loop is not None
         self._function = loop.update
-        self._adam = _Adam(lr, *BETAS, EPSILON)
-        self._steps = torch.zeros(len(self._parameters), dtype=torch.float64)
+        self._adam = _Adam(adam.lr, *adam.betas, adam.eps)
+        self._reset = adam.reset
+        self._state = AdamState(parameters, torch.zeros(len(self._parameters), dtype=torch.float64))
 
     @staticmethod
     def takes(parameters: Sequence[nn.Parameter]) -> bool:
         """Whether these parameters are of the kind that the C loop reads."""
         return all(p.device.type == "cpu" and p.dtype == torch.float32 and p.is_contiguous() for p in parameters)
 
-    def _lay_out(self, p: nn.Parameter) -> None:
-        if not p.is_contiguous():
-            p.data = p.data.contiguous()
+    def start_context(self, iterations: int | None) -> None:
+        """Begin a context; see `ParameterUpdate`."""
+        if self._reset:
+            self._state.reset()
 
     def _arrange(self, numbers: list[int]) -> None:
         self._moved = [self._parameters[number] for number in numbers]
@@ -91,10 +99,10 @@ class NativeUpdate(ParameterUpdate):
         spring, path = self._springs.get(p), self._path_integrals.get(p)
         return _Parameter(
             size=p.numel(),
-            steps=self._steps[number].data_ptr(),
+            steps=self._state.steps[number].data_ptr(),
             value=p.data_ptr(),
-            average=self._averages[number].data_ptr(),
-            square_average=self._square_averages[number].data_ptr(),
+            average=self._state.averages[number].data_ptr(),
+            square_average=self._state.square_averages[number].data_ptr(),
             doubled_stiffness=None if spring is None else spring.doubled_stiffness.data_ptr(),
             centre=None if spring is None else spring.centre.data_ptr(),
             total=None if path is None else path.total.data_ptr(),
