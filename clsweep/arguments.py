@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,6 +20,7 @@ from clsweep.targets import TARGET
 _HELP = "python -m clsweep --help lists what there is"
 # A value, or a part of one, that begins with the home folder; outside of quotes Hydra cannot read it.
 _HOME = re.compile(r"(?<=[=,:(\[])(['\"]?)~(?=/|$)")
+_SEVERAL = "logger"  # the group of which a run may have several, or none
 _SWEPT = ("benchmark", "regularizer")
 # Nodes with keys that no YAML file can know: arguments of a class of one's own, hyperparameters of a file.
 _OPEN = ("network.", "optimizer.", "regularizer.", "benchmark.stream.", "logger.", "callbacks.")
@@ -119,6 +121,9 @@ def _read(text: str) -> Override:
 
 def _check(override: Override, multirun: bool) -> None:
     text, key = override.input_line, override.key_or_group
+    if key == _SEVERAL:
+        _check_loggers(override)
+        return
     value = override.value()
     is_group = key in settings.groups()
     if is_group and not (isinstance(value, list | str) or override.is_sweep_override() or override.is_delete()):
@@ -133,6 +138,16 @@ def _check(override: Override, multirun: bool) -> None:
         )
     if not multirun and override.is_sweep_override():
         raise InputError(f"{text}: {_one_value(override, is_group)}.")
+
+
+def _check_loggers(override: Override) -> None:
+    text = str(override.input_line)
+    if override.is_sweep_override():
+        typed = text.partition("=")[2]
+        raise InputError(f"{text}: a run has all of its loggers at once; expected {_SEVERAL}=[{typed}].")
+    value: Any = override.value()
+    if value is not None and not all(isinstance(name, str) for name in (value if isinstance(value, list) else [value])):
+        raise InputError(f"{text}: expected one of {settings.choices(_SEVERAL)}, or several in brackets.")
 
 
 def _one_value(override: Override, is_group: bool) -> str:
@@ -170,6 +185,8 @@ def _swept_keys(overrides: Sequence[Override]) -> Iterator[str]:
 
 def _written(override: Override, forced: tuple[str, ...]) -> str:
     text = str(override.input_line)
+    if override.key_or_group == _SEVERAL and override.value() is None:
+        return f"{_SEVERAL}=[]"
     if override.key_or_group in settings.groups() and not override.is_delete():
         return text.lstrip("+")
     if override.is_delete() or not text.lstrip("+").startswith(forced):

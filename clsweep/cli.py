@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -164,14 +164,13 @@ def _run(config: Config, folder: Path) -> None:
         return
     from clsweep.training.run import run  # as above
 
-    run(config, folder)
-    _finish(config, folder)
+    _finish(config, folder, run(config, folder).places)
 
 
-def _finish(config: Config, folder: Path) -> None:
+def _finish(config: Config, folder: Path, places: Mapping[str, str]) -> None:
     """What a single run leaves besides its results."""
-    if config.tensorboard:
-        print(f"tensorboard       tensorboard --logdir {folder}")
+    for key, place in places.items():
+        print(f"{key.partition('.')[2]:<17} {place}")
     if config.figures:
         _draw(folder)
 

@@ -186,6 +186,8 @@ class Config:
     threads: int | None = MISSING
     figures: bool = MISSING
     tensorboard: bool = MISSING
+    logger: dict[str, Any] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
 
     @property
     def method(self) -> str:
@@ -287,6 +289,8 @@ def parse(composed: DictConfig) -> Config:
         raise _as_input_error(error, settings) from error
     assert isinstance(config, Config)
     config = _with_one_rate(_with_absolute_paths(config))
+    if config.tensorboard:
+        config = replace(config, logger={**_named_logger("tensorboard"), **config.logger})
     check(config)
     return config
 
@@ -302,6 +306,13 @@ def _translate(settings: DictConfig) -> None:
 def _with_one_rate(config: Config) -> Config:
     node, lr = optimizers.one_rate(config.optimizer, config.benchmark.lr)
     return replace(config, optimizer=node, benchmark=replace(config.benchmark, lr=lr))
+
+
+def _named_logger(name: str) -> dict[str, Any]:
+    """What `logger=NAME` puts into the setting."""
+    node = OmegaConf.to_container(OmegaConf.load(config_dir() / "logger" / f"{name}.yaml"))
+    assert isinstance(node, dict)
+    return {str(key): value for key, value in node.items()}
 
 
 def _with_absolute_paths(config: Config) -> Config:
@@ -361,7 +372,7 @@ def _root(root: str) -> str:
 
 @cache
 def groups() -> tuple[str, ...]:
-    """The groups that a run chooses one file each from."""
+    """The groups that a run chooses files from: of `logger` any number, of the others one."""
     return tuple(name for name in get_type_hints(Config) if (config_dir() / name).is_dir())
 
 
@@ -452,6 +463,10 @@ def check(config: Config) -> None:
     if config.dataset.n_classes is not None:
         check_class_count(config, config.dataset.n_classes)
     _check_search(config.search)
+    if config.logger or config.callbacks:
+        from clsweep.training import observers  # here, since it looks for classes
+
+        observers.check(config)
 
 
 def _check_file(config: Config) -> None:

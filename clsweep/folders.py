@@ -13,9 +13,8 @@ from clsweep import results
 from clsweep.config import Config, to_yaml
 from clsweep.data.contexts import Stream
 from clsweep.methods.files import MethodFile
-from clsweep.results import Summary
 from clsweep.training.observers import Observer
-from clsweep.training.run import run
+from clsweep.training.run import Outcome, PartOf, run
 
 SETTING = Path(".hydra") / "config.yaml"
 
@@ -28,7 +27,8 @@ def run_in(
     method_file: MethodFile | None,
     *,
     rehearsed: bool,
-) -> Summary:
+    part_of: PartOf,
+) -> Outcome:
     """One run in a folder of its own, with its setting beside its results as Hydra leaves it.
 
     Args:
@@ -38,13 +38,14 @@ def run_in(
         prepare: makes the contexts.
         method_file: that of a method that is one.
         rehearsed: whether its functions have been tried on a few examples.
+        part_of: the study, or the seeds, that it is a part of.
     """
     setting = folder / SETTING
     results.refuse_used(folder)
     setting.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(to_yaml(config), setting)
     with _logging_to(folder / "clsweep.log"):
-        return run(config, folder, observer, prepare, method_file, rehearsed=rehearsed)
+        return run(config, folder, observer, prepare, method_file, rehearsed=rehearsed, part_of=part_of)
 
 
 @contextmanager

@@ -201,6 +201,8 @@ def _imported(key: str, path: str) -> tuple[Any, list[str]]:
                     f"{key}.{TARGET}={path}: importing {module} raised {named(error)}; expected that package to be "
                     "installed."
                 ) from error
+        except ClsweepError:
+            raise
         except Exception as error:
             raise InputError(f"{key}.{TARGET}={path}: importing {module} raised {named(error)}.") from error
     raise InputError(

@@ -14,15 +14,17 @@ from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from clsweep import arguments, cli
 from clsweep import config as settings
 from clsweep.config import Config
 from clsweep.data.datasets import ImageData, LabelledImages
+from clsweep.training.observers import Started
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
-GROUPS = ("benchmark", "dataset", "network", "optimizer", "regularizer", "search")
+GROUPS = ("benchmark", "dataset", "logger", "network", "optimizer", "regularizer", "search")
 
 
 def compose(*overrides: str) -> DictConfig:
@@ -46,6 +48,11 @@ def setting(*overrides: str) -> Config:
     for override in values:
         OmegaConf.update(composed, override.key_or_group, override.value())
     return settings.parse(composed)
+
+
+def started(config: Config, folder: Path | None, device: str = "cpu") -> Started:
+    """What an observer is told of a run that starts, without a network to speak of."""
+    return Started(config, {"seed": config.seed}, (), nn.Identity(), device, folder, "", "run")
 
 
 def random_images(per_class: int, n_classes: int, shape: tuple[int, ...], seed: int) -> LabelledImages:

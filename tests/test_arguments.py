@@ -14,7 +14,7 @@ GROUPS = ("benchmark", "dataset", "network", "optimizer", "regularizer", "search
 
 
 def test_the_groups_are_those_of_the_setting() -> None:
-    assert settings.groups() == GROUPS
+    assert set(settings.groups()) == {*GROUPS, "logger"}
 
 
 @pytest.mark.parametrize("plus", ["", "+", "++"])
@@ -36,6 +36,17 @@ def test_a_list_for_a_group_is_refused_with_what_to_type(group: str, plus: str) 
     with pytest.raises(InputError) as sweep:
         arguments.for_hydra(["--multirun", typed])
     assert str(sweep.value) == f"{typed}: expected names without brackets, {group}=a,b, for a study of each."
+
+
+@pytest.mark.parametrize("options", [[], ["--multirun"], ["--multirun", "hydra/sweeper=basic"]])
+def test_a_run_may_have_several_loggers_which_are_no_sweep(options: list[str]) -> None:
+    assert arguments.for_hydra([*options, "+logger=[wandb,mlflow]"])[-1 - bool(options)] == "logger=[wandb,mlflow]"
+    assert "logger=[]" in arguments.for_hydra([*options, "logger=null"])
+    with pytest.raises(InputError) as caught:
+        arguments.for_hydra([*options, "logger=wandb,mlflow"])
+    assert str(caught.value) == (
+        "logger=wandb,mlflow: a run has all of its loggers at once; expected logger=[wandb,mlflow]."
+    )
 
 
 @pytest.mark.parametrize(

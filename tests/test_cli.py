@@ -25,7 +25,7 @@ from clsweep.errors import InputError, RunError
 from clsweep.results.metrics import Cell
 from clsweep.sweeps import launchers
 from clsweep.training.display import Display
-from clsweep.training.observers import Silent
+from clsweep.training.observers import Observer
 from clsweep.training.run import run
 
 TINY = (
@@ -385,7 +385,7 @@ def test_what_is_measured_is_on_disk_after_every_context(tmp_path: Path) -> None
     folder = tmp_path / "run"
     kept: list[tuple[list[int], object, list[list[str]]]] = []
 
-    class Looking(Silent):
+    class Looking(Observer):
         def context_done(self, cells: Sequence[Cell]) -> None:
             found = results.load(tmp_path)
             assert found.problems == []
@@ -434,7 +434,7 @@ def test_the_file_of_a_method_is_kept_beside_its_results(tmp_path: Path) -> None
 def test_files_of_ones_own_data_are_told_apart_and_may_be_gone_by_the_end(tmp_path: Path) -> None:
     """The digest is taken when the run starts; a run that has trained must not fail over it."""
 
-    class Removing(Silent):
+    class Removing(Observer):
         def context_done(self, cells: Sequence[Cell]) -> None:
             file.unlink(missing_ok=True)
 
@@ -464,7 +464,7 @@ def test_one_file_in_two_layouts_is_two_data_sets(tmp_path: Path) -> None:
     for layout in ("hwc", "chw"):
         folder = tmp_path / layout
         folder.mkdir()
-        run(setting(*TINY[:1], *data, *TINY[2:], "regularizer=none", f"dataset.layout={layout}"), folder, Silent())
+        run(setting(*TINY[:1], *data, *TINY[2:], "regularizer=none", f"dataset.layout={layout}"), folder, Observer())
         digests.add(summary(folder)["dataset_digest"])
     assert len(digests) == 2
 

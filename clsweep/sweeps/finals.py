@@ -20,7 +20,7 @@ from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.space import Point, Space
 from clsweep.sweeps.streams import Streams
 from clsweep.sweeps.trial import FOLDER, take_or_run
-from clsweep.training.observers import Silent
+from clsweep.training.observers import Observer
 
 TUNED, DEFAULT = "tuned", "default"
 _SEED = "seed"
@@ -82,7 +82,7 @@ class Finals:
         folder = self._plan.folder / name
         trial.set_user_attr(FOLDER, str(results.short(folder)))
         config = self._plan.final_config(point, seed)
-        return take_or_run(trial, self._plan, folder, config, Silent(), self._streams).average_accuracy
+        return take_or_run(trial, self._plan, folder, config, Observer(), self._streams).average_accuracy
 
     def runs(self) -> list[FinalRun]:
         """Every final run, those of the best setting first."""

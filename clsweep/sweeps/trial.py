@@ -20,8 +20,8 @@ from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.pruners import hopeless
 from clsweep.sweeps.streams import Streams
 from clsweep.sweeps.taken import Taken, take
-from clsweep.training.observers import Silent
-from clsweep.training.run import PrunedError
+from clsweep.training.observers import Observer
+from clsweep.training.run import PartOf, PrunedError
 
 FOLDER = "folder"
 SEEDS = "seeds"
@@ -29,7 +29,7 @@ TEST = "test_average_accuracy"
 ON_CONTEXTS = "validation_on_contexts"
 
 
-class Reporter(Silent):
+class Reporter(Observer):
     """Reports the average validation accuracy over the learned contexts to Optuna, and ends hopeless runs.
 
     With several seeds, what is reported is the mean of it and of what the earlier seeds reached in the end. The test
@@ -148,7 +148,7 @@ class Runner:
 
 
 def take_or_run(
-    trial: Trial, plan: StudyPlan, folder: Path, config: Config, observer: Silent, streams: Streams
+    trial: Trial, plan: StudyPlan, folder: Path, config: Config, observer: Observer, streams: Streams
 ) -> Summary | Taken:
     """One run of a trial; one that an earlier trial of the same point has finished isn't made again.
 
@@ -165,7 +165,9 @@ def take_or_run(
     named = [Path(one.user_attrs[FOLDER]).name for one in earlier if FOLDER in one.user_attrs]
     found = take(folder, config, [plan.folder.joinpath(name, *within) for name in named])
     if found is None:
-        return run_in(folder, config, observer, streams, plan.method_file, rehearsed=True)
+        part_of = PartOf(plan.name, folder.relative_to(plan.folder).as_posix())
+        made = run_in(folder, config, observer, streams, plan.method_file, rehearsed=True, part_of=part_of)
+        return made.summary
     trial.set_user_attr(CARRIED, trial.user_attrs.get(CARRIED, 0.0) + found.seconds)
     trial.set_user_attr(REASON, "finished by an earlier trial of the same values, which could not be recorded")
     return found

@@ -11,11 +11,13 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from torch import Tensor
 
 from clsweep.config import Config
 from clsweep.results import Summary, short
 from clsweep.results.metrics import Cell, Matrix
 from clsweep.training.machine import crowded, emulated_bf16
+from clsweep.training.observers import Observer, Started
 from clsweep.training.update import library
 
 _PLAIN_WIDTH = 140  # where the output is no terminal nothing should be cut at 80 columns
@@ -23,7 +25,7 @@ _SECONDS_BETWEEN_LINES = 30.0
 _SECONDS_BETWEEN_UPDATES = 0.1
 
 
-class Display:
+class Display(Observer):
     """The terminal during one run: a live progress bar, or plain lines where the output is no terminal.
 
     Args:
@@ -45,6 +47,7 @@ class Display:
         self._contexts = config.benchmark.contexts
         self._total = config.benchmark.iters * self._contexts
         self._done = 0
+        self._folder: Path | None = None
         self._started = self._updated = time.monotonic()
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -58,17 +61,11 @@ class Display:
         )
         self._task = self._progress.add_task("", total=self._total, rate=0.0)
 
-    def setting(self, device: str, hyperparameters: Sequence[str], folder: Path) -> None:
-        """Print the resolved setting.
-
-        Args:
-            device: the device in use.
-            hyperparameters: those that the method uses.
-            folder: where results go.
-        """
+    def setting(self, run: Started) -> None:
+        """Print the resolved setting."""
         config, benchmark, regularizer = self._config, self._config.benchmark, self._config.regularizer
         held_out = f", {config.validation_fraction:g} held out" if config.validation_fraction else ""
-        values = [f"{name}={getattr(regularizer, name):g}" for name in hyperparameters]
+        values = [f"{name}={getattr(regularizer, name):g}" for name in run.hyperparameters]
         rows = {
             "benchmark": f"{benchmark.name}: {benchmark.contexts} contexts, {benchmark.scenario}-incremental, "
             f"on {config.dataset.name}{held_out}",
@@ -76,19 +73,21 @@ class Display:
             "method": "  ".join([config.shown_method, *values]),
             "training": f"{config.effective_budget} budget: {benchmark.iters} iterations a context, batch "
             f"{benchmark.batch_size}, {_optimizer(config)}",
-            "run": f"seed {config.seed}, {device}{_threads() if device == 'cpu' else ''}, {config.precision}",
-            "results": str(short(folder)),
+            "run": f"seed {config.seed}, {run.device}{_threads() if run.device == 'cpu' else ''}, {config.precision}",
         }
+        if run.folder is not None:
+            rows["results"] = str(short(run.folder))
+        self._folder = run.folder
         for name, value in rows.items():
             self._print(f"{name:<10} {value}")
         notes = [*self._notes]
-        if device == "cpu":
+        if run.device == "cpu":
             slow = [crowded(), library().note, emulated_bf16() if config.precision == "bf16" else None]
             notes += filter(None, slow)
         for note in notes:
             self._print(f"{'note':<10} {note}")
 
-    def step(self) -> None:
+    def step(self, loss: Tensor) -> None:
         """Count one optimizer step; draws at most ten times a second, or a line every half minute."""
         self._done += 1
         now = time.monotonic()
@@ -120,14 +119,8 @@ class Display:
             line += f"  validation mean {np.mean(validated):.4f}"
         self._print(f"{line}  ({self._rate():.0f} it/s)")
 
-    def finished(self, matrix: Matrix, summary: Summary, folder: Path) -> None:
-        """Print the accuracy matrix, the metrics and where the files are.
-
-        Args:
-            matrix: test accuracies, see `clsweep.results.metrics`.
-            summary: the run's row.
-            folder: where the files are.
-        """
+    def finished(self, matrix: Matrix, summary: Summary) -> None:
+        """Print the accuracy matrix, the metrics and where the files are."""
         self._console.print(_matrix_table(matrix), soft_wrap=True)
         published = self._config.published_figure
         beside = "" if published is None else f"   published {published}"
@@ -140,16 +133,11 @@ class Display:
             f"time              {clock(summary.train_seconds)} training ({summary.iters_per_second:.0f} it/s), "
             f"{clock(summary.importance_seconds)} importance, {clock(summary.eval_seconds)} evaluation"
         )
-        self._print(f"files             {short(folder)}/summary.csv, accuracy.csv")
+        self._print_files()
 
-    def stopped(self, summary: Summary, folder: Path) -> None:
-        """Print where the results of an unfinished run are.
-
-        Args:
-            summary: the run's row.
-            folder: where the files are.
-        """
-        self._print(f"files             {short(folder)}/summary.csv, accuracy.csv: what was measured")
+    def stopped(self, summary: Summary) -> None:
+        """Print where the results of an unfinished run are."""
+        self._print_files(": what was measured")
 
     def __enter__(self) -> Display:
         self._started = self._updated = time.monotonic()
@@ -165,6 +153,10 @@ class Display:
 
     def _rate(self) -> float:
         return self._done / max(time.monotonic() - self._started, 1e-9)
+
+    def _print_files(self, what: str = "") -> None:
+        if self._folder is not None:
+            self._print(f"files             {short(self._folder)}/summary.csv, accuracy.csv{what}")
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, soft_wrap=True)

@@ -55,14 +55,14 @@ class Trainer:
         learner: what is trained.
         stream: the contexts.
         protocol: how.
-        on_step: called after every optimizer step.
+        on_step: called after every optimizer step with its loss; see `Learner.step`.
         timings: filled on the way.
     """
 
     learner: Learner
     stream: Stream
     protocol: TrainingProtocol
-    on_step: Callable[[], None] = lambda: None
+    on_step: Callable[[Tensor], None] = lambda loss: None
     timings: Timings = field(default_factory=Timings)
 
     def sequentially(self) -> Iterator[list[Cell]]:
@@ -142,9 +142,10 @@ class Trainer:
         watch = LossWatch(name, iters)
         with learner.blaming():
             for index in (index for some in indices for index in some.to(learner.device)):
-                watch.add(learner.step(*batch(index)))
+                loss = learner.step(*batch(index))
+                watch.add(loss)
                 self.timings.steps += 1
-                self.on_step()
+                self.on_step(loss)
                 if watch.is_due():
                     self._check(watch.look(), watch, pool)
         self._check(learner.not_finite(f"after the last iteration of {name}"), watch, pool)

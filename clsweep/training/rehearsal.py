@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from clsweep import networks
 from clsweep.config import Config
@@ -127,7 +128,7 @@ def _learn(learner: Learner, config: Config, stream: Stream, length: _Length) ->
         min(length.steps, benchmark.iters), min(length.batch_size, benchmark.batch_size), config.seed
     )
 
-    def look_closely() -> None:
+    def look_closely(loss: Tensor) -> None:
         learner.check_dependence()
         for _ in range(_CALLS):
             learner.check_declared()

@@ -8,12 +8,14 @@ import resource
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 import clsweep
 from clsweep import networks, process, results
@@ -26,42 +28,89 @@ from clsweep.methods.files import MethodFile, read
 from clsweep.results import Summary, metrics
 from clsweep.results.metrics import Cell
 from clsweep.seeding import derived_seed
+from clsweep.training import observers
 from clsweep.training.display import Display
 from clsweep.training.learner import Learner
 from clsweep.training.loop import Timings, Trainer, TrainingProtocol
 from clsweep.training.machine import prepare_cpu
-from clsweep.training.observers import Observer, Several
+from clsweep.training.observers import Observer, Several, Started
 from clsweep.training.rehearsal import rehearse
 
 _DIGEST = 12  # characters
 _NO_REGULARIZER = RegularizerConfig("none", 0.0, 1.0, 1.0, module="clsweep.methods.none")
 
 
+_MEASURED = (
+    "format_version",
+    "status",
+    "reason",
+    "average_accuracy",
+    "learning_accuracy",
+    "forgetting",
+    "backward_transfer",
+    "validation_average_accuracy",
+    "train_seconds",
+    "importance_seconds",
+    "eval_seconds",
+    "iters_per_second",
+    "peak_memory_mib",
+)
+
+
 class PrunedError(Exception):
     """Raised by an observer's `context_done` to end a run early; its message says why."""
 
 
+@dataclass(frozen=True)
+class PartOf:
+    """What a run is a part of, for loggers.
+
+    Attributes:
+        study: a sweep's study, or the folder of several seeds.
+        name: the run's within that.
+    """
+
+    study: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run.
+
+    Attributes:
+        summary: the row of `summary.csv`.
+        cells: the rows of `accuracy.csv`.
+        model: the trained network.
+        places: where to look at what loggers wrote, by the loggers' keys.
+    """
+
+    summary: Summary
+    cells: Sequence[Cell]
+    model: nn.Module
+    places: Mapping[str, str]
+
+
 def run(
     config: Config,
-    folder: Path,
+    folder: Path | None,
     observer: Observer | None = None,
     prepare: Callable[[Config, torch.device], contexts.Stream] | None = None,
     file: MethodFile | None = None,
     *,
     rehearsed: bool = False,
-) -> Summary:
+    part_of: PartOf | None = None,
+) -> Outcome:
     """Train, measure and write one run.
 
     Args:
         config: the checked setting.
-        folder: where `accuracy.csv` and `summary.csv` go; must exist and hold neither.
+        folder: where `accuracy.csv` and `summary.csv` go; must exist and hold neither. None: nothing is written.
         observer: is told what happens; by default it is printed.
         prepare: makes the contexts; a sweep keeps them from run to run.
         file: the method's, as a sweep read it when it began; by default it is read now.
         rehearsed: whether the file's functions have been tried on a few examples, as a sweep does once for all runs.
-
-    Returns:
-        The row of `summary.csv`.
+        part_of: the sweep's study, or the seeds, that it is a part of.
 
     Raises:
         InputError: the device, data, network or regularizer is not there or doesn't fit; nothing was trained.
@@ -70,7 +119,8 @@ def run(
         KeyboardInterrupt: the run was interrupted; what was measured has been written.
     """
     started_at = datetime.now(UTC)
-    results.refuse_used(folder)
+    if folder is not None:
+        results.refuse_used(folder)
     fewer_threads = prepare_cpu(config.threads)
     device = pick_device(config.device)
     method = _method(config)
@@ -83,9 +133,9 @@ def run(
         notes += rehearse(config, stream, device, file)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    observer = observer or Display(config, images=stream.images, notes=notes)
+    last = observer or Display(config, images=stream.images, notes=notes)
     with regularizer.active():
-        return _trained(config, folder, observer, stream, device, regularizer, file, started_at)
+        return _trained(config, folder, last, stream, device, regularizer, file, started_at, part_of)
 
 
 def _method(config: Config) -> RegularizerConfig:
@@ -94,41 +144,45 @@ def _method(config: Config) -> RegularizerConfig:
 
 def _trained(
     config: Config,
-    folder: Path,
-    observer: Observer,
+    folder: Path | None,
+    last: Observer,
     stream: contexts.Stream,
     device: torch.device,
     regularizer: contract.Regularizer,
     file: MethodFile | None,
     started_at: datetime,
-) -> Summary:
+    part_of: PartOf | None,
+) -> Outcome:
     """Train, measure and write, once everything is there; see `run`."""
     method = _method(config)
     model = networks.build(
         config.network, stream.input_shape, stream.n_outputs, derived_seed(config.seed, "parameters")
     ).to(device)
     learner = Learner(model, regularizer, method, config.optimizer_setting, config.precision)
-    if config.tensorboard:
-        observer = Several([_tensorboard(folder), observer])
+    own = observers.made(config)
+    observer = Several([*own, last])
     protocol = TrainingProtocol(config.benchmark.iters, config.benchmark.batch_size, config.seed)
     trainer = Trainer(learner, stream, protocol, observer.step)
-    record = Record(config, stream, device, _described(method, file, regularizer, learner), started_at, trainer.timings)
-    if file is not None:
+    described = _described(method, file, regularizer, learner)
+    record = Record(config, stream, device, described, started_at, trainer.timings, folder)
+    names = regularizer.hyperparameters
+    part = part_of or PartOf("", f"{config.benchmark.name}-{config.method}-s{config.seed}")
+    observer.setting(Started(config, record.setting(), names, model, str(device), folder, part.study, part.name))
+    if file is not None and folder is not None:
         file.copy_to(folder)  # as it was read: the file is there to be edited
-    observer.setting(str(device), regularizer.hyperparameters, folder)
     try:
         with observer:
             for cells in trainer.jointly() if config.stream == "joint" else trainer.sequentially():
                 record.cells += cells
-                record.write(folder, results.RUNNING)  # at once: this process may be killed
+                record.write(results.RUNNING)  # at once: this process may be killed
                 observer.context_done(cells)
-        summary = record.write(folder, results.FINISHED)
+        summary = record.write(results.FINISHED)
     except BaseException as error:  # whatever ends the run: what it has measured is kept
         if not record.ended:
-            observer.stopped(record.write(folder, *_ending(error)), folder)
+            observer.stopped(record.write(*_ending(error)))
         raise
-    observer.finished(record.matrix("test"), summary, folder)
-    return summary
+    observer.finished(record.matrix("test"), summary)
+    return Outcome(summary, record.cells, model, {one.key: one.where for one in own if one.where})
 
 
 def check_fit(config: Config, stream: contexts.Stream, device: torch.device) -> None:
@@ -168,12 +222,6 @@ def _described(
     )
 
 
-def _tensorboard(folder: Path) -> Observer:
-    from clsweep.training.tensorboard import TensorBoard  # here, since the package is an extra and takes long to import
-
-    return TensorBoard(folder)
-
-
 def _prepared(config: Config, device: torch.device) -> contexts.Stream:
     return contexts.build(datasets.load(config.dataset), config, device)
 
@@ -201,6 +249,7 @@ class Record:
         method: what is written down of the method.
         started_at: when the run started, UTC.
         timings: the trainer's, filled while it trains.
+        folder: where its files go; None: it has none.
 
     Attributes:
         cells: the measured accuracies.
@@ -215,6 +264,7 @@ class Record:
         method: Method,
         started_at: datetime,
         timings: Timings,
+        folder: Path | None,
     ) -> None:
         self.cells: list[Cell] = []
         self.ended = False
@@ -224,6 +274,7 @@ class Record:
         self._method = method
         self._started_at = started_at
         self._timings = timings
+        self._folder = folder
         # Now: the checkout and the files may change, or be gone, by the end of the run.
         self._git_commit = _git_commit()
         self._dataset_digest = _digest_of_files(config.dataset)
@@ -233,11 +284,15 @@ class Record:
         """The accuracies of one split; see `clsweep.results.metrics`."""
         return results.accuracy_matrix(self.cells, split, len(self._stream.contexts))
 
-    def write(self, folder: Path, status: str, reason: str = "") -> Summary:
-        """Write both files.
+    def setting(self) -> dict[str, Any]:
+        """What of the row is known before anything is measured."""
+        row = self._summary(results.RUNNING, "").row
+        return {name: value for name, value in row.items() if name not in _MEASURED}
+
+    def write(self, status: str, reason: str = "") -> Summary:
+        """Write both files, where there is a folder for them.
 
         Args:
-            folder: where.
             status: how the run ended, or that it goes on.
             reason: why it failed.
 
@@ -246,7 +301,8 @@ class Record:
         """
         with process.interrupts_held():
             summary = self._summary(status, reason)
-            results.write(folder, summary, self.cells)
+            if self._folder is not None:
+                results.write(self._folder, summary, self.cells)
             self.ended = status != results.RUNNING
         return summary
 

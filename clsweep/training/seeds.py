@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ from clsweep.results import Summary
 from clsweep.results.statistics import estimate
 from clsweep.sweeps.streams import Streams
 from clsweep.training.machine import give_back_memory
+from clsweep.training.run import PartOf
 
 # The columns of `summary.csv` that are averaged, as they are printed.
 _METRICS: Final = {
@@ -32,7 +33,7 @@ _METRICS: Final = {
 _COLUMNS: Final = ("format_version", "metric", "seeds", "of", "mean", "low", "high")
 
 
-def run_seeds(config: Config, folder: Path, finished: Callable[[Config, Path], None]) -> None:
+def run_seeds(config: Config, folder: Path, finished: Callable[[Config, Path, Mapping[str, str]], None]) -> None:
     """Train with the seeds `seed`, `seed` + 1, ... in turn, each in a folder `seed-N`, and print what they come to.
 
     Data, and a method's file, are read once. `seeds.csv` is written anew after every seed: a row for each metric with
@@ -42,7 +43,7 @@ def run_seeds(config: Config, folder: Path, finished: Callable[[Config, Path], N
     Args:
         config: the setting; its `seeds` says how many.
         folder: where the runs' folders go; must exist.
-        finished: is told of every finished run, with its setting and folder.
+        finished: is told of every finished run, with its setting, its folder, and where its loggers wrote.
 
     Raises:
         InputError: the data or the method don't fit; nothing was trained, and nothing is left.
@@ -59,9 +60,19 @@ def run_seeds(config: Config, folder: Path, finished: Callable[[Config, Path], N
     try:
         for seed in seeds:
             one, place = replace(config, seed=seed, seeds=None), folder / f"seed-{seed}"
-            summaries.append(run_in(place, one, None, streams, method_file, rehearsed=bool(summaries)))
+            made = run_in(
+                place,
+                one,
+                None,
+                streams,
+                method_file,
+                rehearsed=bool(summaries),
+                part_of=PartOf(folder.name, place.name),
+            )
+            summaries.append(made.summary)
             _write(folder, summaries, len(seeds))
-            finished(one, place)
+            finished(one, place, made.places)
+            del made  # a network
             give_back_memory()
     except InputError:
         if not summaries:

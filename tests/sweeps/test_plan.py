@@ -33,7 +33,16 @@ DECIDES_NOT = {
     *("dataset.n_classes", "dataset.root", "dataset.layout", "regularizer.reg_strength"),  # this one is searched
     *(f"search.{key}" for key in ("n_trials", "final_seeds", "max_failures", "storage", "sampler", "sampler_options")),
     *(f"search.{key}" for key in ("pruner", "pruner_options", "workers", "dry_run", "plan")),
-    *("seeds", "budget", "device", "threads", "figures", "tensorboard"),  # seeds: of a single run
+    *(
+        "seeds",
+        "budget",
+        "device",
+        "threads",
+        "figures",
+        "tensorboard",
+        "logger",
+        "callbacks",
+    ),  # seeds: of a single run
 }
 
 

@@ -14,11 +14,10 @@ from sweeping import finish, worker
 
 from clsweep import results
 from clsweep.config import Config
-from clsweep.results import Summary
 from clsweep.sweeps import storage
 from clsweep.sweeps.trial import ON_CONTEXTS, SEEDS, TEST
 from clsweep.sweeps.worker import StudyWorker
-from clsweep.training.run import run
+from clsweep.training.run import Outcome, run
 
 ONE = ("regularizer=mas", "search.n_trials=1", "search.final_seeds=0", "search.pruner=null")
 
@@ -36,9 +35,9 @@ class Killed(BaseException):
 
 def killed_before_the_record(study: StudyWorker, monkeypatch: pytest.MonkeyPatch, after: int = 0) -> None:
     """Work on, and be killed when a run is finished, but not recorded; `after` runs before are."""
-    made: list[Summary] = []
+    made: list[Outcome] = []
 
-    def killed(*arguments: Any, **others: Any) -> Summary:
+    def killed(*arguments: Any, **others: Any) -> Outcome:
         made.append(run(*arguments, **others))
         if len(made) > after:
             raise Killed
@@ -66,7 +65,7 @@ def counted_runs(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders of the runs that are trained from now on."""
     folders: list[Path] = []
 
-    def counted(config: Config, folder: Path, *others: Any, **named: Any) -> Summary:
+    def counted(config: Config, folder: Path, *others: Any, **named: Any) -> Outcome:
         folders.append(folder)
         return run(config, folder, *others, **named)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from builders import started
 from omegaconf import OmegaConf
 from rich.console import Console
 from sweeping import plan
@@ -31,7 +32,7 @@ def test_a_run_and_a_sweep_on_a_processor_that_is_slow_in_bf16_say_so(
     monkeypatch.setattr(display, "library", lambda: Library(None, WITHOUT))
     study = plan(tmp_path, f"precision={precision}")
     printed = io.StringIO()
-    Display(study.config, Console(file=printed)).setting(device, (), tmp_path)
+    Display(study.config, Console(file=printed)).setting(started(study.config, tmp_path, device))
     assert (SLOW in printed.getvalue()) == said
     assert (f"note       {WITHOUT}\n" in printed.getvalue()) == (device == "cpu")
 
@@ -50,7 +51,7 @@ def test_the_header_says_what_the_images_are_and_how_many_threads_there_are(
     config = plan(tmp_path).config
     printed = io.StringIO()
     images = "1x28x28, uint8 0 to 255; divided by 255"
-    Display(config, Console(file=printed), images, ["one of them"]).setting("cpu", (), tmp_path)
+    Display(config, Console(file=printed), images, ["one of them"]).setting(started(config, tmp_path))
     lines = printed.getvalue().splitlines()
     assert f"images     {images}" in lines
     count = torch.get_num_threads()

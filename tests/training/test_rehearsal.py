@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import sweeping
 import torch
-from builders import image_data, setting
+from builders import image_data, setting, started
 from rich.console import Console
 from tiny import write
 
@@ -23,7 +23,7 @@ from clsweep.sweeps import storage
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.worker import work
 from clsweep.training.display import Display
-from clsweep.training.observers import Silent
+from clsweep.training.observers import Observer
 from clsweep.training.rehearsal import EXAMPLES, rehearse
 from clsweep.training.run import run
 
@@ -158,7 +158,7 @@ def test_what_is_wrong_with_a_file_is_told_before_anything_is_trained(tmp_path: 
     folder.mkdir()
     made = config(f"regularizer.file={file}")
     with pytest.raises(InputError) as raised:
-        run(made, folder, Silent(), lambda config, device: stream(config))
+        run(made, folder, Observer(), lambda config, device: stream(config))
     message = str(raised.value)
     assert message.startswith(str(file))
     assert expected in message
@@ -221,7 +221,7 @@ def test_results_and_random_numbers_are_as_without_it(tmp_path: Path, name: str)
         folder = tmp_path / f"run-{rehearsed_before}"
         folder.mkdir()
         torch.manual_seed(3), np.random.seed(3), random.seed(3)
-        run(made, folder, Silent(), lambda config, device: stream(config), rehearsed=rehearsed_before)
+        run(made, folder, Observer(), lambda config, device: stream(config), rehearsed=rehearsed_before)
         drawn = torch.rand(1).item(), np.random.rand(), random.random()
         rows = [line.split(",", 1)[1] for line in (folder / "accuracy.csv").read_text().splitlines()]
         left.append((rows, drawn))
@@ -245,7 +245,7 @@ def test_what_a_file_adds_to_the_network_is_said_in_the_header(tmp_path: Path) -
     ]
     out = io.StringIO()
     display = Display(config(), Console(file=out, width=200), notes=notes)
-    display.setting("cpu", (), tmp_path)
+    display.setting(started(config(), tmp_path))
     assert [line for line in out.getvalue().splitlines() if line.startswith("note")][:2] == [
         f"{'note':<10} {note}" for note in notes
     ]

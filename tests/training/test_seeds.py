@@ -15,7 +15,7 @@ from clsweep.errors import InputError
 from clsweep.results.metrics import Cell
 from clsweep.results.statistics import estimate
 from clsweep.training.display import Display
-from clsweep.training.observers import Silent
+from clsweep.training.observers import Observer
 from clsweep.training.run import run
 from clsweep.training.seeds import run_seeds
 
@@ -36,7 +36,7 @@ def test_each_seed_is_a_run_of_its_own_and_the_summary_is_of_all(
     for seed in (100, 101):
         single = tmp_path / f"single-{seed}"
         single.mkdir()
-        run(setting(*PLAIN, f"seed={seed}"), single, Silent())
+        run(setting(*PLAIN, f"seed={seed}"), single, Observer())
         assert without_run_id(single / "accuracy.csv") == without_run_id(folder / f"seed-{seed}" / "accuracy.csv")
     kept = table(folder)
     assert list(kept.index) == ["average_accuracy", "forgetting", "backward_transfer"]

@@ -160,7 +160,7 @@ def test_every_context_is_measured_after_every_context_as_a_naive_loop_does(scen
 def test_steps_and_time_are_counted() -> None:
     made = trainer(method("ewc"), iters=4)
     calls: list[int] = []
-    made.on_step = lambda: calls.append(1)
+    made.on_step = lambda loss: calls.append(loss.dim())
     list(made.sequentially())
     assert made.timings.steps == len(calls) == 4 * CONTEXTS
     assert min(made.timings.train, made.timings.importance, made.timings.evaluation) > 0
