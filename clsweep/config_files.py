@@ -8,6 +8,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from clsweep import optimizers
 from clsweep.errors import InputError
 
 
@@ -37,7 +38,9 @@ def beside(path: Path) -> str:
 
 
 def refuse_overruled(composed: DictConfig) -> None:
-    """Refuse what such a file overrules, as Hydra merges it after the groups that are chosen on the command line.
+    """Refuse what a file, or another name for it, overrules.
+
+    Hydra merges such a file after the groups that are chosen on the command line.
 
     Args:
         composed: the configuration, Hydra's own part in it.
@@ -45,13 +48,14 @@ def refuse_overruled(composed: DictConfig) -> None:
     Raises:
         InputError: an override would have no effect.
     """
+    given = dict(one.lstrip("+").split("=", 1) for one in composed.hydra.overrides.task if "=" in one)
+    _refuse_two_rates(composed, given)
     folder = _config_dir(composed.hydra)
     name = str(composed.hydra.job.config_name).removesuffix(".yaml")  # Hydra takes both
     file = None if folder is None else folder / f"{name}.yaml"
     if file is None or not file.is_file():
         return
     own = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    given = dict(one.lstrip("+").split("=", 1) for one in composed.hydra.overrides.task if "=" in one)
     for key, value in given.items():
         part = own.get(key) if isinstance(own, dict) else None
         if isinstance(part, dict) and "name" in part:
@@ -60,6 +64,16 @@ def refuse_overruled(composed: DictConfig) -> None:
                 f"that, {key}.KEY=VALUE, or a command without --config-name {name}."
             )
     _refuse_budget(own, given, file)
+
+
+def _refuse_two_rates(composed: DictConfig, given: dict[str, str]) -> None:
+    """`benchmark.lr` has no effect where `optimizer.lr`, its other name, has a value of its own."""
+    alias, name = optimizers.ALIAS, f"{optimizers.KEY}.lr"
+    rates = [OmegaConf.select(composed, key) for key in (alias, name)]
+    if alias in given and None not in rates and rates[0] != rates[1]:
+        raise InputError(
+            f"{alias}={given[alias]}: is another name for {name}, which is {rates[1]} here; expected one of them."
+        )
 
 
 def _refuse_budget(own: object, given: dict[str, str], file: Path) -> None:

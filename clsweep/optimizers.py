@@ -98,7 +98,7 @@ def check(node: Mapping[str, Any], lr: float) -> None:
     reset, schedule = node.get("reset", False), node.get("schedule")
     _require(isinstance(reset, bool), f"{KEY}.reset", reset, "true or false")
     has_target = schedule is None or isinstance(schedule, Mapping)
-    _require(has_target, SCHEDULE, schedule, f"null, or {SCHEDULE}._target_=torch.optim.lr_scheduler...")
+    _require(has_target, SCHEDULE, schedule, f"null, or a class of torch.optim.lr_scheduler as {SCHEDULE}._target_")
     setting = OptimizerSetting.of(node, lr)
     target = setting.target
     if any(written["_target_"] == target.path for written in files(KEY).values()):

@@ -126,10 +126,15 @@ def regularizer(folder: Path, source: str) -> Regularizer:
 
 
 def learner(
-    config: RegularizerConfig, model: Classifier | None = None, lr: float = 0.01, precision: str = "float32"
+    config: RegularizerConfig,
+    model: Classifier | None = None,
+    lr: float = 0.01,
+    precision: str = "float32",
+    by: OptimizerSetting | None = None,
 ) -> Learner:
-    """A learner of `config`, by default of the tiny MLP."""
-    return Learner(network() if model is None else model, load(config), config, optimizer(lr=lr), precision)
+    """A learner of `config`, by default of the tiny MLP and by Adam."""
+    made = network() if model is None else model
+    return Learner(made, load(config), config, by or optimizer(lr=lr), precision)
 
 
 def optimizer(

@@ -27,8 +27,8 @@ from clsweep.methods import contract
 from clsweep.methods.files import MethodFile, read
 from clsweep.results import Summary, metrics
 from clsweep.results.metrics import Cell
-from clsweep.seeding import derived_seed
-from clsweep.training import observers
+from clsweep.seeding import GlobalStream, derived_seed
+from clsweep.training import observers, update
 from clsweep.training.display import Display
 from clsweep.training.learner import Learner
 from clsweep.training.loop import Timings, Trainer, TrainingProtocol
@@ -134,7 +134,8 @@ def run(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     last = observer or Display(config, images=stream.images, notes=notes)
-    with regularizer.active():
+    # What draws from the global generators while it trains, such as dropout, draws from the seed.
+    with GlobalStream(derived_seed(config.seed, "training")).active(), regularizer.active():
         return _trained(config, folder, last, stream, device, regularizer, file, started_at, part_of)
 
 
@@ -189,9 +190,13 @@ def check_fit(config: Config, stream: contexts.Stream, device: torch.device) -> 
     """Check what of a setting can only be checked with the contexts at hand.
 
     Raises:
-        InputError: the network or the batch doesn't fit the images or the machine.
+        InputError: the network or the batch doesn't fit the images or the machine, or the optimizer can't train it.
     """
-    networks.check(config.network, stream.input_shape, stream.n_outputs, config.benchmark.batch_size, device)
+    shape, outputs, optimizer = stream.input_shape, stream.n_outputs, config.optimizer_setting
+    networks.check(config.network, shape, outputs, config.benchmark.batch_size, device)
+    if not update.is_fused(optimizer):
+        parameters = networks.build(config.network, shape, outputs, seed=0).to(device).parameters()
+        update.check(list(parameters), optimizer, config.benchmark.iters)
 
 
 @dataclass(frozen=True)

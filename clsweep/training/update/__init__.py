@@ -17,7 +17,7 @@ from clsweep.training.update.adam import Adam
 from clsweep.training.update.base import ParameterUpdate, PathIntegral, Spring
 from clsweep.training.update.foreach import ForeachUpdate, FusedAdam
 from clsweep.training.update.native import NativeUpdate, library
-from clsweep.training.update.torchs import TorchOptimizer
+from clsweep.training.update.torchs import TorchOptimizer, check
 
 __all__ = [
     "Adam",
@@ -28,9 +28,16 @@ __all__ = [
     "PathIntegral",
     "Spring",
     "TorchOptimizer",
+    "check",
+    "is_fused",
     "library",
     "parameter_update",
 ]
+
+
+def is_fused(optimizer: OptimizerSetting) -> bool:
+    """Whether the fused updates do it, which are known to work; for any other there is `check`."""
+    return Adam.of(optimizer) is not None
 
 
 def parameter_update(parameters: Sequence[nn.Parameter], optimizer: OptimizerSetting) -> ParameterUpdate:

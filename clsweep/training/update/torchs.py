@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from typing import Any, TypeVar
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from clsweep.errors import InputError, RunError, is_machines, named
+from clsweep.methods.undisturbed import settings_put_back
 from clsweep.optimizers import LENGTHS, OptimizerSetting
+from clsweep.seeding import GlobalStream
 from clsweep.targets import Target
-
-log = logging.getLogger(__name__)
 
 _FUSED = ("torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD")
 _IMPLEMENTATIONS = ("fused", "foreach", "differentiable", "capturable")
 _SCHEDULED = ("lr", "momentum", "betas")  # what a schedule may change
+_Kind = TypeVar("_Kind")
 
 
 class TorchOptimizer:
@@ -33,14 +36,15 @@ class TorchOptimizer:
     """
 
     name = "torch"
-    changes_gradients = True  # some add their weight decay, or clip, in place
+    changes_gradients = True  # some add to them, or clip them, in place
 
     def __init__(self, parameters: Sequence[nn.Parameter], setting: OptimizerSetting) -> None:
         self._parameters = list(parameters)
         self._setting = setting
         self._optimizer = self._made()
         self._schedule: LRScheduler | None = None
-        self._unscheduled = self._scheduled_values()
+        groups = self._optimizer.param_groups
+        self._unscheduled = [{name: group[name] for name in _SCHEDULED if name in group} for group in groups]
 
     def start_context(self, iterations: int | None) -> None:
         """Begin a context; see `clsweep.training.update.foreach.Optimizer`.
@@ -52,7 +56,7 @@ class TorchOptimizer:
             self._optimizer = self._made()
         if self._setting.schedule is not None:
             for group, values in zip(self._optimizer.param_groups, self._unscheduled, strict=True):
-                group.pop("initial_lr", None)  # else it would be the old schedule's
+                group.pop("initial_lr", None)  # else it would be what the last schedule began with
                 group.update(values)
             self._schedule = _schedule(self._setting.schedule, self._optimizer, iterations)
 
@@ -60,42 +64,68 @@ class TorchOptimizer:
         """Nothing: PyTorch's optimizers look for gradients themselves."""
 
     def step(self) -> None:
-        """Move the parameters, then the schedule.
+        """Move the parameters, then go on in the schedule.
 
         Raises:
             RunError: one of them raised.
         """
-        at_fault = self._setting.target
-        try:
+        with _told(self._setting.target):
             self._optimizer.step()
-            if self._schedule is not None:
-                at_fault = self._setting.schedule or at_fault
+        if self._schedule is not None and self._setting.schedule is not None:
+            with _told(self._setting.schedule):
                 self._schedule.step()
-        except Exception as error:
-            if is_machines(error):
-                raise
-            log.exception("%s", at_fault.path)
-            raise RunError(
-                f"{at_fault.key}._target_={at_fault.path}: a step raised {named(error)}; the traceback is in the run's "
-                "log."
-            ) from error
 
     @property
     def rates(self) -> list[float]:
-        """The learning rate that the next step has, of each group of parameters."""
+        """The learning rate of the next step, of each group of parameters."""
         return [float(group["lr"]) for group in self._optimizer.param_groups]
+
+    def go_through(self, iterations: int) -> None:
+        """Make one step with made-up gradients, and go to the end of the schedule; the parameters are left changed.
+
+        Raises:
+            InputError: one of them can't be made, raised, or gave a rate that is none.
+            RunError: likewise.
+        """
+        self.start_context(iterations)
+        for p in self._parameters:
+            p.grad = torch.full_like(p, 1e-3)
+        self.step()
+        target = self._setting.schedule
+        if self._schedule is None or target is None:
+            return
+        for number in range(2, iterations + 1):
+            wrong = [rate for rate in self.rates if not 0 <= rate < math.inf]
+            if wrong:
+                raise InputError(
+                    f"{target.key}._target_={target.path}: the learning rate is {wrong[0]:g} at iteration {number} of "
+                    f"{iterations}; expected a schedule that keeps it at 0 or more."
+                )
+            with _told(target):
+                self._schedule.step()
 
     def _made(self) -> Optimizer:
         target = self._setting.target
-        provided = {}
-        if target.path in _FUSED and not any(name in target.arguments for name in _IMPLEMENTATIONS):
-            provided["fused"] = True
-        made = target.make(self._parameters, **provided)
-        return _of_kind(Optimizer, target, made)
+        is_free = target.path in _FUSED and not any(name in target.arguments for name in _IMPLEMENTATIONS)
+        return _of_kind(Optimizer, target, target.make(self._parameters, **({"fused": True} if is_free else {})))
 
-    def _scheduled_values(self) -> list[dict[str, Any]]:
-        groups = self._optimizer.param_groups
-        return [{name: group[name] for name in _SCHEDULED if name in group} for group in groups]
+
+def check(parameters: Sequence[nn.Parameter], setting: OptimizerSetting, iterations: int) -> None:
+    """Try an optimizer and its schedule, before anything is trained with it.
+
+    Args:
+        parameters: such as those that will be trained; left changed.
+        setting: which optimizer.
+        iterations: the steps of the longest context.
+
+    Raises:
+        InputError: one of them can't be made, raised, or gave a rate that is none.
+    """
+    with settings_put_back(), GlobalStream(0).active():
+        try:
+            TorchOptimizer(parameters, setting).go_through(iterations)
+        except RunError as error:
+            raise InputError(str(error)) from error
 
 
 def _schedule(target: Target, optimizer: Optimizer, iterations: int | None) -> LRScheduler:
@@ -105,13 +135,22 @@ def _schedule(target: Target, optimizer: Optimizer, iterations: int | None) -> L
     return _of_kind(LRScheduler, target, target.make(optimizer, **provided))
 
 
-_Kind = TypeVar("_Kind")
-
-
 def _of_kind(kind: type[_Kind], target: Target, made: object) -> _Kind:
     if not isinstance(made, kind):
+        module = "torch.optim" if kind is Optimizer else "torch.optim.lr_scheduler"
         raise InputError(
-            f"{target.key}._target_={target.path}: makes a {type(made).__name__}; expected a torch.optim "
-            f"{kind.__name__}."
+            f"{target.key}._target_={target.path}: makes a {type(made).__name__}; expected a {module}.{kind.__name__}."
         )
     return made
+
+
+@contextmanager
+def _told(target: Target) -> Iterator[None]:
+    """One sentence for what a step raises."""
+    try:
+        yield
+    except Exception as error:
+        if is_machines(error):
+            raise
+        where = "CLSWEEP_TRACEBACK=1 shows the traceback"
+        raise RunError(f"{target.key}._target_={target.path}: a step raised {named(error)}; {where}.") from error
