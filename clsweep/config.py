@@ -36,21 +36,12 @@ HYPERPARAMETERS = ("reg_strength", "gamma", "epsilon")
 FISHER_LABELS = ("exact", "sampled", "empirical")
 NETWORKS = ("mlp", "cnn")
 LAYOUTS = ("hwc", "chw")
-_PROTOCOL_KEYS = (
-    "scenario",
-    "contexts",
-    "classes_per_context",
-    "image_size",
-    "normalize",
-    "iters",
-    "batch_size",
-    "lr",
-)
 # Streams that this package has, and what they need of the classes, which is checked before torch is imported.
 _STREAMS = "clsweep.data.streams"
 _SPLIT = f"{_STREAMS}.split"
 _OF_ALL_CLASSES = (f"{_STREAMS}.permuted", f"{_STREAMS}.rotated")
 GIVEN_TO_STREAMS = ("contexts", "classes_per_context", "seed", "input_shape")
+OWN, SHIPPED = "custom", "custom_regularization"  # a method in a file, and the file that ships
 _ITERS = "${.iters_by_budget.${budget}}"  # as conf/benchmark/*.yaml has it
 _DATA = "CLSWEEP_DATA"
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -60,24 +51,15 @@ DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 class PublishedConfig:
     """Published average accuracies, all of one strength that was not tuned, and how they were measured.
 
+    `protocol` says what differs from the benchmark's own, by the names of `clsweep.protocol.Protocol`.
     `reg_strength` is null in a setting that was written down before its figures were known well enough to be shown.
     """
 
-    protocol: dict[str, Any] = MISSING
+    protocol: dict[str, Any] = field(default_factory=dict)
     accuracy: dict[str, float] = MISSING
     source: str = ""
     reg_strength: float | None = None
     setting: str = ""
-
-    @property
-    def note(self) -> str:
-        """What every mention of a figure says with it."""
-        return f"strength {self.reg_strength:g}, {self.protocol['iters']:,} iterations"
-
-    @property
-    def described(self) -> str:
-        """All that is known of how they were measured."""
-        return f"published by {self.source}: strength {self.reg_strength:g} for every method, {self.setting}"
 
 
 @dataclass
@@ -195,10 +177,15 @@ class Config:
         return method_folder(self.stream, self.regularizer.name)
 
     @property
+    def shown_name(self) -> str:
+        """The method's name as it is printed and studies have it: of a file of one's own the file's."""
+        return shown_name(self.method, "" if self.stream == "joint" else self.regularizer.file or "")
+
+    @property
     def shown_method(self) -> str:
-        """The method's name and, where it is a file of one's own, the file's."""
+        """The same and, where it is a file, which one."""
         own = self.regularizer.file is not None and self.stream != "joint"
-        return f"{self.method} ({Path(str(self.regularizer.file)).name})" if own else self.method
+        return f"{self.shown_name} ({Path(str(self.regularizer.file)).name})" if own else self.shown_name
 
     @property
     def optimizer_setting(self) -> OptimizerSetting:
@@ -209,34 +196,6 @@ class Config:
     def effective_budget(self) -> str:
         """`budget`, or `custom` where `benchmark.iters` is not what that budget says."""
         return self.budget if self.benchmark.iters == self.benchmark.iters_by_budget[self.budget] else "custom"
-
-    @property
-    def published_figure(self) -> str | None:
-        """The published average accuracy of this method and what it is of, where this run follows the same protocol."""
-        benchmark, published = self.benchmark, self.benchmark.published
-        ours = {
-            "dataset": self.dataset.name,
-            "hidden": self.network.hidden,
-            "channels": self.network.channels,
-            "precision": self.precision,
-            **{key: getattr(benchmark, key) for key in _PROTOCOL_KEYS},
-        }
-        follows = ours == published.protocol and published.reg_strength is not None and self.validation_fraction == 0
-        if not follows or self.method not in published.accuracy:
-            return None
-        return f"{published.accuracy[self.method]:.3f} ({published.note})"
-
-
-@cache
-def published() -> dict[str, PublishedConfig]:
-    """The published figures of each benchmark in `conf/benchmark`, by its name."""
-    found: dict[str, PublishedConfig] = {}
-    for path in sorted((config_dir() / "benchmark").glob("*.yaml")):
-        benchmark = OmegaConf.load(path).benchmark
-        made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(PublishedConfig), benchmark.published))
-        assert isinstance(made, PublishedConfig)
-        found[benchmark.name] = made
-    return found
 
 
 @cache
@@ -249,6 +208,17 @@ def searched_by_default() -> dict[str, tuple[str, ...]]:
 def method_folder(stream: str, regularizer: str) -> str:
     """The folder name of a run: the regularizer's name, or `joint`, where none is used."""
     return "joint" if stream == "joint" else regularizer
+
+
+def shown_name(regularizer: str, file: str) -> str:
+    """What a method is called: of a file of one's own by the file's name, but for the one that ships.
+
+    Args:
+        regularizer: its name in the configuration.
+        file: where its code is; empty for a built-in method.
+    """
+    stem = Path(file).stem
+    return stem if regularizer == OWN and stem not in ("", SHIPPED) else regularizer
 
 
 OmegaConf.register_new_resolver("method_folder", method_folder, replace=True)

@@ -315,67 +315,6 @@ def test_joint_training_needs_no_regularizer_file(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("benchmark", "method", "figure"),
-    [
-        ("split_mnist", "ewc", "0.958 (strength 5000, 2,000 iterations)"),
-        ("split_mnist", "online_ewc", "0.974 (strength 5000, 2,000 iterations)"),
-        ("split_mnist", "si", "0.985 (strength 5000, 2,000 iterations)"),
-        ("perm_mnist benchmark.iters=2000", "ewc", "0.838 (strength 10000, 2,000 iterations)"),
-        ("perm_mnist benchmark.iters=2000", "online_ewc", "0.843 (strength 10000, 2,000 iterations)"),
-        ("perm_mnist benchmark.iters=2000", "si", "0.447 (strength 10000, 2,000 iterations)"),
-        ("perm_mnist", "si", None),  # 5,000 iterations here
-        ("split_cifar100", "ewc", "0.546 (strength 100, 5,000 iterations)"),
-        ("split_cifar100", "online_ewc", "0.544 (strength 100, 5,000 iterations)"),
-        ("split_cifar100", "si", "0.536 (strength 100, 5,000 iterations)"),
-        ("split_mnist", "mas", None),
-        ("split_mnist", "none", None),
-    ],
-)
-def test_the_published_figure_of_each_method(benchmark: str, method: str, figure: str | None) -> None:
-    assert setting(*f"+benchmark={benchmark}".split(), f"regularizer={method}").published_figure == figure
-
-
-def test_a_published_figure_of_an_older_setting_is_not_shown() -> None:
-    config = setting("+benchmark=split_mnist", "regularizer=si")
-    published = config.benchmark.published
-    assert config.published_figure is not None
-    older = settings.PublishedConfig(published.protocol, published.accuracy)  # as best.yaml had it
-    benchmark = dataclasses.replace(config.benchmark, published=older)
-    assert dataclasses.replace(config, benchmark=benchmark).published_figure is None
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        "budget=quick",
-        "benchmark.iters=2001",
-        "benchmark.contexts=4",
-        "benchmark.classes_per_context=1",
-        "benchmark.scenario=class",
-        "benchmark.lr=0.002",
-        "benchmark.batch_size=64",
-        "benchmark.image_size=32",
-        "benchmark.normalize=true",
-        "network=mlp_1000",
-        "network.hidden=[400]",
-        "dataset=mnist_5k",
-        "dataset=fashion_mnist",
-        "validation_fraction=0.1",
-        "stream=joint",
-        "precision=bf16",
-    ],
-)
-def test_no_published_figure_beside_another_protocol(override: str) -> None:
-    assert setting("+benchmark=split_mnist", "regularizer=ewc", override).published_figure is None
-
-
-@pytest.mark.parametrize("override", ["seed=7", "regularizer.reg_strength=1", "device=cpu", "dataset.root=here"])
-def test_the_published_figure_stays_where_the_protocol_does(override: str) -> None:
-    figure = "0.958 (strength 5000, 2,000 iterations)"
-    assert setting("+benchmark=split_mnist", "regularizer=ewc", override).published_figure == figure
-
-
-@pytest.mark.parametrize(
     ("overrides", "budget"),
     [
         ([], "full"),

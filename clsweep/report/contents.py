@@ -26,7 +26,7 @@ def contents(found: Results, chosen: Selection, table: pd.DataFrame) -> tuple[li
     Returns:
         A section for each protocol, and one for each study.
     """
-    groups = [part for _, part in table.groupby("protocol", sort=True)]
+    groups = [part for _, part in table.groupby("protocol", sort=False)]
     titles = figures.numbered([_title(part.iloc[0]) for part in groups])
     slugs = figures.slugs(titles)
     looks = style.looks(table["method"].drop_duplicates())

@@ -12,8 +12,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from clsweep import config as settings
-from clsweep.config import PublishedConfig
+from clsweep.published import published
 from clsweep.report.plots.contexts import BOUNDS
 from clsweep.report.selection import PROTOCOL, TUNED
 from clsweep.results.statistics import all_differ, compare, estimates
@@ -34,8 +33,8 @@ def rows(runs: pd.DataFrame) -> pd.DataFrame:
         runs: of `clsweep.report.selection.select`.
 
     Returns:
-        A row for each protocol, method and setting, in the order in which they are shown: `protocol` (a number) and
-        the columns of `PROTOCOL`; `kind` (method, bound or published); `method`; `setting`; `chosen` (tuned or
+        A row for each protocol, method and setting, in the order in which they are shown: the columns of `PROTOCOL`;
+        `kind` (method, bound or published); `method`; `setting`; `chosen` (tuned or
         default, by a sweep); `main`, whether it is the method's row; `seeds`, their number; for each of `METRICS`
         `<metric>` (the mean), `<metric>_low` and `<metric>_high` (of its 95 % interval), and for those in `MARKED`
         `<metric>_best`, whether it is better than all other methods by `TEST`; then the comparison with the method of
@@ -46,18 +45,19 @@ def rows(runs: pd.DataFrame) -> pd.DataFrame:
     table = _summaries(timed)
     table["kind"] = table["method"].isin(BOUNDS).map({True: BOUND, False: METHOD})
     table["main"] = _main(table)
-    parts = [_compared(group.copy(), timed) for _, group in table.groupby("protocol", sort=True)]
-    parts += [_published_rows(group, settings.published()) for _, group in table.groupby("protocol", sort=True)]
+    parts = [_compared(group.copy(), timed) for _, group in table.groupby("protocol", sort=False)]
+    parts += [_published_rows(group) for _, group in table.groupby("protocol", sort=False)]
     whole = pd.concat([part for part in parts if len(part)], ignore_index=True) if parts else table
     whole = whole.reindex(columns=_columns()).assign(order=whole["kind"].map({METHOD: 0, BOUND: 1, PUBLISHED: 2}))
-    whole = whole.sort_values(
-        ["protocol", "order", "main", "average_accuracy"], ascending=[True, True, False, False], kind="stable"
+    places = {digest: place for place, digest in enumerate(runs["protocol"].unique())}
+    whole = whole.assign(place=whole["protocol"].map(places)).sort_values(
+        ["place", "order", "main", "average_accuracy"], ascending=[True, True, False, False], kind="stable"
     )
     return whole[_columns()].reset_index(drop=True)
 
 
 def _columns() -> list[str]:
-    columns = ["protocol", *PROTOCOL, "kind", "method", "setting", "chosen", "main", "seeds"]
+    columns = [*PROTOCOL, "kind", "method", "setting", "chosen", "main", "seeds"]
     for metric in METRICS:
         columns += [metric, f"{metric}_low", f"{metric}_high", *([f"{metric}_best"] if metric in MARKED else [])]
     return [*columns, "difference", "difference_low", "difference_high", "p", "common_seeds"]
@@ -65,7 +65,7 @@ def _columns() -> list[str]:
 
 def _summaries(runs: pd.DataFrame) -> pd.DataFrame:
     first = runs.groupby(_ROW, sort=False)
-    table = first[[*PROTOCOL]].head(1).assign(**{name: runs[name] for name in _ROW}).reset_index(drop=True)
+    table = runs.loc[first.head(1).index, list(dict.fromkeys([*PROTOCOL, *_ROW]))].reset_index(drop=True)
     table["chosen"] = first["chosen"].max().to_numpy()  # tuned > default > neither, as it is spelt
     table["started_at"] = first["started_at"].min().to_numpy()
     for metric in METRICS:
@@ -119,11 +119,11 @@ def _best(rivals: pd.DataFrame, metric: str) -> Any:
     return known.idxmax() if METRICS[metric] else known.idxmin()
 
 
-def _published_rows(table: pd.DataFrame, published: dict[str, PublishedConfig]) -> pd.DataFrame:
+def _published_rows(table: pd.DataFrame) -> pd.DataFrame:
     """The published figures, where the protocol is the one that they were measured under."""
     protocol = table.iloc[0]
-    figures = published.get(protocol["benchmark"])
-    if figures is None or not _follows(protocol, figures.protocol):
+    figures = published().get(protocol["benchmark"])
+    if figures is None or figures.protocol.digest != protocol["protocol"]:
         return table.iloc[:0]
     made = pd.DataFrame(
         {
@@ -136,14 +136,7 @@ def _published_rows(table: pd.DataFrame, published: dict[str, PublishedConfig]) 
             "average_accuracy": list(figures.accuracy.values()),
         }
     )
-    return made.assign(protocol=protocol["protocol"], **{name: protocol[name] for name in PROTOCOL})
-
-
-def _follows(protocol: pd.Series, wanted: dict[str, Any]) -> bool:
-    network = ["cnn" if wanted["channels"] else "mlp", *wanted["channels"], *wanted["hidden"]]
-    expected = wanted | {"network": " ".join(map(str, network)), "image_size": wanted["image_size"] or 0}
-    names = [name for name in expected if name in PROTOCOL]
-    return all(not pd.isna(protocol[name]) and protocol[name] == expected[name] for name in names)
+    return made.assign(**{name: protocol[name] for name in PROTOCOL})
 
 
 def overview(table: pd.DataFrame) -> pd.DataFrame:
@@ -155,7 +148,7 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The rows of `table` with `main` of those protocols.
     """
-    first = table.groupby("benchmark", sort=False)["protocol"].transform("min")
+    first = table.groupby("benchmark", sort=False)["protocol"].transform("first")
     return table[table["main"] & (table["protocol"] == first)]
 
 

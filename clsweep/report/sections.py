@@ -11,11 +11,11 @@ from typing import Any, Final
 
 import pandas as pd
 
-from clsweep import config as settings
+from clsweep.protocol import Protocol
+from clsweep.published import published
 from clsweep.report import leaderboard
 from clsweep.report.figures import Drawn
 from clsweep.report.leaderboard import MARKED, METRICS, PUBLISHED
-from clsweep.report.selection import describe
 from clsweep.results.statistics import estimate
 
 _NUMBER: Final = r"=([+-]?\d+(?:\.\d*)?(?:e[+-]?\d+)?)(?=[, ]|$)"
@@ -135,7 +135,7 @@ def section(slug: str, title: str, table: pd.DataFrame, drawn: Sequence[Drawn]) 
         drawn: its figures.
     """
     rows = [_row(row) for row in table.to_dict("records")]
-    return Section(slug, title, describe(table.iloc[0]), rows, list(drawn))
+    return Section(slug, title, Protocol.of_row(table.iloc[0].to_dict()).sentence(), rows, list(drawn))
 
 
 def _row(row: dict[Any, Any]) -> Row:
@@ -164,7 +164,7 @@ def _figure(row: dict[Any, Any], metric: str) -> Figure:
         metric in MARKED and row[f"{metric}_best"] is True,
         4 if metric != "seconds" else 0 if row[metric] >= 10 else 1,
         int(row["seeds"]),
-        settings.published()[row["benchmark"]].note if row["kind"] == PUBLISHED else "",
+        published()[row["benchmark"]].note if row["kind"] == PUBLISHED else "",
     )
 
 
@@ -192,7 +192,7 @@ def overview(table: pd.DataFrame) -> tuple[list[str], list[Row]]:
 def protocols(table: pd.DataFrame) -> dict[str, str]:
     """The protocol of each column of the overview, by benchmark."""
     first = leaderboard.overview(table).drop_duplicates("benchmark")
-    return {str(row["benchmark"]): describe(row) for _, row in first.iterrows()}
+    return {str(row["benchmark"]): Protocol.of_row(row).sentence() for row in first.to_dict("records")}
 
 
 def study_section(

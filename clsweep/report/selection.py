@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,28 +11,12 @@ import pandas as pd
 
 from clsweep import config as settings
 from clsweep.config import HYPERPARAMETERS
+from clsweep.protocol import Protocol
 from clsweep.report.plots.contexts import BOUNDS
 from clsweep.results import FINISHED, Results
 
-# What must be the same for two runs to be compared. What a file of an older format doesn't say is a value of its own.
-PROTOCOL: Final = (
-    "benchmark",
-    "scenario",
-    "dataset",
-    "dataset_digest",
-    "n_train",
-    "n_test",
-    "contexts",
-    "classes_per_context",
-    "image_size",
-    "normalize",
-    "network",
-    "budget",
-    "iters",
-    "batch_size",
-    "lr",
-    "precision",
-)
+# The columns that say what is compared: the digest of a protocol, its parts, and what goes with them.
+PROTOCOL: Final = ("protocol", *(one.name for one in fields(Protocol)), "budget", "n_train", "n_test")
 _BUDGETS: Final = ("full", "quick", "custom", "smoke")
 TUNED: Final = "tuned"
 
@@ -42,10 +26,12 @@ class Selection:
     """The runs that are compared.
 
     Attributes:
-        runs: rows of `Results.runs` with four columns more: `protocol`, a number from 0 up, the protocol that is
-            looked at first having the least; `method`, the name, with the beginning of its file's digest where several
-            files of that name were run; `setting`, its hyperparameters and options exactly, as text, empty where it has
-            none; `chosen`, which is `tuned` or `default` for values that a sweep's final runs have, else empty.
+        runs: rows of `Results.runs`, those of the protocol that is looked at first before the others. `protocol` is
+            the digest of each run's `Protocol`, whatever the format of its file, and `budget` the same for all of one
+            protocol. Three columns more: `method`, the name, of a file of one's own the file's, with the beginning of
+            its digest where several files of that name were run; `setting`, its hyperparameters and options exactly, as
+            text, empty where it has none; `chosen`, which is `tuned` or `default` for values that a sweep's final runs
+            have, else empty.
         held_out: how many finished runs were left out because they held training data out to choose values by.
         repeated: how many were left out because a later run has the same protocol, method, values and seed.
     """
@@ -65,34 +51,17 @@ def select(results: Results) -> Selection:
     whole = finished[finished["validation_fraction"] == 0].copy()
     whole["setting"] = [_setting(row) for row in whole.to_dict("records")]
     whole["method"] = _methods(whole)
-    whole["protocol"] = whole.groupby(list(PROTOCOL), dropna=False).ngroup()
+    whole["protocol"] = [Protocol.of_row(row).digest for row in whole.to_dict("records")]
+    whole["budget"] = whole.groupby("protocol")["budget"].transform(lambda budgets: min(budgets, key=_rank))
     values = ["protocol", "method", "setting"]
     whole["chosen"] = _of_final_runs(whole, results.finals)
     whole["chosen"] = whole.groupby(values)["chosen"].transform("max")  # tuned > default > neither, as it is spelt
     whole = whole.sort_values("started_at", kind="stable", na_position="first")
     latest = whole.drop_duplicates([*values, "seed"], keep="last")
-    latest = latest.assign(protocol=_numbered(latest)).sort_values(["protocol", "method"], kind="stable")
+    places = {digest: place for place, digest in enumerate(_in_order(latest))}
+    latest = latest.assign(place=latest["protocol"].map(places)).sort_values(["place", "method"], kind="stable")
+    latest = latest.drop(columns="place")
     return Selection(latest.reset_index(drop=True), len(finished) - len(whole), len(whole) - len(latest))
-
-
-def describe(protocol: pd.Series) -> str:
-    """A protocol in one line.
-
-    Args:
-        protocol: a row with the columns of `PROTOCOL`.
-    """
-    per_context = "" if pd.isna(protocol["classes_per_context"]) else f" of {protocol['classes_per_context']} classes"
-    files = f" {protocol['dataset_digest']}" if protocol["dataset_digest"] else ""
-    parts = [
-        f"{protocol['scenario']}-incremental, {protocol['contexts']} contexts{per_context}",
-        f"{protocol['dataset']}{files} ({protocol['n_train']:,} training images)",
-        f"{protocol['budget']} budget: {protocol['iters']:,} iterations a context",
-        f"batch {protocol['batch_size']}",
-        f"Adam lr {protocol['lr']:g}",
-        protocol["network"] or "network not recorded",
-        protocol["precision"],
-    ]
-    return ", ".join(parts)
 
 
 def is_bound(run: Mapping[Hashable, Any]) -> bool:
@@ -123,7 +92,6 @@ def _used(run: Mapping[Hashable, Any]) -> list[str]:
 
 
 _PLACES: Final = {name: place for place, name in enumerate(HYPERPARAMETERS)}
-_SHIPPED = "custom_regularization"
 _USUAL_OPTIONS = "fisher.labels=exact fisher.examples=null"
 
 
@@ -150,10 +118,10 @@ def _methods(runs: pd.DataFrame) -> list[str]:
     rows = runs.to_dict("records")
     files: dict[str, set[str]] = {}
     for run in rows:
-        files.setdefault(_name(run), set()).add(run["regularizer_digest"])
+        files.setdefault(_shown(run), set()).add(run["regularizer_digest"])
     names = []
     for run in rows:
-        name, digest = _name(run), run["regularizer_digest"]
+        name, digest = _shown(run), run["regularizer_digest"]
         if is_bound(run):
             names.append("joint" if run["stream"] == "joint" else "none")
         else:
@@ -161,24 +129,26 @@ def _methods(runs: pd.DataFrame) -> list[str]:
     return names
 
 
-def _name(run: Mapping[Hashable, Any]) -> str:
-    """A method's name; of `custom` the file's, unless it is the one that ships."""
-    file = Path(run["regularizer_file"]).stem
-    return file if run["regularizer"] == "custom" and file not in ("", _SHIPPED) else str(run["regularizer"])
+def _shown(run: Mapping[Hashable, Any]) -> str:
+    return settings.shown_name(str(run["regularizer"]), str(run["regularizer_file"]))
 
 
-def _numbered(runs: pd.DataFrame) -> pd.Series:
-    """A number for each protocol: by benchmark, the fuller budget, more runs, more methods, the later ones first."""
-    keys = list(PROTOCOL)
-    groups = runs.groupby(keys, dropna=False, sort=True)
+def _in_order(runs: pd.DataFrame) -> list[str]:
+    """The protocols: by benchmark, the fuller budget, more runs, more methods, the later ones first."""
+    groups = runs.groupby("protocol", sort=True)
     table = groups.agg(
-        methods=("method", "nunique"), size=("run_id", "size"), latest=("started_at", "max")
+        benchmark=("benchmark", "first"),
+        budget=("budget", "first"),
+        methods=("method", "nunique"),
+        size=("run_id", "size"),
+        latest=("started_at", "max"),
     ).reset_index()
-    table["group"] = range(len(table))
-    table["rank"] = table["budget"].map({name: rank for rank, name in enumerate(_BUDGETS)}).fillna(len(_BUDGETS))
-    table = table.sort_values("latest", ascending=False, kind="stable")
+    table = table.assign(rank=table["budget"].map(_rank)).sort_values("latest", ascending=False, kind="stable")
     ordered = table.sort_values(
         ["benchmark", "rank", "size", "methods"], ascending=[True, True, False, False], kind="stable"
     )
-    number = {group: place for place, group in enumerate(ordered["group"])}
-    return groups.ngroup().map(number)
+    return list(ordered["protocol"])
+
+
+def _rank(budget: str) -> int:
+    return _BUDGETS.index(budget) if budget in _BUDGETS else len(_BUDGETS)

@@ -43,6 +43,9 @@ class Summary:
         run_id: unique to the run; the same in `accuracy.csv`.
         status: running (until the run says how it ended; one that was killed stays so), finished, interrupted, failed
             or (in a sweep) pruned.
+        protocol: eight characters of all that makes two runs comparable; see `clsweep.protocol.Protocol`.
+        benchmark_stream: how the contexts are made from the images: split, permuted, rotated or another `_target_`,
+            and its arguments.
         stream: sequential or joint.
         dataset_digest: twelve characters of the SHA-256 of the files of `dataset=arrays`, and of their layout where the
             channels come first; empty for other data sets.
@@ -61,8 +64,13 @@ class Summary:
         reg_strength: as configured; not used by joint training.
         reg_strength_scale: the method's own multiplier on it.
         network: its name and the widths of its layers.
+        code_digest: twelve characters of the SHA-256 of the files of one's own that a `_target_` names, and of the
+            modules beside these that they import; empty where there are none.
         budget: full, quick, smoke, or custom where `benchmark.iters` is not what the chosen budget says.
         iters: optimizer steps for each context.
+        optimizer: its name and those of its arguments that are not the usual ones, or a `_target_` and its arguments.
+        optimizer_reset: whether each context begins with a new state of the optimizer.
+        schedule: what changes the learning rate within a context, a `_target_` and its arguments; empty: nothing.
         train_seconds: training without importance estimation and evaluation.
         update: what changes the parameters at a step: native (compiled C) or foreach (PyTorch); they round differently.
         iters_per_second: steps made over `train_seconds`.
@@ -77,12 +85,15 @@ class Summary:
     format_version: int
     run_id: str
     status: str
+    protocol: str
     benchmark: str
+    benchmark_stream: str
     scenario: str
     stream: str
     dataset: str
     dataset_digest: str
     network: str
+    code_digest: str
     n_train: int
     n_test: int
     contexts: int
@@ -103,6 +114,9 @@ class Summary:
     iters: int
     batch_size: int
     lr: float
+    optimizer: str
+    optimizer_reset: bool
+    schedule: str
     validation_fraction: float
     precision: str
     device: str

@@ -4,44 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from clsweep.config import HYPERPARAMETERS, STREAM, Config, with_values
-from clsweep.data.arrays import CHANNELS_FIRST, reads_channels_first
+from clsweep import defaults, naming
+from clsweep.config import HYPERPARAMETERS, Config, with_values
 from clsweep.methods import files as method_files
 from clsweep.methods.files import MethodFile
+from clsweep.protocol import Protocol
 from clsweep.sweeps import space
 from clsweep.sweeps.space import Point, Space
-from clsweep.targets import Target
 
 HELD_OUT = 0.1
 FIRST_FINAL_SEED = 1_000
-_ALGORITHM = "blake2b"  # of the digests of files
-# What decides a trial's results, beside the files' contents, the seeds, the validation data and what is searched. A key
-# that isn't named here never changes a study's name, so that one more in the configuration leaves all studies in place.
-_COMPARED: dict[str, tuple[str, ...]] = {
-    "benchmark": (
-        "name",
-        "scenario",
-        "contexts",
-        "classes_per_context",
-        "image_size",
-        "normalize",
-        "iters",
-        "batch_size",
-        "lr",
-    ),
-    "dataset": ("name", "source"),
-    "network": ("name", "hidden", "channels"),
-}
-_COMPARED_OF_REGULARIZER = ("name", "module", "floor_at_zero")
-_COMPARED_OF_FISHER = ("labels", "examples")
+_MOST_WORDS = 4
 
 
 @dataclass(frozen=True)
@@ -70,15 +52,20 @@ class StudyPlan:
 
     @cached_property
     def name(self) -> str:
-        """Benchmark, method and eight characters of a hash of what makes results comparable; the same on every machine.
+        """Benchmark, method, what differs from the usual in a few words, and eight characters; the same everywhere.
 
-        The hash covers the protocol, the network, the data set (the content of arrays of one's own), the method (the
-        content of a file of one's own and of the modules that belong to it), the hyperparameters that are not searched,
-        the seeds and the validation data.
+        The characters are a digest of what makes trials comparable: the protocol, the method (the content of a file of
+        one's own and of the modules that belong to it), the hyperparameters that are not searched, and the seeds.
         """
         text = json.dumps(_comparable(self), sort_keys=True)
         digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
-        return f"{self.config.benchmark.name}-{self.config.method}-{digest}"
+        parts = [self.config.benchmark.name, self.config.shown_name, *_words(self)[:_MOST_WORDS], digest]
+        return "-".join(re.sub(r"[^A-Za-z0-9_.+-]+", "_", part) for part in parts)
+
+    @cached_property
+    def protocol(self) -> Protocol:
+        """That of a trial."""
+        return Protocol.of(replace(self.config, validation_fraction=self.validation_fraction))
 
     @property
     def default(self) -> Point:
@@ -142,39 +129,39 @@ def study_name(config: Config) -> str:
 
 
 def _comparable(plan: StudyPlan) -> dict[str, Any]:
-    config, values = plan.config, asdict(plan.config)
-    made: dict[str, Any] = {group: _only(values[group], names) for group, names in _COMPARED.items()}
-    stream = Target.of(STREAM, config.benchmark.stream)
-    made["benchmark"]["kind"] = stream.described.removeprefix("clsweep.data.streams.")  # as it was called before
-    if reads_channels_first(config.dataset):  # said or seen; came after studies had their names
-        made["dataset"]["layout"] = CHANNELS_FIRST
-    optimizer = config.optimizer_setting
-    told = [optimizer.described, optimizer.schedule_described, optimizer.reset]
-    if told != ["adam", "", False]:  # likewise
-        made["optimizer"] = told
-    method = [] if plan.method_file is None else [plan.method_file.digest(_ALGORITHM)]
-    data = [_digest(file) for file in (config.dataset.train, config.dataset.test) if file is not None]
-    return made | {
-        "regularizer": {} if config.stream == "joint" else _method(values["regularizer"]),
-        "stream": config.stream,
-        "precision": config.precision,
-        "files": method + data,
+    return {
+        "protocol": plan.protocol.digest,
+        "method": _method(plan),
         "seeds": plan.seeds,
-        "validation_fraction": plan.validation_fraction,
         "searched": {name: _kind(distribution) for name, distribution in plan.space.items()},
     }
 
 
-def _method(regularizer: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes results of a method comparable, but for its file and what is searched."""
-    fixed = [name for name in HYPERPARAMETERS if name not in regularizer["space"]]
-    fisher = regularizer["fisher"]
-    made = _only(regularizer, (*_COMPARED_OF_REGULARIZER, *fixed))
-    return made | {"fisher": None if fisher is None else _only(fisher, _COMPARED_OF_FISHER)}
+def _method(plan: StudyPlan) -> dict[str, Any]:
+    """What makes results of a method comparable, but for what is searched: named one by one, as in `Protocol`."""
+    regularizer, fisher = plan.config.regularizer, plan.config.regularizer.fisher
+    if plan.config.stream == "joint":
+        return {"name": plan.config.method}
+    return {
+        "name": regularizer.name,
+        "module": regularizer.module,
+        "file": None if plan.method_file is None else plan.method_file.digest("blake2b"),
+        "fixed": {name: getattr(regularizer, name) for name in HYPERPARAMETERS if name not in plan.space},
+        "fisher": None if fisher is None else {"labels": fisher.labels, "examples": fisher.examples},
+        "floor_at_zero": regularizer.floor_at_zero,
+    }
 
 
-def _only(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    return {name: values[name] for name in names}
+def _words(plan: StudyPlan) -> list[str]:
+    """What tells a study from the usual one of its benchmark and method, in short words."""
+    config = plan.config
+    usual = replace(defaults.protocol(config), validation_fraction=HELD_OUT)
+    words = naming.words(plan.protocol, usual, config.benchmark.iters_by_budget)
+    if config.seed:
+        words.append(f"seed{config.seed}")
+    if len(plan.seeds) > 1:
+        words.append(f"seeds{len(plan.seeds)}")
+    return words
 
 
 def _kind(distribution: BaseDistribution) -> Any:
@@ -183,14 +170,6 @@ def _kind(distribution: BaseDistribution) -> Any:
         return list(distribution.choices)
     scale = "log" if getattr(distribution, "log", False) else "linear"
     return f"{scale}, integers" if isinstance(distribution, IntDistribution) else scale
-
-
-def _digest(file: str) -> str:
-    path = Path(file)
-    if not path.is_file():
-        return ""  # loading it says what is wrong
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, _ALGORITHM).hexdigest()
 
 
 def searched(config: Config, used: tuple[str, ...], ranges: Mapping[str, str], fixed: set[str]) -> dict[str, str]:

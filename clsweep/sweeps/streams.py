@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import asdict
 
 import torch
@@ -12,6 +12,7 @@ from clsweep.config import Config, DatasetConfig
 from clsweep.data import contexts, datasets
 from clsweep.data.contexts import Stream
 from clsweep.data.datasets import ImageData
+from clsweep.protocol import Protocol
 
 
 class Streams:
@@ -24,7 +25,7 @@ class Streams:
     def __init__(self, load: Callable[[DatasetConfig], ImageData] = datasets.load) -> None:
         self._load = load
         self._data: tuple[str, ImageData] | None = None
-        self._stream: tuple[str, Stream] | None = None
+        self._stream: tuple[Hashable, Stream] | None = None
 
     def __call__(self, config: Config, device: torch.device) -> Stream:
         """The contexts of a run; see `clsweep.data.contexts.build`.
@@ -36,8 +37,7 @@ class Streams:
         Raises:
             InputError: the data are not there or don't fit.
         """
-        decided_by = [asdict(config.benchmark), asdict(config.dataset), config.seed, config.validation_fraction]
-        key = json.dumps([*decided_by, str(device)])
+        key = (Protocol.of(config).of_contexts, config.seed, str(device))
         if self._stream is None or self._stream[0] != key:
             self._stream = None  # two at once may be too much for the device
             self._stream = key, contexts.build(self._images(config.dataset), config, device)

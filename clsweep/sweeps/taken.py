@@ -12,10 +12,11 @@ import yaml
 from clsweep import results
 from clsweep.config import Config, to_yaml
 from clsweep.folders import SETTING
+from clsweep.protocol import Protocol
 from clsweep.results.metrics import Cell
 
-# What doesn't change a run's result.
-_FREE = ("seeds", "search", "device", "threads", "figures", "tensorboard")
+# What decides a run's result beside its protocol.
+_DECISIVE = ("regularizer", "stream", "seed")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ def _finished(folder: Path, config: Config) -> Taken | None:
     if found.problems or found.runs["status"].tolist() != [results.FINISHED]:
         return None
     run = found.runs.iloc[0]
+    if Protocol.of_row(run.to_dict()) != Protocol.of(config):
+        return None
     moments = found.cells.groupby("after_context", sort=True)
     return Taken(
         average_accuracy=float(run["average_accuracy"]),
@@ -75,9 +78,12 @@ def _finished(folder: Path, config: Config) -> Taken | None:
 
 
 def _decisive(text: str) -> Any:
-    """What decides a run's result, of its setting as YAML."""
+    """What decides a run's result beside its protocol, of its setting as YAML; where it is searched for does not."""
     values = yaml.safe_load(text)
-    return {key: value for key, value in values.items() if key not in _FREE} if isinstance(values, dict) else None
+    if not isinstance(values, dict) or not isinstance(values.get("regularizer"), dict):
+        return None
+    method = {key: value for key, value in values["regularizer"].items() if key != "space"}
+    return {key: values.get(key) for key in _DECISIVE} | {"regularizer": method}
 
 
 def _cell(row: dict[Any, Any]) -> Cell:

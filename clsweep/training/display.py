@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch import Tensor
 
+from clsweep import published
 from clsweep.config import Config
 from clsweep.results import Summary, short
 from clsweep.results.metrics import Cell, Matrix
@@ -122,8 +123,8 @@ class Display(Observer):
     def finished(self, matrix: Matrix, summary: Summary) -> None:
         """Print the accuracy matrix, the metrics and where the files are."""
         self._console.print(_matrix_table(matrix), soft_wrap=True)
-        published = self._config.published_figure
-        beside = "" if published is None else f"   published {published}"
+        figure = published.figure(self._config)
+        beside = "" if figure is None else f"   published {figure}"
         self._print(f"average accuracy  {summary.average_accuracy:.4f}{beside}")
         if not np.isnan(summary.validation_average_accuracy):
             self._print(f"  on validation   {summary.validation_average_accuracy:.4f}")

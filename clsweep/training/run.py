@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import resource
 import subprocess
@@ -19,12 +18,13 @@ from torch import nn
 
 import clsweep
 from clsweep import networks, process, results
-from clsweep.config import Config, DatasetConfig, RegularizerConfig
+from clsweep.config import Config, RegularizerConfig
 from clsweep.data import contexts, datasets
-from clsweep.data.arrays import CHANNELS_FIRST, reads_channels_first
+from clsweep.data.identity import DIGEST
 from clsweep.errors import InputError, MachineError, RunError, machine_error, named
 from clsweep.methods import contract
 from clsweep.methods.files import MethodFile, read
+from clsweep.protocol import Protocol
 from clsweep.results import Summary, metrics
 from clsweep.results.metrics import Cell
 from clsweep.seeding import GlobalStream, derived_seed
@@ -36,7 +36,6 @@ from clsweep.training.machine import prepare_cpu
 from clsweep.training.observers import Observer, Several, Started
 from clsweep.training.rehearsal import rehearse
 
-_DIGEST = 12  # characters
 _NO_REGULARIZER = RegularizerConfig("none", 0.0, 1.0, 1.0, module="clsweep.methods.none")
 
 
@@ -219,7 +218,7 @@ def _described(
         options["floor_at_zero"] = True
     return Method(
         file="" if file is None else file.shown,
-        digest="" if file is None else file.digest("sha256")[:_DIGEST],
+        digest="" if file is None else file.digest("sha256")[:DIGEST],
         hyperparameters=regularizer.hyperparameters,
         options=" ".join(f"{key}={'null' if value is None else value}" for key, value in options.items()),
         reg_strength_scale=regularizer.reg_strength_scale,
@@ -282,7 +281,7 @@ class Record:
         self._folder = folder
         # Now: the checkout and the files may change, or be gone, by the end of the run.
         self._git_commit = _git_commit()
-        self._dataset_digest = _digest_of_files(config.dataset)
+        self._protocol = Protocol.of(config)
         self._run_id = f"{started_at:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
 
     def matrix(self, split: str) -> metrics.Matrix:
@@ -312,7 +311,7 @@ class Record:
         return summary
 
     def _summary(self, status: str, reason: str) -> Summary:
-        config, benchmark, timings = self._config, self._config.benchmark, self._timings
+        config, timings = self._config, self._timings
         finished = status == results.FINISHED
         test, validation = self.matrix("test"), self.matrix("validation")
         nan = math.nan
@@ -320,18 +319,11 @@ class Record:
             format_version=results.FORMAT_VERSION,
             run_id=self._run_id,
             status=status,
-            benchmark=benchmark.name,
-            scenario=benchmark.scenario,
+            protocol=self._protocol.digest,
+            **self._protocol.parts,
             stream=config.stream,
-            dataset=config.dataset.name,
-            dataset_digest=self._dataset_digest,
-            network=" ".join([config.network.name, *map(str, [*config.network.channels, *config.network.hidden])]),
             n_train=self._stream.n_train,
             n_test=self._stream.n_test,
-            contexts=benchmark.contexts,
-            classes_per_context=benchmark.classes_per_context,
-            image_size=benchmark.image_size or 0,
-            normalize=benchmark.normalize,
             regularizer=config.method,
             regularizer_file=self._method.file or "",
             regularizer_digest=self._method.digest,
@@ -343,11 +335,6 @@ class Record:
             epsilon=config.regularizer.epsilon,
             seed=config.seed,
             budget=config.effective_budget,
-            iters=benchmark.iters,
-            batch_size=benchmark.batch_size,
-            lr=benchmark.lr,
-            validation_fraction=config.validation_fraction,
-            precision=config.precision,
             device=str(self._device),
             threads=torch.get_num_threads(),
             update=self._method.update,
@@ -367,20 +354,6 @@ class Record:
             started_at=self._started_at.isoformat(timespec="seconds"),
             reason=reason,
         )
-
-
-def _digest_of_files(dataset: DatasetConfig) -> str:
-    """Of the content of a data set in files of one's own, and of how it is read; empty for another."""
-    if dataset.source != "arrays":
-        return ""
-    found = hashlib.sha256()
-    for name in (dataset.train, dataset.test):
-        assert name is not None  # its images have been loaded
-        with Path(name).open("rb") as file:
-            found.update(hashlib.file_digest(file, "sha256").digest())
-    if reads_channels_first(dataset):
-        found.update(CHANNELS_FIRST.encode())
-    return found.hexdigest()[:_DIGEST]
 
 
 def pick_device(name: str) -> torch.device:

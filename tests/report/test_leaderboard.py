@@ -10,9 +10,10 @@ from scipy import stats
 from trees import write_run, write_seeds, write_study
 
 from clsweep import results
+from clsweep.protocol import Protocol
 from clsweep.report import leaderboard
 from clsweep.report.sections import overview
-from clsweep.report.selection import PROTOCOL, describe, select
+from clsweep.report.selection import PROTOCOL, select
 
 GOOD = [0.95, 0.96, 0.955, 0.958]
 WORSE = [0.93, 0.941, 0.936, 0.937]
@@ -58,7 +59,6 @@ OTHER = {
     "network": "mlp 10",
     "normalize": True,
     "precision": "bf16",
-    "n_train": 100,
     "image_size": 32,
 }
 
@@ -72,6 +72,12 @@ def test_runs_under_different_protocols_are_never_averaged(tmp_path: Path, name:
     assert made["protocol"].nunique() == 2
 
 
+def test_seeds_that_leave_other_classes_out_have_other_images_and_are_one_protocol(tmp_path: Path) -> None:
+    for seed, n_train in enumerate((36_017, 35_990)):  # three of five contexts: digits are not equally many
+        write_run(tmp_path / str(seed), 0.9, seed=seed, n_train=n_train)
+    assert row(table(tmp_path), "ewc", kind="method")["seeds"] == 2
+
+
 def test_what_was_not_recorded_is_a_protocol_of_its_own(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         folder = write_run(tmp_path / name, 0.9, seed=ord(name))
@@ -80,7 +86,7 @@ def test_what_was_not_recorded_is_a_protocol_of_its_own(tmp_path: Path) -> None:
             old.to_csv(folder / "summary.csv", index=False)
     made = table(tmp_path)
     assert sorted(made[made["kind"] == "method"]["seeds"]) == [1, 2]
-    assert "network not recorded" in " ".join(describe(one) for _, one in made.iterrows())
+    assert "network not recorded" in " ".join(Protocol.of_row(one).sentence() for one in made.to_dict("records"))
 
 
 def test_different_values_are_different_rows_unless_the_method_does_not_use_them(tmp_path: Path) -> None:

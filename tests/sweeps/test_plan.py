@@ -1,18 +1,16 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
-from builders import ROOT, composed_once
-from omegaconf import OmegaConf
+from builders import setting
 from sweeping import plan
 
-from clsweep import config as settings
 from clsweep.sweeps.plan import StudyPlan, searched, study_name
 
 HERE = Path()
@@ -21,7 +19,7 @@ HERE = Path()
 DECIDES = {
     *(f"benchmark.{key}" for key in ("name", "stream", "scenario", "contexts", "classes_per_context", "image_size")),
     *(f"benchmark.{key}" for key in ("normalize", "iters", "batch_size", "lr")),
-    *(f"dataset.{key}" for key in ("name", "source", "train", "test")),
+    "dataset.name",
     *(f"network.{key}" for key in ("name", "hidden", "channels")),
     *(f"regularizer.{key}" for key in ("name", "module", "file", "fisher.labels", "fisher.examples")),
     *(f"regularizer.{key}" for key in ("gamma", "epsilon", "floor_at_zero", "space")),
@@ -29,8 +27,9 @@ DECIDES = {
 }
 DECIDES_NOT = {
     *(f"benchmark.{key}" for key in ("iters_by_budget", "good_values", "spaces", "published")),
-    # dataset.layout only of one's own arrays, below
-    *("dataset.n_classes", "dataset.root", "dataset.layout", "regularizer.reg_strength"),  # this one is searched
+    # the files and the layout only of one's own arrays, below
+    *(f"dataset.{key}" for key in ("source", "train", "test", "layout", "n_classes", "root")),
+    "regularizer.reg_strength",  # it is searched
     *(f"search.{key}" for key in ("n_trials", "final_seeds", "max_failures", "storage", "sampler", "sampler_options")),
     *(f"search.{key}" for key in ("pruner", "pruner_options", "workers", "dry_run", "plan")),
     *(
@@ -82,9 +81,31 @@ def test_what_does_not_finds_the_study_again(override: str) -> None:
     assert plan(HERE, "regularizer=ewc", override).name == plan(HERE, "regularizer=ewc").name
 
 
-def test_a_study_is_named_after_benchmark_and_method() -> None:
-    assert plan(HERE, "regularizer=ewc").name.startswith("split_mnist-ewc-")
-    assert plan(HERE, "stream=joint").name.startswith("split_mnist-joint-")
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ("regularizer=si", "split_mnist-si"),
+        ("regularizer=si benchmark.lr=3e-4", "split_mnist-si-lr3e-4"),
+        ("regularizer=ewc budget=quick precision=bf16 seed=7", "split_mnist-ewc-quick-bf16-seed7"),
+        ("regularizer=ewc benchmark.iters=200", "split_mnist-ewc-quick"),  # which is the same
+        ("regularizer=ewc benchmark.scenario=class benchmark.iters=400", "split_mnist-ewc-class-iters400"),
+        ("regularizer=ewc network.hidden=[50,40] search.seeds=3", "split_mnist-ewc-mlp50x40-seeds3"),
+        ("regularizer=ewc optimizer=sgd optimizer.momentum=0.9", "split_mnist-ewc-sgd-momentum0.9"),
+        ("stream=joint validation_fraction=0.2", "split_mnist-joint-held0.2"),
+        ("", "split_mnist-custom"),
+    ],
+)
+def test_a_study_is_named_after_benchmark_method_and_what_differs(overrides: str, name: str) -> None:
+    made = study_name(setting("+benchmark=split_mnist", *overrides.split()))
+    assert re.fullmatch(re.escape(name) + "-[0-9a-f]{8}", made)
+
+
+def test_a_file_of_ones_own_gives_a_study_its_name_and_few_words_do(tmp_path: Path) -> None:
+    file = tmp_path / "my method.py"
+    file.write_text("a = 1")
+    several = "benchmark.scenario=class benchmark.contexts=2 budget=smoke benchmark.lr=0.01 benchmark.batch_size=9"
+    made = study_name(setting("+benchmark=split_mnist", f"regularizer.file='{file}'", *several.split()))
+    assert re.fullmatch("split_mnist-my_method-class-contexts2-smoke-lr0.01-[0-9a-f]{8}", made)
 
 
 def _changed(value: Any, hint: Any) -> Any:
@@ -140,27 +161,6 @@ def test_a_key_more_in_the_configuration_leaves_every_study_its_name() -> None:
             assert study_name(larger) == study_name(config)
 
 
-KEPT = ROOT / "outputs" / "reference" / "sweeps"
-
-
-@pytest.mark.parametrize(
-    "study",
-    [
-        "split_mnist-quick/split_mnist-ewc-03326611",
-        "split_mnist-quick/split_mnist-si-8bef778c",
-        "split_mnist-full/split_mnist-rwalk-da1586b6",
-        "perm_mnist-full/perm_mnist-online_ewc-301b56d2",
-        "perm_mnist-short/perm_mnist-kfac_ewc-ec1fd94c",
-    ],
-)
-def test_a_study_that_was_made_long_ago_is_found_again(study: str) -> None:
-    composed = OmegaConf.to_container(composed_once("+benchmark=split_mnist"))
-    best = yaml.safe_load((KEPT / study / "best.yaml").read_text())
-    assert isinstance(composed, dict)
-    made = OmegaConf.create({**composed, **{key: best[key] for key in best if key != "defaults"}})
-    assert study_name(settings.parse(made)) == Path(study).name
-
-
 def test_the_layout_that_arrays_are_read_in_makes_another_study(tmp_path: Path) -> None:
     def name(shape: tuple[int, ...], *overrides: str) -> str:
         file = tmp_path / "images.npz"
@@ -177,8 +177,9 @@ def test_the_layout_that_arrays_are_read_in_makes_another_study(tmp_path: Path) 
 def test_another_content_of_a_file_makes_another_study(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("a = 1")
+    (tmp_path / "elsewhere").mkdir()
     before = plan(HERE, f"regularizer.file={file}").name
-    moved = file.rename(tmp_path / "moved.py")
+    moved = file.rename(tmp_path / "elsewhere" / "mine.py")
     assert plan(HERE, f"regularizer.file={moved}").name == before
     moved.write_text("a = 2")
     assert plan(HERE, f"regularizer.file={moved}").name != before
@@ -238,8 +239,6 @@ def test_what_is_searched() -> None:
 )
 @pytest.mark.parametrize("benchmark", ["split_mnist", "perm_mnist", "split_cifar100"])
 def test_good_values_lie_in_the_space(method: str, benchmark: str) -> None:
-    from builders import setting
-
     from clsweep.sweeps.space import contains
 
     made = StudyPlan(setting(f"+benchmark={benchmark}", f"regularizer={method}"), HERE)

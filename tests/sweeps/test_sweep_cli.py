@@ -123,7 +123,7 @@ def test_a_key_that_some_of_the_methods_lack_is_for_the_others(tmp_path: Path) -
     done = clsweep(*SWEEP, *chosen)
     assert done.returncode == 0, done.stderr
     methods = [line.split(maxsplit=1)[1] for line in done.stdout.splitlines() if line.startswith("method ")]
-    assert methods == ["si", "custom (mine.py)", "custom (yours.py)", "ewc"]
+    assert methods == ["si", "mine (mine.py)", "yours (yours.py)", "ewc"]
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,8 @@ def test_a_finished_final_run_is_taken(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        (".hydra/config.yaml", "iters: 4", "iters: 5"),
+        (".hydra/config.yaml", "gamma: 1.0", "gamma: 0.5"),
+        ("summary.csv", ",split_mnist,split,", ",split_mnist,permuted,"),
         ("summary.csv", ",finished,", ",interrupted,"),
         ("accuracy.csv", "run_id", "id"),
     ],

@@ -1,0 +1,184 @@
+"""What makes two runs comparable: the one place that says it, by inclusion.
+
+Studies, the leaderboard, contexts that several runs share, published figures and runs that are taken over ask this
+module, and nothing else. What is no field here, such as figures, a logger or the number of threads, never tells two
+runs apart. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, Final, Self
+
+from clsweep import sources
+from clsweep.config import STREAM, Config
+from clsweep.data import identity
+from clsweep.targets import Target
+
+UNKNOWN: Final = "unknown"
+_OURS: Final = "clsweep.data.streams."
+# How the contexts of a benchmark were made, for files that don't say it: no other benchmarks were there.
+_STREAMS_OF_BEFORE: Final = {"split_mnist": "split", "split_cifar100": "split", "perm_mnist": "permuted"}
+_CONTEXTS: Final = (
+    *("benchmark_stream", "scenario", "dataset", "dataset_digest", "contexts", "classes_per_context", "image_size"),
+    *("normalize", "validation_fraction", "code_digest"),
+)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Two runs stand in one column of a table only if all of this is the same for both.
+
+    The fields are columns of `summary.csv` of the same name and meaning. `None` is what a file of an older format
+    really doesn't say, which equals only itself; a field with a default came later, and every run of before had that
+    value: it is not in the digest, so that one more field leaves all earlier digests as they are.
+
+    Attributes:
+        benchmark: its name, which the tables have columns of.
+        benchmark_stream: how the contexts are made from the images: split, permuted, or a `_target_` and its arguments.
+        scenario: task, domain or class.
+        dataset: its name.
+        dataset_digest: of files of one's own; see `clsweep.data.identity.digest`.
+        contexts: how many.
+        classes_per_context: how many.
+        image_size: height and width that images are padded to, 0 where they stay as they are.
+        normalize: whether images are normalized per channel.
+        network: its name and the widths of its layers, or a `_target_` and its arguments.
+        iters: optimizer steps for each context.
+        batch_size: examples in each step.
+        lr: the optimizer's learning rate.
+        precision: float32 or bf16.
+        validation_fraction: the part of each context's training data that is held out.
+        code_digest: of the files of one's own that a `_target_` names; see `clsweep.sources.digest`.
+        optimizer: its name and those of its arguments that are not the usual ones, or a `_target_` and its arguments.
+        optimizer_reset: whether each context begins with a new state of the optimizer.
+        schedule: what changes the learning rate within a context, a `_target_` and its arguments; empty: nothing.
+    """
+
+    benchmark: str
+    benchmark_stream: str | None
+    scenario: str
+    dataset: str
+    dataset_digest: str | None
+    contexts: int
+    classes_per_context: int | None
+    image_size: int | None
+    normalize: bool | None
+    network: str | None
+    iters: int
+    batch_size: int
+    lr: float
+    precision: str
+    validation_fraction: float
+    code_digest: str = ""
+    optimizer: str = "adam"
+    optimizer_reset: bool = False
+    schedule: str = ""
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """The protocol of a run's setting; files of one's own are read for their content."""
+        benchmark = config.benchmark
+        stream, optimizer = Target.of(STREAM, benchmark.stream), config.optimizer_setting
+        return cls(
+            benchmark=benchmark.name,
+            benchmark_stream=stream.described.removeprefix(_OURS),
+            scenario=benchmark.scenario,
+            dataset=config.dataset.name,
+            dataset_digest=identity.digest(config.dataset),
+            contexts=benchmark.contexts,
+            classes_per_context=benchmark.classes_per_context,
+            image_size=benchmark.image_size or 0,
+            normalize=benchmark.normalize,
+            network=" ".join([config.network.name, *map(str, [*config.network.channels, *config.network.hidden])]),
+            iters=benchmark.iters,
+            batch_size=benchmark.batch_size,
+            lr=benchmark.lr,
+            precision=config.precision,
+            validation_fraction=float(config.validation_fraction),
+            code_digest=sources.digest([stream, optimizer.target, *filter(None, [optimizer.schedule])]),
+            optimizer=optimizer.described,
+            optimizer_reset=optimizer.reset,
+            schedule=optimizer.schedule_described,
+        )
+
+    @classmethod
+    def of_row(cls, row: Mapping[Any, Any]) -> Self:
+        """The protocol of a run from its row of `summary.csv`, of any format.
+
+        Args:
+            row: as `clsweep.results.load` has it; a column that isn't there is what every run of before had.
+        """
+        values = {one.name: _read(row, one.name, str(one.type)) for one in fields(cls)}
+        for one in fields(cls):
+            if values[one.name] is None and one.default is not MISSING:
+                values[one.name] = one.default
+        if values["benchmark_stream"] is None:
+            values["benchmark_stream"] = _STREAMS_OF_BEFORE.get(str(row["benchmark"]))
+        if values["dataset_digest"] is None and (values["dataset"] != "arrays" or _says_its_files(row)):
+            values["dataset_digest"] = ""
+        return cls(**values)
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Each field by its name."""
+        return asdict(self)
+
+    @property
+    def digest(self) -> str:
+        """Eight characters that say whether two protocols are the same, on every machine."""
+        implicit = {one.name: one.default for one in fields(self)}
+        decisive = {name: value for name, value in self.parts.items() if implicit[name] != value}
+        return hashlib.blake2b(json.dumps(decisive, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+    @property
+    def of_contexts(self) -> tuple[Any, ...]:
+        """The part of it that decides, with a seed, what the contexts hold."""
+        return tuple(self.parts[name] for name in _CONTEXTS)
+
+    def sentence(self) -> str:
+        """All of it but the benchmark's name, in one line; what every run of before had is not mentioned."""
+        return ", ".join(self._said())
+
+    def _said(self) -> Iterator[str]:
+        per_context = "" if self.classes_per_context is None else f" of {self.classes_per_context} classes"
+        yield f"{self.scenario}-incremental, {self.contexts} contexts{per_context}"
+        if self.benchmark_stream not in ("split", "permuted"):
+            yield f"contexts by {self.benchmark_stream or UNKNOWN}"
+        yield f"{self.dataset} {self.dataset_digest}" if self.dataset_digest else self.dataset
+        if self.validation_fraction:
+            yield f"{self.validation_fraction:g} held out"
+        yield f"{self.iters:,} iterations a context"
+        yield f"batch {self.batch_size}"
+        yield f"{'Adam' if self.optimizer == 'adam' else self.optimizer} lr {self.lr:g}"
+        if self.schedule:
+            yield self.schedule
+        if self.optimizer_reset:
+            yield "a new state in each context"
+        yield self.network or "network not recorded"
+        yield self.precision
+        if self.code_digest:
+            yield f"code of one's own {self.code_digest}"
+
+    def differences(self, other: Protocol) -> dict[str, tuple[Any, Any]]:
+        """The fields that differ: this one's value and the other's, by name."""
+        mine, others = self.parts, other.parts
+        return {name: (mine[name], others[name]) for name in mine if mine[name] != others[name]}
+
+
+_KINDS: Final = {"str": str, "int": int, "float": float, "bool": bool}
+_NOTHING: Final = ("", "nan", "None", "<NA>")
+
+
+def _read(row: Mapping[Any, Any], name: str, kind: str) -> Any:
+    """A column's value of a field's kind; None where the file doesn't say."""
+    value = row.get(name)
+    return None if str(value) in _NOTHING else _KINDS[kind.partition(" ")[0]](value)
+
+
+def _says_its_files(row: Mapping[Any, Any]) -> bool:
+    version = row.get("format_version")
+    return str(version) not in _NOTHING and int(str(version)) > 1

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from builders import setting
+
+from clsweep.config import PublishedConfig
+from clsweep.published import figure
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "method", "shown"),
+    [
+        ("split_mnist", "ewc", "0.958 (strength 5000, 2,000 iterations)"),
+        ("split_mnist", "online_ewc", "0.974 (strength 5000, 2,000 iterations)"),
+        ("split_mnist", "si", "0.985 (strength 5000, 2,000 iterations)"),
+        ("perm_mnist benchmark.iters=2000", "ewc", "0.838 (strength 10000, 2,000 iterations)"),
+        ("perm_mnist benchmark.iters=2000", "online_ewc", "0.843 (strength 10000, 2,000 iterations)"),
+        ("perm_mnist benchmark.iters=2000", "si", "0.447 (strength 10000, 2,000 iterations)"),
+        ("perm_mnist", "si", None),  # 5,000 iterations here
+        ("split_cifar100", "ewc", "0.546 (strength 100, 5,000 iterations)"),
+        ("split_cifar100", "online_ewc", "0.544 (strength 100, 5,000 iterations)"),
+        ("split_cifar100", "si", "0.536 (strength 100, 5,000 iterations)"),
+        ("split_mnist", "mas", None),
+        ("split_mnist", "none", None),
+    ],
+)
+def test_the_published_figure_of_each_method(benchmark: str, method: str, shown: str | None) -> None:
+    assert figure(setting(*f"+benchmark={benchmark}".split(), f"regularizer={method}")) == shown
+
+
+def test_a_published_figure_of_an_older_setting_is_not_shown() -> None:
+    config = setting("+benchmark=split_mnist", "regularizer=si")
+    published = config.benchmark.published
+    assert figure(config) is not None
+    older = PublishedConfig({"hidden": [400, 400], "iters": 2000}, published.accuracy)  # as best.yaml had it
+    benchmark = dataclasses.replace(config.benchmark, published=older)
+    assert figure(dataclasses.replace(config, benchmark=benchmark)) is None
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "budget=quick",
+        "benchmark.iters=2001",
+        "benchmark.contexts=4",
+        "benchmark.classes_per_context=1",
+        "benchmark.scenario=class",
+        "benchmark.lr=0.002",
+        "benchmark.batch_size=64",
+        "benchmark.image_size=32",
+        "benchmark.normalize=true",
+        "network=mlp_1000",
+        "network.hidden=[400]",
+        "dataset=mnist_5k",
+        "dataset=fashion_mnist",
+        "validation_fraction=0.1",
+        "stream=joint",
+        "precision=bf16",
+    ],
+)
+def test_no_published_figure_beside_another_protocol(override: str) -> None:
+    assert figure(setting("+benchmark=split_mnist", "regularizer=ewc", override)) is None
+
+
+@pytest.mark.parametrize("override", ["seed=7", "regularizer.reg_strength=1", "device=cpu", "dataset.root=here"])
+def test_the_published_figure_stays_where_the_protocol_does(override: str) -> None:
+    shown = "0.958 (strength 5000, 2,000 iterations)"
+    assert figure(setting("+benchmark=split_mnist", "regularizer=ewc", override)) == shown

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clsweep import paths, sources
+from clsweep.targets import Target
+
+
+def digest(path: str) -> str:
+    return sources.digest([Target("network", path, {})])
+
+
+@pytest.mark.parametrize("path", ["torch.nn.Linear", "clsweep.networks.MLP", "collections.OrderedDict", "no_such.Name"])
+def test_what_is_installed_has_no_digest(path: str) -> None:
+    assert digest(path) == ""
+
+
+def test_a_file_in_the_current_folder_is_known_by_its_content(tmp_path: Path) -> None:
+    file = tmp_path / "my_own_nets.py"
+    file.write_text("import my_own_parts\n")
+    (tmp_path / "my_own_parts.py").write_text("a = 1\n")
+    with paths.typed_in(tmp_path):
+        first = digest("my_own_nets.Net")
+        (tmp_path / "my_own_parts.py").write_text("a = 2\n")
+        second = digest("my_own_nets.Net")
+        file.write_text("raise RuntimeError\n")  # it is read, not run
+        third = digest("my_own_nets.Net")
+    assert len({first, second, third}) == 3
+    assert all(len(one) == 12 for one in (first, second, third))
+
+
+def test_a_module_in_a_package_is_known_by_its_own_file(tmp_path: Path) -> None:
+    package = tmp_path / "my_own_package" / "nets"
+    package.mkdir(parents=True)
+    for folder in (package.parent, package):
+        (folder / "__init__.py").write_text("")
+    (package / "deep.py").write_text("a = 1\n")
+    with paths.typed_in(tmp_path):
+        first = digest("my_own_package.nets.deep.Net")
+        (package / "deep.py").write_text("a = 2\n")
+        assert digest("my_own_package.nets.deep.Net") != first != ""
