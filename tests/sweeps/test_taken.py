@@ -140,7 +140,7 @@ def test_a_finished_final_run_is_taken(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        (".hydra/config.yaml", "gamma: 1.0", "gamma: 0.5"),
+        (".hydra/config.yaml", "\nseed: 0", "\nseed: 1"),
         ("summary.csv", ",split_mnist,split,", ",split_mnist,permuted,"),
         ("summary.csv", ",finished,", ",interrupted,"),
         ("accuracy.csv", "run_id", "id"),
