@@ -38,7 +38,8 @@ def studies(folder: Path) -> list[Path]:
 
 def test_a_study_for_each_method(swept: tuple[Path, str]) -> None:
     folder, printed = swept
-    assert [study.name.rpartition("-")[0] for study in studies(folder)] == ["split_mnist-ewc", "split_mnist-si"]
+    names = [study.name.rpartition("-")[0] for study in studies(folder)]
+    assert names == [f"split_mnist-{method}-contexts2-mnist_5k-iters5-mlp32" for method in ("ewc", "si")]
     for study in studies(folder):
         trials = pd.read_csv(study / "trials.csv")
         assert trials.state.isin(["COMPLETE", "PRUNED"]).sum() == 3
