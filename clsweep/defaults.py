@@ -54,8 +54,8 @@ def _chosen(file: DictConfig) -> dict[str, str]:
     entries = values["defaults"]
     pairs = [(key, name) for entry in entries if isinstance(entry, dict) for key, name in entry.items()]
     groups = settings.groups()
-    named = [(key.removeprefix("override").strip(" /"), name) for key, name in pairs if name is not None]
-    return {group: str(name) for group, name in named if group in groups}
+    named = [(key.removeprefix("override").strip(" /"), name) for key, name in pairs if isinstance(name, str)]
+    return {group: name for group, name in named if group in groups}
 
 
 def protocol(config: Config) -> Protocol:
