@@ -1,6 +1,34 @@
 """clsweep: train, compare and tune continual-learning regularizers.
 
+    import clsweep
+
+    result = clsweep.run("split_mnist", method="si", overrides=["budget=quick", "dataset=mnist_5k"])
+    result.average_accuracy, result.accuracy, result.summary, result.model
+
 Importing the package is cheap: torch is imported by the modules that compute, when a run starts.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from clsweep.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from clsweep.interface import Result, run
+
 __version__ = "0.1.0"
+__all__ = ["InputError", "Result", "RunError", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """What takes torch or pandas, when it is first asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from clsweep import interface
+
+    return getattr(interface, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -160,22 +160,31 @@ def _run(config: Config, folder: Path) -> None:
     if config.seeds is not None:
         from clsweep.training.seeds import run_seeds  # here, since it imports torch
 
-        run_seeds(config, folder, _finish)
+        run_seeds(config, folder, finish)
         return
     from clsweep.training.run import run  # as above
 
-    _finish(config, folder, run(config, folder).places)
+    finish(config, folder, run(config, folder).places)
 
 
-def _finish(config: Config, folder: Path, places: Mapping[str, str]) -> None:
-    """What a single run leaves besides its results."""
+def finish(
+    config: Config, folder: Path | None, places: Mapping[str, str], tell: Callable[[str], object] = print
+) -> None:
+    """What a single run leaves besides its results.
+
+    Args:
+        config: its setting.
+        folder: its files', where there are any.
+        places: where its loggers wrote.
+        tell: takes a line for the user.
+    """
     for key, place in places.items():
-        print(f"{key.partition('.')[2]:<17} {place}")
-    if config.figures:
-        _draw(folder)
+        tell(f"{key.partition('.')[2]:<17} {place}")
+    if config.figures and folder is not None and _drawn(folder):
+        tell(f"figures           {paths.short(folder)}/accuracy_matrix.png, curves.png")
 
 
-def _draw(folder: Path) -> None:
+def _drawn(folder: Path) -> bool:
     """Draw a finished run; its results are written, so nothing that goes wrong here may look like a failed run."""
     from clsweep.report.plots.contexts import draw_run  # here, since it imports matplotlib
 
@@ -183,8 +192,8 @@ def _draw(folder: Path) -> None:
         draw_run(folder)
     except Exception as error:
         process.say(_NAME, f"figures=true: not drawn ({error}); the results are written.")
-        return
-    print(f"figures           {paths.short(folder)}/accuracy_matrix.png, curves.png")
+        return False
+    return True
 
 
 def _work(task: Path) -> None:

@@ -13,6 +13,7 @@ from clsweep import results
 from clsweep.config import Config, to_yaml
 from clsweep.data.contexts import Stream
 from clsweep.methods.files import MethodFile
+from clsweep.methods.functions import Functions
 from clsweep.training.observers import Observer
 from clsweep.training.run import Outcome, PartOf, run
 
@@ -23,11 +24,11 @@ def run_in(
     folder: Path,
     config: Config,
     observer: Observer | None,
-    prepare: Callable[[Config, torch.device], Stream],
-    method_file: MethodFile | None,
+    prepare: Callable[[Config, torch.device], Stream] | None,
+    method_file: MethodFile | Functions | None,
     *,
     rehearsed: bool,
-    part_of: PartOf,
+    part_of: PartOf | None,
 ) -> Outcome:
     """One run in a folder of its own, with its setting beside its results as Hydra leaves it.
 
@@ -35,8 +36,8 @@ def run_in(
         folder: made if it isn't there.
         config: the run's setting.
         observer: is told what happens; None: it is printed.
-        prepare: makes the contexts.
-        method_file: that of a method that is one.
+        prepare: makes the contexts; None: they are made for this run alone.
+        method_file: that of a method that is one, or an object that has the functions.
         rehearsed: whether its functions have been tried on a few examples.
         part_of: the study, or the seeds, that it is a part of.
     """

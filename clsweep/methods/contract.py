@@ -55,6 +55,7 @@ from clsweep.errors import (
     place,
 )
 from clsweep.methods.files import MethodFile, read
+from clsweep.methods.functions import Functions
 from clsweep.methods.instances import Instance
 from clsweep.methods.undisturbed import HARMLESS, Network, first_not_finite, settings_put_back
 from clsweep.networks import Classifier
@@ -109,13 +110,13 @@ class Regularizer:
         InputError: the module doesn't keep the contract.
     """
 
-    def __init__(self, module: ModuleType, source: str, stream: GlobalStream, instance: Instance | None = None) -> None:
+    def __init__(self, module: Any, source: str, stream: GlobalStream, instance: Instance | None = None) -> None:
         self.source = source
         self._stream = stream
         self._instance = instance
         self._network: Network | None = None
         self._penalty_is_pure = bool(getattr(module, "PENALTY_IS_PURE", False))
-        self._file = module.__file__
+        self._file = getattr(module, "__file__", None)
         self._estimate = _function(module, ESTIMATE, source)
         self._penalty = _function(module, PENALTY, source)
         self._quadratic = _quadratic(module)
@@ -481,13 +482,13 @@ class Regularizer:
             ) from error
 
 
-def load(config: RegularizerConfig, seed: int = 0, file: MethodFile | None = None) -> Regularizer:
-    """Load a built-in method or a file.
+def load(config: RegularizerConfig, seed: int = 0, file: MethodFile | Functions | None = None) -> Regularizer:
+    """Load a built-in method, a file, or an object that has the functions.
 
     Args:
         config: `module` or `file` says where the code is.
         seed: where the random numbers start that the method draws, from its import on.
-        file: the method's, as it was read; by default it is read now.
+        file: the method's, as it was read, or the object; by default the file is read now.
 
     Returns:
         The regularizer, ready to be called.
@@ -496,6 +497,8 @@ def load(config: RegularizerConfig, seed: int = 0, file: MethodFile | None = Non
         InputError: it cannot be imported or doesn't keep the contract.
     """
     stream = GlobalStream(seed)
+    if isinstance(file, Functions):
+        return Regularizer(file.functions, file.shown, stream)
     if config.file is None:
         if config.module is None:
             raise InputError("regularizer.file is missing: expected the path of a Python file.")

@@ -178,15 +178,31 @@ def accuracy_matrix(cells: Sequence[Cell], split: str, contexts: int) -> Matrix:
     return matrix
 
 
-def refuse_used(folder: Path) -> None:
+def refuse_used(folder: Path, key: str = "hydra.run.dir") -> None:
     """Refuse a run folder that holds results already: they would be lost.
+
+    Args:
+        folder: the run's.
+        key: what it was given by.
 
     Raises:
         InputError: it does.
     """
     for name in (SUMMARY_FILE, ACCURACY_FILE, SEEDS_FILE):
         if (folder / name).exists():
-            raise InputError(f"hydra.run.dir={folder}: holds results already ({name}); expected another folder.")
+            raise InputError(f"{key}={folder}: holds results already ({name}); expected another folder.")
+
+
+def accuracy_table(summary: Summary, cells: Sequence[Cell]) -> pd.DataFrame:
+    """The table that `accuracy.csv` holds.
+
+    Args:
+        summary: the run's row of `summary.csv`.
+        cells: the measured accuracies, in the order of the rows.
+    """
+    accuracy = pd.DataFrame([asdict(cell) for cell in cells], columns=list(CELL_COLUMNS))
+    accuracy.insert(0, "run_id", summary.run_id)
+    return accuracy
 
 
 def write(folder: Path, summary: Summary, cells: Sequence[Cell]) -> None:
@@ -197,9 +213,7 @@ def write(folder: Path, summary: Summary, cells: Sequence[Cell]) -> None:
         summary: its row.
         cells: the measured accuracies, in the order of the rows.
     """
-    accuracy = pd.DataFrame([asdict(cell) for cell in cells], columns=list(CELL_COLUMNS))
-    accuracy.insert(0, "run_id", summary.run_id)
-    write_csv(accuracy, folder / ACCURACY_FILE)
+    write_csv(accuracy_table(summary, cells), folder / ACCURACY_FILE)
     write_csv(pd.DataFrame([summary.row]), folder / SUMMARY_FILE)
 
 

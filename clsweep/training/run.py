@@ -24,6 +24,7 @@ from clsweep.data.identity import DIGEST
 from clsweep.errors import InputError, MachineError, RunError, machine_error, named
 from clsweep.methods import contract
 from clsweep.methods.files import MethodFile, read
+from clsweep.methods.functions import Functions
 from clsweep.protocol import Protocol
 from clsweep.results import Summary, metrics
 from clsweep.results.metrics import Cell
@@ -95,7 +96,7 @@ def run(
     folder: Path | None,
     observer: Observer | None = None,
     prepare: Callable[[Config, torch.device], contexts.Stream] | None = None,
-    file: MethodFile | None = None,
+    file: MethodFile | Functions | None = None,
     *,
     rehearsed: bool = False,
     part_of: PartOf | None = None,
@@ -107,7 +108,8 @@ def run(
         folder: where `accuracy.csv` and `summary.csv` go; must exist and hold neither. None: nothing is written.
         observer: is told what happens; by default it is printed.
         prepare: makes the contexts; a sweep keeps them from run to run.
-        file: the method's, as a sweep read it when it began; by default it is read now.
+        file: the method's, as a sweep read it when it began, or an object that has the functions; by default the file
+            of the setting is read now.
         rehearsed: whether the file's functions have been tried on a few examples, as a sweep does once for all runs.
         part_of: the sweep's study, or the seeds, that it is a part of.
 
@@ -123,12 +125,12 @@ def run(
     fewer_threads = prepare_cpu(config.threads)
     device = pick_device(config.device)
     method = _method(config)
-    file = None if method.file is None else file or read(method.file)
+    file = file or (None if method.file is None else read(method.file))
     regularizer = contract.load(method, derived_seed(config.seed, "methods"), file)
     stream = (prepare or _prepared)(config, device)
     check_fit(config, stream, device)
     notes = [*stream.notes, *([fewer_threads] if fewer_threads and device.type == "cpu" else [])]
-    if file is not None and not rehearsed:
+    if isinstance(file, MethodFile) and not rehearsed:
         notes += rehearse(config, stream, device, file)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -149,7 +151,7 @@ def _trained(
     stream: contexts.Stream,
     device: torch.device,
     regularizer: contract.Regularizer,
-    file: MethodFile | None,
+    file: MethodFile | Functions | None,
     started_at: datetime,
     part_of: PartOf | None,
 ) -> Outcome:
@@ -168,7 +170,7 @@ def _trained(
     names = regularizer.hyperparameters
     part = part_of or PartOf("", f"{config.benchmark.name}-{config.method}-s{config.seed}")
     observer.setting(Started(config, record.setting(), names, model, str(device), folder, part.study, part.name))
-    if file is not None and folder is not None:
+    if isinstance(file, MethodFile) and folder is not None:
         file.copy_to(folder)  # as it was read: the file is there to be edited
     try:
         with observer:
@@ -211,7 +213,7 @@ class Method:
 
 
 def _described(
-    method: RegularizerConfig, file: MethodFile | None, regularizer: contract.Regularizer, learner: Learner
+    method: RegularizerConfig, file: MethodFile | Functions | None, regularizer: contract.Regularizer, learner: Learner
 ) -> Method:
     options = {} if method.fisher is None else {f"fisher.{key}": value for key, value in asdict(method.fisher).items()}
     if method.floor_at_zero:

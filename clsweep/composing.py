@@ -1,0 +1,65 @@
+"""The setting of a command line, composed outside of one: Hydra's own state, which may be somebody else's, stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from hydra.version import VersionBase, setbase
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from clsweep import arguments
+from clsweep import config as settings
+from clsweep.cli import as_input_error
+from clsweep.errors import InputError
+
+_SEARCH_PATH = "hydra.searchpath"
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """The configuration of a single run, as Hydra composes it.
+
+    Args:
+        overrides: as they are typed.
+
+    Raises:
+        InputError: one can't be read, names what isn't there, or is for the command line alone.
+    """
+    for one in overrides:
+        key = one.lstrip("+~").partition("=")[0]
+        if one.startswith("-") or (key.startswith("hydra") and key != _SEARCH_PATH):
+            raise InputError(f"{one}: is for the command line; expected KEY=VALUE, as in budget=quick.")
+    try:
+        with _version_base("1.3"):
+            Plugins.instance()  # which brings clsweep's own sweeper, that the configuration names
+            loader = ConfigLoaderImpl(create_config_search_path(str(settings.config_dir())))
+            made = loader.load_configuration("config", arguments.for_hydra(overrides), RunMode.RUN, from_shell=False)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise as_input_error(error) from error
+    with open_dict(made):
+        del made["hydra"]
+    return made
+
+
+@contextmanager
+def _version_base(version: str) -> Iterator[None]:
+    """Compose as that version of Hydra does; another Hydra program in this process goes on with its own."""
+    base = VersionBase.instance()
+    before = base.version_base
+    setbase(version)
+    try:
+        yield
+    finally:
+        base.version_base = before
+
+
+def quoted(value: object) -> str:
+    """A value, such as a path, as a text in Hydra's syntax."""
+    escaped = str(value).replace("\\'", "\\\\'").replace("'", "\\'")
+    return f"'{escaped}'"

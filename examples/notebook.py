@@ -1,0 +1,47 @@
+# %% [markdown]
+# # clsweep from Python
+# Each cell runs by itself in a notebook (VS Code and Jupytext read the marks); here with a tiny budget.
+
+# %%
+import pandas as pd
+import torch
+
+import clsweep
+
+SMALL = ["dataset=mnist_5k", "benchmark.contexts=3", "benchmark.iters=25", "network.hidden=[100]", "threads=1"]
+
+# %% A built-in method. The display is that of the command line; quiet=True prints nothing.
+result = clsweep.run("split_mnist", method="si", overrides=SMALL)
+print(result)
+print(result.accuracy.query("split == 'test'").pivot(index="after_context", columns="context", values="accuracy"))
+
+# %% Any key of the command line is an override, and every run is a row.
+rows = [
+    clsweep.run(
+        "split_mnist", method="ewc", overrides=[*SMALL, f"regularizer.reg_strength={strength}"], quiet=True
+    ).summary
+    for strength in (0, 100)
+]
+print(pd.DataFrame(rows)[["regularizer", "reg_strength", "average_accuracy", "forgetting"]])
+
+
+# %% A method of one's own: two functions, see "The contract" in the README.
+def estimate_importance(model, dataset, prev_params, device):
+    return {name.replace(".", "__"): torch.ones_like(p) for name, p in model.named_parameters()}
+
+
+def compute_regularization_loss(model, importance_dict, prev_params_dict):
+    parameters = {name.replace(".", "__"): p for name, p in model.named_parameters()}
+    return sum((importance_dict[n] * (parameters[n] - prev_params_dict[n]).square()).sum() for n in importance_dict)
+
+
+mine = clsweep.run(
+    "split_mnist",
+    method=(estimate_importance, compute_regularization_loss),
+    overrides=[*SMALL, "regularizer.reg_strength=0.01"],
+    quiet=True,
+)
+print(mine)
+
+# %% The trained network is an ordinary module: logits of the classes of the context learned last.
+print(mine.model(torch.zeros(1, 1, 28, 28)).shape)

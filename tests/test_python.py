@@ -1,0 +1,238 @@
+"""The Python interface: what it gives, what it writes, what it refuses, and what it leaves as it was."""
+
+from __future__ import annotations
+
+import random
+import runpy
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import hydra
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from builders import ROOT, command
+from hydra.core.global_hydra import GlobalHydra
+from hydra.version import VersionBase
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+import clsweep
+from clsweep import results
+
+TINY = [
+    "dataset=mnist_5k",
+    "benchmark.contexts=2",
+    "benchmark.iters=20",
+    "network.hidden=[8]",
+    "device=cpu",
+    "threads=1",
+    "figures=false",
+]
+
+
+def estimate_importance(
+    model: nn.Module, dataset: Any, prev_params: dict[str, Tensor], device: torch.device
+) -> dict[str, Tensor]:
+    return {name: torch.ones_like(p) for name, p in prev_params.items()}
+
+
+def compute_regularization_loss(
+    model: nn.Module, importance_dict: dict[str, Tensor], prev_params_dict: dict[str, Tensor]
+) -> Tensor:
+    parameters = {name.replace(".", "__"): p for name, p in model.named_parameters()}
+    return torch.stack([(parameters[n] - prev_params_dict[n]).square().sum() for n in importance_dict]).sum()
+
+
+class Scaled:
+    HYPERPARAMETERS = ("reg_strength",)
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def estimate_importance(self, model: nn.Module, dataset: Any, prev_params: Any, device: Any) -> dict[str, Tensor]:
+        return estimate_importance(model, dataset, prev_params, device)
+
+    def compute_regularization_loss(self, model: nn.Module, importance_dict: Any, prev_params_dict: Any) -> Tensor:
+        return self.factor * compute_regularization_loss(model, importance_dict, prev_params_dict)
+
+
+FUNCTIONS = (estimate_importance, compute_regularization_loss)
+STRENGTH = "regularizer.reg_strength=0.05"
+
+
+def quiet(method: Any, *overrides: str, folder: Path | None = None) -> clsweep.Result:
+    return clsweep.run("split_mnist", method, [*TINY, *overrides], folder, quiet=True)
+
+
+def measured(result: clsweep.Result) -> pd.DataFrame:
+    return result.accuracy.drop(columns="run_id")
+
+
+@pytest.fixture(scope="module")
+def si() -> clsweep.Result:
+    return quiet("si", "seed=3")
+
+
+def test_importing_the_package_takes_nothing_slow() -> None:
+    question = "import sys, clsweep; clsweep.InputError; print({'torch', 'pandas', 'hydra'} & set(sys.modules))"
+    process = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, timeout=60, check=True)
+    assert process.stdout == "set()\n"
+    assert {"run", "Result", "InputError", "RunError"} <= set(dir(clsweep))
+    with pytest.raises(AttributeError, match="has no attribute 'runn'"):
+        clsweep.runn  # noqa: B018
+
+
+def test_a_run_gives_what_the_command_line_writes(
+    si: clsweep.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command(monkeypatch, "benchmark=split_mnist", "regularizer=si", *TINY, "seed=3", "hydra.run.dir=run") == 0
+    capsys.readouterr()
+    written = pd.read_csv(tmp_path / "run" / "accuracy.csv")
+    pd.testing.assert_frame_equal(measured(si), written.drop(columns="run_id"), check_exact=True)
+    row = pd.read_csv(tmp_path / "run" / "summary.csv").iloc[0]
+    assert list(si.summary) == list(row.index)
+    for name in ("benchmark", "regularizer", "reg_strength", "seed", "iters", "average_accuracy", "forgetting"):
+        assert si.summary[name] == row[name]
+    assert si.average_accuracy == row["average_accuracy"]
+    assert si.folder is None
+    assert repr(si) == f"Result(split_mnist si, seed 3: average accuracy {si.average_accuracy:.4f})"
+    assert not si.model.training
+    assert si.model(torch.zeros(5, 1, 28, 28)).shape == (5, 2)  # the classes of the last context
+
+
+def test_files_are_written_where_a_folder_is_given_and_nowhere_else(
+    si: clsweep.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    quiet("none")
+    assert list(tmp_path.iterdir()) == []
+    made = quiet("si", "seed=3", folder=Path("new/run"))
+    assert made.folder == tmp_path / "new" / "run"
+    pd.testing.assert_frame_equal(measured(made), measured(si), check_exact=True)
+    assert {path.name for path in made.folder.iterdir()} == {"accuracy.csv", "summary.csv", ".hydra"}
+    assert OmegaConf.load(made.folder / ".hydra" / "config.yaml").seed == 3
+    (row,) = results.load(tmp_path / "new").runs.to_dict("records")
+    assert row["average_accuracy"] == si.average_accuracy
+    with pytest.raises(clsweep.InputError) as caught:
+        quiet("si", folder=made.folder)
+    assert str(caught.value) == (f"folder={made.folder}: holds results already (summary.csv); expected another folder.")
+
+
+def test_a_method_may_be_functions_an_object_or_a_file(tmp_path: Path) -> None:
+    namespace = SimpleNamespace(**{one.__name__: one for one in FUNCTIONS})
+    as_tuple, as_object = quiet(FUNCTIONS, STRENGTH), quiet(namespace, STRENGTH)
+    doubled = quiet(Scaled(2.0), "regularizer.reg_strength=0.025")
+    for one in (as_object, doubled):
+        pd.testing.assert_frame_equal(measured(one), measured(as_tuple), check_exact=True)
+    assert as_tuple.summary["regularizer"] == "custom"
+    assert as_tuple.summary["regularizer_file"] == f"{__name__}.compute_regularization_loss"
+    assert (doubled.summary["regularizer_file"], doubled.summary["hyperparameters"]) == (
+        f"{__name__}.Scaled",
+        "reg_strength",
+    )
+    digests = [one.summary["regularizer_digest"] for one in (as_tuple, as_object, doubled, quiet(Scaled(1.0)))]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
+    file = tmp_path / "it's mine.py"
+    file.write_bytes((ROOT / "examples" / "my_method.py").read_bytes())
+    for path in (file, str(file)):
+        assert Path(quiet(path, STRENGTH).summary["regularizer_file"]).name == "it's mine.py"
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"benchmark": "split"}, "benchmark=split: expected one of "),
+        ({"method": "sii"}, "regularizer=sii: expected one of "),
+        ({"method": "gone.py"}, "regularizer.file=gone.py: no such file; "),
+        ({"method": 3}, "method: int has no function estimate_importance; expected a built-in method's name, a path, "),
+        ({"method": (1, 2)}, "method: is 2 values; expected two functions, (estimate_importance, "),
+        ({"method": FUNCTIONS[:1]}, "method: is 1 values; expected two functions, "),
+        ({"overrides": "seed=1"}, "overrides='seed=1': expected a list of texts, as in overrides=['budget=quick']."),
+        ({"overrides": ["benchmark.itrs=3"]}, "benchmark.itrs: no such key here; did you mean benchmark.iters?"),
+        ({"overrides": ["regularizer=si"]}, "overrides: regularizer=si: expected it as method='si'."),
+        ({"overrides": ["--multirun"]}, "--multirun: is for the command line; expected KEY=VALUE, as in budget=quick."),
+        ({"overrides": ["hydra.run.dir=x"]}, "hydra.run.dir=x: is for the command line; expected KEY=VALUE, "),
+        ({"overrides": ["seeds=2"]}, "seeds=2: is for the command line; expected seed=N, and a run for each."),
+        ({"overrides": ["seed=1,2"]}, "seed=1,2: expected one number; "),
+        (
+            {"overrides": ["logger=tensorboard", *TINY]},
+            "logger=tensorboard: writes into the run's folder; expected folder=... as well.",
+        ),
+        ({"overrides": [*TINY, "benchmark.contexts=40"], "folder": "left"}, "benchmark.contexts=40 of 2 classes "),
+    ],
+)
+def test_what_is_wrong_is_an_input_error(
+    given: dict[str, Any], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(clsweep.InputError) as caught:
+        clsweep.run(**{"benchmark": "split_mnist", "method": "none", "quiet": True, **given})
+    assert str(caught.value).startswith(sentence)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_fails_on_its_way_is_a_run_error_and_keeps_what_was_measured(tmp_path: Path) -> None:
+    def broken(model: Any, importance_dict: Any, prev_params_dict: Any) -> Tensor:
+        raise ValueError("broken on purpose")
+
+    with pytest.raises(clsweep.RunError, match="broken on purpose") as caught:
+        quiet((estimate_importance, broken), folder=tmp_path / "run")
+    assert isinstance(caught.value.__cause__, ValueError)  # with the traceback
+    assert pd.read_csv(tmp_path / "run" / "summary.csv").status.item() == "failed"
+    assert pd.read_csv(tmp_path / "run" / "accuracy.csv").after_context.max() == 1
+
+
+def test_a_run_leaves_the_process_and_another_run_as_they_were(si: clsweep.Result) -> None:
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(5)
+    try:
+        before = _state()
+        quiet(Scaled(1.0), "seed=9", "threads=2")
+        with torch.no_grad():
+            again = quiet("si", "seed=3")
+        assert _state() == before
+    finally:
+        torch.set_default_dtype(torch.float32)
+    pd.testing.assert_frame_equal(measured(again), measured(si), check_exact=True)
+
+
+def _state() -> list[Any]:
+    return [
+        torch.get_num_threads(),
+        torch.get_default_dtype(),
+        (torch.full((1,), 1e-40, dtype=torch.float32) * 1.0).item(),
+        torch.get_rng_state().tolist(),
+        random.getstate(),
+        np.random.get_state()[1].tolist(),  # type: ignore[index]
+        list(sys.path),
+        [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)],
+    ]
+
+
+def test_a_program_that_uses_hydra_itself_goes_on_with_its_own(tmp_path: Path, si: clsweep.Result) -> None:
+    (tmp_path / "theirs.yaml").write_text("key: 1\n")
+    base = VersionBase.instance().version_base
+    try:
+        with hydra.initialize_config_dir(version_base="1.2", config_dir=str(tmp_path)):
+            theirs = GlobalHydra.instance().hydra
+            assert quiet("si", "seed=3").average_accuracy == si.average_accuracy
+            assert GlobalHydra.instance().hydra is theirs
+            assert str(VersionBase.instance().version_base) == "1.2"
+            assert hydra.compose("theirs").key == 1
+    finally:
+        VersionBase.instance().version_base = base
+
+
+def test_the_notebook_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(ROOT / "examples" / "notebook.py"))
+    printed = capsys.readouterr().out
+    assert "Result(split_mnist si, seed 0: average accuracy 0." in printed
+    assert printed.endswith("torch.Size([1, 2])\n")
