@@ -20,13 +20,13 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from clsweep import optimizers
+from clsweep import architecture, optimizers
 from clsweep.errors import InputError
 from clsweep.methods import new_method
 from clsweep.optimizers import OptimizerSetting
 from clsweep.paths import absolute, short
 from clsweep.paths import config_dir as config_dir
-from clsweep.targets import TARGET, Target
+from clsweep.targets import TARGET, Target, files
 
 SCENARIOS = ("task", "domain", "class")
 STREAM = "benchmark.stream"
@@ -34,7 +34,6 @@ STREAMS = ("sequential", "joint")
 PRECISIONS = ("float32", "bf16")
 HYPERPARAMETERS = ("reg_strength", "gamma", "epsilon")
 FISHER_LABELS = ("exact", "sampled", "empirical")
-NETWORKS = ("mlp", "cnn")
 LAYOUTS = ("hwc", "chw")
 # Streams that this package has, and what they need of the classes, which is checked before torch is imported.
 _STREAMS = "clsweep.data.streams"
@@ -96,15 +95,6 @@ class DatasetConfig:
 
 
 @dataclass
-class NetworkConfig:
-    """The network's architecture (`conf/network`)."""
-
-    name: str = MISSING
-    hidden: list[int] = MISSING
-    channels: list[int] = field(default_factory=list)
-
-
-@dataclass
 class FisherConfig:
     """How a method estimates the Fisher information."""
 
@@ -154,7 +144,7 @@ class Config:
 
     benchmark: BenchmarkConfig = MISSING
     dataset: DatasetConfig = MISSING
-    network: NetworkConfig = MISSING
+    network: dict[str, Any] = MISSING  # see `clsweep.architecture`
     optimizer: dict[str, Any] = MISSING  # its `lr` is `benchmark.lr`; see `optimizer_setting`
     regularizer: RegularizerConfig = MISSING
     search: SearchConfig = MISSING
@@ -259,6 +249,7 @@ def parse(composed: DictConfig) -> Config:
         raise _as_input_error(error, settings) from error
     assert isinstance(config, Config)
     config = _with_one_rate(_with_absolute_paths(config))
+    config = replace(config, network=architecture.complete(config.network))
     if config.tensorboard:
         config = replace(config, logger={**_named_logger("tensorboard"), **config.logger})
     check(config)
@@ -349,7 +340,15 @@ def groups() -> tuple[str, ...]:
 @cache
 def lists() -> tuple[str, ...]:
     """The keys whose values are lists."""
-    return tuple(key for key, kind in _keys(Config) if get_origin(kind) is list)
+    typed = [key for key, kind in _keys(Config) if get_origin(kind) is list]
+    written = {
+        f"{group}.{name}"
+        for group in groups()
+        for values in files(group).values()
+        for name, value in values.items()
+        if isinstance(value, list)
+    }
+    return (*typed, *sorted(written))
 
 
 def unknown_key(key: str) -> InputError:
@@ -390,7 +389,6 @@ def check(config: Config) -> None:
     _one_of("precision", config.precision, PRECISIONS)
     _one_of("benchmark.scenario", benchmark.scenario, SCENARIOS)
     _check_stream(benchmark.stream)
-    _one_of("network.name", config.network.name, NETWORKS)
     if config.dataset.layout is not None:
         _one_of("dataset.layout", config.dataset.layout, LAYOUTS)
     _require(
@@ -412,16 +410,7 @@ def check(config: Config) -> None:
     optimizers.check(config.optimizer, benchmark.lr)
     size = benchmark.image_size
     _require(size is None or size >= 1, "benchmark.image_size", size, "an integer of 1 or more, or null")
-    needs_channels = config.network.name == "cnn"
-    _require(
-        bool(config.network.channels) or not needs_channels,
-        "network.channels",
-        config.network.channels,
-        "at least one convolution for network.name=cnn",
-    )
-    for key in ("hidden", "channels"):
-        widths = getattr(config.network, key)
-        _require(all(width >= 1 for width in widths), f"network.{key}", widths, "widths of 1 or more")
+    architecture.check(config.network)
     check_hyperparameters({key: getattr(regularizer, key) for key in HYPERPARAMETERS})
     if regularizer.fisher is not None:
         _one_of("regularizer.fisher.labels", regularizer.fisher.labels, FISHER_LABELS)

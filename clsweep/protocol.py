@@ -93,7 +93,7 @@ class Protocol:
             classes_per_context=benchmark.classes_per_context,
             image_size=benchmark.image_size or 0,
             normalize=benchmark.normalize,
-            network=" ".join([config.network.name, *map(str, [*config.network.channels, *config.network.hidden])]),
+            network=architecture.described(config.network),
             iters=benchmark.iters,
             batch_size=benchmark.batch_size,
             lr=benchmark.lr,

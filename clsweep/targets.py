@@ -72,6 +72,10 @@ class Target:
         """The path and the arguments, as a result says them: `my_nets.Net width=64`."""
         return " ".join([self.path, *(f"{name}={_short(value)}" for name, value in sorted(self.arguments.items()))])
 
+    def typed(self, name: str) -> str:
+        """An argument as it is typed: `network.width=64`."""
+        return f"{self.key}.{name}={_short(self.arguments[name])}"
+
     @property
     def is_written(self) -> bool:
         """Whether a file in `conf` has these arguments for it: then it takes them."""

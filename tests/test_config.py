@@ -15,7 +15,8 @@ from clsweep.errors import InputError
 
 BENCHMARKS = ("split_mnist", "perm_mnist", "split_cifar100")
 FILES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.glob("*/*.yaml"))
-NEEDED = {"optimizer/own": {"_target_": "torch.optim.RMSprop"}}  # which the file leaves to the command line
+_IN_TORCH = {"network/own": "torch.nn.Identity", "optimizer/own": "torch.optim.RMSprop"}
+NEEDED = {file: {"_target_": path} for file, path in _IN_TORCH.items()}  # which the file leaves to the command line
 
 
 @pytest.fixture(autouse=True)
@@ -82,10 +83,10 @@ def test_the_full_budget_is_the_published_protocol(name: str) -> None:
         benchmark.batch_size,
         benchmark.lr,
         benchmark.iters,
-        network.hidden,
-        network.channels,
+        network["hidden"],
+        network.get("channels", []),
     )
-    assert network.name == ("cnn" if network.channels else "mlp")
+    assert network["name"] == ("cnn" if "channels" in network else "mlp")
     kind = "permuted" if name == "perm_mnist" else "split"
     assert benchmark.stream == {"_target_": f"clsweep.data.streams.{kind}"}
 
@@ -136,7 +137,7 @@ def test_a_value_on_the_command_line_beats_the_good_value(key: str, value: float
 def test_a_data_set_on_the_command_line_beats_the_benchmarks_own(first: str) -> None:
     others = {"dataset=mnist_5k", "+benchmark=split_cifar100"} - {first}
     config = settings.parse(compose(first, *others, "benchmark.contexts=1"))
-    assert (config.dataset.name, config.benchmark.name, config.network.name) == ("mnist_5k", "split_cifar100", "cnn")
+    assert (config.dataset.name, config.benchmark.name, config.network["name"]) == ("mnist_5k", "split_cifar100", "cnn")
 
 
 @pytest.mark.parametrize(
@@ -267,7 +268,7 @@ def test_a_value_of_another_type_is_refused_with_what_is_expected(typed: str, ex
     ("removed", "sentence"),
     [
         ("benchmark.lr", "benchmark.lr: is missing; expected a number."),
-        ("network", "network: is missing; expected one of cnn, mlp, mlp_1000."),
+        ("network", "network: is missing; expected one of cnn, mlp, mlp_1000, own, resnet18."),
     ],
 )
 def test_a_key_that_was_removed_is_named(removed: str, sentence: str) -> None:

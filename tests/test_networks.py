@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import cnn, mlp
 from torch import Tensor, nn
 
 from clsweep import memory
-from clsweep.config import NetworkConfig
 from clsweep.errors import InputError
 from clsweep.networks import MLP, Convolution, activate, check, equip
 
@@ -85,14 +86,14 @@ def test_product_keeps_the_layout_that_convolutions_compute_in() -> None:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        (NetworkConfig("mlp", [10**7]), "=[10000000]: 7,950,000,010 parameters with 10 outputs need 207.3 GiB of"),
-        (NetworkConfig("mlp", [10**15]), "network.hidden=[1000000000000000]: 795,000,000,000,000,010 parameters"),
-        (NetworkConfig("mlp", [10**21]), "too large for any memory"),
-        (NetworkConfig("cnn", [4], [10**9]), "network.hidden=[4] network.channels=[1000000000]: "),
+        (mlp([10**7]), "=[10000000]: 7,950,000,010 parameters with 10 outputs need 207.3 GiB of"),
+        (mlp([10**15]), "network.hidden=[1000000000000000]: 795,000,000,000,000,010 parameters"),
+        (mlp([10**21]), "too large for any memory"),
+        (cnn([10**9], [4]), "network.hidden=[4] network.channels=[1000000000]: "),
     ],
 )
 def test_a_network_that_does_not_fit_into_memory(
-    config: NetworkConfig, said: str, monkeypatch: pytest.MonkeyPatch
+    config: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "_free", lambda device: 100 * 2**30)
     with pytest.raises(InputError) as caught:
@@ -104,12 +105,12 @@ def test_a_network_that_does_not_fit_into_memory(
 @pytest.mark.parametrize(
     ("config", "of_each"),
     [
-        (NetworkConfig("mlp", [100, 50]), 4 * (16 + 100 + 50)),  # the layers' inputs
-        (NetworkConfig("cnn", [8], [3]), 4 * (16 + 3 * 16 + 3 * 16 + 8)),  # and the normalization's
+        (mlp([100, 50]), 4 * (16 + 100 + 50)),  # the layers' inputs
+        (cnn([3], [8]), 4 * (16 + 3 * 16 + 3 * 16 + 8)),  # and the normalization's
     ],
 )
 def test_a_batch_that_does_not_fit_into_memory(
-    config: NetworkConfig, of_each: int, monkeypatch: pytest.MonkeyPatch
+    config: dict[str, Any], of_each: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "_free", lambda device: of_each * 10**6)
     check(config, (1, 4, 4), 10, 10**6, CPU)
@@ -120,12 +121,12 @@ def test_a_batch_that_does_not_fit_into_memory(
 
 
 def test_one_example_is_no_batch_for_a_normalization_of_one_position() -> None:
-    cnn = NetworkConfig("cnn", [4], [2, 2, 2, 2])
-    check(cnn, (1, 9, 9), 10, 1, CPU)
-    check(cnn, (1, 8, 8), 10, 2, CPU)
-    check(NetworkConfig("mlp", [4]), (1, 1, 1), 10, 1, CPU)
+    deep = cnn([2, 2, 2, 2], [4])
+    check(deep, (1, 9, 9), 10, 1, CPU)
+    check(deep, (1, 8, 8), 10, 2, CPU)
+    check(mlp([4]), (1, 1, 1), 10, 1, CPU)
     with pytest.raises(InputError) as caught:
-        check(cnn, (1, 8, 8), 10, 1, CPU)
+        check(deep, (1, 8, 8), 10, 1, CPU)
     assert str(caught.value) == (
         "benchmark.batch_size=1: network=cnn leaves one position of an image of 8x8, and batch normalization takes no "
         "average of one value; expected benchmark.batch_size=2 or more, or fewer network.channels."
@@ -134,7 +135,7 @@ def test_one_example_is_no_batch_for_a_normalization_of_one_position() -> None:
 
 def test_a_check_leaves_the_random_numbers_as_they_were() -> None:
     before = torch.get_rng_state()
-    check(NetworkConfig("mlp", [4]), (1, 8, 8), 10, 1, CPU)
+    check(mlp([4]), (1, 8, 8), 10, 1, CPU)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -154,7 +155,7 @@ class Own(nn.Module):
         return logits
 
 
-@pytest.mark.parametrize("make", [Own, lambda: MLP(16, [5], 6)], ids=["hook", "head"])
+@pytest.mark.parametrize("make", [Own, lambda: MLP((1, 4, 4), 6, [5])], ids=["hook", "head"])
 def test_a_network_gives_the_active_outputs_alone_and_a_copy_chooses_its_own(make: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
     model, inputs = equip(make(), 6), torch.randn(3, 1, 4, 4)

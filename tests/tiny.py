@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from clsweep.config import NetworkConfig, RegularizerConfig
+from clsweep.config import RegularizerConfig
 from clsweep.data.contexts import Context, Part, Stream
 from clsweep.data.scenarios import SCENARIOS, Outputs
 from clsweep.data.transforms import PixelOrder
@@ -42,11 +42,21 @@ class Featured(nn.Module):
         return logits
 
 
+def mlp(hidden: list[int]) -> dict[str, Any]:
+    """What a setting says of an MLP."""
+    return {"_target_": "clsweep.networks.MLP", "name": "mlp", "hidden": hidden}
+
+
+def cnn(channels: list[int], hidden: list[int]) -> dict[str, Any]:
+    """What a setting says of a CNN."""
+    return {"_target_": "clsweep.networks.CNN", "name": "cnn", "channels": channels, "hidden": hidden}
+
+
 def network(
     name: str = "mlp", n_outputs: int = OUTPUTS, dtype: torch.dtype = torch.float32, seed: int = 0
 ) -> Classifier:
     """An MLP 16-7-n, or a CNN with two normalized convolutions."""
-    return build(NetworkConfig(name, [7], [3, 4]), SHAPE, n_outputs, seed).to(dtype)
+    return build(mlp([7]) if name == "mlp" else cnn([3, 4], [7]), SHAPE, n_outputs, seed).to(dtype)
 
 
 def examples(

@@ -43,8 +43,8 @@ class Normalized(Featured):
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "mlp": lambda: MLP(3 * 6 * 6, [7, 5], 6),
-    "cnn": lambda: CNN((3, 6, 6), [4, 5], [9], 6),
+    "mlp": lambda: MLP((3, 6, 6), 6, [7, 5]),
+    "cnn": lambda: CNN((3, 6, 6), 6, [4, 5], [9]),
     "normalized": Normalized,
 }
 ACTIVE = {"single head": range(6), "one of several heads": range(2, 5), "two classes": range(4, 6)}
@@ -205,7 +205,7 @@ def test_the_number_of_examples_can_be_limited() -> None:
 
 def test_all_examples_are_used_up_to_the_named_cap() -> None:
     torch.manual_seed(0)
-    model = equip(MLP(1, [], 2), 2)
+    model = equip(MLP((1,), 2, []), 2)
     inputs = torch.zeros(MAX_EXAMPLES + 1, 1)
     fisher = diagonal_fisher(model, TensorDataset(inputs, torch.zeros(len(inputs), dtype=torch.int64)))
     p = model(inputs[:1]).softmax(1)[0, 0]

@@ -11,6 +11,7 @@ import torch
 from builders import CONF
 from tiny import (
     CONTEXTS,
+    cnn,
     dataset,
     examples,
     file_method,
@@ -28,7 +29,7 @@ from torch.utils.data import TensorDataset
 
 from clsweep import config as settings
 from clsweep import networks
-from clsweep.config import FisherConfig, NetworkConfig, RegularizerConfig
+from clsweep.config import FisherConfig, RegularizerConfig
 from clsweep.methods import ewc_separate
 from clsweep.methods.contract import NamedTensors, Regularizer, contract_parameters, load, snapshot
 from clsweep.methods.quadratic import weighted_squares
@@ -291,7 +292,7 @@ def test_the_shipped_file_runs_through_a_stream(name: str, scenario: str) -> Non
 def test_the_shipped_file_takes_color_images_through_convolutions() -> None:
     """A convolution's inputs are patches, of all channels, at every position."""
     images, labels = torch.randn(6, 3, 8, 8), torch.arange(6) % 2
-    model = networks.build(NetworkConfig("cnn", [7], [4, 5]), (3, 8, 8), 2, seed=0)
+    model = networks.build(cnn([4, 5], [7]), (3, 8, 8), 2, seed=0)
     made = learner(file_method(SHIPPED), model)
     for _ in range(2):
         made.start_context()

@@ -20,7 +20,7 @@ DECIDES = {
     *(f"benchmark.{key}" for key in ("name", "stream", "scenario", "contexts", "classes_per_context", "image_size")),
     *(f"benchmark.{key}" for key in ("normalize", "iters", "batch_size", "lr")),
     "dataset.name",
-    *(f"network.{key}" for key in ("name", "hidden", "channels")),
+    "network",
     *(f"regularizer.{key}" for key in ("name", "module", "file", "fisher.labels", "fisher.examples")),
     *(f"regularizer.{key}" for key in ("gamma", "epsilon", "floor_at_zero", "space")),
     *("optimizer", "search.seeds", "seed", "stream", "validation_fraction", "precision"),

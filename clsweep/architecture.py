@@ -1,0 +1,109 @@
+"""What a setting says of its network (`conf/network`): the checks of it, and how results tell it.
+
+What is made of it is in `clsweep.networks`. Nothing here imports torch, but for the signature of a class that
+`conf/network` has no file for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeGuard
+
+from clsweep.errors import InputError
+from clsweep.targets import TARGET, Target, files
+
+KEY = "network"
+PROVIDED = ("input_shape", "n_outputs")  # what a network is given where its signature has them
+_APART = ("name",)  # clsweep's own key
+_OURS = "clsweep.networks."
+
+
+def of(node: Mapping[str, Any]) -> Target:
+    """The network's class or function, with its arguments.
+
+    Raises:
+        InputError: the node names none.
+    """
+    return Target.of(KEY, node, _APART)
+
+
+def is_ours(target: Target) -> bool:
+    """Whether it is one of `clsweep.networks`."""
+    return target.path.startswith(_OURS)
+
+
+def complete(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A node with its `_target_`: one that was written down before networks had any says it by its name."""
+    written = files(KEY).get(str(node.get("name")))
+    if TARGET in node or written is None:
+        return dict(node)
+    return {TARGET: written[TARGET], **{name: value for name, value in node.items() if value != [] or name in written}}
+
+
+def described(node: Mapping[str, Any]) -> str:
+    """The network as results say it: `mlp 400 400`, or `my_nets.Net width=64` where it is another's."""
+    target = of(node)
+    if not is_ours(target):
+        return target.described
+    values = [target.arguments[name] for name in _VALUES if name in target.arguments]
+    widths = [width for value in values for width in (value if isinstance(value, list) else [value])]
+    return " ".join(map(str, [node["name"], *widths]))
+
+
+def size_typed(node: Mapping[str, Any]) -> str:
+    """What decides the network's size, as it is typed."""
+    target = of(node)
+    if not is_ours(target):
+        return f"{KEY}.{TARGET}={target.path}"
+    return " ".join(target.typed(name) for name in reversed(_VALUES) if name in target.arguments)
+
+
+def check(node: Mapping[str, Any]) -> None:
+    """Check a network's values.
+
+    Raises:
+        InputError: naming the first that is unknown or out of its range.
+    """
+    target = of(node)
+    target.check(*PROVIDED)
+    if is_ours(target):
+        _check_name(target.path, node.get("name"))
+        for name, check_value in _VALUES.items():
+            if name in target.arguments and (expected := check_value(target.arguments[name])):
+                raise InputError(f"{target.typed(name)}: expected {expected}.")
+
+
+def _check_name(path: str, name: object) -> None:
+    """Check that a network of ours goes by its own name, which is what results have."""
+    ours = {str(values["name"]): str(values[TARGET]) for values in files(KEY).values()}
+    if name not in ours:
+        raise InputError(f"{KEY}.name={name}: expected one of {', '.join(ours)}.")
+    if ours[str(name)] != path:
+        raise InputError(f"{KEY}.name={name}: is not what {path} is called; expected {KEY}={name}, which chooses it.")
+
+
+def _of_width(value: object) -> str | None:
+    return None if _is_integer(value) and value >= 1 else "an integer of 1 or more"
+
+
+def _of_widths(value: object, key: str) -> str | None:
+    if not isinstance(value, list) or not all(map(_is_integer, value)):
+        example = value if _is_integer(value) else "400,400"
+        return f"a list of integers, as in {KEY}.{key}=[{example}]"
+    return None if all(width >= 1 for width in value) else "widths of 1 or more"
+
+
+def _of_convolutions(value: object) -> str | None:
+    return "at least one convolution for network.name=cnn" if value == [] else _of_widths(value, "channels")
+
+
+def _is_integer(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+# What is expected of the values of our own networks, where it isn't so; in the order in which results have them.
+_VALUES: dict[str, Callable[[object], str | None]] = {
+    "channels": _of_convolutions,
+    "width": _of_width,
+    "hidden": lambda value: _of_widths(value, "hidden"),
+}

@@ -1,0 +1,93 @@
+"""A network of somebody's own is tried on two examples, so that what it doesn't do is told before it is trained."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clsweep.errors import InputError, named, place
+from clsweep.networks.equipment import RESERVED
+from clsweep.networks.outputs import only_head
+from clsweep.targets import TARGET, Target
+
+
+def check(target: Target, model: nn.Module, input_shape: tuple[int, int, int], n_outputs: int, batch_size: int) -> None:
+    """Check that a network can be trained.
+
+    Args:
+        target: whose network it is.
+        model: the network as it is made, on its device, in training mode.
+        input_shape: (C, H, W) of an example.
+        n_outputs: the outputs over all contexts.
+        batch_size: the examples of a step.
+
+    Raises:
+        InputError: it can't.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise _refused(target, "has no parameter that is trained; expected at least one")
+    for name in RESERVED:
+        if hasattr(model, name):
+            raise _refused(
+                target, f"has {_article(name)} {name} of its own, where methods look for theirs; expected another name"
+            )
+    listed = getattr(model, "param_list", [])
+    if not isinstance(listed, list) or not all(map(callable, listed)):
+        raise _refused(
+            target,
+            "has a param_list of its own that is no list of functions; expected [self.named_parameters], or none",
+        )
+    inputs = torch.rand(2, *input_shape, device=parameters[0].device)
+    logits = given(target, model, inputs[: min(2, batch_size)])
+    _check_logits(target, logits, (min(2, batch_size), n_outputs))
+    if not logits.requires_grad:
+        raise _refused(target, "gives logits that depend on none of its parameters; expected some that can be trained")
+    model.eval()
+    _check_logits(target, given(target, model, inputs), (2, n_outputs))
+    head = only_head(model)
+    if head is not None:
+        head.active = range(1)
+        _check_logits(target, given(target, model, inputs), (2, 1))
+
+
+def given(target: Target, model: nn.Module, inputs: Tensor) -> Any:
+    """What a network gives for some examples [n, C, H, W].
+
+    Raises:
+        InputError: it raised.
+    """
+    try:
+        return model(inputs)
+    except Exception as error:
+        file = getattr(sys.modules.get(type(model).__module__), "__file__", None)
+        raise _refused(
+            target,
+            f"raised {named(error)}{place(error, file)}, given examples of shape {tuple(inputs.shape)}; expected a "
+            f"network of [B, {', '.join(map(str, inputs.shape[1:]))}]{_given_by_name(target, 'input_shape')}",
+        ) from error
+
+
+def _check_logits(target: Target, logits: object, expected: tuple[int, int]) -> None:
+    what = f"expected a tensor {list(expected)} of logits{_given_by_name(target, 'n_outputs')}"
+    if not isinstance(logits, Tensor):
+        raise _refused(target, f"gives {_article(type(logits).__name__)} {type(logits).__name__}; {what}")
+    if logits.shape != expected:
+        raise _refused(target, f"gives {list(logits.shape)} for {expected[0]} examples; {what}")
+    if not logits.is_floating_point():
+        raise _refused(target, f"gives {logits.dtype}; {what}")
+
+
+def _given_by_name(target: Target, name: str) -> str:
+    return f" ({name} is given where its signature has it)"
+
+
+def _article(name: str) -> str:
+    return "an" if name[0].lower() in "aeiou" else "a"
+
+
+def _refused(target: Target, what: str) -> InputError:
+    return InputError(f"{target.key}.{TARGET}={target.path}: {what}.")
