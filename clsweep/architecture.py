@@ -79,7 +79,7 @@ def _check_name(path: str, name: object) -> None:
     if name not in ours:
         raise InputError(f"{KEY}.name={name}: expected one of {', '.join(ours)}.")
     if ours[str(name)] != path:
-        raise InputError(f"{KEY}.name={name}: is not what {path} is called; expected {KEY}={name}, which chooses it.")
+        raise InputError(f"{KEY}.name={name}: isn't {path}; expected {KEY}={name}, which chooses it.")
 
 
 def _of_width(value: object) -> str | None:

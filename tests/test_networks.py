@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from clsweep import memory
 from clsweep.errors import InputError
-from clsweep.networks import MLP, Convolution, activate, check, equip
+from clsweep.networks import MLP, Convolution, activate, build, check, equip
 
 CPU = torch.device("cpu")
 
@@ -177,3 +178,150 @@ def test_an_equipped_network_lists_its_parameters_by_its_own_names() -> None:
     listed = {name: p for group in model.param_list for name, p in group()}
     assert list(listed) == ["stem.weight", "stem.bias", "last.weight", "last.bias"]
     assert list(listed.values()) == list(model.parameters())
+
+
+# Networks of one's own
+
+
+SOURCE = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, input_shape, n_outputs, width=4):
+        super().__init__()
+        self.first, self.last = nn.Linear(input_shape[1] * input_shape[2], width), nn.Linear(width, n_outputs)
+
+    def forward(self, x):
+        return self.last(self.first(x.flatten(1)).relu())
+
+class Pair(Net):
+    def forward(self, x):
+        return super().forward(x), x
+
+class Narrow(Net):
+    def __init__(self, input_shape):
+        super().__init__(input_shape, 3)
+
+class Constant(Net):
+    def forward(self, x):
+        return torch.zeros(len(x), 6)
+
+class Frozen(Net):
+    def __init__(self, input_shape, n_outputs):
+        super().__init__(input_shape, n_outputs)
+        self.requires_grad_(False)
+
+class Wide(nn.Linear):
+    def __init__(self):
+        super().__init__(9, 6)
+
+class Scaled(Net):
+    def __init__(self, input_shape, n_outputs):
+        super().__init__(input_shape, n_outputs)
+        self.gamma = nn.Parameter(torch.ones(()))
+
+class Classes(Net):
+    def forward(self, x):
+        return super().forward(x).argmax(1, keepdim=True).expand(-1, 6)
+
+class Late(Net):
+    def __init__(self, input_shape, n_outputs):
+        super().__init__(input_shape, n_outputs)
+        from clsweep.networks import Head
+        self.last, self.after = Head(4, n_outputs), nn.Linear(n_outputs, n_outputs)
+
+    def forward(self, x):
+        return self.after(super().forward(x))
+
+def function(n_outputs, hidden):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(hidden[0]), nn.ReLU(inplace=True), nn.Linear(hidden[0], n_outputs))
+
+def list_of(n_outputs):
+    return [n_outputs]
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Nodes of networks in a module in the current folder, whose name no other test imports."""
+    module = f"nets_{tmp_path.name}"
+    (tmp_path / f"{module}.py").write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    return lambda name, **arguments: {"name": "own", "_target_": f"{module}.{name}", **arguments}
+
+
+def test_a_network_of_ones_own_is_made_and_found_good(own: Callable[..., dict[str, Any]]) -> None:
+    for node in (own("Net", width=3), own("function", hidden=[5])):
+        before = torch.get_rng_state()
+        check(node, (1, 4, 4), 6, 1, CPU)
+        model, again = (build(node, (1, 4, 4), 6, seed=1) for _ in range(2))
+        assert torch.equal(torch.get_rng_state(), before)
+        assert all(map(torch.equal, model.parameters(), again.parameters()))
+        activate(model, range(2, 4))
+        assert model(torch.randn(3, 1, 4, 4)).shape == (3, 2)
+        assert model.training
+    assert [name for name, _ in model.param_list[0]()] == ["1.weight", "1.bias", "3.weight", "3.bias"]
+
+
+LOGITS = "expected a tensor [2, 6] of logits (n_outputs is given where its signature has it)."
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("Pair", f"gives a tuple; {LOGITS}"),
+        ("Narrow", f"gives [2, 3] for 2 examples; {LOGITS}"),
+        ("Classes", f"gives torch.int64; {LOGITS}"),
+        ("Constant", "gives logits that depend on none of its parameters; expected some that can be trained."),
+        ("Frozen", "has no parameter that is trained; expected at least one."),
+        ("Scaled", "has a gamma of its own, where methods look for theirs; expected another name."),
+        ("list_of", "makes list; expected a torch.nn.Module."),
+    ],
+)
+def test_what_no_network_may_do_is_refused(own: Callable[..., dict[str, Any]], name: str, sentence: str) -> None:
+    node = own(name)
+    with pytest.raises(InputError) as caught:
+        check(node, (1, 4, 4), 6, 2, CPU)
+    assert str(caught.value) == f"network._target_={node['_target_']}: {sentence}"
+
+
+@pytest.mark.parametrize(("name", "place"), [("Wide", ""), ("Late", ", line 50")])
+def test_a_network_that_takes_other_inputs_is_refused_with_what_it_was_given(
+    own: Callable[..., dict[str, Any]], name: str, place: str
+) -> None:
+    expected = (
+        rf"{name}: raised RuntimeError: .*cannot be multiplied.*{place}, given examples of shape \(2, 1, 4, 4\); "
+        r"expected a network of \[B, 1, 4, 4\] \(input_shape is given where its signature has it\)\."
+    )
+    with pytest.raises(InputError, match=expected):
+        check(own(name), (1, 4, 4), 6, 2, CPU)
+
+
+def test_a_network_of_ones_own_that_does_not_fit_is_refused_before_it_takes_memory(
+    own: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_free", lambda device: 100 * 2**30)
+    node = own("Net", width=10**10)
+    with pytest.raises(InputError, match=r"Net: 230,000,000,006 parameters with 6 outputs need 5\.9 TiB of memory"):
+        check(node, (1, 4, 4), 6, 2, CPU)
+
+
+def test_resnet18_is_the_slim_one() -> None:
+    model = build({"_target_": "clsweep.networks.ResNet18", "name": "resnet18", "width": 20}, (3, 32, 32), 100, seed=0)
+    convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    assert len(convolutions) == 17 + 3  # and shortcuts of 1x1 where the shape changes
+    assert sum(p.numel() for p in model.parameters()) == 1_109_240
+    values = model.get_submodule("stem")(torch.randn(2, 3, 32, 32))
+    assert [(values := stage(values)).shape[1:] for stage in model.get_submodule("stages").children()] == [
+        (20, 32, 32),
+        (40, 16, 16),
+        (80, 8, 8),
+        (160, 4, 4),
+    ]
+    small = {"_target_": "clsweep.networks.ResNet18", "name": "resnet18", "width": 2}
+    check(small, (1, 28, 28), 10, 1, CPU)
+    with pytest.raises(
+        InputError, match=r"=1: network=resnet18 leaves one position of an image of 8x8, .*larger images"
+    ):
+        check(small, (1, 8, 8), 10, 1, CPU)
