@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Final, Self
 
-from clsweep import sources
+from clsweep import architecture, sources
 from clsweep.config import STREAM, Config
 from clsweep.data import identity
 from clsweep.targets import Target
