@@ -7,6 +7,7 @@ What is made of it is in `clsweep.networks`. Nothing here imports torch, but for
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeGuard
 
 from clsweep.errors import InputError
@@ -45,9 +46,10 @@ def described(node: Mapping[str, Any]) -> str:
     target = of(node)
     if not is_ours(target):
         return target.described
-    values = [target.arguments[name] for name in _VALUES if name in target.arguments]
-    widths = [width for value in values for width in (value if isinstance(value, list) else [value])]
-    return " ".join(map(str, [node["name"], *widths]))
+    widths = [target.arguments[name] for name in _VALUES if name in target.arguments]
+    listed = [width for one in widths for width in (one if isinstance(one, list) else [one])]
+    others = {name: value for name, value in target.arguments.items() if name not in _VALUES}
+    return " ".join(map(str, [replace(target, path=str(node["name"]), arguments=others).described, *listed]))
 
 
 def size_typed(node: Mapping[str, Any]) -> str:

@@ -99,7 +99,9 @@ class Protocol:
             lr=benchmark.lr,
             precision=config.precision,
             validation_fraction=float(config.validation_fraction),
-            code_digest=sources.digest([stream, optimizer.target, *filter(None, [optimizer.schedule])]),
+            code_digest=sources.digest(
+                [architecture.of(config.network), stream, optimizer.target, *filter(None, [optimizer.schedule])]
+            ),
             optimizer=optimizer.described,
             optimizer_reset=optimizer.reset,
             schedule=optimizer.schedule_described,
