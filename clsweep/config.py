@@ -74,6 +74,7 @@ class BenchmarkConfig:
     normalize: bool = MISSING
     iters_by_budget: dict[str, int] = MISSING
     iters: int = MISSING
+    epochs: int | None = None  # instead of iterations
     batch_size: int = MISSING
     lr: float = MISSING
     good_values: dict[str, dict[str, Any]] = MISSING
@@ -184,8 +185,13 @@ class Config:
 
     @property
     def effective_budget(self) -> str:
-        """`budget`, or `custom` where `benchmark.iters` is not what that budget says."""
-        return self.budget if self.benchmark.iters == self.benchmark.iters_by_budget[self.budget] else "custom"
+        """`budget`, or `custom` where `benchmark.epochs` or a `benchmark.iters` of its own says how long."""
+        return self.budget if self.follows_budget and self.benchmark.epochs is None else "custom"
+
+    @property
+    def follows_budget(self) -> bool:
+        """Whether `benchmark.iters` is what the budget says."""
+        return self.benchmark.iters == self.benchmark.iters_by_budget[self.budget]
 
 
 @cache
@@ -319,7 +325,7 @@ def rerun_yaml(config: Config) -> str:
     del values["search"], values["dataset"]["root"]
     if config.dataset.root is not None:
         values["dataset"]["root"] = _root(config.dataset.root)
-    if config.effective_budget == config.budget:
+    if config.follows_budget:
         values["benchmark"]["iters"] = _ITERS
     return OmegaConf.to_yaml(OmegaConf.create(values))
 
@@ -407,6 +413,7 @@ def check(config: Config) -> None:
     )
     for key in ("contexts", "classes_per_context", "iters", "batch_size"):
         _require(getattr(benchmark, key) >= 1, f"benchmark.{key}", getattr(benchmark, key), "an integer of 1 or more")
+    _check_epochs(config)
     optimizers.check(config.optimizer, benchmark.lr)
     size = benchmark.image_size
     _require(size is None or size >= 1, "benchmark.image_size", size, "an integer of 1 or more, or null")
@@ -426,6 +433,20 @@ def check(config: Config) -> None:
         from clsweep.training import observers  # here, since it looks for classes
 
         observers.check(config)
+
+
+def _check_epochs(config: Config) -> None:
+    epochs = config.benchmark.epochs
+    if epochs is None:
+        return
+    _require(epochs >= 1, "benchmark.epochs", epochs, "null or an integer of 1 or more")
+    if not config.follows_budget:
+        raise epochs_contradicted("benchmark.iters", config.benchmark.iters, epochs)
+
+
+def epochs_contradicted(key: str, value: object, epochs: int) -> InputError:
+    """The error for two keys that say how long training is."""
+    return InputError(f"{key}={value}: contradicts benchmark.epochs={epochs}; expected one of them.")
 
 
 def _check_file(config: Config) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from clsweep import config as settings
 from clsweep import optimizers
 from clsweep.errors import InputError
 
@@ -50,6 +51,9 @@ def refuse_overruled(composed: DictConfig) -> None:
     """
     given = dict(one.lstrip("+").split("=", 1) for one in composed.hydra.overrides.task if "=" in one)
     _refuse_two_rates(composed, given)
+    epochs = OmegaConf.select(composed, "benchmark.epochs")
+    if epochs is not None and "budget" in given:
+        raise settings.epochs_contradicted("budget", given["budget"], epochs)
     folder = _config_dir(composed.hydra)
     name = str(composed.hydra.job.config_name).removesuffix(".yaml")  # Hydra takes both
     file = None if folder is None else folder / f"{name}.yaml"

@@ -20,6 +20,8 @@ def words(protocol: Protocol, usual: Protocol, budgets: Mapping[str, int]) -> li
         Words such as `class`, `quick`, `lr3e-4` or `mlp50x40`, those that a reader looks for first before the others.
     """
     differing = protocol.differences(usual)
+    if protocol.epochs:
+        differing.pop("iters", None)
     made = {name: word(differing[name][0]) for name, word in _WORDS.items() if name in differing}
     budget = next((budget for budget, iters in budgets.items() if iters == protocol.iters), None)
     return list((made | {"iters": budget} if budget is not None and "iters" in made else made).values())
@@ -49,6 +51,7 @@ _WORDS: Final[dict[str, Callable[[Any], str]]] = {
     "classes_per_context": lambda value: f"classes{value}",
     "dataset": str,
     "iters": lambda value: f"iters{value}",
+    "epochs": lambda value: f"epochs{value}",
     "network": _of_target,
     "optimizer": _of_target,
     "lr": lambda value: f"lr{number(value)}",

@@ -47,7 +47,7 @@ class Protocol:
         image_size: height and width that images are padded to, 0 where they stay as they are.
         normalize: whether images are normalized per channel.
         network: its name and the widths of its layers, or a `_target_` and its arguments.
-        iters: optimizer steps for each context.
+        iters: optimizer steps for each context; 0 where `epochs` decides them.
         batch_size: examples in each step.
         lr: the optimizer's learning rate.
         precision: float32 or bf16.
@@ -56,6 +56,7 @@ class Protocol:
         optimizer: its name and those of its arguments that are not the usual ones, or a `_target_` and its arguments.
         optimizer_reset: whether each context begins with a new state of the optimizer.
         schedule: what changes the learning rate within a context, a `_target_` and its arguments; empty: nothing.
+        epochs: passes over each context's training data, 0 where iterations were given.
     """
 
     benchmark: str
@@ -77,6 +78,7 @@ class Protocol:
     optimizer: str = "adam"
     optimizer_reset: bool = False
     schedule: str = ""
+    epochs: int = 0
 
     @classmethod
     def of(cls, config: Config) -> Self:
@@ -94,7 +96,7 @@ class Protocol:
             image_size=benchmark.image_size or 0,
             normalize=benchmark.normalize,
             network=architecture.described(config.network),
-            iters=benchmark.iters,
+            iters=0 if benchmark.epochs else benchmark.iters,
             batch_size=benchmark.batch_size,
             lr=benchmark.lr,
             precision=config.precision,
@@ -105,6 +107,7 @@ class Protocol:
             optimizer=optimizer.described,
             optimizer_reset=optimizer.reset,
             schedule=optimizer.schedule_described,
+            epochs=benchmark.epochs or 0,
         )
 
     @classmethod
@@ -122,6 +125,8 @@ class Protocol:
             values["benchmark_stream"] = _STREAMS_OF_BEFORE.get(str(row["benchmark"]))
         if values["dataset_digest"] is None and (values["dataset"] != "arrays" or _says_its_files(row)):
             values["dataset_digest"] = ""
+        if values["epochs"]:
+            values["iters"] = 0  # a run's row has those that they came to
         return cls(**values)
 
     @property
@@ -141,6 +146,13 @@ class Protocol:
         """The part of it that decides, with a seed, what the contexts hold."""
         return tuple(self.parts[name] for name in _CONTEXTS)
 
+    @property
+    def length(self) -> str:
+        """How long each context is trained."""
+        if not self.epochs:
+            return f"{self.iters:,} iterations a context"
+        return f"{self.epochs} epoch{'s' if self.epochs > 1 else ''} a context"
+
     def sentence(self) -> str:
         """All of it but the benchmark's name, in one line; what every run of before had is not mentioned."""
         return ", ".join(self._said())
@@ -153,7 +165,7 @@ class Protocol:
         yield f"{self.dataset} {self.dataset_digest}" if self.dataset_digest else self.dataset
         if self.validation_fraction:
             yield f"{self.validation_fraction:g} held out"
-        yield f"{self.iters:,} iterations a context"
+        yield self.length
         yield f"batch {self.batch_size}"
         yield f"{'Adam' if self.optimizer == 'adam' else self.optimizer} lr {self.lr:g}"
         if self.schedule:

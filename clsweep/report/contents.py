@@ -79,7 +79,9 @@ def _drawn(jobs: Sequence[Sequence[Job]], found: Results) -> list[list[Drawn]]:
 
 def _title(protocol: pd.Series) -> str:
     """What tells protocols apart at first sight."""
-    budget = f"{protocol['iters']} iterations" if protocol["budget"] == "custom" else f"{protocol['budget']} budget"
+    epochs = 0 if pd.isna(protocol["epochs"]) else protocol["epochs"]
+    length = f"{epochs} epoch{'s' if epochs > 1 else ''}" if epochs else f"{protocol['iters']} iterations"
+    budget = length if protocol["budget"] == "custom" else f"{protocol['budget']} budget"
     precision = "" if protocol["precision"] == "float32" else f", {protocol['precision']}"
     version = ", older file format" if pd.isna(protocol["classes_per_context"]) else ""
     return f"{protocol['benchmark']} ({protocol['scenario']}) on {protocol['dataset']}, {budget}{precision}{version}"

@@ -401,8 +401,10 @@ def _description(folder: Path, names: set[str], found: _Found) -> dict[str, Any]
         return {}
 
 
-def _iters(benchmark: dict[str, Any], budget: str) -> int:
-    """As they stand there, or those of the budget, as `clsweep.config.rerun_yaml` writes them."""
+def _iters(benchmark: dict[str, Any], budget: str) -> int | None:
+    """As they stand there, or those of the budget, as `clsweep.config.rerun_yaml` writes them; None where epochs are."""
+    if benchmark.get("epochs") is not None:
+        return None
     iters = benchmark["iters"]
     return int(benchmark["iters_by_budget"][budget] if isinstance(iters, str) else iters)
 

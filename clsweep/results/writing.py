@@ -66,13 +66,16 @@ class Summary:
         network: its name and the widths of its layers.
         code_digest: twelve characters of the SHA-256 of the files of one's own that a `_target_` names, and of the
             modules beside these that they import; empty where there are none.
-        budget: full, quick, smoke, or custom where `benchmark.iters` is not what the chosen budget says.
-        iters: optimizer steps for each context.
+        budget: full, quick, smoke, or custom where `benchmark.iters` is not what the chosen budget says, or epochs are
+            given.
+        iters: optimizer steps for each context; for the largest one, where `epochs` says how many.
+        epochs: passes over each context's training data, 0 where iterations were given.
         optimizer: its name and those of its arguments that are not the usual ones, or a `_target_` and its arguments.
         optimizer_reset: whether each context begins with a new state of the optimizer.
         schedule: what changes the learning rate within a context, a `_target_` and its arguments; empty: nothing.
         train_seconds: training without importance estimation and evaluation.
-        update: what changes the parameters at a step: native (compiled C) or foreach (PyTorch); they round differently.
+        update: what changes the parameters at a step: native (compiled C), foreach (PyTorch's
+            operations; they round differently) or torch (an optimizer of PyTorch's kind).
         iters_per_second: steps made over `train_seconds`.
         peak_memory_mib: on CUDA the most that the run allocated on the device; on a CPU the process's largest resident
             memory, with what earlier runs of the same process took.
@@ -112,6 +115,7 @@ class Summary:
     seed: int
     budget: str
     iters: int
+    epochs: int
     batch_size: int
     lr: float
     optimizer: str

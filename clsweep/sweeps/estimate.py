@@ -13,6 +13,7 @@ from clsweep import networks
 from clsweep.config import Config
 from clsweep.data.contexts import Stream
 from clsweep.sweeps.streams import Streams
+from clsweep.training.loop import protocol_of
 from clsweep.training.run import pick_device
 
 _SIDE = 1_024
@@ -30,9 +31,9 @@ def run_seconds(config: Config, streams: Streams) -> float:
     Raises:
         InputError: the data are not there or don't fit.
     """
-    benchmark = config.benchmark
-    per_step = _step_operations(config, streams(config, torch.device("cpu")))
-    return _STEP_OVER_FLOOR * per_step * benchmark.iters * benchmark.contexts / _operations_per_second(config)
+    stream = streams(config, torch.device("cpu"))
+    steps = sum(protocol_of(config).iterations(stream))
+    return _STEP_OVER_FLOOR * _step_operations(config, stream) * steps / _operations_per_second(config)
 
 
 def _step_operations(config: Config, stream: Stream) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +36,16 @@ class Display(Observer):
         console: where to print; by default the standard output.
         images: what the images are.
         notes: what else the user should know, a sentence each.
+        iterations: the optimizer steps on each context; by default those of the setting.
     """
 
     def __init__(
-        self, config: Config, console: Console | None = None, images: str = "", notes: Sequence[str] = ()
+        self,
+        config: Config,
+        console: Console | None = None,
+        images: str = "",
+        notes: Sequence[str] = (),
+        iterations: Sequence[int] = (),
     ) -> None:
         self._config = config
         self._images = images
@@ -46,7 +54,9 @@ class Display(Observer):
         if not self._console.is_terminal:
             self._console.width = _PLAIN_WIDTH
         self._contexts = config.benchmark.contexts
-        self._total = config.benchmark.iters * self._contexts
+        self._iterations = iterations or [config.benchmark.iters] * self._contexts
+        self._ends = list(accumulate(self._iterations))
+        self._total = self._ends[-1]
         self._done = 0
         self._folder: Path | None = None
         self._started = self._updated = time.monotonic()
@@ -72,8 +82,7 @@ class Display(Observer):
             f"on {config.dataset.name}{held_out}",
             "images": self._images,
             "method": "  ".join([config.shown_method, *values]),
-            "training": f"{config.effective_budget} budget: {benchmark.iters} iterations a context, batch "
-            f"{benchmark.batch_size}, {_optimizer(config)}",
+            "training": f"{self._length()}, batch {benchmark.batch_size}, {_optimizer(config)}",
             "run": f"seed {config.seed}, {run.device}{_threads() if run.device == 'cpu' else ''}, {config.precision}",
         }
         if run.folder is not None:
@@ -148,8 +157,16 @@ class Display(Observer):
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
+    def _length(self) -> str:
+        fewest, most = min(self._iterations), max(self._iterations)
+        steps = f"{most}" if fewest == most else f"{fewest} to {most}"
+        epochs = self._config.benchmark.epochs
+        if epochs is None:
+            return f"{self._config.effective_budget} budget: {steps} iterations a context"
+        return f"{epochs} epoch{'s' if epochs > 1 else ''} a context: {steps} iterations"
+
     def _where(self) -> str:
-        context = min(self._contexts, 1 + (self._done - 1) // self._config.benchmark.iters)
+        context = min(self._contexts, 1 + bisect_left(self._ends, self._done))
         return "joint training" if self._config.stream == "joint" else f"context {context}/{self._contexts}"
 
     def _rate(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from clsweep.config import Config
 from clsweep.data.contexts import Part, Stream
 from clsweep.data.transforms import of_several
 from clsweep.errors import RunError
@@ -37,14 +39,30 @@ class TrainingProtocol:
     """How long and with what a network is trained.
 
     Attributes:
-        iters: optimizer steps for each context.
+        iters: optimizer steps for each context, unless `epochs` says how many.
         batch_size: examples in a step; every step has as many.
         seed: decides the order of the examples.
+        epochs: passes over each context's training examples. The last one ends with a full batch, too: what it lacks
+            comes from one pass more.
     """
 
     iters: int
     batch_size: int
     seed: int
+    epochs: int | None = None
+
+    def iterations(self, stream: Stream) -> list[int]:
+        """The optimizer steps on each context of a stream."""
+        sizes = [len(context.train) for context in stream.contexts]
+        if self.epochs is None:
+            return [self.iters] * len(sizes)
+        return [math.ceil(self.epochs * size / self.batch_size) for size in sizes]
+
+
+def protocol_of(config: Config) -> TrainingProtocol:
+    """That of a setting."""
+    benchmark = config.benchmark
+    return TrainingProtocol(benchmark.iters, benchmark.batch_size, config.seed, benchmark.epochs)
 
 
 @dataclass
@@ -64,6 +82,10 @@ class Trainer:
     protocol: TrainingProtocol
     on_step: Callable[[Tensor], None] = lambda loss: None
     timings: Timings = field(default_factory=Timings)
+
+    def __post_init__(self) -> None:
+        """How many steps each context has."""
+        self._iterations = self.protocol.iterations(self.stream)
 
     def sequentially(self) -> Iterator[list[Cell]]:
         """Train on one context after the other.
@@ -91,7 +113,7 @@ class Trainer:
         yield self._evaluate(0)
         count = len(self.stream.contexts)
         pool = _Pool(self.stream, self.learner.device)
-        iters = self.protocol.iters * count
+        iters = sum(self._iterations)
         self.learner.start_context(iters)
 
         def batch(index: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,11 +138,11 @@ class Trainer:
         with self._clock("train"):
             dataset = self.stream.contexts[number].train.gathered()
             inputs, labels = dataset.tensors
-            self.learner.start_context(self.protocol.iters)
+            self.learner.start_context(self._iterations[number])
             self._steps(
                 lambda index: (inputs.index_select(0, index), labels.index_select(0, index)),
                 inputs,
-                self.protocol.iters,
+                self._iterations[number],
                 number,
                 f"context {number + 1}",
             )

@@ -27,7 +27,7 @@ from clsweep.methods.files import MethodFile
 from clsweep.methods.undisturbed import settings_put_back
 from clsweep.seeding import GlobalStream, derived_seed
 from clsweep.training.learner import Learner
-from clsweep.training.loop import Trainer, TrainingProtocol
+from clsweep.training.loop import Trainer, TrainingProtocol, protocol_of
 
 EXAMPLES = 64  # of a context
 _OF_THE_CODE = (ImportError, NameError, AttributeError, TypeError)  # whatever the data
@@ -114,7 +114,7 @@ def _attempt(config: Config, stream: Stream, device: torch.device, file: MethodF
         learner = Learner(model, regularizer, config.regularizer, config.optimizer_setting, config.precision)
         with regularizer.active():
             try:
-                _learn(learner, config, _shortened(stream, length), length)
+                _learn(learner, config, stream, length)
             except MethodError:
                 raise
             except RunError:  # such as a loss that runs away: not the file's doing
@@ -123,18 +123,16 @@ def _attempt(config: Config, stream: Stream, device: torch.device, file: MethodF
 
 
 def _learn(learner: Learner, config: Config, stream: Stream, length: _Length) -> None:
-    benchmark = config.benchmark
-    protocol = TrainingProtocol(
-        min(length.steps, benchmark.iters), min(length.batch_size, benchmark.batch_size), config.seed
-    )
+    steps = min(length.steps, *protocol_of(config).iterations(stream))
+    protocol = TrainingProtocol(steps, min(length.batch_size, config.benchmark.batch_size), config.seed)
 
     def look_closely(loss: Tensor) -> None:
         learner.check_dependence()
         for _ in range(_CALLS):
             learner.check_declared()
 
-    trainer = Trainer(learner, stream, protocol, look_closely)
-    for number in range(len(stream.contexts)):
+    trainer = Trainer(learner, _shortened(stream, length), protocol, look_closely)
+    for number in range(len(trainer.stream.contexts)):
         trainer.learn(number)
 
 

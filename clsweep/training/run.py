@@ -32,7 +32,7 @@ from clsweep.seeding import GlobalStream, derived_seed
 from clsweep.training import observers, update
 from clsweep.training.display import Display
 from clsweep.training.learner import Learner
-from clsweep.training.loop import Timings, Trainer, TrainingProtocol
+from clsweep.training.loop import Timings, Trainer, protocol_of
 from clsweep.training.machine import prepare_cpu
 from clsweep.training.observers import Observer, Several, Started
 from clsweep.training.rehearsal import rehearse
@@ -134,7 +134,8 @@ def run(
         notes += rehearse(config, stream, device, file)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    last = observer or Display(config, images=stream.images, notes=notes)
+    iterations = protocol_of(config).iterations(stream)
+    last = observer or Display(config, images=stream.images, notes=notes, iterations=iterations)
     # What draws from the global generators while it trains, such as dropout, draws from the seed.
     with GlobalStream(derived_seed(config.seed, "training")).active(), regularizer.active():
         return _trained(config, folder, last, stream, device, regularizer, file, started_at, part_of)
@@ -163,7 +164,7 @@ def _trained(
     learner = Learner(model, regularizer, method, config.optimizer_setting, config.precision)
     own = observers.made(config)
     observer = Several([*own, last])
-    protocol = TrainingProtocol(config.benchmark.iters, config.benchmark.batch_size, config.seed)
+    protocol = protocol_of(config)
     trainer = Trainer(learner, stream, protocol, observer.step)
     described = _described(method, file, regularizer, learner)
     record = Record(config, stream, device, described, started_at, trainer.timings, folder)
@@ -197,7 +198,9 @@ def check_fit(config: Config, stream: contexts.Stream, device: torch.device) -> 
     networks.check(config.network, shape, outputs, config.benchmark.batch_size, device)
     if not update.is_fused(optimizer):
         parameters = networks.build(config.network, shape, outputs, seed=0).to(device).parameters()
-        update.check(list(parameters), optimizer, config.benchmark.iters)
+        iterations = protocol_of(config).iterations(stream)
+        longest = sum(iterations) if config.stream == "joint" else max(iterations)
+        update.check(list(parameters), optimizer, longest)
 
 
 @dataclass(frozen=True)
@@ -322,7 +325,7 @@ class Record:
             run_id=self._run_id,
             status=status,
             protocol=self._protocol.digest,
-            **self._protocol.parts,
+            **{**self._protocol.parts, "iters": max(protocol_of(config).iterations(self._stream))},
             stream=config.stream,
             n_train=self._stream.n_train,
             n_test=self._stream.n_test,
