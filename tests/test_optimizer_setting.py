@@ -6,7 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
-from builders import compose, setting
+from builders import command, compose, setting
+from omegaconf import OmegaConf
 
 from clsweep import config as settings
 from clsweep.config import Config
@@ -58,6 +59,50 @@ def test_both_names_of_the_rate_are_one_number_wherever_the_setting_is_read_agai
         values[name]["lr"] = 0.5
         again = settings.from_values(values)
         assert again.benchmark.lr == again.optimizer_setting.target.arguments["lr"] == 0.5
+
+
+def test_epochs_take_the_place_of_a_budgets_iterations() -> None:
+    config = setting("+benchmark=split_mnist", "regularizer=none", "benchmark.epochs=2")
+    assert (config.benchmark.epochs, config.effective_budget) == (2, "custom")
+    again = OmegaConf.create(settings.rerun_yaml(config)).benchmark
+    assert (again.epochs, OmegaConf.to_container(again)["iters"]) == (2, "${.iters_by_budget.${budget}}")  # type: ignore[index, call-overload]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (("benchmark.epochs=0",), "benchmark.epochs=0: expected null or an integer of 1 or more."),
+        (
+            ("benchmark.epochs=2", "benchmark.iters=300"),
+            "benchmark.iters=300: contradicts benchmark.epochs=2; expected one of them.",
+        ),
+    ],
+)
+def test_what_is_wrong_with_epochs_is_a_sentence(overrides: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(InputError) as raised:
+        setting("+benchmark=split_mnist", "regularizer=none", *overrides)
+    assert str(raised.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (
+            ("benchmark.epochs=2", "budget=quick"),
+            "budget=quick: contradicts benchmark.epochs=2; expected one of them.",
+        ),
+        (
+            ("benchmark.lr=0.1", "optimizer.lr=0.2"),
+            "benchmark.lr=0.1: is another name for optimizer.lr, which is 0.2 here; expected one of them.",
+        ),
+    ],
+)
+def test_two_keys_that_contradict_each_other_are_refused(
+    overrides: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command(monkeypatch, "benchmark=split_mnist", "regularizer=none", *overrides)
+    assert capsys.readouterr().err == f"clsweep: {sentence}\n"
 
 
 SGD = ("optimizer=sgd",)

@@ -84,6 +84,14 @@ def test_a_row_of_the_current_format_says_everything() -> None:
     assert Protocol.of_row({"format_version": 2, **SPLIT_MNIST.parts, **with_numpys}).digest == SPLIT_MNIST.digest
 
 
+def test_epochs_decide_and_not_the_iterations_that_they_come_to() -> None:
+    made = Protocol.of(setting("+benchmark=split_mnist", "benchmark.epochs=2"))
+    assert (made.epochs, made.iters) == (2, 0)
+    assert "2 epochs a context" in made.sentence()
+    assert Protocol.of_row({"format_version": 2, **made.parts, "iters": 190}) == made
+    assert made.digest != SPLIT_MNIST.digest
+
+
 def test_a_row_of_format_2_had_the_streams_that_there_were() -> None:
     row: dict[str, Any] = {"format_version": 2, **SPLIT_MNIST.parts}
     del row["benchmark_stream"]

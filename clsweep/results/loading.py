@@ -402,7 +402,7 @@ def _description(folder: Path, names: set[str], found: _Found) -> dict[str, Any]
 
 
 def _iters(benchmark: dict[str, Any], budget: str) -> int | None:
-    """As they stand there, or those of the budget, as `clsweep.config.rerun_yaml` writes them; None where epochs are."""
+    """As they stand there, or those of the budget, as `rerun_yaml` writes them; None where epochs say how many."""
     if benchmark.get("epochs") is not None:
         return None
     iters = benchmark["iters"]

@@ -18,7 +18,7 @@ HERE = Path()
 # Whether a key of the setting is part of what a study is: whoever adds one decides here.
 DECIDES = {
     *(f"benchmark.{key}" for key in ("name", "stream", "scenario", "contexts", "classes_per_context", "image_size")),
-    *(f"benchmark.{key}" for key in ("normalize", "iters", "batch_size", "lr")),
+    *(f"benchmark.{key}" for key in ("normalize", "iters", "epochs", "batch_size", "lr")),
     "dataset.name",
     "network",
     *(f"regularizer.{key}" for key in ("name", "module", "file", "fisher.labels", "fisher.examples")),

@@ -59,6 +59,30 @@ def test_the_header_says_what_the_images_are_and_how_many_threads_there_are(
     assert lines[-1] == "note       one of them"
 
 
+def test_the_header_says_how_long_and_with_what_a_network_is_trained(tmp_path: Path) -> None:
+    def line(*overrides: str, iterations: tuple[int, ...] = ()) -> str:
+        config = plan(tmp_path, *overrides).config
+        printed = io.StringIO()
+        Display(config, Console(file=printed), iterations=iterations).setting(started(config, tmp_path, "cuda:0"))
+        return next(one for one in printed.getvalue().splitlines() if one.startswith("training"))
+
+    assert line("budget=quick", "benchmark.iters=200") == (
+        "training   quick budget: 200 iterations a context, batch 8, Adam lr 0.001"
+    )
+    many = ("budget=full", "benchmark.iters=2000", "benchmark.epochs=2")
+    assert line(*many, "optimizer=sgd", "optimizer.momentum=0.9", "optimizer.reset=true", iterations=(94, 98)) == (
+        "training   2 epochs a context: 94 to 98 iterations, batch 8, sgd momentum=0.9 lr 0.001, a new state in each "
+        "context"
+    )
+    config = plan(tmp_path, *many).config
+    shown = Display(config, Console(file=io.StringIO()), iterations=(2, 3) + (1,) * (config.benchmark.contexts - 2))
+    places = []
+    for _ in range(5):
+        shown.step(torch.zeros(()))
+        places.append(shown._where())
+    assert places == ["context 1/2"] * 2 + ["context 2/2"] * 3
+
+
 @pytest.mark.parametrize(
     ("launcher", "here"),
     [

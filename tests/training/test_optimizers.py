@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 from clsweep.errors import InputError, RunError
 from clsweep.optimizers import OptimizerSetting
 from clsweep.targets import Target
+from clsweep.training.loop import Trainer, TrainingProtocol
 from clsweep.training.update import PathIntegral, Spring, TorchOptimizer, check, is_fused, parameter_update
 
 Make = Callable[[list[nn.Parameter]], Optimizer]
@@ -340,6 +341,35 @@ def test_a_step_that_raises_on_the_way_is_a_sentence(mine: str) -> None:
     assert str(raised.value) == (
         f"optimizer._target_={mine}.Tired: a step raised ValueError: enough; CLSWEEP_TRACEBACK=1 shows the traceback."
     )
+
+
+def test_epochs_are_as_many_steps_as_the_examples_of_each_context_make() -> None:
+    stream = tiny.stream()
+    sizes = [len(context.train) for context in stream.contexts]
+    assert sizes == [14, 15, 16]
+    protocol = TrainingProtocol(iters=99, batch_size=6, seed=5, epochs=2)
+    assert protocol.iterations(stream) == [5, 5, 6]  # 28, 30 and 32 examples
+    made = Trainer(tiny.learner(tiny.method("si")), stream, protocol)
+    for number, steps in enumerate([5, 10, 16]):
+        made.learn(number)
+        assert made.timings.steps == steps
+    joint = Trainer(tiny.learner(tiny.method("none")), stream, protocol)
+    assert len(list(joint.jointly())) == 2
+    assert joint.timings.steps == 16
+
+
+def test_a_schedule_gets_the_iterations_of_its_context() -> None:
+    falling = tiny.optimizer("SGD", lr=1.0, schedule=schedule("LinearLR", start_factor=1.0, end_factor=0.0))
+    made = Trainer(
+        tiny.learner(tiny.method("si"), by=falling), tiny.stream(), TrainingProtocol(99, batch_size=6, seed=5, epochs=2)
+    )
+    optimizer = made.learner._update._optimizer  # type: ignore[attr-defined]
+    rates: list[list[float]] = []
+    made.on_step = lambda loss: rates[-1].extend(optimizer.rates)
+    for number, steps in enumerate([5, 5, 6]):
+        rates.append([])
+        made.learn(number)
+        assert rates[-1] == pytest.approx([1 - step / steps for step in range(1, steps + 1)], abs=1e-9)
 
 
 TINY = ("+benchmark=split_mnist", "dataset=mnist_5k", "benchmark.iters=3", "benchmark.contexts=2", "network.hidden=[9]")
