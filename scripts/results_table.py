@@ -2,19 +2,20 @@
 
     python scripts/results_table.py
 
-`runs/` holds the runs that are reported, `tuning/` those with held-out data that hyperparameters were chosen by,
-`sweeps/` the files of sweeps.
+Of the folders that its tables name, `runs/` are the runs that are reported, `tuning/` those with held-out data that
+hyperparameters were chosen by, `sweeps/` the studies.
 """
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
 from clsweep import results
+from clsweep.results import Results, short
 from clsweep.results.statistics import estimate
 
 REFERENCE = Path(__file__).resolve().parent.parent / "outputs" / "reference"
@@ -37,10 +38,10 @@ REPORTED = {
 TUNING = {"validation_average_accuracy": "average accuracy, validation"}
 
 
-def read(folder: Path) -> pd.DataFrame:
-    """The summaries of all finished runs below `folder`, one row each."""
-    runs = results.load(folder).runs
-    return runs[runs["status"] == results.FINISHED]
+def read(found: Results, name: str) -> pd.DataFrame:
+    """The summaries of all finished runs below the folder `name`, one row each."""
+    runs = found.runs[found.runs["folder"].str.startswith(f"{short(REFERENCE / name)}/")]
+    return runs[runs["status"] == results.FINISHED].sort_values("folder", kind="stable")
 
 
 def markdown(runs: pd.DataFrame, figures: dict[str, str]) -> str:
@@ -56,31 +57,30 @@ def markdown(runs: pd.DataFrame, figures: dict[str, str]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def sweeps(folder: Path) -> str:
+def sweeps(found: Results) -> str:
     """The studies of sweeps as a Markdown table: the best trial, the final runs of its values and the default ones."""
     head = ["sweep", "benchmark", "method", "trials", "pruned", "best values", "validation: best", "default"]
     lines = [[*head, "test: tuned (seeds)", "default (seeds)"]]
     lines.append(["---"] * len(lines[0]))
-    for study in sorted(path.parent for path in folder.glob("*/*/final.csv")):
-        lines.append([study.parent.name, *_study(study)])
+    for study in sorted(found.studies.to_dict("records"), key=lambda study: Path(study["study"])):
+        trials, final = (frame[frame["study"] == study["study"]] for frame in (found.trials, found.finals))
+        if len(final):
+            lines.append([Path(study["study"]).parent.name, *_study(study, trials, final)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _study(folder: Path) -> list[str]:
-    config = OmegaConf.to_container(OmegaConf.load(folder / "best.yaml"))
-    assert isinstance(config, dict)
-    trials, final = pd.read_csv(folder / "trials.csv"), pd.read_csv(folder / "final.csv")
+def _study(study: dict[Any, Any], trials: pd.DataFrame, final: pd.DataFrame) -> list[str]:
     finished = trials[trials["state"].isin(["COMPLETE", "PRUNED"])]
     best = finished.loc[[finished["validation_average_accuracy"].idxmax()]]
     tuned, default = (final[final["setting"] == setting] for setting in ("tuned", "default"))
-    names = [name for name in final.columns if name in config["regularizer"]]
+    names = list(study["space"])
     # The first trial has the default values, unless they are outside of what is searched.
     first = trials[names].iloc[0]
     outside = not default.empty and (default[names].iloc[0] != first).any()
     same = (finished[names] == first).all(axis=1)
     return [
-        config["benchmark"]["name"],
-        config["regularizer"]["name"],
+        study["benchmark"],
+        study["method"],
         str(len(finished)),
         str((finished["state"] == "PRUNED").sum()),
         ", ".join(f"{name} {tuned[name].iloc[0]:.4g}" for name in names),
@@ -106,8 +106,9 @@ def _cell(name: object, value: object) -> str:
 
 
 if __name__ == "__main__":
-    print(markdown(read(REFERENCE / "runs"), REPORTED))
+    everything = results.load(REFERENCE)
+    print(markdown(read(everything, "runs"), REPORTED))
     print()
-    print(markdown(read(REFERENCE / "tuning"), TUNING))
+    print(markdown(read(everything, "tuning"), TUNING))
     print()
-    print(sweeps(REFERENCE / "sweeps"))
+    print(sweeps(everything))

@@ -6,10 +6,8 @@ its path and left out.
 
 from __future__ import annotations
 
-import csv
-import io
+import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -21,6 +19,7 @@ import yaml
 from clsweep.config import HYPERPARAMETERS
 from clsweep.errors import InputError
 from clsweep.paths import short
+from clsweep.results import packed
 from clsweep.results.checking import (
     Broken,
     UnreadableError,
@@ -31,17 +30,16 @@ from clsweep.results.checking import (
     miscounted,
     not_numbers,
 )
+from clsweep.results.tables import are_numbers, checked_version, read_rows, require
 from clsweep.results.writing import (
     ACCURACY_FILE,
     CELL_COLUMNS,
     FINISHED,
-    FORMAT_VERSION,
     RUNNING,
     SEEDS_FILE,
     STATUSES,
     SUMMARY_FILE,
     Summary,
-    from_csv,
 )
 
 TRIALS_FILE = "trials.csv"
@@ -192,6 +190,9 @@ def load(*folders: str | Path) -> Results:
     """
     found = _Found()
     for folder, files in _walk(folders, found):
+        if packed.TABLES["runs"] in files:
+            runs_table = folder / packed.TABLES["runs"]
+            _attempt(found, runs_table, lambda folder=folder: _read_packed(folder, found))  # type: ignore[misc]
         if TRIALS_FILE in files:
             _read_study(folder, files, found)
         if SUMMARY_FILE in files:
@@ -249,33 +250,8 @@ def _attempt(found: _Found, path: Path, read: Callable[[], None]) -> None:
         found.problem(path, error)
 
 
-def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
-    """A CSV file's header and rows.
-
-    Raises:
-        UnreadableError: it isn't one, or its rows don't fit its header.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            text = file.read()
-        rows = [list(map(from_csv, row)) for row in csv.reader(io.StringIO(text, newline=""), strict=True)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UnreadableError(f"cannot be read as CSV ({error})") from error
-    if not rows:
-        raise UnreadableError("empty")
-    if not text.endswith("\n"):
-        raise UnreadableError("its last line has no end: a part of the file is missing")
-    header, *rest = rows
-    if len(set(header)) != len(header):
-        raise UnreadableError("two columns of the same name")
-    broken = next((number for number, row in enumerate(rest, 2) if len(row) != len(header)), None)
-    if broken is not None:
-        raise UnreadableError(f"line {broken} has {len(rest[broken - 2])} values; expected {len(header)}")
-    return header, rest
-
-
 def _read_run(folder: Path, found: _Found) -> None:
-    header, rows = _rows(folder / SUMMARY_FILE)
+    header, rows = read_rows(folder / SUMMARY_FILE)
     values = _summary(header, rows)
     cells = _cells(folder, values["run_id"])
     if not cells and values["status"] == FINISHED:
@@ -290,38 +266,17 @@ def _read_run(folder: Path, found: _Found) -> None:
 
 def _summary(header: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, str]:
     foreign = "not a clsweep summary:"
-    _require(("run_id",), header, foreign)
+    require(("run_id",), header, foreign)
     if len(rows) != 1:
         raise UnreadableError(f"{len(rows)} rows; expected one")
     values = dict(zip(header, rows[0], strict=True))
-    version = _checked_version(values.setdefault("format_version", "1"))
-    _require(_REQUIRED, header, foreign)
+    version = checked_version(values.setdefault("format_version", "1"))
+    require(_REQUIRED, header, foreign)
     if version > 1:
-        _require(_REQUIRED_SINCE_2, header, f"format version {version}, but")
+        require(_REQUIRED_SINCE_2, header, f"format version {version}, but")
     if values["status"] not in STATUSES:
         raise UnreadableError(f"status={values['status']}; expected one of {', '.join(STATUSES)}")
     return {name: value for name, value in values.items() if name not in _PLACE}
-
-
-def _require(columns: Iterable[str], header: Sequence[str], otherwise: str) -> None:
-    """Check that a file has some columns.
-
-    Raises:
-        UnreadableError: it lacks one.
-    """
-    lacking = next((name for name in columns if name not in header), None)
-    if lacking is not None:
-        raise UnreadableError(f"{otherwise} it lacks the column {lacking}")
-
-
-def _checked_version(version: str) -> int:
-    if not re.fullmatch("[0-9]{1,9}", version):
-        raise UnreadableError(f"format_version={version}; expected a number")
-    if int(version) > FORMAT_VERSION:
-        raise UnreadableError(
-            f"format version {version}, written by a newer clsweep; this one reads up to {FORMAT_VERSION}: upgrade it"
-        )
-    return int(version)
 
 
 def _cells(folder: Path, run_id: str) -> list[list[str]]:
@@ -329,15 +284,44 @@ def _cells(folder: Path, run_id: str) -> list[list[str]]:
     if not path.is_file():
         raise UnreadableError(f"{ACCURACY_FILE} is not beside it")
     try:
-        header, rows = _rows(path)
+        header, rows = read_rows(path)
     except UnreadableError as error:
         raise UnreadableError(f"{ACCURACY_FILE} beside it: {error}") from error
-    _require(_CELLS_REQUIRED, header, f"{ACCURACY_FILE} beside it is not one of a clsweep run:")
+    require(_CELLS_REQUIRED, header, f"{ACCURACY_FILE} beside it is not one of a clsweep run:")
     places = [header.index(name) if name in header else None for name in ("run_id", *CELL_COLUMNS)]
     rows = [["" if place is None else row[place] for place in places] for row in rows]
     if any(row[0] != run_id for row in rows):
         raise UnreadableError(f"{ACCURACY_FILE} beside it is of another run")
     return rows
+
+
+def _read_packed(folder: Path, found: _Found) -> None:
+    tables = packed.read(folder)
+    header, rows = tables["runs"]
+    require(_REQUIRED, header, f"{packed.TABLES['runs']}:")
+    for row in (dict(zip(header, values, strict=True)) for values in rows):
+        checked_version(row["format_version"])
+        found.runs.append(row | _placed(folder, row))
+    header, rows = tables["cells"]
+    require(_CELL_DTYPES, header, f"{packed.TABLES['cells']}:")
+    order = [header.index(name) for name in _CELL_DTYPES]
+    paths = {name: str(short(folder / name)) for name in {row[order[0]] for row in rows}}
+    found.cells += [[paths[row[order[0]]], *(row[one] for one in order[1:])] for row in rows]
+    for name, dtypes, frames in (("trials", _TRIAL_DTYPES, found.trials), ("finals", _FINAL_DTYPES, found.finals)):
+        values = _typed(*tables[name], {"study": "str", **dtypes})
+        frames.append(values.assign(study=[str(short(folder / study)) for study in values["study"]]))
+    header, rows = tables["studies"]
+    require(_STUDY_COLUMNS, header, f"{packed.TABLES['studies']}:")
+    for row in (dict(zip(header, values, strict=True)) for values in rows):
+        known: dict[str, Any] = {name: row[name] for name in _STUDY_COLUMNS if row[name]} | _placed(folder, row)
+        if row["space"]:
+            known |= {"iters": int(row["iters"]), "space": json.loads(row["space"])}
+        found.studies.append(known)
+
+
+def _placed(folder: Path, row: dict[str, str]) -> dict[str, str]:
+    """Where a packed row would lie if it were a folder's."""
+    return {name: str(short(folder / row[name])) for name in ("folder", "study") if row.get(name)}
 
 
 def _place(folder: Path) -> dict[str, str]:
@@ -354,15 +338,9 @@ def _read_study(folder: Path, names: set[str], found: _Found) -> None:
     found.studies.append({"study": study, "name": folder.name, **_description(folder, names, found)})
 
     def table(name: str, dtypes: dict[str, str], required: Iterable[str]) -> pd.DataFrame:
-        header, rows = _rows(folder / name)
-        _require(required, header, "not a file of a clsweep study:")
-        values = pd.DataFrame(rows, columns=header, dtype="str")
-        if "format_version" in header:
-            for version in set(values.pop("format_version")):
-                _checked_version(version)
-        unknown = [str(name) for name in values if name not in dtypes]
-        others = {name: "float64" if _numbers(values[name]) else "str" for name in unknown}
-        values = converted(values, dtypes | others)
+        header, rows = read_rows(folder / name)
+        require(required, header, "not a file of a clsweep study:")
+        values = _typed(header, rows, dtypes)
         values.insert(0, "study", study)
         return values
 
@@ -377,9 +355,15 @@ def _read_study(folder: Path, names: set[str], found: _Found) -> None:
         _attempt(found, folder / FINAL_FILE, finals)
 
 
-def _numbers(column: pd.Series) -> bool:
-    """Whether a column that is not known, such as a method's own hyperparameter, holds nothing but numbers."""
-    return bool((pd.to_numeric(column, errors="coerce").notna() | column.isin(["", "nan"])).all())
+def _typed(header: list[str], rows: list[list[str]], dtypes: dict[str, str]) -> pd.DataFrame:
+    """Rows of `trials.csv` or `final.csv`; a column that is not known is of numbers if nothing else is in it."""
+    values = pd.DataFrame(rows, columns=header, dtype="str")
+    if "format_version" in header:
+        for version in set(values.pop("format_version")):
+            checked_version(version)
+    unknown = [str(name) for name in values if name not in dtypes]
+    others = {name: "float64" if are_numbers(values[name]) else "str" for name in unknown}
+    return converted(values, dtypes | others)
 
 
 def _description(folder: Path, names: set[str], found: _Found) -> dict[str, Any]:
@@ -412,7 +396,7 @@ def _iters(benchmark: dict[str, Any], budget: str) -> int | None:
 def _trial_columns(path: Path) -> list[str]:
     """Of `trials.csv`; none where it can't be used, which is said elsewhere."""
     try:
-        header, _ = _rows(path)
+        header, _ = read_rows(path)
     except UnreadableError:
         return []
     return header if set(_TRIAL_REQUIRED) <= set(header) else []
@@ -432,7 +416,7 @@ def _checked_values(found: _Found) -> tuple[pd.DataFrame, pd.DataFrame]:
     dtypes = {**_PLACE, **_summary_dtypes()}
     names = dict.fromkeys([*dtypes, *(name for run in found.runs for name in run)])
     runs = pd.DataFrame(found.runs, columns=list(names), dtype="str").fillna("")
-    dtypes |= {name: "float64" if _numbers(runs[name]) else "str" for name in names if name not in dtypes}
+    dtypes |= {name: "float64" if are_numbers(runs[name]) else "str" for name in names if name not in dtypes}
     cells = pd.DataFrame(found.cells, columns=list(_CELL_DTYPES), dtype="str")
     broken = not_numbers(cells, _CELL_DTYPES, ACCURACY_FILE) | not_numbers(runs, dtypes, SUMMARY_FILE)
     runs, cells = _without(broken, runs, cells, found)

@@ -6,14 +6,17 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
-from builders import ROOT
+from builders import ROOT, setting
 from trees import BEST, FINAL, TRIALS, write_run, write_study
 
 from clsweep import results
 from clsweep.errors import InputError
+from clsweep.paths import short
+from clsweep.protocol import Protocol
 from clsweep.report import leaderboard
 from clsweep.report.selection import select
 from clsweep.results import Summary, loading
@@ -76,8 +79,8 @@ def test_a_file_of_version_1_lacks_columns_and_says_so(tmp_path: Path) -> None:
     assert row["average_accuracy"] == pytest.approx(0.9)
 
 
-# A run of each format as it was written, of validation and test data and of joint training.
-KEPT = [ROOT / "outputs" / "reference" / name for name in ("class_incremental", "runs")]
+# Runs and a study of each format as they were written, with validation data and of joint training among them.
+KEPT = [Path(__file__).parent / "files" / f"format_{version}" for version in (1, 2)]
 
 
 def test_a_column_more_leaves_earlier_files_readable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,6 +97,33 @@ def test_a_column_more_leaves_earlier_files_readable(monkeypatch: pytest.MonkeyP
     assert set(after.runs["host"]) == {""}
     pd.testing.assert_frame_equal(after.runs.drop(columns=[name for name, _ in more]), before.runs)
     pd.testing.assert_frame_equal(select(after).runs[select(before).runs.columns], select(before).runs)
+
+
+def test_files_of_every_format_are_read_and_say_their_protocol() -> None:
+    found = results.load(*KEPT)
+    assert found.problems == []
+    made = {Path(row["folder"]).relative_to(short(KEPT[0].parent)): Protocol.of_row(row) for row in rows_of(found)}
+    said = {str(folder): protocol.sentence() for folder, protocol in made.items()}
+    alike = "2,000 iterations a context, batch 128, Adam lr 0.001, "
+    assert said == {
+        "format_1/held_out": f"task-incremental, 5 contexts, mnist, 0.1 held out, {alike}network not recorded, float32",
+        "format_1/joint": f"task-incremental, 5 contexts, mnist, {alike}mlp 400 400, float32",
+        "format_1/si": f"task-incremental, 5 contexts, mnist, {alike}mlp 400 400, float32",
+        "format_2/custom": f"class-incremental, 5 contexts of 2 classes, mnist, {alike}mlp 400 400, float32".replace(
+            "2,000", "200"
+        ),
+        "format_2/joint": f"task-incremental, 5 contexts of 2 classes, mnist, {alike}mlp 400 400, float32",
+    }
+    of_now = Protocol.of(setting("+benchmark=split_mnist"))
+    assert made[Path("format_2/joint")] == of_now
+    assert set(made[Path("format_1/si")].differences(of_now)) == {"classes_per_context", "image_size", "normalize"}
+    assert list(found.studies["method"]) == ["si", "rwalk"]
+    assert len(found.trials) == 15 + 15
+    assert set(found.finals["setting"]) == {"tuned", "default"}
+
+
+def rows_of(found: results.Results) -> list[dict[str, Any]]:
+    return found.runs.to_dict("records")  # type: ignore[return-value]
 
 
 NEEDED = (
@@ -117,7 +147,7 @@ NEEDED = (
 
 
 def test_only_the_columns_that_a_comparison_needs_are_required(tmp_path: Path) -> None:
-    shutil.copytree(KEPT[0] / "split_mnist-0", tmp_path / "run")
+    shutil.copytree(KEPT[1] / "custom", tmp_path / "run")
     whole = pd.read_csv(tmp_path / "run" / "summary.csv")
     optional = [name for name in whole if name not in (*NEEDED, "format_version")]
     assert {"threads", "train_seconds", "started_at", "reason"} <= set(optional)

@@ -1,0 +1,116 @@
+"""Runs and studies of a whole folder as five compressed tables, to be kept, sent or attached to a paper.
+
+`runs.csv.gz`, `cells.csv.gz`, `trials.csv.gz`, `finals.csv.gz` and `studies.csv.gz` hold what `clsweep.results.load`
+found, with folders as they lay below the packed one; `load` reads them as it reads the folders. Beyond the columns of
+the frames, `runs` has `overrides`, what the command said where that was kept, and `studies` has `best`, the text of
+`best.yaml`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+import yaml
+
+from clsweep.errors import InputError
+from clsweep.paths import absolute, short
+from clsweep.results.loading import BEST_FILE, Results, load
+from clsweep.results.packed import TABLES
+from clsweep.results.tables import read_rows
+from clsweep.results.writing import csv_text, write_bytes
+
+_OVERRIDES: Final = ("overrides.yaml", ".hydra/overrides.yaml")  # kept beside a run, or as Hydra leaves it
+# Where a row was found; columns of these names in `trials.csv` and `final.csv` are as the sweep wrote them.
+_PLACES: Final = {
+    "runs": ("folder", "study"),
+    "cells": ("folder",),
+    "trials": ("study",),
+    "finals": ("study",),
+    "studies": ("study",),
+}
+
+
+def pack(source: Path, target: Path) -> Results:
+    """Write the tables of a folder's runs and studies.
+
+    Args:
+        source: what is packed; it stays as it is.
+        target: where the tables go; made if it isn't there. The source itself is fine.
+
+    Returns:
+        What was packed; its `problems` was not.
+
+    Raises:
+        InputError: the source isn't a folder, or nothing is there to be packed.
+    """
+    found = load(source)
+    if found.runs.empty and found.studies.empty:
+        raise InputError(f"{source}: no runs and no studies; expected a folder with results, such as outputs/.")
+    root = short(source)
+    kept = _texts_of_before(source)
+    frames: dict[str, pd.DataFrame] = {
+        "runs": _with_text(found.runs, "folder", "overrides", _overrides, kept),
+        "cells": found.cells,
+        "trials": found.trials,
+        "finals": found.finals,
+        "studies": _with_text(found.studies, "study", "best", _best, kept),
+    }
+    frames["studies"] = frames["studies"].assign(space=found.studies["space"].map(_json))
+    target.mkdir(parents=True, exist_ok=True)
+    for name, frame in frames.items():
+        relative = {one: frame[one].map(lambda path: _below(root, path)) for one in _PLACES[name]}
+        _write(csv_text(frame.assign(**relative)), target / TABLES[name])
+    return found
+
+
+def _with_text(
+    frame: pd.DataFrame, place: str, column: str, read: Callable[[Path], str], kept: dict[tuple[str, str], str]
+) -> pd.DataFrame:
+    """The frame with a column of what lies beside its rows, or was packed with them."""
+    texts = [read(absolute(folder)) or kept.get((column, folder), "") for folder in frame[place]]
+    return frame.assign(**{column: texts})
+
+
+def _texts_of_before(source: Path) -> dict[tuple[str, str], str]:
+    """Those texts in tables that are packed anew, by column and folder."""
+    texts: dict[tuple[str, str], str] = {}
+    for name, place, column in (("runs", "folder", "overrides"), ("studies", "study", "best")):
+        for table in source.rglob(TABLES[name]):
+            header, rows = read_rows(table)
+            for row in (dict(zip(header, values, strict=True)) for values in rows):
+                texts[column, str(short(table.parent / row[place]))] = row[column]
+    return texts
+
+
+def _overrides(folder: Path) -> str:
+    file = next((folder / name for name in _OVERRIDES if (folder / name).is_file()), None)
+    said: Any = [] if file is None else yaml.safe_load(file.read_text(encoding="utf-8"))
+    return shlex.join(map(str, said or []))
+
+
+def _best(folder: Path) -> str:
+    file = folder / BEST_FILE
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+
+def _json(space: object) -> str:
+    return json.dumps(space) if isinstance(space, dict) else ""
+
+
+def _below(root: Path, path: str) -> str:
+    return str(Path(path).relative_to(root)) if path else ""
+
+
+def _write(text: str, path: Path) -> None:
+    """The same content makes the same file: the time isn't in it."""
+    made = io.BytesIO()
+    with gzip.GzipFile(fileobj=made, mode="wb", mtime=0, compresslevel=9, filename="") as file:
+        file.write(text.encode())
+    write_bytes(made.getvalue(), path)

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import gzip
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from builders import ROOT
+from trees import write_run, write_study
+
+from clsweep import results
+from clsweep.errors import InputError
+from clsweep.results import Results
+from clsweep.results.packed import TABLES
+from clsweep.results.packing import pack
+
+FILES = Path(__file__).parent / "files"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Runs and studies of all formats, finished or not, one with a hyperparameter of its own."""
+    folder = tmp_path / "source"
+    shutil.copytree(FILES, folder)
+    write_run(folder / "own", hyperparameters="temperature", values={"temperature": 0.1 + 0.2})
+    write_run(folder / "failed", status="failed", reason="=a formula,\nand a line")
+    (folder / "own" / ".hydra").mkdir()
+    (folder / "own" / ".hydra" / "overrides.yaml").write_text(
+        "- +benchmark=split_mnist\n- regularizer.lr=3\n"
+    )
+    write_study(folder / "sweeps" / "one")
+    return folder
+
+
+def assert_same(first: Results, second: Results, folders: tuple[Path, Path]) -> None:
+    for name in TABLES:
+        one, other = getattr(first, name), getattr(second, name)
+        assert len(one) > 0
+        for frame, folder in ((one, folders[0]), (other, folders[1])):
+            for place in {"folder", "study"} & set(frame):
+                frame[place] = frame[place].str.removeprefix(f"{folder}/")
+            texts = [column for column in frame if frame[column].dtype in ("str", "object")]
+            frame[texts] = frame[texts].fillna("")
+        pd.testing.assert_frame_equal(one, other[list(one)], check_exact=True)
+
+
+def test_packed_results_are_read_as_they_were(source: Path, tmp_path: Path) -> None:
+    pack(source, tmp_path / "packed")
+    assert sorted(one.name for one in (tmp_path / "packed").iterdir()) == sorted(TABLES.values())
+    found = results.load(tmp_path / "packed")
+    assert found.problems == []
+    assert set(found.runs.loc[found.runs["role"] == "final", "study"]) == {str(tmp_path / "packed" / "sweeps" / "one")}
+    said = found.runs.set_index("folder").loc[str(tmp_path / "packed" / "own"), "overrides"]
+    assert said == "+benchmark=split_mnist regularizer.lr=3"
+    assert_same(results.load(source), found, (source, tmp_path / "packed"))
+
+
+def test_packing_twice_makes_the_same_files_and_new_runs_may_lie_beside_them(source: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed"
+    pack(source, packed)
+    before = {name: (packed / name).read_bytes() for name in TABLES.values()}
+    pack(packed, packed)
+    assert {name: (packed / name).read_bytes() for name in TABLES.values()} == before
+    write_run(packed / "later", seed=5)
+    pack(packed, packed)
+    shutil.rmtree(packed / "later")
+    assert len(results.load(packed).runs) == len(results.load(source).runs) + 1
+    best = pd.read_csv(packed / TABLES["studies"])["best"]
+    assert (source / "format_1" / "study" / "best.yaml").read_text() in list(best)
+
+
+def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no runs and no studies; expected a folder with results, such as outputs/"):
+        pack(tmp_path, tmp_path / "packed")
+    assert not (tmp_path / "packed").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("cells", None, "cells.csv.gz: cannot be read as CSV"),
+        ("trials", b"not packed", "trials.csv.gz: cannot be read as CSV"),
+        (
+            "studies",
+            gzip.compress(b"a,b\n1,2\n"),
+            "studies.csv.gz: not a table of packed results",
+        ),
+        ("runs", gzip.compress(b"folder,format_version\na,9\n"), "runs.csv.gz: it lacks the column run_id"),
+    ],
+)
+def test_damaged_tables_are_named(source: Path, tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    pack(source, tmp_path / "packed")
+    table = tmp_path / "packed" / TABLES[name]
+    table.unlink()
+    if content is not None:
+        table.write_bytes(content)
+    found = results.load(tmp_path / "packed")
+    assert any(message in problem.message for problem in found.problems)
+    assert found.runs.empty
+
+
+def test_the_projects_own_results_are_there() -> None:
+    found = results.load(ROOT / "outputs" / "reference")
+    assert (len(found.runs), len(found.cells), len(found.studies)) == (293, 26_185, 33)
+    assert {problem.message for problem in found.problems} == {"not a file of a run or a study"}
