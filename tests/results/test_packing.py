@@ -26,9 +26,7 @@ def source(tmp_path: Path) -> Path:
     write_run(folder / "own", hyperparameters="temperature", values={"temperature": 0.1 + 0.2})
     write_run(folder / "failed", status="failed", reason="=a formula,\nand a line")
     (folder / "own" / ".hydra").mkdir()
-    (folder / "own" / ".hydra" / "overrides.yaml").write_text(
-        "- +benchmark=split_mnist\n- regularizer.lr=3\n"
-    )
+    (folder / "own" / ".hydra" / "overrides.yaml").write_text("- +benchmark=split_mnist\n- regularizer.lr=3\n")
     write_study(folder / "sweeps" / "one")
     return folder
 
