@@ -75,12 +75,13 @@ def test_the_header_says_how_long_and_with_what_a_network_is_trained(tmp_path: P
         "context"
     )
     config = plan(tmp_path, *many).config
-    shown = Display(config, Console(file=io.StringIO()), iterations=(2, 3) + (1,) * (config.benchmark.contexts - 2))
+    assert config.benchmark.contexts == 3
+    shown = Display(config, Console(file=io.StringIO()), iterations=(2, 3, 1))
     places = []
-    for _ in range(5):
+    for _ in range(6):
         shown.step(torch.zeros(()))
         places.append(shown._where())
-    assert places == ["context 1/2"] * 2 + ["context 2/2"] * 3
+    assert places == ["context 1/3"] * 2 + ["context 2/3"] * 3 + ["context 3/3"]
 
 
 @pytest.mark.parametrize(
