@@ -22,8 +22,9 @@ _HELP = "python -m clsweep --help lists what there is"
 _HOME = re.compile(r"(?<=[=,:(\[])(['\"]?)~(?=/|$)")
 _SEVERAL = "logger"  # the group of which a run may have several, or none
 _SWEPT = ("benchmark", "regularizer")
-# Nodes with keys that no YAML file can know: arguments of a class of one's own, hyperparameters of a file.
-_OPEN = ("benchmark.epochs", "network.", "optimizer.", "regularizer.", "benchmark.stream.", "logger.", "callbacks.")
+# Nodes with keys that their YAML file need not have: arguments of a class of one's own, hyperparameters of a file, what
+# a benchmark leaves at its default.
+_OPEN = ("network.", "optimizer.", "regularizer.", "benchmark.", "logger.", "callbacks.")
 # A group whose file is of no use to another `_target_`: with one, its file `own` is meant.
 _OWN = ("network", "optimizer")
 _BASIC = "hydra/sweeper=basic"

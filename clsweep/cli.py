@@ -219,6 +219,9 @@ def as_input_error(error: HydraException | OmegaConfBaseException) -> InputError
                 f"{group}={name}: isn't installed; expected pip install 'clsweep[{launchers.EXTRAS[name]}]' before it."
             )
         return InputError(f"{group}={name}: expected one of {', '.join(error.options)}.")
+    misplaced = re.match(r"(In 'benchmark/\S+'): Could not override '\w+@benchmark\.", str(error))
+    if misplaced:
+        return settings.without_package(misplaced[1])
     unknown = re.match(r"Could not override '(?P<key>[\w.]+)'\.\nTo append to your config", str(error))
     if unknown and unknown["key"].startswith("hydra.launcher."):
         return InputError(f"{unknown['key']}: not a key of the chosen launcher; expected another hydra/launcher=...")

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf import MISSING, SI, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from clsweep import architecture, optimizers
@@ -63,23 +63,27 @@ class PublishedConfig:
 
 @dataclass
 class BenchmarkConfig:
-    """One benchmark: how the contexts are made, and the training protocol (`conf/benchmark`)."""
+    """One benchmark: how the contexts are made, and the training protocol (`conf/benchmark`).
+
+    Needed are a name, a stream, contexts and their classes, and `iters` or `iters_by_budget`; where only `iters` is
+    given, the full budget is the only one.
+    """
 
     name: str = MISSING
     stream: dict[str, Any] = field(default_factory=dict)
     scenario: str = SCENARIOS[0]
     contexts: int = MISSING
     classes_per_context: int = MISSING
-    image_size: int | None = MISSING
-    normalize: bool = MISSING
-    iters_by_budget: dict[str, int] = MISSING
-    iters: int = MISSING
+    image_size: int | None = None
+    normalize: bool = False
+    iters_by_budget: dict[str, int] = field(default_factory=dict)
+    iters: int = SI(_ITERS)
     epochs: int | None = None  # instead of iterations
-    batch_size: int = MISSING
-    lr: float = MISSING
-    good_values: dict[str, dict[str, Any]] = MISSING
+    batch_size: int = 128
+    lr: float = 1e-3
+    good_values: dict[str, dict[str, Any]] = field(default_factory=dict)
     spaces: dict[str, dict[str, str]] = field(default_factory=dict)
-    published: PublishedConfig = MISSING
+    published: PublishedConfig | None = None
 
 
 @dataclass
@@ -242,13 +246,14 @@ def parse(composed: DictConfig) -> Config:
     Raises:
         InputError: a value is missing, unknown, of the wrong type or out of its range.
     """
-    if "benchmark" not in composed:
+    if not _has_benchmark(composed):
         raise missing_benchmark()
     settings = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     OmegaConf.set_struct(settings, False)
     _translate(settings)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Config), settings)
+        _fill_budgets(merged.benchmark)
         _one_of("budget", merged.budget, merged.benchmark.iters_by_budget)  # first: benchmark.iters interpolates it
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
@@ -260,6 +265,24 @@ def parse(composed: DictConfig) -> Config:
         config = replace(config, logger={**_named_logger("tensorboard"), **config.logger})
     check(config)
     return config
+
+
+def _has_benchmark(composed: DictConfig) -> bool:
+    """Whether one was chosen, or is written in a file: values alone, as of `benchmark.iters=5`, are none."""
+    chosen = OmegaConf.select(composed, "hydra.runtime.choices.benchmark") is not None
+    return chosen or OmegaConf.select(composed, "benchmark.name") is not None
+
+
+def _fill_budgets(benchmark: DictConfig) -> None:
+    """Where a benchmark says its iterations and no more, they are its full budget."""
+    if benchmark.iters_by_budget:
+        return
+    if OmegaConf.is_interpolation(benchmark, "iters"):
+        raise InputError(
+            "benchmark.iters: is missing; expected an integer, or benchmark.iters_by_budget, as in '{full: 2000, "
+            "quick: 200, smoke: 20}'."
+        )
+    benchmark.iters_by_budget = {"full": benchmark.iters}
 
 
 def _translate(settings: DictConfig) -> None:
@@ -364,6 +387,8 @@ def unknown_key(key: str) -> InputError:
         key: dotted, as in `benchmark.itrs`.
     """
     known = [name for name, _ in _keys(Config)]
+    if key == "benchmark.benchmark":
+        return without_package(key)
     if key in known:
         group = key.partition(".")[0]
         return InputError(
@@ -372,6 +397,15 @@ def unknown_key(key: str) -> InputError:
     close = difflib.get_close_matches(key, known, n=1)
     advice = f"did you mean {close[0]}?" if close else "python -m clsweep --help lists the keys."
     return InputError(f"{key}: no such key here; {advice}")
+
+
+def without_package(what: str) -> InputError:
+    """The error for a benchmark's file that Hydra puts in the wrong place.
+
+    Args:
+        what: that went wrong for it.
+    """
+    return InputError(f"{what}: expected '# @package _global_' as the first line of the benchmark's YAML file.")
 
 
 def _keys(schema: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -183,8 +183,16 @@ def test_a_folder_with_results_is_not_written_to_again(finished: Finished) -> No
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "choose one with benchmark=..., one of perm_mnist, split_cifar100, split_mnist"),
-        (["hydra.run.dir=here"], "choose one with benchmark=..., one of perm_mnist, split_cifar100, split_mnist"),
+        (
+            [],
+            "choose one with benchmark=..., one of perm_mnist, rotated_mnist, split_cifar10, "
+            "split_cifar100, split_fashion_mnist, split_mnist",
+        ),
+        (
+            ["hydra.run.dir=here"],
+            "choose one with benchmark=..., one of perm_mnist, rotated_mnist, split_cifar10, "
+            "split_cifar100, split_fashion_mnist, split_mnist",
+        ),
         (["+benchmark=foo"], "foo"),
         (["+benchmark=split_mnist", "regularizer=foo"], "regularizer=foo"),
         (["+benchmark=split_mnist", "regularizer=ewc", "regularizer.gamma=0"], "regularizer.gamma=0"),

@@ -10,7 +10,8 @@ from builders import CONF, GROUPS, ROOT, compose, composed_once, setting
 from omegaconf import OmegaConf
 
 from clsweep import config as settings
-from clsweep import paths
+from clsweep import paths, published
+from clsweep.config import Config
 from clsweep.errors import InputError
 
 BENCHMARKS = ("split_mnist", "perm_mnist", "split_cifar100")
@@ -98,6 +99,75 @@ def test_a_setting_of_before_streams_were_functions_is_read(kind: str, name: str
     del composed.benchmark.stream
     OmegaConf.update(composed, "benchmark.kind", kind, force_add=True)
     assert settings.parse(composed) == settings.parse(composed) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "like", "stream", "dataset", "contexts"),
+    [
+        ("rotated_mnist", "perm_mnist", "rotated", "mnist", 10),
+        ("split_fashion_mnist", "split_mnist", "split", "fashion_mnist", 5),
+        ("split_cifar10", "split_cifar100", "split", "cifar10", 5),
+    ],
+)
+def test_a_benchmark_without_published_figures(name: str, like: str, stream: str, dataset: str, contexts: int) -> None:
+    config, other = (setting(f"+benchmark={one}", "regularizer=ewc") for one in (name, like))
+    benchmark = config.benchmark
+    assert (benchmark.name, config.dataset.name, benchmark.contexts) == (name, dataset, contexts)
+    assert benchmark.stream == {"_target_": f"clsweep.data.streams.{stream}"}
+    assert benchmark.classes_per_context * (1 if stream == "rotated" else contexts) == config.dataset.n_classes
+    for key in ("scenario", "image_size", "normalize", "iters_by_budget", "batch_size", "lr"):
+        assert getattr(benchmark, key) == getattr(other.benchmark, key)
+    assert config.network == other.network
+
+
+SHORT = {
+    "name": "mine",
+    "stream": {"_target_": "clsweep.data.streams.split"},
+    "contexts": 2,
+    "classes_per_context": 5,
+    "iters": 300,
+}
+
+
+def short(budget: str, **values: Any) -> Config:
+    composed = deepcopy(composed_once("+benchmark=split_mnist", "regularizer=ewc"))
+    composed.benchmark = {key: value for key, value in (SHORT | values).items() if value is not None}
+    composed.budget = budget
+    return settings.parse(composed)
+
+
+def test_a_benchmark_of_five_lines_is_whole() -> None:
+    config = short("full")
+    benchmark = config.benchmark
+    assert (benchmark.scenario, benchmark.image_size, benchmark.normalize) == ("task", None, False)
+    assert (benchmark.iters, benchmark.batch_size, benchmark.lr) == (300, 128, 1e-3)
+    assert config.effective_budget == "full"
+    assert published.figure(config) is None
+    assert short("quick", iters=None, iters_by_budget={"full": 50, "quick": 5}).benchmark.iters == 5
+
+
+@pytest.mark.parametrize(
+    ("budget", "values", "said"),
+    [
+        ("quick", {}, "budget=quick: expected one of full."),
+        (
+            "full",
+            {"iters": None},
+            "benchmark.iters: is missing; expected an integer, or benchmark.iters_by_budget, as in '{full: 2000, "
+            "quick: 200, smoke: 20}'.",
+        ),
+        ("full", {"name": None}, "benchmark.name: is missing; expected a text."),
+        (
+            "full",
+            {"benchmark": SHORT},
+            "benchmark.benchmark: expected '# @package _global_' as the first line of the benchmark's YAML file.",
+        ),
+    ],
+)
+def test_what_a_short_benchmark_lacks_is_said(budget: str, values: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        short(budget, **values)
+    assert str(caught.value) == said
 
 
 def test_the_full_protocol_is_the_default() -> None:
@@ -267,7 +337,12 @@ def test_a_value_of_another_type_is_refused_with_what_is_expected(typed: str, ex
 @pytest.mark.parametrize(
     ("removed", "sentence"),
     [
-        ("benchmark.lr", "benchmark.lr: is missing; expected a number."),
+        ("benchmark.contexts", "benchmark.contexts: is missing; expected an integer."),
+        (
+            "benchmark.stream",
+            "benchmark.stream._target_=null: expected the dotted path of a class or a function, as in "
+            "benchmark.stream._target_=my_module.Name.",
+        ),
         ("network", "network: is missing; expected one of cnn, mlp, mlp_1000, own, resnet18."),
     ],
 )
@@ -286,7 +361,7 @@ def test_a_permuted_benchmark_needs_all_classes_in_each_context() -> None:
     ("override", "named"),
     [
         ("+benchmark.itres=3", "itres"),
-        ("~benchmark.lr", "lr"),
+        ("~benchmark.name", "name"),
         ("~benchmark.iters_by_budget", "iters_by_budget"),
         ("benchmark.iters_by_budget=3", "iters_by_budget"),
         ("~budget", "budget"),
@@ -304,7 +379,8 @@ def test_an_unknown_missing_or_misshapen_key_is_wrong_input(override: str, named
 def test_a_missing_benchmark_lists_the_choices() -> None:
     with pytest.raises(InputError) as caught:
         setting()
-    assert "choose one with benchmark=..., one of perm_mnist, split_cifar100, split_mnist" in str(caught.value)
+    names = "perm_mnist, rotated_mnist, split_cifar10, split_cifar100, split_fashion_mnist, split_mnist"
+    assert f"choose one with benchmark=..., one of {names}" in str(caught.value)
 
 
 def test_joint_training_needs_no_regularizer_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,10 @@
-"""`--config-dir FOLDER --config-name best`: a whole setting, and what may be changed of it."""
+"""`--config-dir FOLDER`: one's own benchmarks; with `--config-name best` a setting, and what may be changed of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from builders import command, setting
@@ -110,3 +111,94 @@ def test_what_the_file_overrules_is_refused(
     assert exited.value.code == 2
     assert capsys.readouterr().err == f"clsweep: {override.removeprefix('+')}: {said}\n"
     assert [path.name for path in tmp_path.iterdir()] == ["best.yaml"]
+
+
+# ---- a benchmark of one's own
+
+
+OWN = """
+# @package _global_
+defaults:
+  - override /dataset: mnist_5k
+benchmark:
+  name: mine
+  stream: {_target_: own_streams_of_mine.halves, first: 3}
+  contexts: 2
+  classes_per_context: 5
+  iters: 2
+"""
+HALVES = """
+import torch
+from clsweep.data.streams import ContextData
+
+def halves(data, first):
+    for classes in (range(first), range(first, data.n_classes)):
+        chosen = torch.tensor(classes)
+        yield ContextData(classes, *(torch.isin(part.labels, chosen) for part in (data.train, data.test)))
+"""
+BASE = ("--config-dir", "own", "benchmark=mine", "regularizer=si", "threads=1", "device=cpu", "figures=false")
+TINY = (*BASE, "network.hidden=[5]", "benchmark.batch_size=8")
+
+
+def write_own(source: str = OWN) -> None:
+    Path("own/benchmark").mkdir(parents=True)
+    Path("own/benchmark/mine.yaml").write_text(source)
+    Path("own_streams_of_mine.py").write_text(HALVES)
+
+
+def test_a_benchmark_and_a_stream_of_ones_own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_own()
+    assert command(monkeypatch, *TINY, "benchmark.scenario=class", "hydra.run.dir=run") == 0
+    (row,) = pd.read_csv("run/summary.csv").to_dict("records")
+    assert (row["benchmark"], row["scenario"], row["iters"], row["budget"]) == ("mine", "class", 2, "full")
+    accuracy = pd.read_csv("run/accuracy.csv")
+    assert accuracy.query("after_context == 2")["n"].tolist() == [300, 700]
+
+
+def test_they_are_searched_as_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_own()
+    search = ("search.n_trials=1", "search.final_seeds=0", "hydra.sweep.dir=sweep")
+    assert command(monkeypatch, "--multirun", *TINY, "benchmark.stream.first=4", *search) == 0
+    best = yaml.safe_load(next(Path("sweep").rglob("best.yaml")).read_text())
+    assert best["benchmark"]["stream"] == {"_target_": "own_streams_of_mine.halves", "first": 4}
+    assert best["benchmark"]["iters_by_budget"] == {"full": 2}
+
+
+@pytest.mark.parametrize(
+    ("removed", "typed", "said"),
+    [
+        ("  name: mine\n", (), "benchmark.name: is missing; expected a text."),
+        ("  contexts: 2\n", (), "benchmark.contexts: is missing; expected an integer."),
+        ("", ("budget=quick",), "budget=quick: expected one of full."),
+        ("", ("benchmark.itres=3",), "benchmark.itres: no such key here; did you mean benchmark.iters?"),
+        (
+            "",
+            ("benchmark.stream.frist=3",),
+            "benchmark.stream.frist: own_streams_of_mine.halves takes no frist; did you mean benchmark.stream.first?",
+        ),
+        (
+            "# @package _global_\n",
+            (),
+            "In 'benchmark/mine': expected '# @package _global_' as the first line of the benchmark's YAML file.",
+        ),
+        (", first: 3", (), "benchmark.stream.first: is missing; own_streams_of_mine.halves needs it."),
+    ],
+)
+def test_what_is_wrong_with_a_benchmark_of_ones_own_is_one_sentence(
+    removed: str,
+    typed: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_own(OWN.replace(removed, ""))
+    try:
+        code: object = command(monkeypatch, *BASE, *typed)
+    except SystemExit as ended:  # of Hydra's callback
+        code = ended.code
+    assert code == 2
+    assert capsys.readouterr().err == f"clsweep: {said}\n"

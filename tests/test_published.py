@@ -33,6 +33,7 @@ def test_the_published_figure_of_each_method(benchmark: str, method: str, shown:
 def test_a_published_figure_of_an_older_setting_is_not_shown() -> None:
     config = setting("+benchmark=split_mnist", "regularizer=si")
     published = config.benchmark.published
+    assert published is not None
     assert figure(config) is not None
     older = PublishedConfig({"hidden": [400, 400], "iters": 2000}, published.accuracy)  # as best.yaml had it
     benchmark = dataclasses.replace(config.benchmark, published=older)

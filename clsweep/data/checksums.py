@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-# MD5, as torchvision has it of the compressed files. CIFAR100 is compared by torchvision itself.
+# MD5, as torchvision has it of the compressed files. CIFAR10 and CIFAR100 are compared by torchvision itself.
 _PUBLISHED = {
     "torchvision.MNIST": {
         "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",

@@ -160,6 +160,7 @@ def _arranged(images: Tensor, channels_first: bool) -> Tensor:
 _TORCHVISION_FILES = {
     "torchvision.MNIST": ("MNIST/raw", "train-*", "t10k-*"),
     "torchvision.FashionMNIST": ("FashionMNIST/raw", "train-*", "t10k-*"),
+    "torchvision.CIFAR10": ("cifar-10-batches-py", "data_batch_*", "test_batch"),
     "torchvision.CIFAR100": ("cifar-100-python", "train", "test"),
 }
 
@@ -276,6 +277,7 @@ def _dtype(tensor: Tensor) -> str:
 SOURCES: dict[str, Callable[[DatasetConfig], ImageData]] = {
     "torchvision.MNIST": _torchvision,
     "torchvision.FashionMNIST": _torchvision,
+    "torchvision.CIFAR10": _torchvision,
     "torchvision.CIFAR100": _torchvision,
     "mnist_5k": _mnist_5k,
     "arrays": _arrays,

@@ -4,6 +4,7 @@ import gc
 import hashlib
 import io
 import os
+import pickle
 import struct
 import urllib.request
 import zipfile
@@ -403,7 +404,7 @@ def test_files_of_mnist_that_do_not_go_together_are_refused(
 
 
 @pytest.mark.usefixtures("_offline")
-@pytest.mark.parametrize("name", ["MNIST", "FashionMNIST", "CIFAR100"])
+@pytest.mark.parametrize("name", ["MNIST", "FashionMNIST", "CIFAR10", "CIFAR100"])
 @pytest.mark.parametrize("root", ["new folder", "file"])
 def test_data_that_is_missing_and_cannot_be_fetched_is_one_helpful_sentence(
     name: str, root: str, tmp_path: Path
@@ -417,6 +418,24 @@ def test_data_that_is_missing_and_cannot_be_fetched_is_one_helpful_sentence(
     assert "dataset.root" in message
     assert "dataset=mnist_5k" in message
     assert "\n" not in message
+
+
+@pytest.mark.usefixtures("_offline")
+def test_cifar10_is_read_from_its_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    names = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
+    values = np.random.default_rng(0).integers(0, 256, (6, 10, 3, 32, 32), dtype=np.uint8)
+    for name, batch in zip(names, values, strict=True):
+        content = {"data": batch.reshape(10, -1), "labels": list(range(10))}
+        (folder / name).write_bytes(pickle.dumps(content))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    data = load_torchvision("CIFAR10", tmp_path)
+    assert np.array_equal(data.train.images.numpy(), values[:5].reshape(50, 3, 32, 32))
+    assert np.array_equal(data.test.images.numpy(), values[5])
+    assert data.train.labels.tolist() == list(range(10)) * 5
+    assert (data.n_classes, data.channels_first, data.notes) == (10, False, ())
 
 
 def mnist_root() -> Path | None:
