@@ -269,8 +269,7 @@ def parse(composed: DictConfig) -> Config:
 
 def _has_benchmark(composed: DictConfig) -> bool:
     """Whether one was chosen, or is written in a file: values alone, as of `benchmark.iters=5`, are none."""
-    chosen = OmegaConf.select(composed, "hydra.runtime.choices.benchmark") is not None
-    return chosen or OmegaConf.select(composed, "benchmark.name") is not None
+    return any(OmegaConf.select(composed, f"benchmark.{key}") is not None for key in ("name", "stream"))
 
 
 def _fill_budgets(benchmark: DictConfig) -> None:

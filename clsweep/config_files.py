@@ -73,8 +73,10 @@ def refuse_overruled(composed: DictConfig) -> None:
 def _refuse_two_rates(composed: DictConfig, given: dict[str, str]) -> None:
     """`benchmark.lr` has no effect where `optimizer.lr`, its other name, has a value of its own."""
     alias, name = optimizers.ALIAS, f"{optimizers.KEY}.lr"
+    if alias not in given:
+        return
     rates = [OmegaConf.select(composed, key) for key in (alias, name)]
-    if alias in given and None not in rates and rates[0] != rates[1]:
+    if None not in rates and rates[0] != rates[1]:
         raise InputError(
             f"{alias}={given[alias]}: is another name for {name}, which is {rates[1]} here; expected one of them."
         )
