@@ -114,15 +114,20 @@ def _check_writable(key: str, folder: Path) -> None:
         ) from error
 
 
-def _task(composed: DictConfig) -> None:
-    """One run, inside the folder that Hydra made for it, perhaps in a process of its own, such as joblib's."""
+def _task(composed: DictConfig) -> ClsweepError | None:
+    """One run, inside the folder that Hydra made for it, perhaps in a process of its own, such as joblib's.
+
+    Where the setting says that it is a sweep's worker, it works on that instead, and returns what stopped it.
+    """
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     process.catch_interrupts()
     with paths.typed_in(Path(hydra_config.runtime.cwd)), process.lasting_output():
-        problem = _attempt(composed, folder)
+        if OmegaConf.select(composed, "search.worker") is not None:
+            return _attempt(lambda: _work(composed))
+        problem = _attempt(lambda: _run(settings.parse(composed), folder))
     if problem is None:
-        return
+        return None
     if hydra_config.mode == RunMode.MULTIRUN:
         raise problem  # the sweeper hands it on to main
     if isinstance(problem, InputError):
@@ -139,14 +144,10 @@ def _remove_if_unused(folder: Path) -> None:
         os.removedirs(os.path.relpath(folder))
 
 
-def _attempt(composed: DictConfig, folder: Path) -> ClsweepError | None:
-    """Run; what is wrong comes back as a new error, since a traceback would keep the model and the data in memory."""
+def _attempt(what: Callable[[], None]) -> ClsweepError | None:
+    """Do it; what is wrong comes back as a new error, since a traceback would keep the model and the data in memory."""
     try:
-        config = settings.parse(composed)
-        if config.search.plan is not None:
-            _work(Path(config.search.plan))
-        else:
-            _run(config, folder)
+        what()
     except ClsweepError as error:
         return error if process.wants_traceback() else type(error)(str(error))
     except OSError as error:
@@ -196,10 +197,10 @@ def _drawn(folder: Path) -> bool:
     return True
 
 
-def _work(task: Path) -> None:
-    from clsweep.sweeps.workers import work_on  # here, since it imports torch and Optuna
+def _work(composed: DictConfig) -> None:
+    from clsweep.sweeps.command import work_as_job  # here, since it imports torch and Optuna
 
-    work_on(task)
+    work_as_job(composed)
 
 
 def as_input_error(error: HydraException | OmegaConfBaseException) -> InputError:

@@ -126,6 +126,21 @@ class RegularizerConfig:
 
 
 @dataclass
+class WorkerConfig:
+    """A worker's part in a sweep (`search.worker`), which the sweep says to the processes that it starts.
+
+    `number` counts its workers from 0, `studies` are the names of its studies. `sweep` is the process that the worker
+    must not outlive; null where that runs on another machine. `arguments` are the sweep's own, for a worker that is a
+    job of one of Hydra's launchers; any other has them on its command line.
+    """
+
+    number: int = MISSING
+    studies: list[str] = MISSING
+    sweep: dict[str, Any] | None = None
+    arguments: list[str] = field(default_factory=list)
+
+
+@dataclass
 class SearchConfig:
     """How a sweep searches (`conf/search`)."""
 
@@ -140,7 +155,7 @@ class SearchConfig:
     pruner_options: dict[str, Any] | None = None
     workers: int | None = None
     dry_run: bool = False
-    plan: str | None = None
+    worker: WorkerConfig | None = None
 
 
 @dataclass
@@ -302,6 +317,25 @@ def _named_logger(name: str) -> dict[str, Any]:
     node = OmegaConf.to_container(OmegaConf.load(config_dir() / "logger" / f"{name}.yaml"))
     assert isinstance(node, dict)
     return {str(key): value for key, value in node.items()}
+
+
+def worker(composed: DictConfig) -> WorkerConfig | None:
+    """A worker's part in a sweep, where a configuration says that it has one.
+
+    Raises:
+        InputError: it isn't what a sweep says.
+    """
+    given = OmegaConf.select(composed, "search.worker")
+    if given is None:
+        return None
+    try:
+        made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(WorkerConfig), given))
+    except OmegaConfBaseException as error:
+        raise InputError(
+            f"search.worker: is set by a sweep for its workers; expected the command without it ({sentence(error)})"
+        ) from error
+    assert isinstance(made, WorkerConfig)
+    return made
 
 
 def _with_absolute_paths(config: Config) -> Config:
@@ -523,7 +557,7 @@ def _check_search(search: SearchConfig) -> None:
         search.workers is None or search.workers >= 1,
         "search.workers",
         search.workers,
-        "an integer of 1 or more, or null for as many as the launcher runs at once",
+        "an integer of 1 or more, or null for one on each idle core (or for as many as the launcher runs at once)",
     )
 
 

@@ -33,6 +33,11 @@ def refuse_beyond(n_bytes: float, what: str, expected: str, device: torch.device
         raise InputError(f"{what} need {size(n_bytes)} of memory, but {size(free)} are free; expected {expected}.")
 
 
+def fitting(n_bytes: float) -> int:
+    """How many things of a size fit into what is free of the machine's own memory."""
+    return int(_free(None) // n_bytes)
+
+
 def size(n_bytes: float) -> str:
     """As it is printed."""
     for unit, bytes_of_unit in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20)):

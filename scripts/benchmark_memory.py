@@ -21,7 +21,9 @@ from hydra import compose, initialize_config_dir
 from clsweep.config import config_dir, parse
 from clsweep.sweeps import storage
 from clsweep.sweeps.plan import StudyPlan
-from clsweep.sweeps.worker import work
+from clsweep.sweeps.streams import Streams
+from clsweep.sweeps.worker import StudyWorker
+from clsweep.training.machine import give_back_memory
 
 SETTING = (
     "benchmark=split_mnist",
@@ -63,18 +65,17 @@ EARLY = 10  # trials, after which every buffer that is kept for the next trial h
 def after_each_trial(method: str, trials: int) -> list[float]:
     """Resident memory in MiB after each trial of a study."""
     resident: list[float] = []
-
-    def look() -> bool:
-        resident.append(psutil.Process().memory_info().rss / 2**20)
-        return False
-
     with tempfile.TemporaryDirectory() as folder:
         connection = storage.connect(storage.url(None, Path(folder)))
         try:
-            work([_plan(method, trials, Path(folder))], connection, orphaned=look)  # which is asked after each trial
+            study = StudyWorker(_plan(method, trials, Path(folder)), connection, Streams())
+            while not study.is_done():
+                study.work_once()
+                give_back_memory()
+                resident.append(psutil.Process().memory_info().rss / 2**20)
         finally:
             storage.close(connection)
-    return resident[1:]
+    return resident
 
 
 def _plan(method: str, trials: int, folder: Path) -> StudyPlan:

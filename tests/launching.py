@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from sweeping import TINY, plan
 
 from clsweep import passwords
-from clsweep.sweeps import workers
+from clsweep.sweeps.crew import crew_of
+from clsweep.sweeps.overrides import Sweep
 
 
 class Looking:
@@ -40,9 +41,10 @@ def launched(
     folder: Path, *overrides: str, url: str = "sqlite:///studies.db", error: Exception | None = None
 ) -> Looking:
     """Hand a study to such a launcher."""
-    composed = OmegaConf.create({"hydra": {"launcher": {"_target_": "hydra...BasicLauncher"}}})
+    setting = OmegaConf.create({"_target_": "hydra_plugins...JoblibLauncher", "n_jobs": 2})
     launcher = Looking(folder, error)
     study = plan(folder, "regularizer=si", f"search.storage={passwords.keep(url)}", *overrides)
     typed = [*TINY, f"++search.storage='{passwords.keep(url)}'"]
-    workers.launch(cast(Launcher, launcher), typed, workers.Task.of([study], url, composed), folder)
+    sweep = Sweep([study], folder, typed, [])
+    crew_of(cast(Launcher, launcher), setting, sweep).work(sweep, print)
     return launcher

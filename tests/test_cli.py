@@ -354,7 +354,7 @@ def test_a_folder_that_cannot_be_made_or_written_to_is_named(
         (
             {"_target_": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"},
             "hydra/launcher=submitit_slurm: there is no Slurm on this machine (no srun); expected a machine of the "
-            "cluster, or hydra/launcher=joblib for workers on this one.",
+            "cluster, or search.workers=N for workers on this one.",
         ),
     ],
 )

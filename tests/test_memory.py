@@ -21,7 +21,7 @@ from clsweep.methods.contract import contract_parameters
 from clsweep.networks import Classifier
 from clsweep.sweeps import storage
 from clsweep.sweeps.streams import Streams
-from clsweep.sweeps.worker import work
+from clsweep.sweeps.worker import StudyWorker, work
 
 KEEPS_A_TEACHER = """
 import copy
@@ -121,14 +121,17 @@ def test_a_worker_frees_the_networks_that_a_method_puts_into_a_cycle(
     connection = storage.connect(storage.url(None, tmp_path))
     sweeping.opened.append(connection)
     counted: list[int] = []
+    is_done = StudyWorker.is_done
 
-    def count() -> bool:  # asked before each trial and after the last
+    def count(study: StudyWorker) -> bool:  # asked before each trial and after the last
         counted.append(len(alive))
-        return False
+        return is_done(study)
+
+    monkeypatch.setattr(StudyWorker, "is_done", count)
 
     gc.disable()
     try:
-        work([plan], connection, orphaned=count)
+        work([plan], connection, rehearsed=True)
     finally:
         gc.enable()
     assert counted == [0, 0, 0]

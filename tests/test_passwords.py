@@ -90,10 +90,10 @@ def test_nothing_that_a_killed_sweep_could_leave_holds_the_password(tmp_path: Pa
     url = f"postgresql://me:{SECRET}@host/db"
     launcher = launching.launched(tmp_path, url=url)
     assert SECRET not in launcher.seen + repr(launcher.jobs)
-    assert json.loads(launcher.seen)["storage"] == "postgresql://me:***@host/db"
-    assert [one for one in launcher.jobs[0] if "search.storage" in one] == ["search.storage=null"]
+    told, alone = (one for one in launcher.jobs[0] if "search.storage" in one)
+    assert "'++search.storage=\\'postgresql://me:***@host/db\\''" in told
+    assert alone == "search.storage=null"
     assert passwords.revealed("postgresql://me:***@host/db") == url  # in the environment, which workers inherit
-    assert list((tmp_path / ".tasks").iterdir()) == []
 
 
 COMMANDS = """
@@ -128,7 +128,8 @@ def leaks(folder: Path) -> list[Path]:
 
 
 def test_no_command_prints_or_writes_the_password(tmp_path: Path) -> None:
-    sweep = ("--multirun", *QUICK, "regularizer=none", "search.final_seeds=1", "hydra.sweep.dir=sweep")
+    alone = "search.workers=1"
+    sweep = ("--multirun", *QUICK, "regularizer=none", "search.final_seeds=1", "hydra.sweep.dir=sweep", alone)
     away = f"search.storage=postgresql+psycopg://me:{SECRET}@127.0.0.1:1/db"
     (tmp_path / "conf").mkdir()
     literal = f"search: {{storage: 'postgresql://me:{SECRET}@host/db'}}"
@@ -166,7 +167,8 @@ def test_no_command_prints_or_writes_the_password(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "launcher",
     [
-        (),
+        ("search.workers=1",),
+        ("search.workers=2",),
         ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
         ("hydra/launcher=submitit_local", "search.workers=2", "hydra.launcher.timeout_min=5"),
     ],
@@ -182,10 +184,8 @@ def test_a_databases_password_reaches_the_workers_and_no_file(launcher: tuple[st
                 assert process.poll() is None
                 time.sleep(0.05)
             process.kill()
-        assert len(list((tmp_path / "sweep" / ".tasks").glob("*.json"))) == 1
         assert leaks(tmp_path) == []
         done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert SECRET not in done.stdout + done.stderr
         assert leaks(tmp_path) == []
-        assert list((tmp_path / "sweep" / ".tasks").glob("*.json")) == []

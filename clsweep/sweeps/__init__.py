@@ -11,8 +11,10 @@ From the bottom up:
   but not recorded;
 - `status`, `verdict`, `files`: what a study has, what it lacks at its end, and its CSV and YAML files;
 - `worker`: trials and final runs until nothing is left;
-- `workers`, `monitor`, `dry_run`: the processes, and the terminal;
-- `overrides`, `command`: from the command line to all of it.
+- `monitor`, `dry_run`: the terminal;
+- `overrides`: the studies of a command line; `role`: what makes the same command a worker of a sweep;
+- `processes`, `launchers`, `crew`: who works, here or as jobs of Hydra's launchers;
+- `command`: from the command line, or from Python (`tune`), to finished studies.
 
 The Hydra plugin in `hydra_plugins/clsweep_optuna` calls `command`.
 """

@@ -5,57 +5,126 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial
 from rich.console import Console
 
+from clsweep import config as settings
+from clsweep import passwords
+from clsweep.arguments import for_hydra
 from clsweep.errors import RunError
 from clsweep.paths import absolute
-from clsweep.sweeps import dry_run, files, monitor, overrides, space, storage, workers
-from clsweep.sweeps.monitor import Monitor
-from clsweep.sweeps.overrides import Commands
+from clsweep.sweeps import dry_run, files, launchers, monitor, overrides, role, space, storage
+from clsweep.sweeps.crew import crew_of, work_as
+from clsweep.sweeps.monitor import Monitor, Outcome
+from clsweep.sweeps.overrides import Sweep
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.status import named
 from clsweep.sweeps.streams import Streams
-from clsweep.sweeps.worker import StudyWorker
+from clsweep.sweeps.worker import StudyWorker, rehearse_all
 from clsweep.training.machine import emulated_bf16
 from clsweep.training.run import check_fit, pick_device
 from clsweep.training.update import library
 
 
-def sweep(
-    composed: DictConfig, loader: ConfigLoader, launcher: Launcher, arguments: Sequence[str], default_folder: str
-) -> None:
-    """Plan the studies, let the launcher start workers, and report.
+def multirun(composed: DictConfig, loader: ConfigLoader, launcher: Launcher, arguments: Sequence[str]) -> None:
+    """What the command does: a sweep, or a worker's part in one.
 
     Args:
         composed: the configuration of the command without its overrides, Hydra's own part in it.
         loader: composes a study's.
-        launcher: starts the workers.
-        arguments: the overrides.
-        default_folder: the sweep folder where the command line names none.
+        launcher: Hydra's.
+        arguments: the overrides, but for those of Hydra's own keys.
 
     Raises:
         InputError: the command is wrong; nothing was trained.
         RunError: a study was stopped since too many trials failed; the others went on.
-        KeyboardInterrupt: the sweep was interrupted; what is finished is kept and written.
+        KeyboardInterrupt: it was interrupted; what is finished is kept and written.
     """
-    commands = Commands(composed, loader, arguments)
-    folder = absolute(composed.hydra.sweep.dir)
-    configs = list(commands.configs())
-    plans = overrides.plans(configs, folder, single_in_folder=folder != absolute(default_folder))
-    out = monitor.console()
-    url = storage.url(configs[0].search.storage, folder)
-    if configs[0].search.dry_run:
+    own = role.without(arguments)
+    part = settings.worker(composed)
+    asked = overrides.read(composed, loader, own)
+    if part is not None:
+        work_as(part, asked)
+    else:
+        sweep(asked, monitor.console(), launcher, composed.hydra.launcher)
+
+
+def work_as_job(composed: DictConfig) -> None:
+    """A worker's work, as a job that one of Hydra's launchers has started.
+
+    Args:
+        composed: the job's configuration, without Hydra's own part.
+
+    Raises:
+        ClsweepError, KeyboardInterrupt: see `multirun`.
+    """
+    part = settings.worker(composed)
+    assert part is not None
+    own = OmegaConf.create({"hydra": HydraConfig.get()})
+    work_as(part, overrides.read(own, GlobalHydra.instance().config_loader(), part.arguments))
+
+
+def tune(arguments: Sequence[str], folder: Path, out: Console | None = None) -> list[Outcome]:
+    """Run a sweep from Python.
+
+    Args:
+        arguments: as they are typed after `--multirun`: `["benchmark=split_mnist", "regularizer=si,ewc"]`.
+        folder: the sweep folder; a single study has it to itself.
+        out: takes what is printed; None: the standard output.
+
+    Returns:
+        How each study ended, in the order of the command line.
+
+    Raises:
+        InputError: an argument is wrong; nothing was trained.
+        RunError: a study was stopped since too many trials failed; the others went on.
+        KeyboardInterrupt: it was interrupted; what is finished is kept and written.
+    """
+    typed = for_hydra(["--multirun", *passwords.hidden(arguments)])
+    typed.remove("--multirun")
+    of_hydra = [one for one in typed if one.lstrip("+~").startswith(("hydra.", "hydra/"))]
+    place = f"hydra.sweep.dir={role.typed(str(absolute(folder)))}"
+    with initialize_config_dir(version_base="1.3", config_dir=str(settings.config_dir())):
+        composed = compose("config", [*of_hydra, place], return_hydra_config=True)
+        loader = GlobalHydra.instance().config_loader()
+        asked = overrides.read(composed, loader, [one for one in typed if one not in of_hydra])
+    return sweep(asked, monitor.console() if out is None else out)
+
+
+def sweep(
+    asked: Sweep, out: Console, launcher: Launcher | None = None, launchers_setting: DictConfig | None = None
+) -> list[Outcome]:
+    """Work on a sweep's studies until nothing is left, and report.
+
+    Args:
+        asked: what there is to do.
+        out: takes what is printed.
+        launcher: one of Hydra's, for workers that it starts; None: this process and more like it work.
+        launchers_setting: Hydra's configuration of the launcher.
+
+    Returns:
+        How each study ended; none for a dry run.
+
+    Raises:
+        InputError, RunError, KeyboardInterrupt: see `multirun`.
+    """
+    plans, url = asked.plans, asked.url
+    overrides.check(plans)
+    if asked.search.dry_run:
         dry_run.show(plans, url, out)
-        return
+        return []
     for plan in plans:  # before anything is made in the storage
         files.refuse_foreign(plan, partial(_trials, url, plan), storage.shown(url))
-    here = workers.are_here(composed.hydra.launcher)
+    here = launchers_setting is None or launchers.is_here(launchers_setting)
     header = [*_of_images(plans), *_slow(plans)] if here else []
     connection = storage.connect(url)
     try:
@@ -64,12 +133,13 @@ def sweep(
             for study in studies:
                 study.ledger.queue_points()  # once here rather than by each worker
             _announce(studies, storage.shown(url), out)
-            task = workers.Task.of(plans, url, composed)
-            for line in [*header, *_idle(task, plans)]:
+            header += rehearse_all(studies) if here else []
+            crew = crew_of(launcher, launchers_setting, asked)
+            for line in [*header, *crew.notes]:
                 out.print(line, markup=False, soft_wrap=True)
             try:
                 with Monitor(studies, out), storage.not_waited_for_when_interrupted(connection):
-                    workers.launch(launcher, commands.combinations[0], task, folder)
+                    crew.work(asked, partial(out.print, markup=False, soft_wrap=True))
             except KeyboardInterrupt:
                 out.print("the same command goes on from here")
                 _report_if_possible(studies, out)
@@ -77,8 +147,9 @@ def sweep(
             except Exception:
                 _report_if_possible(studies, out)
                 raise
-            _report(studies, out)
+            outcomes = _report(studies, out)
             _check_stopped(studies)
+            return outcomes
     finally:
         storage.close(connection)
 
@@ -133,20 +204,14 @@ def _slow(plans: Sequence[StudyPlan]) -> list[str]:
     return [_note(note) for note in notes if note is not None]
 
 
-def _idle(task: workers.Task, plans: Sequence[StudyPlan]) -> list[str]:
-    """A line on workers that are not started."""
-    wanted = plans[0].config.search.workers or 0
-    if wanted <= task.workers:
-        return []
-    return [_note(f"search.workers={wanted}: {task.workers} are started, since there is no work for more at once")]
-
-
-def _report(studies: Sequence[StudyWorker], out: Console) -> None:
+def _report(studies: Sequence[StudyWorker], out: Console) -> list[Outcome]:
     """Write and print what there is, however the sweep ended."""
     for study in studies:
         study.ledger.reclaim()
         study.write()
-    monitor.summary([monitor.outcome(study) for study in studies], out)
+    outcomes = [monitor.outcome(study) for study in studies]
+    monitor.summary(outcomes, out)
+    return outcomes
 
 
 def _report_if_possible(studies: Sequence[StudyWorker], out: Console) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from hydra.core.config_loader import ConfigLoader
@@ -13,9 +14,11 @@ from hydra.core.override_parser.types import Override, RangeSweep
 from omegaconf import DictConfig
 
 from clsweep import config as settings
-from clsweep.config import HYPERPARAMETERS, Config
+from clsweep.config import HYPERPARAMETERS, Config, SearchConfig
 from clsweep.errors import InputError
 from clsweep.methods import contract
+from clsweep.paths import absolute
+from clsweep.sweeps import role, storage
 from clsweep.sweeps.checking import check_search
 from clsweep.sweeps.plan import StudyPlan, searched, study_name
 from clsweep.sweeps.space import range_values
@@ -157,28 +160,79 @@ def _several_seeds(override: Override) -> InputError:
     )
 
 
-def plans(configs: Sequence[Config], folder: Path, single_in_folder: bool) -> list[StudyPlan]:
-    """The studies of a sweep.
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep as it is asked for.
+
+    Attributes:
+        plans: its studies.
+        folder: the sweep folder.
+        arguments: its overrides, but for those of Hydra's own keys.
+        command: its whole command line, wherever it is typed.
+    """
+
+    plans: list[StudyPlan]
+    folder: Path
+    arguments: list[str]
+    command: list[str]
+
+    @property
+    def search(self) -> SearchConfig:
+        """How it searches; the same for all studies."""
+        return self.plans[0].config.search
+
+    @cached_property
+    def url(self) -> str:
+        """The storage's."""
+        return storage.url(self.search.storage, self.folder)
+
+
+def read(composed: DictConfig, loader: ConfigLoader, arguments: Sequence[str]) -> Sweep:
+    """The sweep of a command line.
 
     Args:
-        configs: their settings.
-        folder: the sweep folder.
-        single_in_folder: whether a single study has that folder to itself, without one of its own in it.
+        composed: the configuration of the command without its overrides, Hydra's own part in it.
+        loader: composes a study's.
+        arguments: the overrides, but for those of Hydra's own keys.
 
     Raises:
-        InputError: a space, the sampler or the pruner is wrong.
+        InputError: an override or a space is wrong.
     """
-    if len(configs) == 1 and single_in_folder:
-        made = [StudyPlan(configs[0], folder)]
+    configs = list(Commands(composed, loader, arguments).configs())
+    folder = absolute(composed.hydra.sweep.dir)
+    is_default = folder == absolute(composed.hydra.sweeper.folder)
+    if len(configs) == 1 and not is_default:  # a single study has a folder that was named to itself
+        plans = [StudyPlan(configs[0], folder)]
     else:
-        made = [StudyPlan(config, folder / study_name(config)) for config in configs]
-    for plan in made:  # what is wrong is said before anything is made
+        plans = [StudyPlan(config, folder / study_name(config)) for config in configs]
+    own = composed.hydra.overrides.hydra
+    place = f"hydra.sweep.dir={role.typed(str(folder))}"  # as it is: it may hold the time
+    return Sweep(plans, folder, list(arguments), ["--multirun", *_files(composed), *own, *arguments, place])
+
+
+def _files(composed: DictConfig) -> list[str]:
+    """The options that say where the configuration's files are."""
+    folders = {source.provider: source.path for source in composed.hydra.runtime.config_sources}
+    options = ["--config-name", composed.hydra.job.config_name]
+    if folders.get("main") not in (None, str(settings.config_dir())):
+        options += ["--config-path", folders["main"]]
+    if "command-line" in folders:
+        options += ["--config-dir", folders["command-line"]]
+    return options
+
+
+def check(plans: Sequence[StudyPlan]) -> None:
+    """Check what is wrong with studies that were read, before anything is made.
+
+    Raises:
+        InputError: the sampler or the pruner is wrong, or two studies are the same.
+    """
+    for plan in plans:
         check_search(plan.config.search, plan.space, len(plan.seeds) * plan.contexts)
-    names = [plan.name for plan in made]
+    names = [plan.name for plan in plans]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise InputError(
             f"{twice[0]}: two of the swept values make the same study; expected to sweep benchmarks, methods and other "
             "values that change a result."
         )
-    return made

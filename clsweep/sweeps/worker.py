@@ -185,13 +185,20 @@ def _reason(error: BaseException) -> str:
     return str(error) if isinstance(error, ClsweepError) else "interrupted"
 
 
-def work(
-    plans: Sequence[StudyPlan],
-    storage: BaseStorage,
-    orphaned: Callable[[], bool] = lambda: False,
-    *,
-    tells: bool = True,
-) -> None:
+def rehearse_all(studies: Sequence[StudyWorker]) -> list[str]:
+    """Try the method's files of all studies, before the first trial: what is wrong with a file is no trial's fault.
+
+    Returns:
+        What the user should know of them, a line each.
+
+    Raises:
+        InputError: the data or a method don't fit.
+    """
+    pending = [study for study in studies if not study.is_done()]
+    return [f"{study.plan.name}  {note}" for study in pending for note in study.rehearse()]
+
+
+def work(plans: Sequence[StudyPlan], storage: BaseStorage, *, rehearsed: bool = False) -> None:
     """Run trials of these studies, the first ones first, until all are done.
 
     Where other processes have claimed the rest of a study, this one goes on with the next, and comes back in case one
@@ -200,18 +207,15 @@ def work(
     Args:
         plans: the studies.
         storage: where they are.
-        orphaned: whether the process that this one works for is gone; then it stops.
-        tells: whether this process says what the user should know of a method's file; one of several does.
+        rehearsed: whether the methods' files have been tried.
     """
     streams = Streams()
     workers = [StudyWorker(plan, storage, streams) for plan in plans]
     with _what_is_there_frozen():
-        for worker in workers:  # all before the first trial: what is wrong with a file is no trial's fault
-            for note in [] if worker.is_done() else worker.rehearse():
-                if tells:
-                    print(f"{worker.plan.name}  {note}", flush=True)
+        for line in [] if rehearsed else rehearse_all(workers):
+            print(line, flush=True)
         give_back_memory()
-        while not orphaned() and (pending := [worker for worker in workers if not worker.is_done()]):
+        while pending := [worker for worker in workers if not worker.is_done()]:
             if not any(worker.work_once() for worker in pending):
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
             give_back_memory()

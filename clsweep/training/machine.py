@@ -32,10 +32,12 @@ def prepare_cpu(threads: int | None) -> str | None:
         One sentence where they leave fewer idle than there are, else None.
     """
     note = None
-    threads = threads or _from_environment()
+    threads = threads or threads_from_environment()
     if threads is None:
-        cores = joblib.cpu_count(only_physical_cores=True)
-        threads, note = _idle(cores) if cores > 1 else (1, None)
+        threads, load = idle_cores()
+        cores = physical_cores()
+        if load is not None:
+            note = f"{load}: a run takes {threads} of {cores} threads (threads={cores} takes all, and is slower now)"
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
     # Adam's averages decay into subnormal numbers for weights that stop moving, which are many times slower on a CPU.
@@ -44,18 +46,24 @@ def prepare_cpu(threads: int | None) -> str | None:
     return note
 
 
+def physical_cores() -> int:
+    """How many this process may use (affinity, container limits)."""
+    return int(joblib.cpu_count(only_physical_cores=True))
+
+
 @cache
-def _idle(cores: int) -> tuple[int, str | None]:
-    """How many of the cores are idle, at least one, and a sentence where not all are.
+def idle_cores() -> tuple[int, str | None]:
+    """How many physical cores are idle, at least one, and, where not all are, what other processes take of them.
 
     Asked once in a process: the trials of a sweep, or the seeds of a run, are trained with the same number of threads,
     and so round alike.
     """
+    cores = physical_cores()
+    if cores == 1:
+        return 1, None
     load = _Load.measured()
-    threads = max(1, min(cores, load.idle))
-    if threads == cores:
-        return cores, None
-    return threads, f"{load}: a run takes {threads} of {cores} threads (threads={cores} takes all, and is slower now)"
+    idle = max(1, min(cores, load.idle))
+    return idle, None if idle == cores else str(load)
 
 
 @dataclass(frozen=True)
@@ -124,7 +132,8 @@ def _product_seconds(kind: torch.dtype) -> float:
     return min(taken)
 
 
-def _from_environment() -> int | None:
+def threads_from_environment() -> int | None:
+    """What OMP_NUM_THREADS says, where it says something."""
     value = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # "4,2": nested parallelism
     return int(value) or None if value.isdecimal() else None
 

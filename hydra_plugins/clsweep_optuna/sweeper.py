@@ -33,11 +33,11 @@ class ClsweepOptunaSweeper(Sweeper):
     """Tunes each method on each benchmark with an Optuna study of its own.
 
     Args:
-        folder: the default sweep folder.
+        folder: the default sweep folder, which is read from the configuration.
     """
 
     def __init__(self, folder: str) -> None:
-        self._folder = folder
+        pass
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra gives; see `hydra.plugins.sweeper.Sweeper`."""
@@ -52,7 +52,7 @@ class ClsweepOptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run the sweep.
+        """Run the sweep, or work on one as a process that it has started.
 
         Args:
             arguments: the command line's overrides, but for those of Hydra's own keys.
@@ -61,6 +61,6 @@ class ClsweepOptunaSweeper(Sweeper):
             InputError: the command is wrong; nothing was trained.
             RunError: a study was stopped; what it has is written.
         """
-        from clsweep.sweeps.command import sweep
+        from clsweep.sweeps import command
 
-        sweep(self.config, self._loader, self.launcher, arguments, self._folder)
+        command.multirun(self.config, self._loader, self.launcher, arguments)

@@ -10,7 +10,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,14 +24,14 @@ from sweeping import finish, plan, worker
 from tiny import dataset, file_method, network, write
 
 from clsweep import results
+from clsweep.config import WorkerConfig
 from clsweep.errors import InputError, RunError
 from clsweep.methods import contract
 from clsweep.methods import files as method_files
 from clsweep.methods.contract import Regularizer, snapshot
 from clsweep.methods.instances import Instance
 from clsweep.report.selection import select
-from clsweep.sweeps import storage
-from clsweep.sweeps.workers import Task
+from clsweep.sweeps import role, storage
 from clsweep.training.run import run
 
 METHOD = """
@@ -414,8 +413,8 @@ def test_a_sweep_goes_on_with_the_files_that_it_began_with(tmp_path: Path) -> No
     chosen = (f"regularizer.file={file}", "search.final_seeds=0", "search.pruner=null")
     study = worker(tmp_path / "study", *chosen, space={"reg_strength": "1,2"})
     assert study.work_once()
-    task = Task([{"config": asdict(study.plan.config), "folder": "", "name": study.plan.name}], "", 1, None, {}, True)
-    assert task.plans[0].name == study.plan.name
+    part = WorkerConfig(number=1, studies=[study.plan.name])
+    role.check(part, [plan(tmp_path / "study", *chosen, space={"reg_strength": "1,2"})])
     (tmp_path / "weights.py").write_text("raise RuntimeError('half edited')\n")
     finish(study)
     runs = results.load(tmp_path / "study").runs
@@ -423,7 +422,7 @@ def test_a_sweep_goes_on_with_the_files_that_it_began_with(tmp_path: Path) -> No
     assert {path.read_text() for path in (tmp_path / "study").rglob("weights.py")} == {"VALUE = 1.0\n"}
     assert pd.read_csv(tmp_path / "study" / "trials.csv").state.tolist() == ["COMPLETE", "COMPLETE"]
     with pytest.raises(InputError) as caught:
-        _ = task.plans  # another process would begin now
+        role.check(part, [plan(tmp_path / "study", *chosen, space={"reg_strength": "1,2"})])  # another process begins
     assert str(caught.value) == (
         f"{file}: has changed since the sweep began, which makes it another study than {study.plan.name}; expected the "
         "same command once more."

@@ -31,7 +31,7 @@ DECIDES_NOT = {
     *(f"dataset.{key}" for key in ("source", "train", "test", "layout", "n_classes", "root")),
     "regularizer.reg_strength",  # it is searched
     *(f"search.{key}" for key in ("n_trials", "final_seeds", "max_failures", "storage", "sampler", "sampler_options")),
-    *(f"search.{key}" for key in ("pruner", "pruner_options", "workers", "dry_run", "plan")),
+    *(f"search.{key}" for key in ("pruner", "pruner_options", "workers", "dry_run", "worker")),
     *(
         "seeds",
         "budget",

@@ -19,7 +19,8 @@ from werkzeug.test import Client
 
 from clsweep import results
 
-SWEEP = ("--multirun", *TINY, "benchmark.iters=5", "search.final_seeds=1")
+ALONE = "search.workers=1"
+SWEEP = ("--multirun", *TINY, "benchmark.iters=5", "search.final_seeds=1", ALONE)
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +203,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_with_its_budget(tmp_path: P
 @pytest.mark.parametrize(
     "launcher",
     [
-        ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
+        ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "search.workers=null"),
         ("hydra/launcher=submitit_local", "search.workers=2", "hydra.launcher.timeout_min=5"),
     ],
 )
@@ -213,4 +214,3 @@ def test_workers_share_a_study(launcher: tuple[str, ...], tmp_path: Path) -> Non
     finished = trials[trials.state.isin(["COMPLETE", "PRUNED"])]
     assert len(finished) == 8
     assert not finished.duplicated("reg_strength").any()
-    assert not list((tmp_path / ".tasks").glob("*.json"))

@@ -1,54 +1,176 @@
-"""How a launcher starts the workers, and what becomes of what they are told."""
+"""The workers of a sweep: how many there are, what each is told, and what becomes of the others when one ends."""
 
 from __future__ import annotations
 
-import json
-import os
+import io
+import subprocess
+import sys
 from pathlib import Path
 
+import optuna
+import pandas as pd
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from launching import launched
+from omegaconf import OmegaConf
+from rich.console import Console
+from sweeping import plan
+from test_cli import TINY, environment
 
+from clsweep import config as settings
+from clsweep import memory
+from clsweep.config import WorkerConfig
 from clsweep.errors import InputError, RunError
-from clsweep.sweeps import owner, workers
+from clsweep.sweeps import command, crew, owner, role
+from clsweep.sweeps.overrides import Sweep
+from clsweep.sweeps.processes import Helpers
+from clsweep.training import machine
 
 
-def test_the_tasks_of_sweeps_that_are_gone_are_removed(tmp_path: Path) -> None:
-    tasks = tmp_path / ".tasks"
-    tasks.mkdir()
-    here = owner.to_json(owner.this_process())
-    content = {
-        "killed": {"sweep": here | {"started": 0.0}},
-        "running": {"sweep": here},
-        "elsewhere": {"sweep": here | {"host": "elsewhere"}},
-        "elsewhere and old": {"sweep": here | {"host": "elsewhere"}},
-        "of another version": {"storage": "postgresql://host/db"},
-        "of another version and old": {},
-    }
-    for name, task in content.items():
-        (tasks / f"{name}.json").write_text(json.dumps(task))
-        if "old" in name:
-            os.utime(tasks / f"{name}.json", (0, 0))
-    launched(tmp_path)
-    assert {path.stem for path in tasks.iterdir()} == {"running", "elsewhere", "of another version"}
-
-
-def test_a_worker_whose_sweep_is_over_says_so(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="the sweep that started this worker is over"):
-        workers.work_on(tmp_path / "gone.json")
-
-
-def test_a_worker_that_was_killed_is_told_in_a_sentence(tmp_path: Path) -> None:
+def test_a_worker_of_a_launcher_that_was_killed_is_told_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(RunError) as told:
         launched(tmp_path, error=RuntimeError("A worker process was terminated.\nThe exit codes are"))
     assert str(told.value) == (
         "Looking: a worker ended before it was done, killed or out of memory perhaps (RuntimeError: A worker process "
         "was terminated); what is finished is kept: run the same command again."
     )
-    assert list((tmp_path / ".tasks").iterdir()) == []
 
 
 def test_no_more_workers_are_started_than_can_have_work(tmp_path: Path) -> None:
     assert len(launched(tmp_path, "search.n_trials=2", "search.workers=50").jobs) == 6  # final runs
     assert len(launched(tmp_path, "search.n_trials=20", "search.workers=50").jobs) == 20
     assert len(launched(tmp_path, "search.n_trials=20", "search.workers=3").jobs) == 3
+    assert len(launched(tmp_path, "search.n_trials=20").jobs) == 2  # as many as the launcher runs at once
+
+
+@pytest.fixture
+def four_cores(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Of which all are idle, with room for ten workers."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(machine, "physical_cores", lambda: 4)
+    monkeypatch.setattr(machine, "idle_cores", lambda: (4, None))
+    monkeypatch.setattr(memory, "fitting", lambda n_bytes: 9)
+    return monkeypatch
+
+
+def own(folder: Path, *overrides: str) -> tuple[int, int | None, list[str]]:
+    """How many workers there are without a launcher, the threads of each, and the lines on it."""
+    made = crew.crew_of(None, None, Sweep([plan(folder, "regularizer=si", *overrides)], folder, [], []))
+    assert isinstance(made, crew.OwnCrew)
+    return made.workers, made.threads, [note for note in made.notes if note.startswith("note")]
+
+
+def test_by_default_there_is_a_worker_of_one_thread_for_each_idle_core(
+    tmp_path: Path, four_cores: pytest.MonkeyPatch
+) -> None:
+    assert own(tmp_path) == (4, 1, [])
+    assert own(tmp_path, "threads=2")[0] == 2
+    assert own(tmp_path, "search.n_trials=1", "search.final_seeds=1") == (2, 2, [])  # tuned and default values
+    assert own(tmp_path, "search.n_trials=1", "search.final_seeds=0") == (1, None, [])
+    assert own(tmp_path, "search.workers=2") == (2, 2, [])
+    assert own(tmp_path, "search.workers=8") == (8, 1, [])
+    four_cores.setenv("OMP_NUM_THREADS", "1")
+    assert own(tmp_path, "search.workers=2") == (2, 1, [])
+    four_cores.setattr(machine, "idle_cores", lambda: (3, "other processes keep 1.0 of 4 cores busy"))
+    busy = "note     other processes keep 1.0 of 4 cores busy: 3 of 4 workers (search.workers=4 starts all)"
+    assert own(tmp_path) == (3, 1, [busy])
+    four_cores.setattr(memory, "fitting", lambda n_bytes: 1)
+    assert own(tmp_path) == (2, 1, ["note     memory suffices for 2 of 4 workers (search.workers=4 starts all)"])
+    four_cores.setattr(crew, "pick_device", lambda device: OmegaConf.create({"type": "cuda"}))
+    assert own(tmp_path) == (1, None, [])
+
+
+def test_what_a_worker_is_told_arrives_as_it_was(tmp_path: Path) -> None:
+    texts = ["a.b='it\\'s'", "x=${y.z}", "back\\${slash}", "c:\\dir\\", "[1,{a: 2}] # ü", ""]
+    told = WorkerConfig(3, ["split_mnist-ewc-1", *texts], owner.to_json(owner.this_process()), texts)
+    override = OverridesParser.create().parse_override(role.as_override(told))
+    composed = OmegaConf.create({"search": {"worker": override.value()}})
+    assert settings.worker(composed) == told
+    assert settings.worker(OmegaConf.create({"search": {"worker": None}})) is None
+    with pytest.raises(InputError, match=r"search\.worker: is set by a sweep for its workers; expected the"):
+        settings.worker(OmegaConf.create({"search": {"worker": {"nmber": 1}}}))
+
+
+def test_a_helpers_sentence_and_code_reach_the_sweep(tmp_path: Path) -> None:
+    told: list[str] = []
+    wrong = ["benchmark=split_mnist", "benchmark.contexts=0"]
+    with pytest.raises(InputError) as caught, Helpers([wrong], 1, tmp_path, told.append) as helpers:
+        helpers.wait()
+    assert str(caught.value) == "benchmark.contexts=0: expected an integer of 1 or more."
+    assert told == [f"worker 1 ended: {caught.value}"]
+
+
+METHOD = """
+import os
+import signal
+import time
+from pathlib import Path
+
+FOLDER = Path({folder!r})
+HYPERPARAMETERS = ("reg_strength",)
+
+
+def estimate_importance(model, dataset, prev_params, device):
+    if len(dataset) > 100:  # not a rehearsal's
+        (FOLDER / str(os.getpid())).touch()
+        while len(list(FOLDER.iterdir())) < 2:  # until both have begun
+            time.sleep(0.05)
+        if {deadly} and os.getpid() != {pid}:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return {{}}
+
+
+def compute_regularization_loss(model, importance_dict, prev_params_dict):
+    return sum(p.sum() * 0 for p in model.parameters())
+"""
+
+
+@pytest.mark.parametrize("deadly", [False, True])
+def test_a_sweep_from_python_shares_its_trials_with_another_process(tmp_path: Path, deadly: bool) -> None:
+    begun, folder, file = tmp_path / "begun", tmp_path / "sweep", tmp_path / "method.py"
+    begun.mkdir()
+    pid = owner.this_process().pid
+    file.write_text(METHOD.format(folder=str(begun), deadly=deadly, pid=pid))
+    out = Console(file=io.StringIO(), width=200)
+    arguments = [*TINY, "benchmark.iters=5", f"regularizer.file={file}", "search.final_seeds=0", "search.pruner=null"]
+    made = command.tune([*arguments, "search.n_trials=4", "search.workers=2"], folder, out)
+
+    assert isinstance(out.file, io.StringIO)
+    printed = out.file.getvalue()
+    assert [len(one.now.complete) for one in made] == [4]
+    trials = optuna.load_study(study_name=made[0].study.plan.name, storage=f"sqlite:///{folder}/studies.db").trials
+    workers = [trial.user_attrs["owner"]["pid"] for trial in trials]
+    assert len({str(trial.params) for trial in made[0].now.complete}) == 4
+    assert f"workers  2 processes of 1 thread, with logs in {folder}/.workers" in printed
+    assert len(set(workers)) == 2
+    assert pid in workers
+    killed = "worker 1 ended before it was done (SIGKILL: killed, or out of memory perhaps); the others go on, and its"
+    assert (killed in printed) == deadly
+    table = pd.read_csv(folder / "trials.csv")
+    assert table.state.tolist().count("COMPLETE") == 4
+    lost = table[table.state == "FAIL"].reason.tolist()
+    assert [reason.partition(" (")[0] for reason in lost] == ["its process ended"] * deadly
+    assert (folder / ".workers").exists() == deadly  # where nothing was said, nothing is left
+
+
+ORPHAN = """
+import sys, time
+from clsweep import process
+from clsweep.config import WorkerConfig
+from clsweep.sweeps import owner, role
+
+def command():
+    gone = owner.to_json(owner.this_process()) | {"started": 0.0}
+    with role.ended_with_its_sweep(WorkerConfig(1, [], gone)):
+        time.sleep(60)
+    return 0
+
+sys.exit(process.run_last("clsweep", command))
+"""
+
+
+def test_a_worker_does_not_outlive_its_sweep() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ORPHAN], env=environment(), capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "clsweep: interrupted.\n")

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from sweeping import plan
 
-from clsweep.sweeps import command, workers
+from clsweep.sweeps import command, launchers
 from clsweep.training import display
 from clsweep.training.display import Display
 from clsweep.training.update.native import Library
@@ -94,4 +94,4 @@ def test_the_header_says_how_long_and_with_what_a_network_is_trained(tmp_path: P
     ],
 )
 def test_a_clusters_workers_are_on_other_machines(launcher: str, here: bool) -> None:
-    assert workers.are_here(OmegaConf.create({"_target_": launcher})) == here
+    assert launchers.is_here(OmegaConf.create({"_target_": launcher})) == here

@@ -15,9 +15,9 @@ from clsweep.training.machine import crowded, emulated_bf16, prepare_cpu
 @pytest.fixture(autouse=True)
 def threads_put_back() -> Iterator[None]:
     before = torch.get_num_threads()
-    machine._idle.cache_clear()
+    machine.idle_cores.cache_clear()
     yield
-    machine._idle.cache_clear()
+    machine.idle_cores.cache_clear()
     torch.set_num_threads(before)
 
 

@@ -1,0 +1,91 @@
+"""What a worker is: the sweep's own command, with its part in the sweep in the setting (`search.worker`).
+
+A worker is told no plan. It reads the same overrides as the sweep, finds the same studies, and checks that their names
+are those that the sweep has; then it works until nothing is left.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Quote, QuotedString
+
+from clsweep.config import WorkerConfig
+from clsweep.errors import InputError
+from clsweep.paths import short
+from clsweep.sweeps import owner
+from clsweep.sweeps.plan import StudyPlan
+
+KEY = "search.worker"
+_SECONDS_BETWEEN_LOOKS = 1.0
+
+
+def as_override(role: WorkerConfig) -> str:
+    """The role as it is typed."""
+    return f"++{KEY}={typed(asdict(role))}"
+
+
+def typed(value: Any) -> str:
+    """A value in Hydra's syntax, texts in quotes; what OmegaConf would take for an interpolation is escaped."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{name}:{typed(one)}" for name, one in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(typed, value))}]"
+    if isinstance(value, str):
+        escaped = re.sub(r"(\\*)\$\{", lambda found: f"{found[1] * 2}\\${{", value)
+        return QuotedString(escaped, Quote.single).with_quotes()
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+
+
+def without(arguments: Sequence[str]) -> list[str]:
+    """The sweep's arguments among a worker's."""
+    return [one for one in arguments if not one.lstrip("+").startswith(f"{KEY}=")]
+
+
+def check(role: WorkerConfig, plans: Sequence[StudyPlan]) -> None:
+    """Check that a worker has found the sweep's studies.
+
+    Raises:
+        InputError: a method's file, or one of the data, isn't what it was when the sweep began.
+    """
+    for plan, name in zip(plans, role.studies, strict=True):
+        if plan.name != name:
+            file = Path(str(plan.config.regularizer.file or plan.config.dataset.train))
+            raise InputError(
+                f"{short(file)}: has changed since the sweep began, which makes it another study than {name}; "
+                "expected the same command once more."
+            )
+
+
+@contextmanager
+def ended_with_its_sweep(role: WorkerConfig) -> Iterator[None]:
+    """Interrupt this process, as Ctrl-C would, once the process that it works for is gone.
+
+    It is told again and again until it is gone: a launcher's own loop may go on after the work that it called.
+    """
+    if role.sweep is None:
+        yield
+        return
+    sweep, done = owner.from_json(role.sweep), threading.Event()
+
+    def watch() -> None:
+        is_gone = False
+        while is_gone or not done.wait(_SECONDS_BETWEEN_LOOKS):
+            is_gone = sweep.has_ended(beat=None)
+            if is_gone:
+                os.kill(os.getpid(), signal.SIGTERM)
+                threading.Event().wait(_SECONDS_BETWEEN_LOOKS)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
