@@ -81,6 +81,7 @@ _CELLS_REQUIRED = ("run_id", "after_context", "context", "split", "accuracy")
 _TRIAL_DTYPES = {
     "number": "Int64",
     "state": "str",
+    "protocol": "str",
     "reg_strength": "float64",
     "gamma": "float64",
     "epsilon": "float64",
@@ -94,6 +95,7 @@ _TRIAL_DTYPES = {
 _TRIAL_REQUIRED = ("number", "state", "validation_average_accuracy")
 _FINAL_DTYPES = {
     "setting": "str",
+    "protocol": "str",
     "seed": "Int64",
     "test_average_accuracy": "float64",
     "folder": "str",

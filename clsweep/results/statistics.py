@@ -94,8 +94,6 @@ class Comparison:
 def compare(first: Mapping[int, float], second: Mapping[int, float]) -> Comparison:
     """Compare two methods by Student's paired t-test over their common seeds.
 
-    For differences of mean d and deviation s over n seeds, t = d / (s / sqrt(n)) with n - 1 degrees of freedom.
-
     Args:
         first: a value for each seed.
         second: likewise.
@@ -110,11 +108,11 @@ def compare(first: Mapping[int, float], second: Mapping[int, float]) -> Comparis
         return Comparison(1, mean, nan, nan, nan)
     if np.ptp(differences) < _ROUNDING:  # no variance to judge by: t would be 0/0, or infinite by coincidence
         return Comparison(len(common), mean, nan, nan, nan)
-    degrees = len(common) - 1
-    error = float(np.std(differences, ddof=1)) / math.sqrt(len(common))
-    half_width = float(_quantile(degrees)) * error
-    p = 2 * float(special.stdtr(degrees, -abs(mean / error)))
-    return Comparison(len(common), mean, mean - half_width, mean + half_width, p)
+    from scipy.stats import ttest_rel  # here, since importing it takes a second, and not every report compares
+
+    test = ttest_rel([first[seed] for seed in common], [second[seed] for seed in common])
+    low, high = test.confidence_interval(LEVEL)
+    return Comparison(len(common), mean, float(low), float(high), float(test.pvalue))
 
 
 def _quantile(degrees: Any) -> Any:

@@ -17,6 +17,7 @@ from clsweep import config as settings
 from clsweep import config_files, results
 from clsweep.config import HYPERPARAMETERS
 from clsweep.errors import InputError
+from clsweep.protocol import Protocol
 from clsweep.sweeps.finals import FinalRun
 from clsweep.sweeps.ledger import REASON
 from clsweep.sweeps.plan import StudyPlan
@@ -29,10 +30,11 @@ BEST = "best"
 def write(plan: StudyPlan, trials: Sequence[FrozenTrial]) -> None:
     """Write `trials.csv`, and `best.yaml` once a trial is complete.
 
-    `trials.csv` has a row for each trial that has begun: its number, Optuna's state, the hyperparameters, the average
-    accuracy on validation and test data after the last context (means over its seeds; empty where it was not reached),
-    the mean validation accuracy over the learned contexts after each context (with several seeds, for each seed), its
-    time in seconds, its seeds, the folder of its runs, and why it failed or was pruned.
+    `trials.csv` has a row for each trial that has begun: its number, Optuna's state, the digest of its protocol, the
+    hyperparameters, the average accuracy on validation and test data after the last context (means over its seeds;
+    empty where it was not reached), the mean validation accuracy over the learned contexts after each context (with
+    several seeds, for each seed), its time in seconds, its seeds, the folder of its runs, and why it failed or was
+    pruned.
 
     Args:
         plan: the study's.
@@ -54,6 +56,7 @@ def _row(plan: StudyPlan, trial: FrozenTrial) -> dict[str, Any]:
         "format_version": results.FORMAT_VERSION,
         "number": trial.number,
         "state": trial.state.name,
+        "protocol": Protocol.of(plan.trial_config(trial.params, plan.seeds[0])).digest,
         **(default | {name: trial.params.get(name, math.nan) for name in plan.space}),
         "validation_average_accuracy": trial.value if complete else math.nan,
         "test_average_accuracy": attributes.get(TEST, math.nan) if complete else math.nan,
@@ -129,6 +132,7 @@ def write_finals(plan: StudyPlan, runs: Sequence[FinalRun]) -> None:
         {
             "format_version": results.FORMAT_VERSION,
             "setting": run.setting,
+            "protocol": Protocol.of(plan.final_config(run.point, run.seed)).digest,
             **run.point,
             "seed": run.seed,
             "test_average_accuracy": run.test_average_accuracy,
