@@ -68,7 +68,7 @@ def refuse_foreign(path: Path) -> None:
         raise PermissionError(f"{path} can be written by others (chmod go-w {path})")
 
 
-def tensors(files: Sequence[Path], read: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+def tensors(files: Sequence[Path], read: Callable[[], Mapping[str, Tensor]], how: str = "") -> Mapping[str, Tensor]:
     """What `read` makes of `files`, from the cache where it has been read before.
 
     The copy is found by what the files hold, not by their names or dates, and read only if it is whole: its own digest
@@ -77,6 +77,7 @@ def tensors(files: Sequence[Path], read: Callable[[], Mapping[str, Tensor]]) -> 
     Args:
         files: everything that `read` reads, always in the same order.
         read: parses the files, which takes long.
+        how: whatever else decides what `read` makes of them.
 
     Returns:
         The tensors by name, on the CPU.
@@ -84,7 +85,7 @@ def tensors(files: Sequence[Path], read: Callable[[], Mapping[str, Tensor]]) -> 
     if not files:
         return read()
     try:
-        digest = _digest_of_files(files)
+        digest = _digest_of_files(files, how)
         path = folder() / f"images-{digest}.pt"
     except OSError as error:
         log.debug("no cache: %s", error)
@@ -94,15 +95,15 @@ def tensors(files: Sequence[Path], read: Callable[[], Mapping[str, Tensor]]) -> 
         return kept
     made = read()
     try:
-        if _digest_of_files(files) == digest:  # nobody changed them meanwhile
+        if _digest_of_files(files, how) == digest:  # nobody changed them meanwhile
             _keep(path, made)
     except (OSError, RuntimeError) as error:  # torch.save raises the latter where the disk is full
         log.debug("not cached: %s", error)
     return made
 
 
-def _digest_of_files(files: Sequence[Path]) -> str:
-    digest = hashlib.sha256(_FORMAT.encode())
+def _digest_of_files(files: Sequence[Path], how: str) -> str:
+    digest = hashlib.sha256(f"{_FORMAT}{how}".encode())
     for path in files:
         with path.open("rb") as file:
             digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())

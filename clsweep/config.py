@@ -97,6 +97,7 @@ class DatasetConfig:
     train: str | None = None
     test: str | None = None
     layout: str | None = None
+    resize: int | None = None
 
 
 @dataclass
@@ -464,6 +465,8 @@ def check(config: Config) -> None:
     _check_stream(benchmark.stream)
     if config.dataset.layout is not None:
         _one_of("dataset.layout", config.dataset.layout, LAYOUTS)
+    resize = config.dataset.resize
+    _require(resize is None or resize >= 1, "dataset.resize", resize, "an integer of 1 or more, or null")
     _require(
         DEVICE.fullmatch(config.device) is not None, "device", config.device, "auto, cpu, cuda or cuda:N (as in cuda:0)"
     )

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from clsweep import cache
 from clsweep.config import DatasetConfig
-from clsweep.data import arrays, checksums
+from clsweep.data import arrays, checksums, class_folders
 from clsweep.data.arrays import Arrays, first_line
 from clsweep.errors import InputError
 
@@ -93,9 +93,9 @@ class _Part:
 
 
 def _read(
-    files: Sequence[Path], where: tuple[str, str], read: Callable[[], tuple[Arrays, Arrays]]
+    files: Sequence[Path], where: tuple[str, str], read: Callable[[], tuple[Arrays, Arrays]], how: str = ""
 ) -> tuple[_Part, _Part]:
-    """What `read()` makes of training and test files, from the cache where these files have been read before."""
+    """What `read()` makes of training and test files, from the cache where these have been read before, and so."""
 
     def as_tensors() -> dict[str, Tensor]:
         made = zip(("train", "test"), read(), strict=True)
@@ -103,7 +103,7 @@ def _read(
             f"{part}_{name}": torch.from_numpy(array) for part, both in made for name, array in both._asdict().items()
         }
 
-    kept = cache.tensors(files, as_tensors)
+    kept = cache.tensors(files, as_tensors, how)
     train, test = (
         _Part(named, kept[f"{part}_images"], kept[f"{part}_labels"])
         for part, named in zip(("train", "test"), where, strict=True)
@@ -263,6 +263,14 @@ def _arrays(config: DatasetConfig) -> ImageData:
     return _together(*_read(files if len(files) == 2 else [], where, read), config.layout)
 
 
+def _folder(config: DatasetConfig) -> ImageData:
+    train, test = class_folders.listed(config)
+    how = "\n\n".join((train.described, test.described, str(config.resize)))
+    files = [*train.files, *test.files]
+    parts = _read(files, (train.where, test.where), lambda: class_folders.read(train, test, config.resize), how)
+    return _together(*parts, arrays.CHANNELS_LAST)
+
+
 def _shape(images: Tensor, layout: str) -> str:
     if layout == arrays.CHANNELS_FIRST:
         channels, height, width = images.shape[1:]
@@ -281,4 +289,5 @@ SOURCES: dict[str, Callable[[DatasetConfig], ImageData]] = {
     "torchvision.CIFAR100": _torchvision,
     "mnist_5k": _mnist_5k,
     "arrays": _arrays,
+    "folder": _folder,
 }

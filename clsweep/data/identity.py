@@ -8,7 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from clsweep.config import DatasetConfig
+from clsweep.data import class_folders
 from clsweep.data.arrays import CHANNELS_FIRST, reads_channels_first
+from clsweep.errors import InputError
 
 DIGEST = 12  # characters
 
@@ -19,6 +21,8 @@ def digest(dataset: DatasetConfig) -> str:
     Returns:
         Empty for another data set, and where a file isn't there, which loading it says.
     """
+    if dataset.source == "folder":
+        return _of_folder(dataset)
     if dataset.source != "arrays":
         return ""
     files = [Path(name) for name in (dataset.train, dataset.test) if name is not None]
@@ -30,12 +34,19 @@ def digest(dataset: DatasetConfig) -> str:
     return found.hexdigest()[:DIGEST]
 
 
+def _of_folder(dataset: DatasetConfig) -> str:
+    try:
+        return class_folders.digest(dataset, contents).hex()[:DIGEST]
+    except InputError:
+        return ""
+
+
 def contents(files: Iterable[Path]) -> list[bytes]:
     """The SHA-256 of each file; one that has not changed since is not read again."""
     return [_content(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=2**20)
 def _content(file: Path, size: int, changed: int) -> bytes:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").digest()

@@ -305,7 +305,7 @@ def test_the_trap_works() -> None:
 @pytest.mark.parametrize("missing", ["train", "test"])
 def test_both_files_must_be_named(missing: str, tmp_path: Path) -> None:
     path = str(saved(tmp_path / "a.npz"))
-    named = {"train": path, "test": path} | {missing: None}
+    named: dict[str, Any] = {"train": path, "test": path} | {missing: None}
     with pytest.raises(InputError, match=rf"^dataset\.{missing} is missing"):
         datasets.load(DatasetConfig("arrays", "arrays", None, **named))
 
