@@ -32,7 +32,8 @@ from torch.utils.data import TensorDataset
 from clsweep import networks
 from clsweep.config import Config, FisherConfig, config_dir, parse
 from clsweep.curvature import fisher
-from clsweep.curvature.per_example import Absolute, LogitWeights, Phi, Square, sum_over_examples
+from clsweep.curvature.per_example import LogitWeights, sum_over_examples
+from clsweep.curvature.phi import Absolute, Phi, Square
 from clsweep.data import contexts
 from clsweep.data.datasets import ImageData, LabelledImages
 from clsweep.methods import contract, mas

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from clsweep.config import FisherConfig
-from clsweep.curvature.per_example import LogitWeights, Square, sum_over_examples
+from clsweep.curvature.per_example import LogitWeights, sum_over_examples
+from clsweep.curvature.phi import Square
 from clsweep.methods.contract import NamedTensors
 from clsweep.networks import Classifier
 
@@ -38,7 +39,7 @@ def diagonal_fisher(model: Classifier, dataset: TensorDataset, batch_size: int |
         By key, a tensor shaped as the parameter, every element 0 or more.
 
     Raises:
-        RunError: the network has a layer of a kind that is not supported.
+        MethodError: an example's logits depend on the others in its batch.
     """
     inputs, labels, weights = as_configured(model, dataset)
     sums = sum_over_examples(model, inputs, labels, weights, Square(), batch_size)

@@ -31,16 +31,17 @@ from torch.autograd.function import once_differentiable
 from torch.utils.data import TensorDataset
 
 from clsweep.curvature.fisher import as_configured
+from clsweep.curvature.functional import FunctionalSum
 from clsweep.curvature.per_example import (
     LayerSum,
-    Square,
     Visit,
+    coverage,
     parameters_of,
     patches_of,
     sum_of_layer,
     sum_over_batches,
-    trained_layers,
 )
+from clsweep.curvature.phi import Square
 from clsweep.errors import RunError
 from clsweep.methods.contract import NamedTensors, contract_parameters
 from clsweep.networks import Classifier, Head
@@ -91,6 +92,8 @@ def kronecker_fisher(
 ) -> tuple[Curvature, NamedTensors]:
     """The Fisher information of a context: Kronecker factors of linear and convolutional layers, else its diagonal.
 
+    A layer has factors where it is used once, for examples in rows (see `clsweep.curvature.coverage`).
+
     Args:
         model: the network; its attribute `fisher` as for `diagonal_fisher`.
         dataset: the context's training examples; `dataset.tensors` are the inputs [N, ...] and labels [N].
@@ -101,14 +104,17 @@ def kronecker_fisher(
         shaped as these, all averaged over the examples. What is not trained is left out.
 
     Raises:
-        RunError: the network has a layer of a kind that is not supported.
+        MethodError: an example's logits depend on the others in its batch.
     """
     inputs, labels, weights = as_configured(model, dataset)
     names = {p: key for key, p in contract_parameters(model).items() if p.requires_grad}
-    layers = trained_layers(model)
-    totals = {layer: _FactorTotals(layer, names) for layer in layers if isinstance(layer, nn.Linear | nn.Conv2d)}
-    others = [p for layer in layers if layer not in totals for p in layer.parameters(recurse=False) if p in names]
-    diagonals = {names[p]: torch.zeros_like(p) for p in others}
+    model.eval()
+    covered = coverage(model, inputs)
+    factored = [layer for layer in covered.layers if isinstance(layer, nn.Linear | nn.Conv2d)]
+    totals = {layer: _FactorTotals(layer, names) for layer in factored}
+    by_rule = [p for layer in covered.layers if layer not in totals for p in layer.parameters(recurse=False)]
+    diagonals = {names[p]: torch.zeros_like(p) for p in by_rule if p in names}
+    others = FunctionalSum(model, covered.others, Square())
 
     def layer_sum(visit: Visit, weightings: int) -> _FactorSum | LayerSum:
         if visit.layer in totals:
@@ -121,7 +127,8 @@ def kronecker_fisher(
                 if p in names:
                     diagonals[names[p]] += value.view_as(p)
 
-    sum_over_batches(model, inputs, labels, weights, layer_sum, collect, batch_size)
+    sum_over_batches(model, inputs, labels, weights, covered, layer_sum, collect, others, batch_size)
+    diagonals |= {names[covered.others[name]]: total for name, total in others.totals.items()}
     curvature = {total.keys: total.mean(len(inputs)) for total in totals.values()}
     return curvature, {key: value / len(inputs) for key, value in diagonals.items()}
 
@@ -174,10 +181,8 @@ class _FactorSum:
             patches = patches_of(visit)
             totals.positions = patches.shape[2]
             totals.add_inputs(patches.transpose(1, 2).flatten(0, 1))
-        elif visit.output.ndim == 2:
-            totals.add_inputs(visit.input)
         else:
-            raise RunError("a linear layer over more than one position is not supported by Kronecker factors.")
+            totals.add_inputs(visit.input)
 
     def add(self, gradient: Tensor) -> None:
         """Add the sum of g g^T; `gradient` is shaped as the layer's output."""

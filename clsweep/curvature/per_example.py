@@ -28,6 +28,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clsweep.curvature.coverage import Coverage, coverage_of
+from clsweep.curvature.functional import FunctionalSum
+from clsweep.curvature.phi import Phi
 from clsweep.errors import RunError
 from clsweep.methods.contract import NamedTensors, contract_parameters
 from clsweep.networks import Classifier, Head, layout_of
@@ -42,52 +45,8 @@ CONVOLUTION_VALUES = 2**20
 # A product over the batch for a pair of positions takes about a sixteenth of the time that it takes to form the
 # per-example gradients for one weighting of the logits.
 PAIRS_PER_WEIGHTING = 16
-
-
-class Phi:
-    """An elementwise function with phi(xy) = phi(x) phi(y) and phi >= 0.
-
-    Attributes:
-        is_square: whether it is the square, of which a sum's can be multiplied out.
-    """
-
-    is_square: bool
-
-    def __call__(self, values: Tensor) -> Tensor:
-        """Phi of every element."""
-        raise NotImplementedError
-
-    def add_to(self, total: Tensor, values: Tensor) -> None:
-        """Add phi of every element to `total`, which has the same shape."""
-        raise NotImplementedError
-
-
-class Square(Phi):
-    """x^2."""
-
-    is_square = True
-
-    def __call__(self, values: Tensor) -> Tensor:
-        """Phi of every element."""
-        return values * values
-
-    def add_to(self, total: Tensor, values: Tensor) -> None:
-        """Add phi of every element to `total`, which has the same shape."""
-        total.addcmul_(values, values)
-
-
-class Absolute(Phi):
-    """|x|."""
-
-    is_square = False
-
-    def __call__(self, values: Tensor) -> Tensor:
-        """Phi of every element."""
-        return values.abs()
-
-    def add_to(self, total: Tensor, values: Tensor) -> None:
-        """Add phi of every element to `total`, which has the same shape."""
-        total += values.abs()
+# Values in the patches of all convolutions that a batch may have, 4 bytes each.
+PATCH_VALUES = 2**26
 
 
 @dataclass(frozen=True)
@@ -127,8 +86,10 @@ def sum_over_examples(
         By key, sum_n sum_k phi(gradient of sum_c weights_k[n, c] logits[n, c]), for every trained parameter.
 
     Raises:
-        RunError: a trained parameter belongs to a layer of a kind that is not supported here.
+        MethodError: an example's logits depend on the others in its batch.
     """
+    model.eval()
+    covered = coverage(model, inputs)
     names = {parameter: key for key, parameter in contract_parameters(model).items() if parameter.requires_grad}
     totals = {key: torch.zeros_like(parameter) for parameter, key in names.items()}
 
@@ -140,20 +101,14 @@ def sum_over_examples(
     def layer_sum(visit: Visit, weightings: int) -> LayerSum:
         return sum_of_layer(visit, phi, weightings)
 
-    sum_over_batches(model, inputs, labels, weights, layer_sum, collect, batch_size)
-    return totals
+    others = FunctionalSum(model, covered.others, phi)
+    sum_over_batches(model, inputs, labels, weights, covered, layer_sum, collect, others, batch_size)
+    return totals | {names[covered.others[name]]: total for name, total in others.totals.items()}
 
 
-def trained_layers(model: Classifier) -> list[nn.Module]:
-    """The layers with a trained parameter of their own, among those of `model.param_list`.
-
-    Raises:
-        RunError: one of them is of a kind that is not supported here, or shares a parameter with another.
-    """
-    trained = {parameter for parameter in contract_parameters(model).values() if parameter.requires_grad}
-    layers = [layer for layer in model.modules() if any(p in trained for p in layer.parameters(recurse=False))]
-    _check_supported(layers)
-    return layers
+def coverage(model: Classifier, inputs: Tensor) -> Coverage:
+    """Which layers of a network, in eval mode, have a rule here; see `coverage_of`."""
+    return coverage_of(model, inputs, _RULES)
 
 
 def sum_over_batches(
@@ -161,67 +116,71 @@ def sum_over_batches(
     inputs: Tensor,
     labels: Tensor,
     weights: LogitWeights,
+    covered: Coverage,
     layer_sum: Callable[[Visit, int], Sum],
     collect: Callable[[Sum], None],
+    others: FunctionalSum,
     batch_size: int | None = None,
 ) -> None:
-    """Give every trained layer's sum, for one batch after the other, the gradients of the layer's outputs.
+    """Give every covered layer's sum, for one batch after the other, the gradients of the layer's outputs.
 
     Args:
-        model: the network; it is put into eval mode, since in training mode batch normalization mixes examples.
+        model: the network, in eval mode, since in training mode batch normalization mixes examples.
         inputs: the examples, [N, ...].
         labels: their labels over the active classes, [N].
         weights: see `sum_over_examples`.
+        covered: the layers that have a rule.
         layer_sum: from what a layer saw and the number of weightings, the layer's sum for this batch.
         collect: called with each layer's sum once it has seen every weighting.
+        others: the sums of the parameters of no such layer.
         batch_size: examples at once, by default what is fast.
-
-    Raises:
-        RunError: see `sum_over_examples`.
     """
-    model.eval()
-    layers = trained_layers(model)
-    batch_size, layout = batch_size or _batch_size(layers), layout_of(model)
+    batch_size, layout = batch_size or _batch_size(covered), layout_of(model)
     for start in range(0, len(inputs), batch_size):
         batch = slice(start, start + batch_size)
-        with _visits(layers) as visits, torch.enable_grad():
-            logits = model(inputs[batch].contiguous(memory_format=layout))
+        examples = inputs[batch].contiguous(memory_format=layout)
+        with _visits(covered) as visits, torch.enable_grad():
+            logits = model(examples)
         weightings = list(weights(logits.detach(), labels[batch]))
         if not weightings:  # a single class: its probability is 1 whatever the parameters
             continue
         sums = [layer_sum(visit, len(weightings)) for visit in visits]
         outputs = [visit.output for visit in visits]
         for weighting in weightings:
-            with torch.enable_grad():  # not by grad_outputs, for which autograd imports sympy: most of a second
-                weighted = (weighting * logits).sum()
-            gradients = torch.autograd.grad(weighted, outputs, retain_graph=True)
-            for one, gradient in zip(sums, gradients, strict=True):
-                one.add(gradient)
+            if outputs:
+                with torch.enable_grad():  # not by grad_outputs, for which autograd imports sympy: most of a second
+                    weighted = (weighting * logits).sum()
+                gradients = torch.autograd.grad(weighted, outputs, retain_graph=True)
+                for one, gradient in zip(sums, gradients, strict=True):
+                    one.add(gradient)
+                del gradients
+            others.add(examples, weighting)
         for one in sums:
             collect(one)
-        del logits, visits, outputs, gradients, sums, one
+        del logits, visits, outputs, sums
 
 
-def _batch_size(layers: list[nn.Module]) -> int:
-    return CONVOLUTION_BATCH_SIZE if any(isinstance(layer, nn.Conv2d) for layer in layers) else BATCH_SIZE
+def _batch_size(covered: Coverage) -> int:
+    if not covered.patch_values:
+        return BATCH_SIZE
+    return max(1, min(CONVOLUTION_BATCH_SIZE, PATCH_VALUES // covered.patch_values))
 
 
 @contextmanager
-def _visits(layers: list[nn.Module]) -> Iterator[list[Visit]]:
-    """Record the inputs and outputs of `layers` during a forward pass."""
+def _visits(covered: Coverage) -> Iterator[list[Visit]]:
+    """Record the inputs and outputs of the covered layers during a forward pass."""
     visits: list[Visit] = []
 
-    def record(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def record(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         visits.append(Visit(layer, inputs[0].detach(), output))
+        return output.clone() if layer in covered.overwritten else output
 
-    handles = [layer.register_forward_hook(record) for layer in layers]
+    handles = [layer.register_forward_hook(record) for layer in covered.layers]
     try:
         yield visits
     finally:
         for handle in handles:
             handle.remove()
-    if len({id(visit.layer) for visit in visits}) < len(visits):
-        raise RunError("a layer is used twice in one forward pass: its per-example gradients are not supported.")
 
 
 class LayerSum:
@@ -246,8 +205,6 @@ class _LinearSum(LayerSum):
 
     def __init__(self, visit: Visit, phi: Phi) -> None:
         super().__init__(visit, phi)
-        if visit.output.ndim != 2:
-            raise RunError("a linear layer over more than one position is not supported by per-example gradients.")
         self.outputs: Tensor | None = None
 
     def add(self, gradient: Tensor) -> None:
@@ -356,8 +313,7 @@ def patches_of(visit: Visit) -> Tensor:
     """What a convolution's filters are multiplied with, [B, in * kh * kw, L]."""
     layer = visit.layer
     assert isinstance(layer, nn.Conv2d)
-    if isinstance(layer.padding, str) or layer.padding_mode != "zeros" or layer.groups != 1:
-        raise RunError("per-example gradients of convolutions need numeric zero padding and groups=1.")
+    assert not isinstance(layer.padding, str)
     return F.unfold(visit.input, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
 
 
@@ -409,18 +365,6 @@ def sum_of_layer(visit: Visit, phi: Phi, weightings: int) -> LayerSum:
 
 def _kind(layer: nn.Module) -> type[nn.Module]:
     return next(kind for kind in type(layer).__mro__ if kind in _RULES)
-
-
-def _check_supported(layers: list[nn.Module]) -> None:
-    for layer in layers:
-        if not any(kind in _RULES for kind in type(layer).__mro__):
-            supported = ", ".join(kind.__name__ for kind in _RULES)
-            raise RunError(
-                f"per-example gradients are not supported for {type(layer).__name__}; expected layers of {supported}."
-            )
-    owned = [p for layer in layers for p in layer.parameters(recurse=False) if p.requires_grad]
-    if len(set(owned)) < len(owned):
-        raise RunError("two layers share a parameter: its per-example gradients are not supported.")
 
 
 def parameters_of(layer: nn.Module) -> tuple[nn.Parameter, nn.Parameter | None]:

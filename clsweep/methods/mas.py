@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from clsweep.curvature.per_example import Absolute, sum_over_examples
+from clsweep.curvature.per_example import sum_over_examples
+from clsweep.curvature.phi import Absolute
 from clsweep.methods.contract import NamedTensors
 from clsweep.methods.quadratic import weighted_squares
 from clsweep.networks import Classifier

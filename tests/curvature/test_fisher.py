@@ -14,8 +14,6 @@ from torch.utils.data import TensorDataset
 from clsweep.config import FisherConfig
 from clsweep.curvature import per_example
 from clsweep.curvature.fisher import LABEL_MODES, MAX_EXAMPLES, diagonal_fisher, exact
-from clsweep.curvature.per_example import Square, sum_over_examples
-from clsweep.errors import RunError
 from clsweep.methods import mas
 from clsweep.methods.contract import contract_parameters
 from clsweep.networks import CNN, MLP, Classifier, Head, activate, equip
@@ -228,19 +226,6 @@ def test_inactive_outputs_have_no_importance() -> None:
     assert fisher["head__weight"][2:5].any()
 
 
-class Unsupported(Featured):
-    """A parameter in a kind of layer that has no rule."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.slope = nn.PReLU()
-        self.head = Head(4, 2)
-
-    def features(self, inputs: Tensor) -> Tensor:
-        values: Tensor = self.slope(inputs)
-        return values
-
-
 class UsedTwice(Featured):
     """One layer at two places: its per-example gradient is a sum over both."""
 
@@ -265,14 +250,6 @@ class Tied(UsedTwice):
     def features(self, inputs: Tensor) -> Tensor:
         values: Tensor = self.other(F.relu(self.shared(inputs)))
         return values
-
-
-@pytest.mark.parametrize(
-    ("network", "named"), [(Unsupported, "PReLU"), (UsedTwice, "used twice"), (Tied, "share a parameter")]
-)
-def test_layers_without_a_rule_are_refused(network: type[nn.Module], named: str) -> None:
-    with pytest.raises(RunError, match=named):
-        sum_over_examples(equip(network(), 2), torch.randn(3, 4), torch.zeros(3), LABEL_MODES["exact"], Square())
 
 
 def test_layers_may_share_what_is_frozen() -> None:

@@ -8,7 +8,7 @@ from copy import deepcopy
 import pytest
 import torch
 import torch.nn.functional as F
-from test_fisher import ACTIVE, BATCH, EXAMPLES, NETWORKS, RELATIVE, assert_same, make
+from test_fisher import ACTIVE, BATCH, EXAMPLES, NETWORKS, RELATIVE, assert_same, make, naive_fisher
 from tiny import CONTEXTS, Featured, examples, learner, method, network, trained
 from tiny import dataset as tiny_dataset
 from torch import Tensor, nn
@@ -236,15 +236,17 @@ class OverPositions(Featured):
         return values
 
 
-def test_what_has_no_rule_is_refused() -> None:
-    dataset = TensorDataset(torch.randn(3, 2, 4), torch.zeros(3, dtype=torch.int64))
-    model = equip(OverPositions(), 2)
-    with pytest.raises(RunError, match="more than one position"):
-        kronecker_fisher(model, dataset)
-    model.rows.requires_grad_(False)
+def test_what_has_no_factors_has_a_diagonal() -> None:
+    torch.manual_seed(0)
+    dataset = TensorDataset(torch.randn(7, 2, 4).double(), torch.zeros(7, dtype=torch.int64))
+    model = equip(OverPositions(), 2).double()
+    curvature, diagonals = kronecker_fisher(model, dataset, batch_size=3)
+    assert list(curvature) == [("head__weight", "head__bias")]
+    expected = naive_fisher(model, dataset)
+    assert_same(diagonals, {key: expected[key] for key in ("rows__weight", "rows__bias")})
     activate(model, torch.tensor([[0, 1]] * 3))
     with pytest.raises(RunError, match="same active outputs"):
-        kronecker_fisher(model, dataset)
+        kronecker_fisher(model, TensorDataset(*(values[:3] for values in dataset.tensors)))
 
 
 # ---- the sum over contexts
