@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clsweep.errors import MethodError
+from clsweep.errors import MethodError, RunError
 from clsweep.methods.contract import contract_parameters
-from clsweep.networks import Classifier, Convolution, layout_of
+from clsweep.networks import Classifier, Convolution, layout_of, outputs_of
 
 _BY_RULE = ("weight", "bias")
 _FEW = (3, 2)  # examples
@@ -68,7 +68,10 @@ def coverage_of(model: Classifier, inputs: Tensor, kinds: Collection[type[nn.Mod
 
     Raises:
         MethodError: an example's logits depend on the others in its batch, so that it has no gradient of its own.
+        RunError: each example has active outputs of its own, as in joint training.
     """
+    if isinstance(outputs_of(model).active, Tensor):
+        raise RunError("gradients of single examples need the same active outputs for every example.")
     trained = {p for p in contract_parameters(model).values() if p.requires_grad}
     plain = [layer for layer in model.modules() if _is_plain(layer, kinds) and trained & _own(layer)]
     uses: list[dict[nn.Module, _Use]] = []

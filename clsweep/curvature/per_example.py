@@ -31,7 +31,6 @@ from torch import Tensor, nn
 from clsweep.curvature.coverage import Coverage, coverage_of
 from clsweep.curvature.functional import FunctionalSum
 from clsweep.curvature.phi import Phi
-from clsweep.errors import RunError
 from clsweep.methods.contract import NamedTensors, contract_parameters
 from clsweep.networks import Classifier, Head, layout_of
 
@@ -230,8 +229,7 @@ class _HeadSum(_LinearSum):
         """Weight [outputs, in] and bias [outputs]."""
         assert isinstance(self.layer, Head)
         active = self.layer.active
-        if isinstance(active, Tensor):
-            raise RunError("per-example gradients need the same active outputs for every example.")
+        assert isinstance(active, range)
         for parameter, value in super().result():
             full = torch.zeros_like(parameter)
             full[active.start : active.stop] = value
