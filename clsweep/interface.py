@@ -57,7 +57,7 @@ class Result:
 
     def __repr__(self) -> str:
         row = self.summary
-        of = f"{row['benchmark']} {row['regularizer']}"
+        of = f"{row['benchmark']} {settings.shown_name(row['regularizer'], row['regularizer_file'])}"
         of += f" ({Path(row['regularizer_file']).name})" if row["regularizer_file"] else ""
         where = "" if self.folder is None else f", in {paths.short(self.folder)}"
         return f"Result({of}, seed {row['seed']}: average accuracy {self.average_accuracy:.4f}{where})"

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from clsweep.config import HYPERPARAMETERS
+from clsweep.config import HYPERPARAMETERS, shown_name
 from clsweep.errors import InputError
 from clsweep.paths import short
 from clsweep.results import packed
@@ -376,7 +376,7 @@ def _description(folder: Path, names: set[str], found: _Found) -> dict[str, Any]
         config = yaml.safe_load((folder / BEST_FILE).read_text(encoding="utf-8"))
         return {
             "benchmark": config["benchmark"]["name"],
-            "method": config["regularizer"]["name"],
+            "method": shown_name(config["regularizer"]["name"], config["regularizer"].get("file") or ""),
             "dataset": config["dataset"]["name"],
             "budget": config["budget"],
             "iters": _iters(config["benchmark"], config["budget"]),

@@ -169,7 +169,7 @@ def _trained(
     described = _described(method, file, regularizer, learner)
     record = Record(config, stream, device, described, started_at, trainer.timings, folder)
     names = regularizer.hyperparameters
-    part = part_of or PartOf("", f"{config.benchmark.name}-{config.method}-s{config.seed}")
+    part = part_of or PartOf("", f"{config.benchmark.name}-{config.shown_name}-s{config.seed}")
     observer.setting(Started(config, record.setting(), names, model, str(device), folder, part.study, part.name))
     if isinstance(file, MethodFile) and folder is not None:
         file.copy_to(folder)  # as it was read: the file is there to be edited

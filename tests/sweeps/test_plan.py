@@ -11,6 +11,7 @@ import pytest
 from builders import setting
 from sweeping import plan
 
+from clsweep.protocol import Protocol
 from clsweep.sweeps.plan import StudyPlan, searched, study_name
 
 HERE = Path()
@@ -159,6 +160,14 @@ def test_a_key_more_in_the_configuration_leaves_every_study_its_name() -> None:
             larger = grown(config)
             assert larger.made_up == larger.benchmark.made_up == larger.search.made_up == "new"
             assert study_name(larger) == study_name(config)
+
+
+@pytest.mark.parametrize("field", [one.name for one in dataclasses.fields(Protocol)])
+def test_every_part_of_the_protocol_makes_another_study(field: str) -> None:
+    first, second = plan(HERE, "regularizer=ewc"), plan(HERE, "regularizer=ewc")
+    changed: dict[str, Any] = {field: "other" if isinstance(getattr(first.protocol, field), str) else 7}
+    second.__dict__["protocol"] = dataclasses.replace(second.protocol, **changed)
+    assert second.name.rpartition("-")[2] != first.name.rpartition("-")[2]
 
 
 def test_the_layout_that_arrays_are_read_in_makes_another_study(tmp_path: Path) -> None:
