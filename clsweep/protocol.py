@@ -81,8 +81,13 @@ class Protocol:
     epochs: int = 0
 
     @classmethod
-    def of(cls, config: Config) -> Self:
-        """The protocol of a run's setting; files of one's own are read for their content."""
+    def of(cls, config: Config, dataset_digest: str | None = None) -> Self:
+        """The protocol of a run's setting; files of one's own are read for their content.
+
+        Args:
+            config: the setting.
+            dataset_digest: that of the data set, where it is known already: there may be many files.
+        """
         benchmark = config.benchmark
         stream, optimizer = Target.of(STREAM, benchmark.stream), config.optimizer_setting
         return cls(
@@ -90,7 +95,7 @@ class Protocol:
             benchmark_stream=stream.described.removeprefix(_OURS),
             scenario=benchmark.scenario,
             dataset=config.dataset.name,
-            dataset_digest=identity.digest(config.dataset),
+            dataset_digest=identity.digest(config.dataset) if dataset_digest is None else dataset_digest,
             contexts=benchmark.contexts,
             classes_per_context=benchmark.classes_per_context,
             image_size=benchmark.image_size or 0,

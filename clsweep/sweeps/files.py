@@ -56,7 +56,7 @@ def _row(plan: StudyPlan, trial: FrozenTrial) -> dict[str, Any]:
         "format_version": results.FORMAT_VERSION,
         "number": trial.number,
         "state": trial.state.name,
-        "protocol": Protocol.of(plan.trial_config(trial.params, plan.seeds[0])).digest,
+        "protocol": Protocol.of(plan.trial_config(trial.params, plan.seeds[0]), plan.protocol.dataset_digest).digest,
         **(default | {name: trial.params.get(name, math.nan) for name in plan.space}),
         "validation_average_accuracy": trial.value if complete else math.nan,
         "test_average_accuracy": attributes.get(TEST, math.nan) if complete else math.nan,
@@ -132,7 +132,7 @@ def write_finals(plan: StudyPlan, runs: Sequence[FinalRun]) -> None:
         {
             "format_version": results.FORMAT_VERSION,
             "setting": run.setting,
-            "protocol": Protocol.of(plan.final_config(run.point, run.seed)).digest,
+            "protocol": Protocol.of(plan.final_config(run.point, run.seed), plan.protocol.dataset_digest).digest,
             **run.point,
             "seed": run.seed,
             "test_average_accuracy": run.test_average_accuracy,
