@@ -29,7 +29,7 @@ DECIDES = {
 DECIDES_NOT = {
     *(f"benchmark.{key}" for key in ("iters_by_budget", "good_values", "spaces", "published")),
     # the files and the layout only of one's own arrays, below
-    *(f"dataset.{key}" for key in ("source", "train", "test", "layout", "n_classes", "root")),
+    *(f"dataset.{key}" for key in ("source", "train", "test", "layout", "resize", "n_classes", "root")),
     "regularizer.reg_strength",  # it is searched
     *(f"search.{key}" for key in ("n_trials", "final_seeds", "max_failures", "storage", "sampler", "sampler_options")),
     *(f"search.{key}" for key in ("pruner", "pruner_options", "workers", "dry_run", "worker")),
