@@ -7,6 +7,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -80,9 +81,12 @@ def si() -> clsweep.Result:
 
 
 def test_importing_the_package_takes_nothing_slow() -> None:
-    question = "import sys, clsweep; clsweep.InputError; print({'torch', 'pandas', 'hydra'} & set(sys.modules))"
+    slow = "{'torch', 'pandas', 'hydra', 'omegaconf', 'rich'}"
+    question = f"import sys, clsweep, clsweep.__main__; clsweep.InputError; print({slow} & set(sys.modules))"
     process = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, timeout=60, check=True)
     assert process.stdout == "set()\n"
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts["clsweep"] == "clsweep.__main__:main"  # so that Ctrl-C is taken care of before all that is imported
     assert {"run", "Result", "InputError", "RunError"} <= set(dir(clsweep))
     with pytest.raises(AttributeError, match="has no attribute 'runn'"):
         clsweep.runn  # noqa: B018
