@@ -5,6 +5,9 @@
     result = clsweep.run("split_mnist", method="si", overrides=["budget=quick", "dataset=mnist_5k"])
     result.average_accuracy, result.accuracy, result.summary, result.model
 
+    tuned = clsweep.sweep("split_mnist", methods=["ewc", "my_method.py"], n_trials=20)
+    tuned.table, tuned.best["ewc"], tuned.trials, tuned.finals
+
 Importing the package is cheap: torch is imported by the modules that compute, when a run starts.
 """
 
@@ -15,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from clsweep.errors import InputError, RunError
 
 if TYPE_CHECKING:
-    from clsweep.interface import Result, run
+    from clsweep.interface import Result, Tuned, run, sweep
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "Result", "RunError", "run"]
+__all__ = ["InputError", "Result", "RunError", "Tuned", "run", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -31,32 +32,50 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     Raises:
         InputError: one can't be read, names what isn't there, or is for the command line alone.
     """
-    for one in overrides:
-        key = one.lstrip("+~").partition("=")[0]
-        if one.startswith("-") or (key.startswith("hydra") and key != _SEARCH_PATH):
-            raise InputError(f"{one}: is for the command line; expected KEY=VALUE, as in budget=quick.")
-    try:
-        with _version_base("1.3"):
-            Plugins.instance()  # which brings clsweep's own sweeper, that the configuration names
-            loader = ConfigLoaderImpl(create_config_search_path(str(settings.config_dir())))
-            made = loader.load_configuration("config", arguments.for_hydra(overrides), RunMode.RUN, from_shell=False)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise as_input_error(error) from error
+    refuse_hydras(overrides)
+    with told_in_a_sentence(), loader() as loading:
+        made = loading.load_configuration("config", arguments.for_hydra(overrides), RunMode.RUN, from_shell=False)
     with open_dict(made):
         del made["hydra"]
     return made
 
 
+def refuse_hydras(overrides: Sequence[str]) -> None:
+    """Refuse options and what is Hydra's own, which mean nothing outside of a command line.
+
+    Raises:
+        InputError: there is one.
+    """
+    for one in overrides:
+        key = one.lstrip("+~").partition("=")[0]
+        if one.startswith("-") or (key.startswith("hydra") and key != _SEARCH_PATH):
+            raise InputError(f"{one}: is for the command line; expected KEY=VALUE, as in budget=quick.")
+
+
 @contextmanager
-def _version_base(version: str) -> Iterator[None]:
-    """Compose as that version of Hydra does; another Hydra program in this process goes on with its own."""
+def loader() -> Iterator[ConfigLoader]:
+    """What composes clsweep's settings; another program of Hydra's in this process goes on with what is its own."""
     base = VersionBase.instance()
     before = base.version_base
-    setbase(version)
+    setbase("1.3")
     try:
-        yield
+        Plugins.instance()  # which brings clsweep's own sweeper, that the configuration names
+        yield ConfigLoaderImpl(create_config_search_path(str(settings.config_dir())))
     finally:
         base.version_base = before
+
+
+@contextmanager
+def told_in_a_sentence() -> Iterator[None]:
+    """Hydra's errors as ours.
+
+    Raises:
+        InputError: there was one.
+    """
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise as_input_error(error) from error
 
 
 def quoted(value: object) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from rich.console import Console
 from torch import nn
 
 from clsweep import cli, composing, paths, results
@@ -26,6 +28,10 @@ from clsweep.errors import InputError, is_machines, machine_error
 from clsweep.folders import SETTING, run_in
 from clsweep.methods.functions import Functions
 from clsweep.methods.undisturbed import settings_put_back
+from clsweep.results.statistics import estimate
+from clsweep.seeding import GlobalStream
+from clsweep.sweeps import command, finals
+from clsweep.sweeps.monitor import Outcome
 from clsweep.training import run as training
 from clsweep.training.observers import Observer
 
@@ -102,18 +108,89 @@ def run(
             if not is_machines(error):
                 raise
             raise machine_error(error) from error
-        cli.finish(config, place, outcome.places, _unheard if quiet else print)
+        cli.finish(config, place, outcome.places, (lambda line: None) if quiet else print)
     outcome.model.eval()
     table = results.accuracy_table(outcome.summary, outcome.cells)
     return Result(outcome.summary.row, table, outcome.model, place)
 
 
-def _unheard(line: str) -> None:
-    """Nobody listens."""
+@dataclass(frozen=True)
+class Tuned:
+    """A finished sweep: a study for each method.
+
+    Attributes:
+        table: a row for each method, in the order given, with the method as its index: `study` (its name), `validation`
+            (the best trial's average accuracy on held-out data), `test` (the mean test accuracy of the final runs with
+            the best values), `half_width` (of its 95 % interval; NaN for one seed), `default` (the mean with the
+            default values, where these are others), `seeds` (of the final runs) and `trials` (finished ones).
+        best: the best values by method, each by hyperparameter.
+        trials: a row for each trial: `method`, then the columns of `trials.csv`.
+        finals: a row for each final run: `method`, then the columns of `final.csv`.
+        folder: where the studies are; None where nothing was kept.
+    """
+
+    table: pd.DataFrame
+    best: dict[str, dict[str, Any]]
+    trials: pd.DataFrame
+    finals: pd.DataFrame
+    folder: Path | None
+
+    def __repr__(self) -> str:
+        return f"Tuned(\n{self.table.drop(columns='study').round(4).to_string()}\n)"
 
 
-def _setting(benchmark: str, method: object, overrides: Sequence[str]) -> tuple[Config, Functions | None]:
-    """The checked setting, and the method where it is an object."""
+def sweep(
+    benchmark: str,
+    methods: Sequence[str | Path],
+    n_trials: int | None = None,
+    overrides: Sequence[str] = (),
+    folder: str | Path | None = None,
+    *,
+    quiet: bool = False,
+) -> Tuned:
+    """Tune the hyperparameters of methods on held-out data, then train each with its best and its default values.
+
+        clsweep.sweep("split_mnist", ["ewc", "my_method.py"], n_trials=20, overrides=["budget=quick"], folder="sweeps")
+
+    It is `python -m clsweep --multirun`: workers are processes of this machine, as many as cores are idle
+    (`search.workers=1`: this process alone). With a folder, the same call goes on where an earlier one ended.
+
+    Args:
+        benchmark: its name.
+        methods: names, and paths of files with the contract's two functions.
+        n_trials: how many finished trials each study has in the end; None: what `search.n_trials` is by default.
+        overrides: of the setting, each as it is typed on the command line: `"search.final_seeds=5"`; ranges, too:
+            `"regularizer.reg_strength=tag(log, interval(1, 1e6))"`.
+        folder: for the studies; None: nothing is kept.
+        quiet: print nothing.
+
+    Raises:
+        InputError: something is missing or wrong in what was given; nothing was trained.
+        RunError: a study was stopped, since too many trials failed; the others went on.
+        KeyboardInterrupt: it was interrupted; what is finished is in the folder.
+    """
+    _check_overrides(overrides)
+    trials = [] if n_trials is None else [f"search.n_trials={n_trials}"]
+    typed = [f"benchmark={benchmark}", *_chosen_of(methods), *trials, *overrides]
+    composing.refuse_hydras(typed)
+    with _undisturbed(), _kept(folder) as place:
+        with composing.told_in_a_sentence():
+            outcomes = command.tune(typed, place, Console(quiet=True) if quiet else None)
+        if folder is None and not quiet:
+            print("nothing of that is kept: folder=... keeps it")
+        # A study alone has the folder to itself: it isn't called like the study there.
+        frames = [(_given(one.study.plan.config), one, results.load(one.study.plan.folder)) for one in outcomes]
+    return Tuned(
+        pd.DataFrame.from_dict({method: _row(one) for method, one, _ in frames}, orient="index"),
+        {method: dict(one.now.best.params) for method, one, _ in frames if one.now.best is not None},
+        _concatenated([_with_method(found.trials, method) for method, _, found in frames]),
+        _concatenated([_with_method(found.finals, method) for method, _, found in frames]),
+        None if folder is None else place,
+    )
+
+
+def _check_overrides(overrides: Sequence[str]) -> None:
+    """Check that they are a list, without what has an argument of its own."""
     if isinstance(overrides, str):
         raise InputError(f"overrides={overrides!r}: expected a list of texts, as in overrides=['budget=quick'].")
     for one in overrides:
@@ -121,18 +198,98 @@ def _setting(benchmark: str, method: object, overrides: Sequence[str]) -> tuple[
         if group in ("benchmark", "regularizer"):
             name = "method" if group == "regularizer" else group
             raise InputError(f"overrides: {one}: expected it as {name}={one.partition('=')[2]!r}.")
+
+
+def _setting(benchmark: str, method: object, overrides: Sequence[str]) -> tuple[Config, Functions | None]:
+    """The checked setting, and the method where it is an object."""
+    _check_overrides(overrides)
     functions = None if isinstance(method, str | Path) else Functions.of(method)
     composed = composing.composed([f"benchmark={benchmark}", *_chosen(method), *overrides])
     return settings.parse(composed), functions
+
+
+def _is_file(method: str | Path) -> bool:
+    return isinstance(method, Path) or method.endswith(".py")
 
 
 def _chosen(method: object) -> list[str]:
     """The overrides that choose a method."""
     if not isinstance(method, str | Path):
         return ["regularizer=custom", "regularizer.file=null"]
-    if isinstance(method, str) and not method.endswith(".py"):
+    if not _is_file(method):
         return [f"regularizer={method}"]
     return ["regularizer=custom", f"regularizer.file={composing.quoted(method)}"]
+
+
+def _chosen_of(methods: Sequence[str | Path]) -> list[str]:
+    """The overrides that choose a sweep's methods.
+
+    Raises:
+        InputError: there are none, or one is neither a name nor a path.
+    """
+    if isinstance(methods, str | Path) or not methods:
+        raise InputError(f"methods={methods!r}: expected a list of names and paths, as in methods=['ewc', 'mine.py'].")
+    for method in methods:
+        if not isinstance(method, str | Path):
+            raise InputError(
+                f"methods: {Functions.of(method).shown} is an object; expected a name or a path, since the workers of "
+                "a sweep are processes of their own."
+            )
+    shown = [Path(method).name for method in methods]
+    twice = [name for name in shown if shown.count(name) > 1]
+    if twice:
+        raise InputError(f"methods: {twice[0]} is there twice; expected names and files that can be told apart.")
+    names = [str(method) for method in methods if not _is_file(method)]
+    files = [composing.quoted(method) for method in methods if _is_file(method)]
+    if files and "custom" in names:
+        files.insert(0, "custom_regularization.py")
+    chosen = ",".join(dict.fromkeys([*names, *(["custom"] if files else [])]))
+    return [f"regularizer={chosen}", *([f"regularizer.file={','.join(files)}"] if files else [])]
+
+
+@contextmanager
+def _kept(folder: str | Path | None) -> Iterator[Path]:
+    """The folder for a sweep; one that is gone afterwards where none is given."""
+    if folder is not None:
+        yield Path(folder).expanduser().absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="clsweep-") as place:
+        yield Path(place)
+
+
+def _given(config: Config) -> str:
+    """A study's method as it was given: its name, or its file's."""
+    file = config.regularizer.file
+    own = file is not None and Path(file).name != "custom_regularization.py"
+    return Path(str(file)).name if own else config.method
+
+
+def _row(one: Outcome) -> dict[str, Any]:
+    """A study's row of `Tuned.table`."""
+    nan, best = float("nan"), one.now.best
+    tuned, default = (finals.accuracies(one.runs, setting) for setting in (finals.TUNED, finals.DEFAULT))
+    test = estimate(tuned) if tuned else None
+    return {
+        "study": one.study.plan.name,
+        "validation": nan if best is None or best.value is None else best.value,
+        "test": nan if test is None else test.mean,
+        "half_width": nan if test is None else test.half_width,
+        "default": estimate(default).mean if default else nan,
+        "seeds": len(tuned),
+        "trials": one.now.finished,
+    }
+
+
+def _concatenated(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """One after the other; a dry run has none."""
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _with_method(frame: pd.DataFrame, method: str) -> pd.DataFrame:
+    """A frame of `results.load`, of one study, with the method in the place of the study's folder."""
+    made = frame.drop(columns="study").dropna(axis="columns", how="all")
+    made.insert(0, "method", method)
+    return made
 
 
 def _outcome(
@@ -156,7 +313,13 @@ def _outcome(
 def _undisturbed() -> Iterator[None]:
     """Train as a process of its own would, and leave this one as it was."""
     flushed = _flushes_denormals()
-    with paths.typed_in(Path.cwd()), settings_put_back(), torch.enable_grad(), torch.inference_mode(False):
+    with (
+        paths.typed_in(Path.cwd()),
+        settings_put_back(),
+        GlobalStream(0).active(),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):
         torch.set_default_dtype(torch.float32)
         torch.set_default_device(None)
         try:

@@ -8,7 +8,7 @@ import torch
 
 import clsweep
 
-SMALL = ["dataset=mnist_5k", "benchmark.contexts=3", "benchmark.iters=25", "network.hidden=[100]", "threads=1"]
+SMALL = ["dataset=mnist_5k", "benchmark.contexts=3", "benchmark.iters=20", "network.hidden=[50]", "threads=1"]
 
 # %% A built-in method. The display is that of the command line; quiet=True prints nothing.
 result = clsweep.run("split_mnist", method="si", overrides=SMALL)
@@ -45,3 +45,14 @@ print(mine)
 
 # %% The trained network is an ordinary module: logits of the classes of the context learned last.
 print(mine.model(torch.zeros(1, 1, 28, 28)).shape)
+
+# %% A small sweep: each method tuned on held-out data, then trained anew with its best values.
+tuned = clsweep.sweep(
+    "split_mnist",
+    ["si", "none"],
+    n_trials=2,
+    overrides=[*SMALL, "search.final_seeds=1", "search.workers=1"],
+    quiet=True,
+)
+print(tuned)
+print(tuned.best["si"])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import re
 import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +37,7 @@ TINY = [
     "threads=1",
     "figures=false",
 ]
+SWEEP = [*TINY, "search.workers=1", "search.final_seeds=1"]
 
 
 def estimate_importance(
@@ -228,6 +231,7 @@ def test_a_program_that_uses_hydra_itself_goes_on_with_its_own(tmp_path: Path, s
         with hydra.initialize_config_dir(version_base="1.2", config_dir=str(tmp_path)):
             theirs = GlobalHydra.instance().hydra
             assert quiet("si", "seed=3").average_accuracy == si.average_accuracy
+            clsweep.sweep("split_mnist", ["none"], overrides=[*SWEEP, "search.dry_run=true"], quiet=True)
             assert GlobalHydra.instance().hydra is theirs
             assert str(VersionBase.instance().version_base) == "1.2"
             assert hydra.compose("theirs").key == 1
@@ -235,8 +239,61 @@ def test_a_program_that_uses_hydra_itself_goes_on_with_its_own(tmp_path: Path, s
         VersionBase.instance().version_base = base
 
 
+# ---- sweeps
+
+
+def test_a_sweep_gives_the_studies_tables_and_keeps_nothing_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "temp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temp"))
+    file = ROOT / "examples" / "my_method.py"
+    before = _state()
+    tuned = clsweep.sweep("split_mnist", ["none", file], n_trials=2, overrides=SWEEP, quiet=True)
+    assert _state() == before
+    assert capsys.readouterr().out == ""
+    assert tuned.folder is None
+    assert [path.name for path in tmp_path.rglob("*")] == ["temp"]
+    assert list(tuned.table.index) == ["none", "my_method.py"]
+    assert tuned.table.trials.to_list() == [1, 2]  # none has nothing to tune
+    trials = tuned.trials[tuned.trials.method == "my_method.py"]
+    assert trials.state.isin(["COMPLETE", "PRUNED"]).all()
+    best = trials.sort_values("validation_average_accuracy").iloc[-1]
+    assert tuned.table.validation["my_method.py"] == best.validation_average_accuracy
+    assert tuned.best == {"none": {}, "my_method.py": {"reg_strength": pytest.approx(best.reg_strength)}}
+    finals = tuned.finals[(tuned.finals.method == "my_method.py") & (tuned.finals.setting == "tuned")]
+    assert tuned.table.test["my_method.py"] == finals.test_average_accuracy.item()
+    assert finals.seed.item() == 1000
+    assert "my_method.py" in repr(tuned)
+
+
+@pytest.mark.parametrize(
+    ("methods", "overrides", "sentence"),
+    [
+        ("ewc", [], "methods='ewc': expected a list of names and paths, as in methods=['ewc', 'mine.py']."),
+        (
+            ["ewc", Scaled(1.0)],
+            [],
+            f"methods: {__name__}.Scaled is an object; expected a name or a path, since the workers of a sweep are "
+            "processes of their own.",
+        ),
+        (["a/m.py", "b/m.py"], [], "methods: m.py is there twice; expected names and files that can be told apart."),
+        (["ewc"], ["hydra.sweep.dir=x"], "hydra.sweep.dir=x: is for the command line; expected KEY=VALUE, as in "),
+        (["ewc"], ["regularizer=si"], "overrides: regularizer=si: expected it as method='si'."),
+        (["nothing"], SWEEP, "regularizer=nothing: expected one of "),
+    ],
+)
+def test_what_is_wrong_with_a_sweep_is_an_input_error(methods: Any, overrides: list[str], sentence: str) -> None:
+    with pytest.raises(clsweep.InputError) as caught:
+        clsweep.sweep("split_mnist", methods, overrides=overrides, quiet=True)
+    assert str(caught.value).startswith(sentence)
+
+
 def test_the_notebook_runs(capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(ROOT / "examples" / "notebook.py"))
     printed = capsys.readouterr().out
     assert "Result(split_mnist si, seed 0: average accuracy 0." in printed
-    assert printed.endswith("torch.Size([1, 2])\n")
+    assert "torch.Size([1, 2])\n" in printed
+    assert re.search(r"\nsi +0\.\d+ ", printed)
+    assert re.search(r"\{'reg_strength': [\d.e+-]+, 'epsilon': [\d.e+-]+\}\n$", printed)

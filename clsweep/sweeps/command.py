@@ -8,17 +8,17 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.plugins.launcher import Launcher
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial
 from rich.console import Console
 
+from clsweep import composing, passwords
 from clsweep import config as settings
-from clsweep import passwords
 from clsweep.arguments import for_hydra
 from clsweep.errors import RunError
 from clsweep.paths import absolute
@@ -93,9 +93,8 @@ def tune(arguments: Sequence[str], folder: Path, out: Console | None = None) -> 
     typed.remove("--multirun")
     of_hydra = [one for one in typed if one.lstrip("+~").startswith(("hydra.", "hydra/"))]
     place = f"hydra.sweep.dir={role.typed(str(absolute(folder)))}"
-    with initialize_config_dir(version_base="1.3", config_dir=str(settings.config_dir())):
-        composed = compose("config", [*of_hydra, place], return_hydra_config=True)
-        loader = GlobalHydra.instance().config_loader()
+    with composing.loader() as loader:
+        composed = loader.load_configuration("config", [*of_hydra, place], RunMode.RUN, from_shell=False)
         asked = overrides.read(composed, loader, [one for one in typed if one not in of_hydra])
     return sweep(asked, monitor.console() if out is None else out)
 

@@ -178,7 +178,9 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(
 
 def test_a_run_of_a_sweep_is_told_its_study_and_its_trial(own: str, tmp_path: Path) -> None:
     node = f"++logger.mine._target_={own}.Mine"
-    study = worker(tmp_path / "sweep", "regularizer=si", "search.n_trials=2", "search.seeds=2", node)
+    study = worker(
+        tmp_path / "sweep", "regularizer=si", "search.n_trials=2", "search.seeds=2", "search.final_seeds=1", node
+    )
     finish(study)
     storage.close(sweeping.opened.pop())
     begun = [one[1:3] for one in told(own) if one[0] == "setting"]

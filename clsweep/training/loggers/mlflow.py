@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 from clsweep.results.writing import FAILED, FINISHED
@@ -43,8 +48,9 @@ class MLflow(Scalars):
         from mlflow import MlflowClient  # here, since it takes seconds
         from mlflow.entities import Param
 
-        self._client = MlflowClient(tracking_uri=self._uri)
-        experiment = _experiment(self._client, self._experiment or run.study or "clsweep")
+        with _alone():
+            self._client = MlflowClient(tracking_uri=self._uri)
+            experiment = _experiment(self._client, self._experiment or run.study or "clsweep")
         tags = {"study": run.study, **self._tags} if run.study else self._tags
         self._run = self._client.create_run(experiment, tags=tags, run_name=run.name).info.run_id
         params = [Param(name, str(value)) for name, value in run.values.items()]
@@ -66,8 +72,16 @@ class MLflow(Scalars):
         self._client.set_terminated(self._run, _STATUSES.get(status, _CUT))
 
 
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One process of this machine at a time: two that make a new database's tables at once break them."""
+    with (Path(tempfile.gettempdir()) / f"clsweep-mlflow-{os.getuid()}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _experiment(client: Any, name: str) -> str:
-    """The id of an experiment, which another worker may be making at the same moment."""
+    """The id of an experiment, which a worker on another machine may be making at the same moment."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
