@@ -10,8 +10,8 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -22,6 +22,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 
 from clsweep import architecture, optimizers
 from clsweep.errors import InputError
+from clsweep.hyperparameters import STANDARD
 from clsweep.methods import new_method
 from clsweep.optimizers import OptimizerSetting
 from clsweep.paths import absolute, short
@@ -32,8 +33,8 @@ SCENARIOS = ("task", "domain", "class")
 STREAM = "benchmark.stream"
 STREAMS = ("sequential", "joint")
 PRECISIONS = ("float32", "bf16")
-HYPERPARAMETERS = ("reg_strength", "gamma", "epsilon")
-FISHER_LABELS = ("exact", "sampled", "empirical")
+ALL_LOGITS = "all"
+LOGITS = ("active", ALL_LOGITS)
 LAYOUTS = ("hwc", "chw")
 # Streams that this package has, and what they need of the classes, which is checked before torch is imported.
 _STREAMS = "clsweep.data.streams"
@@ -81,8 +82,6 @@ class BenchmarkConfig:
     epochs: int | None = None  # instead of iterations
     batch_size: int = 128
     lr: float = 1e-3
-    good_values: dict[str, dict[str, Any]] = field(default_factory=dict)
-    spaces: dict[str, dict[str, str]] = field(default_factory=dict)
     published: PublishedConfig | None = None
 
 
@@ -101,29 +100,41 @@ class DatasetConfig:
 
 
 @dataclass
-class FisherConfig:
-    """How a method estimates the Fisher information."""
-
-    labels: str = "exact"
-    examples: int | None = None
-
-
-@dataclass
 class RegularizerConfig:
-    """A method and its hyperparameters (`conf/regularizer`); either `module` or `file` says where its code is.
+    """A method (`conf/regularizer`); either `_target_` or `file` says where its code is.
 
-    `space` says what a sweep searches: hyperparameters by name, each a range in Hydra's syntax for sweeps.
+    In YAML and on the command line the values stand beside the other keys: `regularizer.reg_strength=10`.
+
+    Attributes:
+        name: the method's.
+        _target_: the dotted path of a built-in method's class.
+        file: a Python file with the contract's two functions.
+        tuned: values that were tuned for the benchmark (`conf/tuned`), by hyperparameter, and in `space` what a sweep
+            searches on it.
+        tuned_for: the beginning of the digest of the file that they are for.
+        space: what a sweep searches, by hyperparameter, each a range in Hydra's syntax for sweeps; what isn't named
+            here is the method's own.
+        values: what is given of its hyperparameters and options, by name; `fisher.labels` is one.
     """
 
     name: str = MISSING
-    reg_strength: float = MISSING
-    gamma: float = MISSING
-    epsilon: float = MISSING
-    module: str | None = None
+    _target_: str | None = None
     file: str | None = None
-    fisher: FisherConfig | None = None
-    floor_at_zero: bool = False
+    tuned: dict[str, Any] = field(default_factory=dict)
+    tuned_for: str | None = None
     space: dict[str, str] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ContractConfig:
+    """What a method is shown.
+
+    Attributes:
+        logits: active, or all: whether `model(x)` gives the logits of the active classes, or those of all.
+    """
+
+    logits: str = "active"
 
 
 @dataclass
@@ -168,6 +179,7 @@ class Config:
     network: dict[str, Any] = MISSING  # see `clsweep.architecture`
     optimizer: dict[str, Any] = MISSING  # its `lr` is `benchmark.lr`; see `optimizer_setting`
     regularizer: RegularizerConfig = MISSING
+    contract: ContractConfig = field(default_factory=ContractConfig)
     search: SearchConfig = MISSING
     seed: int = MISSING
     seeds: int | None = MISSING
@@ -212,13 +224,6 @@ class Config:
     def follows_budget(self) -> bool:
         """Whether `benchmark.iters` is what the budget says."""
         return self.benchmark.iters == self.benchmark.iters_by_budget[self.budget]
-
-
-@cache
-def searched_by_default() -> dict[str, tuple[str, ...]]:
-    """The hyperparameters that a sweep searches for each method in `conf/regularizer`, by its name."""
-    files = sorted((config_dir() / "regularizer").glob("*.yaml"))
-    return {file.stem: tuple(OmegaConf.select(OmegaConf.load(file), "space", default={})) for file in files}
 
 
 def method_folder(stream: str, regularizer: str) -> str:
@@ -268,6 +273,7 @@ def parse(composed: DictConfig) -> Config:
     OmegaConf.set_struct(settings, False)
     _translate(settings)
     try:
+        _gather(settings)
         merged = OmegaConf.merge(OmegaConf.structured(Config), settings)
         _fill_budgets(merged.benchmark)
         _one_of("budget", merged.budget, merged.benchmark.iters_by_budget)  # first: benchmark.iters interpolates it
@@ -301,11 +307,21 @@ def _fill_budgets(benchmark: DictConfig) -> None:
 
 
 def _translate(settings: DictConfig) -> None:
-    """Read what was written down before streams were functions, such as a study's best.yaml."""
+    """Read what was written down before streams and methods were classes and functions, such as a study's best.yaml."""
     kind = OmegaConf.select(settings, "benchmark.kind")
     if kind is not None:
         del settings.benchmark.kind
         settings.benchmark.stream = {TARGET: f"{_STREAMS}.{kind}"}
+        for key in ("good_values", "spaces"):  # which the method's own values follow from
+            settings.benchmark.pop(key, None)
+    if OmegaConf.select(settings, "regularizer.module", default=0) == 0:
+        return
+    method = settings.regularizer
+    if method.pop("module") is not None:
+        method[TARGET] = OmegaConf.select(OmegaConf.load(config_dir() / "regularizer" / f"{method.name}.yaml"), TARGET)
+    for key in ("fisher", "floor_at_zero"):
+        if not method.get(key):
+            method.pop(key, None)
 
 
 def _with_one_rate(config: Config) -> Config:
@@ -339,6 +355,40 @@ def worker(composed: DictConfig) -> WorkerConfig | None:
     return made
 
 
+def _gather(settings: DictConfig) -> None:
+    """Put a method's hyperparameters, which stand beside its other keys, into `regularizer.values`."""
+    node = settings.get("regularizer")
+    if not isinstance(node, DictConfig):
+        return
+    fixed = [one.name for one in fields(RegularizerConfig)]
+    names = [str(key) for key in node if key not in fixed]
+    own = OmegaConf.to_container(OmegaConf.masked_copy(node, names), resolve=True)
+    for name in names:
+        del node[name]
+    node["values"] = {**(node.get("values") or {}), **_flat(own)}
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested values under dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def as_values(config: Config) -> dict[str, Any]:
+    """The whole setting in plain dicts, as YAML and the command line have it; `from_values` reads it again."""
+    values = asdict(config)
+    regularizer = values["regularizer"]
+    for name, value in regularizer.pop("values").items():
+        *groups, last = name.split(".")
+        node = regularizer
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[last] = value
+    return values
+
+
 def _with_absolute_paths(config: Config) -> Config:
     dataset, regularizer = config.dataset, config.regularizer
     root, train, test, file = map(_absolute, (dataset.root, dataset.train, dataset.test, regularizer.file))
@@ -354,7 +404,7 @@ def _absolute(path: str | None) -> str | None:
 
 
 def from_values(values: Mapping[str, Any]) -> Config:
-    """The setting from its values, as `dataclasses.asdict` gives them.
+    """The setting from its values, as `as_values` gives them.
 
     Raises:
         InputError: see `parse`.
@@ -362,14 +412,14 @@ def from_values(values: Mapping[str, Any]) -> Config:
     return parse(OmegaConf.create(dict(values)))
 
 
-def with_values(regularizer: RegularizerConfig, values: Mapping[str, float]) -> RegularizerConfig:
-    """The method with other hyperparameters, by name; a searched integer becomes a float, as in every other setting."""
-    return replace(regularizer, **{name: float(value) for name, value in values.items()})  # type: ignore[arg-type]
+def with_values(regularizer: RegularizerConfig, values: Mapping[str, Any]) -> RegularizerConfig:
+    """The method with other hyperparameters, by name."""
+    return replace(regularizer, values=regularizer.values | dict(values))
 
 
 def to_yaml(config: Config) -> str:
     """The whole setting as YAML, every value in it; `parse` reads it again."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    return OmegaConf.to_yaml(OmegaConf.create(as_values(config)))
 
 
 def rerun_yaml(config: Config) -> str:
@@ -378,7 +428,7 @@ def rerun_yaml(config: Config) -> str:
     The iterations are those of the budget, where they are, so that another `budget=` has its own; and the data sets'
     folder is CLSWEEP_DATA's, where that is set, else this run's.
     """
-    values = asdict(config)
+    values = as_values(config)
     del values["search"], values["dataset"]["root"]
     if config.dataset.root is not None:
         values["dataset"]["root"] = _root(config.dataset.root)
@@ -458,9 +508,10 @@ def check(config: Config) -> None:
     Raises:
         InputError: naming the first key whose value is out of its range.
     """
-    benchmark, regularizer = config.benchmark, config.regularizer
+    benchmark = config.benchmark
     _one_of("stream", config.stream, STREAMS)
     _one_of("precision", config.precision, PRECISIONS)
+    _one_of("contract.logits", config.contract.logits, LOGITS)
     _one_of("benchmark.scenario", benchmark.scenario, SCENARIOS)
     _check_stream(benchmark.stream)
     if config.dataset.layout is not None:
@@ -488,17 +539,11 @@ def check(config: Config) -> None:
     size = benchmark.image_size
     _require(size is None or size >= 1, "benchmark.image_size", size, "an integer of 1 or more, or null")
     architecture.check(config.network)
-    check_hyperparameters({key: getattr(regularizer, key) for key in HYPERPARAMETERS})
-    if regularizer.fisher is not None:
-        _one_of("regularizer.fisher.labels", regularizer.fisher.labels, FISHER_LABELS)
-        examples = regularizer.fisher.examples
-        _require(
-            examples is None or examples >= 1, "regularizer.fisher.examples", examples, "1 or more, or null for all"
-        )
     _check_file(config)
     if config.dataset.n_classes is not None:
         check_class_count(config, config.dataset.n_classes)
     _check_search(config.search)
+    _check_values(config.regularizer)
     if config.logger or config.callbacks:
         from clsweep.training import observers  # here, since it looks for classes
 
@@ -519,13 +564,24 @@ def epochs_contradicted(key: str, value: object, epochs: int) -> InputError:
     return InputError(f"{key}={value}: contradicts benchmark.epochs={epochs}; expected one of them.")
 
 
+def _check_values(regularizer: RegularizerConfig) -> None:
+    """Check what is given of a method's hyperparameters; what only a file knows of them is seen when it is loaded."""
+    given = {name: value for name, value in regularizer.values.items() if value is not None}
+    for name in given.keys() & STANDARD.keys():
+        STANDARD[name].checked(name, given[name])
+    if regularizer._target_ is not None and given:
+        from clsweep.methods.loading import load  # here, since it imports torch, which a run needs in any case
+
+        load(regularizer)
+
+
 def _check_file(config: Config) -> None:
     regularizer = config.regularizer
     if regularizer.file is None:
         return
     shown = short(Path(regularizer.file))
     _require(
-        regularizer.module is None,
+        regularizer._target_ is None,
         "regularizer.file",
         shown,
         f"no file for the built-in method {regularizer.name} (regularizer=custom takes one)",
@@ -536,20 +592,6 @@ def _check_file(config: Config) -> None:
             f"compute_regularization_loss (python -m clsweep {new_method.OPTION} my_method.py writes one, for "
             "regularizer.file=my_method.py) or a method that is there already, as in regularizer=ewc."
         )
-
-
-def check_hyperparameters(values: Mapping[str, float]) -> None:
-    """Check some of the values of `regularizer.reg_strength`, `.gamma` and `.epsilon`.
-
-    Args:
-        values: by name, without the `regularizer.`.
-
-    Raises:
-        InputError: naming the first key whose value is out of its range.
-    """
-    for name, (holds, expected) in _HYPERPARAMETER_RANGES.items():
-        if name in values:
-            _require(holds(values[name]), f"regularizer.{name}", values[name], expected)
 
 
 def _check_search(search: SearchConfig) -> None:
@@ -603,13 +645,6 @@ def check_class_count(config: Config, n_classes: int) -> None:
 
 def _positive(value: float) -> bool:
     return math.isfinite(value) and value > 0
-
-
-_HYPERPARAMETER_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
-    "reg_strength": (lambda value: math.isfinite(value) and value >= 0, "a finite number of 0 or more"),
-    "gamma": (lambda value: 0 < value <= 1, "a number above 0 and at most 1"),
-    "epsilon": (_positive, "a finite number above 0"),
-}
 
 
 def _one_of(key: str, value: str, choices: Iterable[str]) -> None:

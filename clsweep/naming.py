@@ -60,6 +60,7 @@ _WORDS: Final[dict[str, Callable[[Any], str]]] = {
     "schedule": _of_target,
     "optimizer_reset": lambda value: "reset" if value else "kept",
     "validation_fraction": lambda value: f"held{number(value)}",
+    "logits": lambda value: f"logits-{value}",
     "image_size": lambda value: f"size{value}",
     "normalize": lambda value: "normalized" if value else "raw",
 }

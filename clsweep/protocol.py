@@ -57,6 +57,7 @@ class Protocol:
         optimizer_reset: whether each context begins with a new state of the optimizer.
         schedule: what changes the learning rate within a context, a `_target_` and its arguments; empty: nothing.
         epochs: passes over each context's training data, 0 where iterations were given.
+        logits: active or all: of which classes a method sees the logits.
     """
 
     benchmark: str
@@ -79,6 +80,7 @@ class Protocol:
     optimizer_reset: bool = False
     schedule: str = ""
     epochs: int = 0
+    logits: str = "active"
 
     @classmethod
     def of(cls, config: Config, dataset_digest: str | None = None) -> Self:
@@ -113,6 +115,7 @@ class Protocol:
             optimizer_reset=optimizer.reset,
             schedule=optimizer.schedule_described,
             epochs=benchmark.epochs or 0,
+            logits=config.contract.logits,
         )
 
     @classmethod
@@ -179,6 +182,8 @@ class Protocol:
             yield "a new state in each context"
         yield self.network or "network not recorded"
         yield self.precision
+        if self.logits != "active":
+            yield f"logits of {self.logits} classes"
         if self.code_digest:
             yield f"code of one's own {self.code_digest}"
 

@@ -30,13 +30,14 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from clsweep import networks
-from clsweep.config import Config, FisherConfig, config_dir, parse
+from clsweep.config import Config, config_dir, parse
 from clsweep.curvature import fisher
 from clsweep.curvature.per_example import LogitWeights, sum_over_examples
 from clsweep.curvature.phi import Absolute, Phi, Square
 from clsweep.data import contexts
 from clsweep.data.datasets import ImageData, LabelledImages
-from clsweep.methods import contract, mas
+from clsweep.methods import mas
+from clsweep.methods.loading import load
 from clsweep.networks import MLP, Classifier
 from clsweep.training.learner import Learner
 from clsweep.training.loop import batch_indices
@@ -127,8 +128,7 @@ class Bench:
     def learner(self, method: str) -> Learner:
         """A new learner."""
         config = self.config(method)
-        regularizer = contract.load(config.regularizer)
-        return Learner(self.model(), regularizer, config.regularizer, config.optimizer_setting, config.precision)
+        return Learner(self.model(), load(config.regularizer).method, config.optimizer_setting, config.precision)
 
     def steps(self, learner: Learner, indices: Tensor) -> None:
         """Train for one step a row of `indices`."""
@@ -373,7 +373,6 @@ def advanced(bench: Bench, method: str, count: int) -> tuple[Learner, float]:
     """A learner in context `count`, after short ones, and the MiB of its tensors."""
     before = tensor_mib()
     learner = bench.learner(method)
-    learner.model.fisher = FisherConfig(examples=FEW_EXAMPLES)
     few = TensorDataset(*(values[:FEW_EXAMPLES] for values in bench.dataset.tensors))
     for number in range(1, count + 1):
         learner.start_context()

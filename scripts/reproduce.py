@@ -3,7 +3,7 @@
     python scripts/reproduce.py split_mnist
     python scripts/reproduce.py split_cifar100 --overrides dataset=arrays dataset.train=train.npz dataset.test=test.npz
 
-Stopped and started again, it goes on where it was. `--dry-run` prints the sweep's command alone. Two trials run at once
+Stopped and started again, it goes on where it was. `--dry-run` prints the commands alone. Two trials run at once
 with `--overrides hydra/launcher=joblib hydra.launcher.n_jobs=2 threads=1` (needs `clsweep[parallel]`).
 """
 
@@ -22,42 +22,47 @@ from clsweep.sweeps.plan import FIRST_FINAL_SEED
 
 METHODS = "custom,ewc,online_ewc,si,kfac_ewc,rwalk"
 
-_RWALK = "benchmark.good_values.rwalk={reg_strength: 100, gamma: 1, epsilon: 1e-3}"
-
-# What differs from the benchmark's own protocol, and the values that a sweep begins with where those of the config were
-# chosen by such a sweep: it should not begin with its own result.
+# What differs from the benchmark's own protocol.
 SETTINGS: dict[str, list[str]] = {
-    "split_mnist": [
-        "benchmark.good_values.custom={reg_strength: 1}",
-        "benchmark.good_values.kfac_ewc={reg_strength: 1000}",
-        _RWALK,
-    ],
-    "perm_mnist": ["precision=bf16", "benchmark.good_values.kfac_ewc={reg_strength: 250}", _RWALK],
-    "split_cifar100": ["budget=quick", "precision=bf16", "benchmark.good_values.kfac_ewc={reg_strength: 100}"],
+    "split_mnist": [],
+    "perm_mnist": ["precision=bf16"],
+    "split_cifar100": ["budget=quick", "precision=bf16"],
+}
+# The values that a sweep begins with, where those of `conf/tuned` were chosen by such a sweep: it should not begin with
+# its own result.
+_RWALK = "{reg_strength: 100, gamma: 1, epsilon: 1e-3}"
+FIRST: dict[str, dict[str, str]] = {
+    "split_mnist": {"custom": "{reg_strength: 1}", "kfac_ewc": "{reg_strength: 1000}", "rwalk": _RWALK},
+    "perm_mnist": {"kfac_ewc": "{reg_strength: 250}", "rwalk": _RWALK},
+    "split_cifar100": {"kfac_ewc": "{reg_strength: 100}"},
 }
 
 
 def main() -> int:
-    """Run the sweep, the bounds on the sweep's final seeds and the report; the exit code of the first that fails."""
+    """Run the sweeps, the bounds on the sweep's final seeds and the report; the exit code of the first that fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benchmark", choices=SETTINGS)
     parser.add_argument("--output", type=Path, default=Path("outputs/reproduced"))
     parser.add_argument("--methods", default=METHODS, help="default: %(default)s")
     parser.add_argument("--trials", type=int, default=15, help="for each method; default: %(default)s")
     parser.add_argument("--seeds", type=int, default=10, help="fresh seeds of the final runs; default: %(default)s")
-    parser.add_argument("--dry-run", action="store_true", help="print the sweep's command, run nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print the sweeps' commands, run nothing")
     parser.add_argument(
         "--overrides", nargs="*", default=[], help="such as dataset.root=PATH; search.* is for the sweep alone"
     )
     a = parser.parse_args()
     setting = [f"+benchmark={a.benchmark}", *SETTINGS[a.benchmark], *a.overrides]
-    search = [f"regularizer={a.methods}", f"search.n_trials={a.trials}", f"search.final_seeds={a.seeds}"]
-    sweep = ["-m", "clsweep", "--multirun", *setting, *search, f"hydra.sweep.dir={a.output / a.benchmark}"]
-    print(shlex.join(["python", *sweep]), flush=True)
+    for method in a.methods.split(","):
+        sweep = ["-m", "clsweep", "--multirun", *setting, f"regularizer={method}", *_first(a.benchmark, method)]
+        sweep += [f"search.n_trials={a.trials}", f"search.final_seeds={a.seeds}"]
+        sweep += [f"hydra.sweep.dir={a.output / a.benchmark / method}"]
+        print(shlex.join(["python", *sweep]), flush=True)
+        if a.dry_run:
+            continue
+        if code := subprocess.run([sys.executable, *sweep], check=False).returncode:
+            return code
     if a.dry_run:
         return 0
-    if code := subprocess.run([sys.executable, *sweep], check=False).returncode:
-        return code
     single = [override for override in setting if not override.lstrip("+").startswith("search.")]
     for stream, seed in itertools.product(["joint", "sequential"], range(FIRST_FINAL_SEED, FIRST_FINAL_SEED + a.seeds)):
         bound = ["regularizer=none", f"stream={stream}", f"seed={seed}"]
@@ -65,6 +70,12 @@ def main() -> int:
             return code
     report = ["-m", "clsweep.report", str(a.output), "--output", str(a.output / "report")]
     return subprocess.run([sys.executable, *report], check=False).returncode
+
+
+def _first(benchmark: str, method: str) -> list[str]:
+    """The override for the values that the sweep begins with."""
+    values = FIRST[benchmark].get(method)
+    return [] if values is None else [f"regularizer.tuned={values}"]
 
 
 if __name__ == "__main__":

@@ -46,13 +46,13 @@ def setting(*overrides: str) -> Config:
     choices = [one.input_line for one in parsed if one not in values and one.input_line is not None]
     composed = deepcopy(composed_once(*choices))
     for override in values:
-        OmegaConf.update(composed, override.key_or_group, override.value())
+        OmegaConf.update(composed, override.key_or_group, override.value(), force_add=True)
     return settings.parse(composed)
 
 
 def started(config: Config, folder: Path | None, device: str = "cpu") -> Started:
     """What an observer is told of a run that starts, without a network to speak of."""
-    return Started(config, {"seed": config.seed}, (), nn.Identity(), device, folder, "", "run")
+    return Started(config, {"seed": config.seed}, (), (), nn.Identity(), device, folder, "", "run")
 
 
 def random_images(per_class: int, n_classes: int, shape: tuple[int, ...], seed: int) -> LabelledImages:

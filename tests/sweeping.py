@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 
 from clsweep.config import DatasetConfig
 from clsweep.data.datasets import ImageData
+from clsweep.methods.loading import resolved
 from clsweep.sweeps import storage
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.streams import Streams
@@ -39,7 +40,7 @@ def random_images(_: DatasetConfig) -> ImageData:
 
 def plan(folder: Path, *overrides: str, space: dict[str, str] | None = None) -> StudyPlan:
     """A study on random images, of three contexts; `space` replaces what its method searches."""
-    config = setting(*TINY, *overrides)
+    config = resolved(setting(*TINY, *overrides))
     if space is not None:
         config = replace(config, regularizer=replace(config.regularizer, space=space))
     return StudyPlan(config, folder)

@@ -17,8 +17,8 @@ from tiny import network
 
 from clsweep import networks
 from clsweep.methods import contract
-from clsweep.methods.contract import contract_parameters
 from clsweep.networks import Classifier
+from clsweep.parameters import contract_parameters
 from clsweep.sweeps import storage
 from clsweep.sweeps.streams import Streams
 from clsweep.sweeps.worker import StudyWorker, work

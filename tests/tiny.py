@@ -7,6 +7,8 @@ from textwrap import dedent
 from typing import Any
 
 import torch
+from builders import CONF
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -14,15 +16,21 @@ from clsweep.config import RegularizerConfig
 from clsweep.data.contexts import Context, Part, Stream
 from clsweep.data.scenarios import SCENARIOS, Outputs
 from clsweep.data.transforms import PixelOrder
-from clsweep.methods.contract import Regularizer, load
+from clsweep.methods.base import Anchored, BuiltIn, Finished, Method
+from clsweep.methods.base import Path as PathIntegral
+from clsweep.methods.contract import FileMethod
+from clsweep.methods.loading import load
+from clsweep.methods.undisturbed import Network
 from clsweep.networks import Classifier, build
 from clsweep.optimizers import OptimizerSetting
+from clsweep.parameters import NamedTensors, contract_parameters, snapshot
 from clsweep.targets import Target
 from clsweep.training.learner import Learner
 from clsweep.training.loop import Trainer, TrainingProtocol
 
 SHAPE = (1, 4, 4)
 CLASSES = 2
+VALUES = {"reg_strength": 1.0, "gamma": 0.8, "epsilon": 0.1}
 CONTEXTS = 3
 OUTPUTS = CLASSES * CONTEXTS
 
@@ -110,17 +118,14 @@ def stream(scenario: str = "task", contexts: int = CONTEXTS, validation: bool = 
 
 
 def method(name: str, **values: Any) -> RegularizerConfig:
-    """The configuration of a built-in method."""
-    return _config(name=name, module=f"clsweep.methods.{name}", **values)
+    """The configuration of a built-in method; an option of a group is `**{"fisher.labels": "sampled"}`."""
+    target = OmegaConf.load(CONF / "regularizer" / f"{name}.yaml")._target_
+    return RegularizerConfig(name, target, values=VALUES | values)
 
 
 def file_method(file: Path | str, **values: Any) -> RegularizerConfig:
     """The configuration of a regularizer file."""
-    return _config(name="custom", file=str(file), **values)
-
-
-def _config(**values: Any) -> RegularizerConfig:
-    return RegularizerConfig(**{"reg_strength": 1.0, "gamma": 0.8, "epsilon": 0.1, **values})
+    return RegularizerConfig("custom", file=str(file), values=VALUES | values)
 
 
 def write(folder: Path, source: str, name: str = "method.py") -> Path:
@@ -130,9 +135,44 @@ def write(folder: Path, source: str, name: str = "method.py") -> Path:
     return path
 
 
-def regularizer(folder: Path, source: str) -> Regularizer:
-    """The regularizer of a source text."""
-    return load(file_method(write(folder, source)))
+def regularizer(folder: Path, source: str, model: Classifier | None = None) -> FileMethod:
+    """The method of a source text, attached to a network, by default the tiny MLP."""
+    made = attached(file_method(write(folder, source)), model)
+    assert isinstance(made, FileMethod)
+    return made
+
+
+def attached(config: RegularizerConfig, model: Classifier | None = None, seed: int = 0) -> Method:
+    """The method of `config`, attached to a network, by default the tiny MLP."""
+    made = load(config, seed).method
+    made.attach(Network(network() if model is None else model))
+    return made
+
+
+def finished(model: Classifier, data: TensorDataset | None = None) -> Finished:
+    """A context that has ended where its network is now, without a step."""
+    start = snapshot(model)
+    path = PathIntegral({key: torch.zeros_like(p) for key, p in contract_parameters(model).items()}, start)
+    return Finished(dataset() if data is None else data, start, path, torch.device("cpu"))
+
+
+def importance(config: RegularizerConfig, model: Classifier, data: TensorDataset) -> NamedTensors:
+    """What a built-in method that has seen nothing yet makes of a data set."""
+    made = anchored(attached(config, model))
+    made.end_context(finished(model, data))
+    return made.importance
+
+
+def anchored(made: Method) -> Anchored:
+    """A built-in method with an importance and an anchor."""
+    assert isinstance(made, Anchored)
+    return made
+
+
+def built_in(made: Method) -> BuiltIn:
+    """A built-in method."""
+    assert isinstance(made, BuiltIn)
+    return made
 
 
 def learner(
@@ -144,7 +184,7 @@ def learner(
 ) -> Learner:
     """A learner of `config`, by default of the tiny MLP and by Adam."""
     made = network() if model is None else model
-    return Learner(made, load(config), config, by or optimizer(lr=lr), precision)
+    return Learner(made, load(config).method, by or optimizer(lr=lr), precision)
 
 
 def optimizer(
@@ -168,7 +208,14 @@ def trained(
     config: RegularizerConfig, of: Stream | None = None, name: str = "mlp", iters: int = 5, batch_size: int = 6
 ) -> Classifier:
     """A network trained on the whole stream."""
+    return trained_learner(config, of, name, iters, batch_size).model
+
+
+def trained_learner(
+    config: RegularizerConfig, of: Stream | None = None, name: str = "mlp", iters: int = 5, batch_size: int = 6
+) -> Learner:
+    """A learner that has learned the whole stream."""
     made = trainer(config, of, name, iters, batch_size)
     for _ in made.sequentially():
         pass
-    return made.learner.model
+    return made.learner

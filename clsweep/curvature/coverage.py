@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from clsweep.errors import MethodError, RunError
-from clsweep.methods.contract import contract_parameters
 from clsweep.networks import Classifier, Convolution, layout_of, outputs_of
+from clsweep.parameters import contract_parameters
 
 _BY_RULE = ("weight", "bias")
 _FEW = (3, 2)  # examples

@@ -10,29 +10,49 @@ distribution (Kirkpatrick et al., "Overcoming catastrophic forgetting", PNAS 201
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from clsweep.config import FisherConfig
 from clsweep.curvature.per_example import LogitWeights, sum_over_examples
 from clsweep.curvature.phi import Square
-from clsweep.methods.contract import NamedTensors
+from clsweep.hyperparameters import COUNT_OR_ALL, one_of, option
 from clsweep.networks import Classifier
+from clsweep.parameters import NamedTensors
 
 # `fisher.examples=null` means all examples of the context, up to this many.
 MAX_EXAMPLES = 60_000
 
 
-def diagonal_fisher(model: Classifier, dataset: TensorDataset, batch_size: int | None = None) -> NamedTensors:
+@dataclass(frozen=True)
+class FisherOptions:
+    """How the Fisher information is estimated.
+
+    Attributes:
+        labels: exact (all labels, weighted by the model's probabilities), sampled (one label from them) or empirical
+            (the true one).
+        examples: how many training examples; None: all of them, up to 60,000.
+    """
+
+    labels: str = option("exact", one_of("exact", "sampled", "empirical"))
+    examples: int | None = option(None, COUNT_OR_ALL)
+
+
+def diagonal_fisher(
+    model: Classifier,
+    dataset: TensorDataset,
+    options: FisherOptions = FisherOptions(),
+    batch_size: int | None = None,
+) -> NamedTensors:
     """The diagonal Fisher information of a context, averaged over its examples.
 
     Args:
-        model: the network. Its attribute `fisher`, a `FisherConfig`, says how to treat labels and how many examples
-            to use; without one, the defaults of that class hold.
+        model: the network.
         dataset: the context's training examples; `dataset.tensors` are the inputs [N, ...] and labels [N].
+        options: how to treat labels, and how many examples to use.
         batch_size: examples at once, by default what is fast; it doesn't change the result.
 
     Returns:
@@ -41,18 +61,17 @@ def diagonal_fisher(model: Classifier, dataset: TensorDataset, batch_size: int |
     Raises:
         MethodError: an example's logits depend on the others in its batch.
     """
-    inputs, labels, weights = as_configured(model, dataset)
+    inputs, labels, weights = selected(dataset, options)
     sums = sum_over_examples(model, inputs, labels, weights, Square(), batch_size)
     return {key: value / len(inputs) for key, value in sums.items()}
 
 
-def as_configured(model: Classifier, dataset: TensorDataset) -> tuple[Tensor, Tensor, LogitWeights]:
-    """What the attribute `fisher` of the model says, see `diagonal_fisher`: the examples and the labels' treatment.
+def selected(dataset: TensorDataset, options: FisherOptions) -> tuple[Tensor, Tensor, LogitWeights]:
+    """The examples to use, and the treatment of their labels.
 
     Returns:
         The inputs [N, ...] and labels [N] to use, and the weightings of the logits.
     """
-    options: FisherConfig = getattr(model, "fisher", None) or FisherConfig()
     inputs, labels = dataset.tensors
     inputs, labels = _subset(inputs, labels, options.examples or MAX_EXAMPLES)
     return inputs, labels, LABEL_MODES[options.labels]

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.data import TensorDataset
 
-from clsweep.curvature.fisher import as_configured
+from clsweep.curvature.fisher import FisherOptions, selected
 from clsweep.curvature.functional import FunctionalSum
 from clsweep.curvature.per_example import (
     LayerSum,
@@ -42,8 +42,8 @@ from clsweep.curvature.per_example import (
     sum_over_batches,
 )
 from clsweep.curvature.phi import Square
-from clsweep.methods.contract import NamedTensors, contract_parameters
 from clsweep.networks import Classifier, Head
+from clsweep.parameters import NamedTensors, contract_parameters
 
 # A layer's trained parameters, weight before bias, in the order of the columns of [W b].
 Keys = tuple[str, ...]
@@ -87,15 +87,19 @@ Curvature = dict[Keys, Factors]
 
 
 def kronecker_fisher(
-    model: Classifier, dataset: TensorDataset, batch_size: int | None = None
+    model: Classifier,
+    dataset: TensorDataset,
+    options: FisherOptions = FisherOptions(),  # noqa: B008 - it is frozen
+    batch_size: int | None = None,
 ) -> tuple[Curvature, NamedTensors]:
     """The Fisher information of a context: Kronecker factors of linear and convolutional layers, else its diagonal.
 
     A layer has factors where it is used once, for examples in rows (see `clsweep.curvature.coverage`).
 
     Args:
-        model: the network; its attribute `fisher` as for `diagonal_fisher`.
+        model: the network.
         dataset: the context's training examples; `dataset.tensors` are the inputs [N, ...] and labels [N].
+        options: as for `diagonal_fisher`.
         batch_size: examples at once, by default what is fast; it doesn't change the result.
 
     Returns:
@@ -105,7 +109,7 @@ def kronecker_fisher(
     Raises:
         MethodError: an example's logits depend on the others in its batch.
     """
-    inputs, labels, weights = as_configured(model, dataset)
+    inputs, labels, weights = selected(dataset, options)
     names = {p: key for key, p in contract_parameters(model).items() if p.requires_grad}
     model.eval()
     covered = coverage(model, inputs)
@@ -206,15 +210,6 @@ def as_parameters(matrix: Tensor, like: Iterable[Tensor]) -> list[Tensor]:
     shapes = [tensor.shape for tensor in like]
     parts = matrix.split([shape[1:].numel() for shape in shapes], 1)
     return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
-
-
-def diagonals_of(curvature: Curvature, parameters: Mapping[str, Tensor]) -> NamedTensors:
-    """The diagonal of the curvature, by key, shaped as the parameters."""
-    return {
-        key: part
-        for keys, factors in curvature.items()
-        for key, part in zip(keys, as_parameters(factors.diagonal, [parameters[key] for key in keys]), strict=True)
-    }
 
 
 class _KroneckerSquares(torch.autograd.Function):

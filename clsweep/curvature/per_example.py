@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from clsweep.curvature.coverage import Coverage, coverage_of
 from clsweep.curvature.functional import FunctionalSum
 from clsweep.curvature.phi import Phi
-from clsweep.methods.contract import NamedTensors, contract_parameters
 from clsweep.networks import Classifier, Head, layout_of
+from clsweep.parameters import NamedTensors, contract_parameters
 
 LogitWeights = Callable[[Tensor, Tensor], Iterable[Tensor]]
 

@@ -1,5 +1,5 @@
-"""The built-in methods: one module each, with the two functions of `clsweep.methods.contract`.
+"""The methods: what one is, a file of one's own, and the built-in ones.
 
-The keys of every dict are the parameters' names with `.` replaced by `__`. Methods read their hyperparameters from
-the model: `model.gamma`, `model.epsilon`, and `model.fisher` and `model.floor_at_zero` for those that have them.
+`base` says what the loop asks of a method; `contract`, `files` and `instances` are a file's two functions behind that;
+`loading` makes either from a setting. Every built-in method is one module.
 """

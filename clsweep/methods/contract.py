@@ -1,12 +1,12 @@
-"""The contract between the training loop and a regularizer.
+"""The contract between the training loop and a method that is a file of one's own.
 
-A regularizer is a Python module with two functions:
+It has two functions:
 
 - `estimate_importance(model, dataset, prev_params, device) -> dict[str, Tensor]`, called once after each context;
 - `compute_regularization_loss(model, importance_dict, prev_params_dict) -> scalar Tensor`, called at every training
   step from the second context on.
 
-Optional attributes of the module:
+Optional attributes of the file:
 
 - `CONFIG_OVERRIDES = {"reg_strength_scale": float}` multiplies `reg_strength`;
 - `USES_PATH_INTEGRAL = False` says that the method reads neither `model._custom_W` nor `model._custom_p_old`, which
@@ -21,28 +21,32 @@ Optional attributes of the module:
   `compute_regularization_loss` is called at a context's first two steps and at its end only, to check that it
   agrees;
 - `HYPERPARAMETERS = ("reg_strength", "gamma")` says which of `reg_strength`, `gamma` and `epsilon` the method uses, so
-  that a sweep doesn't search the others; without it, it searches all three.
+  that a sweep doesn't search the others; without it, it searches all three. A dict names any, with a default and what a
+  sweep searches: `{"temperature": {"default": 2.0, "space": "interval(0.1, 10)"}}`; each is an attribute of the model;
+- `transform_gradients(model, importance_dict, prev_params_dict)`, a function that is called at every step between
+  back-propagation and the update, and may change the parameters' `grad`, that of the total loss.
 
-`Regularizer` calls the two functions, puts back what they disturbed, and checks what they return.
+On the model are `reg_strength`, `gamma`, `epsilon` and what the file declares besides, `param_list`, `_custom_W` and
+`_custom_p_old` (the path integral, and the parameters after the last step), `_custom_importance` and
+`_custom_prev_params` (what the two dicts of the penalty hold), and `_custom_batch`, the step's `(inputs, labels)`.
+
+`FileMethod` calls the functions, puts back what they disturbed, and checks what they return.
 """
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import logging
 import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from clsweep.config import HYPERPARAMETERS, RegularizerConfig
 from clsweep.errors import (
     ClsweepError,
     InputError,
@@ -54,22 +58,25 @@ from clsweep.errors import (
     named,
     place,
 )
-from clsweep.methods.files import MethodFile, read
-from clsweep.methods.functions import Functions
+from clsweep.hyperparameters import STANDARD, of_file
+from clsweep.methods.base import Finished, Method, Path, Squares
 from clsweep.methods.instances import Instance
 from clsweep.methods.undisturbed import HARMLESS, Network, first_not_finite, settings_put_back
-from clsweep.networks import Classifier
-from clsweep.seeding import GlobalStream, generator_states
+from clsweep.parameters import NamedTensors, contract_parameters, snapshot
+from clsweep.seeding import generator_states
 
 log = logging.getLogger(__name__)
 
 ESTIMATE = "estimate_importance"
 PENALTY = "compute_regularization_loss"
 QUADRATIC = "quadratic_penalty"
+TRANSFORM = "transform_gradients"
+BATCH = "_custom_batch"
 _ARGUMENTS: dict[str, tuple[str, ...]] = {
     ESTIMATE: ("model", "dataset", "prev_params", "device"),
     PENALTY: ("model", "importance_dict", "prev_params_dict"),
     QUADRATIC: ("model", "importance_dict", "prev_params_dict"),
+    TRANSFORM: ("model", "importance_dict", "prev_params_dict"),
 }
 # How far the gradient of a quadratic penalty may be from autograd's, relative to its norm: float32's rounding only.
 _QUADRATIC_TOLERANCE = 1e-3
@@ -78,69 +85,124 @@ _NAMES_SHOWN = 3
 IN_LOG = "the traceback is in the run's log"
 _DIFFERENTIABLE = "expected a scalar tensor that depends on the model's parameters"
 
-NamedTensors = dict[str, Tensor]
 
-
-def contract_parameters(model: Classifier) -> dict[str, nn.Parameter]:
-    """The parameters of `model.param_list` under their keys: names with `.` replaced by `__`."""
-    return {name.replace(".", "__"): p for group in model.param_list for name, p in group()}
-
-
-def snapshot(model: Classifier) -> NamedTensors:
-    """Detached copies of the parameters, by key."""
-    return {key: p.detach().clone() for key, p in contract_parameters(model).items()}
-
-
-class Regularizer:
-    """A regularizer module behind the contract's checks.
+class FileMethod(Method):
+    """The two functions behind the contract's checks.
 
     Args:
-        module: the loaded module.
-        source: what to call it in messages: its file, or its dotted name.
-        stream: the random numbers that the method draws from.
-        instance: the file's, of a method that is one.
+        functions: what has them: a module, or any other object.
+        source: what to call it in messages: its file.
+        instance: the file's, where it is one.
 
     Attributes:
-        reg_strength_scale: the module's multiplier on `reg_strength`, 1 where it declares none.
-        uses_path_integral: whether `_custom_W` and `_custom_p_old` must be kept up to date.
-        is_quadratic: whether the module declares a `quadratic_penalty`.
-        hyperparameters: which of `reg_strength`, `gamma` and `epsilon` the method uses.
+        declared: its hyperparameters; see `clsweep.hyperparameters`.
+        values: of its hyperparameters, by name, which the model carries.
 
     Raises:
-        InputError: the module doesn't keep the contract.
+        InputError: it doesn't keep the contract.
     """
 
-    def __init__(self, module: Any, source: str, stream: GlobalStream, instance: Instance | None = None) -> None:
+    can_be_wrong = True
+    takes_batch = True
+
+    def __init__(self, functions: Any, source: str, instance: Instance | None = None) -> None:
         self.source = source
-        self._stream = stream
         self._instance = instance
-        self._network: Network | None = None
-        self._penalty_is_pure = bool(getattr(module, "PENALTY_IS_PURE", False))
-        self._file = getattr(module, "__file__", None)
-        self._estimate = _function(module, ESTIMATE, source)
-        self._penalty = _function(module, PENALTY, source)
-        self._quadratic = _quadratic(module)
-        self.is_quadratic = self._quadratic is not None
-        self.reg_strength_scale = _reg_strength_scale(module, source)
-        self.uses_path_integral = bool(getattr(module, "USES_PATH_INTEGRAL", True))
-        self.hyperparameters = _hyperparameters(module, source)
+        self._penalty_is_pure = bool(getattr(functions, "PENALTY_IS_PURE", False))
+        self._file: str | None = getattr(functions, "__file__", None)
+        self._estimate = _function(functions, ESTIMATE, source)
+        self._penalty = _function(functions, PENALTY, source)
+        self._transform = _function(functions, TRANSFORM, source) if hasattr(functions, TRANSFORM) else None
+        self._quadratic = _quadratic(functions)
+        self.transforms_gradients = self._transform is not None
+        self.is_quadratic = self._quadratic is not None and not self.transforms_gradients  # which sees whole gradients
+        self.reg_strength_scale = _reg_strength_scale(functions, source)
+        self.uses_path_integral = bool(getattr(functions, "USES_PATH_INTEGRAL", True))
+        self.declared = of_file(getattr(functions, "HYPERPARAMETERS", tuple(STANDARD)), source)
+        self.values = {name: one.default for name, one in self.declared.items()}
 
     def active(self) -> AbstractContextManager[None]:
         """Let a file's imports find the modules that belong to it; a run goes on in here from start to end.
 
-        Not only the three functions are the file's: there are hooks and gradients of its own, too.
+        Not only the functions are the file's: there are hooks and gradients of its own, too.
         """
         return nullcontext() if self._instance is None else self._instance.active()
 
-    def network_of(self, model: Classifier) -> Network:
-        """What belongs to the network by itself: what it has at the first call, which comes before the method's."""
-        if self._network is None or self._network.model is not model:
-            self._network = Network(model)
-        return self._network
+    def attach(self, network: Network) -> None:
+        """Put what the contract promises on the model.
 
-    def additions(self, model: Classifier) -> list[str]:
+        Raises:
+            InputError: a hyperparameter is called as something that the network has.
+        """
+        super().attach(network)
+        model = network.model
+        for name, value in self.values.items():
+            if name not in STANDARD and hasattr(model, name):
+                raise InputError(
+                    f"{self.source}: HYPERPARAMETERS has {name!r}, which the network has, too; expected another name."
+                )
+            setattr(model, name, value)
+        model._custom_importance, model._custom_prev_params = {}, {}
+
+    def start_context(self, path: Path) -> None:
+        """Put the context's path integral on the model."""
+        self.model._custom_W, self.model._custom_p_old = path.totals, path.positions
+
+    @property
+    def path(self) -> Path:
+        """What is on the model: the file may have put other tensors there."""
+        return Path(self.model._custom_W, self.model._custom_p_old)
+
+    def see(self, inputs: Tensor, labels: Tensor) -> None:
+        """Put the step's batch on the model."""
+        setattr(self.model, BATCH, (inputs, labels))
+
+    @property
+    def strength(self) -> float:
+        """What the model has, which the penalty may have overwritten, times the file's scale.
+
+        Raises:
+            MethodError: it is no number, or not finite.
+        """
+        self._check_strength(self.model.reg_strength)
+        return self.model.reg_strength * self.reg_strength_scale
+
+    @property
+    def _carried(self) -> tuple[NamedTensors, NamedTensors]:
+        return self.model._custom_importance, self.model._custom_prev_params
+
+    def end_context(self, finished: Finished) -> None:
+        """Add the importance of a context, and move the anchor.
+
+        Raises:
+            MethodError: `estimate_importance` raised, or returned what it shouldn't.
+        """
+        model = self.model
+        new = self.importance(finished.dataset, finished.start, finished.device)
+        for key, value in new.items():
+            carried = model._custom_importance.get(key)
+            model._custom_importance[key] = value if carried is None else carried + value
+        model._custom_prev_params = snapshot(model)
+
+    def transform(self) -> None:
+        """Call `transform_gradients`.
+
+        Raises:
+            MethodError: it raised, or left the network without what is trained.
+        """
+        assert self._transform is not None
+        with (
+            self.network.undisturbed(gradients=False),
+            self.stream.active(),
+            settings_put_back(),
+            self._naming(TRANSFORM),
+        ):
+            self._transform(self.model, *self._carried)
+        self._check_lost(TRANSFORM)
+
+    def additions(self) -> list[str]:
         """What the method has added to the network that its author may take for something else, in sentences."""
-        network = self.network_of(model)
+        network = self.network
         parameters, hooked = network.added_parameters(), network.hooked()
         notes = []
         if parameters:
@@ -149,17 +211,10 @@ class Regularizer:
             notes.append(f"{self.source} leaves hooks on the network, which every step calls: {_listed(hooked)}")
         return notes
 
-    def importance(
-        self,
-        model: Classifier,
-        dataset: TensorDataset,
-        prev_params: NamedTensors,
-        device: torch.device,
-    ) -> NamedTensors:
+    def importance(self, dataset: TensorDataset, prev_params: NamedTensors, device: torch.device) -> NamedTensors:
         """Call `estimate_importance` and check what it returns.
 
         Args:
-            model: the network at the end of the context.
             dataset: the context's training examples.
             prev_params: the parameters at the context's start, by key.
             device: where the model and the data are.
@@ -170,47 +225,39 @@ class Regularizer:
         Raises:
             MethodError: the function raised, or returned something else.
         """
-        with self._calling(ESTIMATE, model):
-            returned = self._estimate(model, dataset, prev_params, device)
-        broken = self.network_of(model).not_finite()
+        with self._calling(ESTIMATE):
+            returned = self._estimate(self.model, dataset, prev_params, device)
+        broken = self.network.not_finite()
         if broken is not None:
             raise self._not_finite(ESTIMATE, f"left NaN or infinity in the network's {broken}; expected finite numbers")
-        return self._checked_tensors(ESTIMATE, returned, contract_parameters(model))
+        return self._checked_tensors(ESTIMATE, returned, contract_parameters(self.model))
 
-    def penalty(self, model: Classifier, importance: NamedTensors, anchors: NamedTensors) -> Tensor:
+    def penalty(self, *, is_first: bool) -> Tensor:
         """Call `compute_regularization_loss`.
 
-        Its kind of value is checked at every call; its value, which waits for the device, by `checked_penalty`.
+        Its kind of value is checked at every call; its value, which waits for the device, and what the file declares of
+        it at the first one.
 
         Args:
-            model: the network.
-            importance: the summed importance, by key.
-            anchors: the parameters at the end of the previous context, by key.
+            is_first: whether it is a context's first step.
 
         Returns:
             The penalty, a tensor without dimensions.
 
         Raises:
-            MethodError: the function raised, or returned something else than a differentiable scalar tensor.
+            MethodError: the function raised, or returned something else than a differentiable scalar tensor; at the
+                first call: it is NaN or infinite, or a constant other than zero; it is declared to be pure and isn't.
         """
-        if self._penalty_is_pure:
-            with self._naming(PENALTY):
-                penalty = self._penalty(model, importance, anchors)
-        else:
-            with self._calling(PENALTY, model):
-                penalty = self._penalty(model, importance, anchors)
-        return self._checked_kind(penalty, importance, model)
+        if is_first:
+            return self._thoroughly_checked_penalty()
+        with self._naming(PENALTY) if self._penalty_is_pure else self._calling(PENALTY):
+            penalty = self._penalty(self.model, *self._carried)
+        return self._checked_kind(penalty)
 
-    def checked_penalty(self, model: Classifier, importance: NamedTensors, anchors: NamedTensors) -> Tensor:
-        """As `penalty`, with its value and what the module declares of it checked; for each context's first step.
-
-        Raises:
-            MethodError: as `penalty`; it is NaN or infinite, or a constant other than zero; it is declared to be pure
-                and isn't.
-        """
-        with self._calling(PENALTY, model) as changed:
+    def _thoroughly_checked_penalty(self) -> Tensor:
+        with self._calling(PENALTY) as changed:
             before = generator_states()
-            penalty = self._penalty(model, importance, anchors)
+            penalty = self._penalty(self.model, *self._carried)
             if generator_states() != before:
                 changed.append("random number generators")
         changed = [one for one in changed if one not in HARMLESS]
@@ -220,7 +267,7 @@ class Regularizer:
                 f"changed {' and '.join(changed)}, though PENALTY_IS_PURE says that it changes nothing; expected the "
                 "file without PENALTY_IS_PURE",
             )
-        checked = self._checked_kind(penalty, importance, model)
+        checked = self._checked_kind(penalty)
         self._check_value(checked)
         return checked
 
@@ -231,12 +278,8 @@ class Regularizer:
         if not penalty.requires_grad and value != 0:
             raise self._broken(PENALTY, f"returned the constant {value}; {_DIFFERENTIABLE}")
 
-    def check_strength(self, strength: object) -> None:
-        """Check what a method left as `model.reg_strength`; not a tensor's value, which would wait for the device.
-
-        Raises:
-            MethodError: it is no number, or not finite.
-        """
+    def _check_strength(self, strength: object) -> None:
+        """Check what a method left as `model.reg_strength`; not a tensor's value, which would wait for the device."""
         if isinstance(strength, numbers.Real):  # NumPy's, too
             is_strength = math.isfinite(strength)
         else:
@@ -244,14 +287,14 @@ class Regularizer:
         if not is_strength:
             raise self._broken(PENALTY, f"left model.reg_strength={strength!r}; expected a finite number")
 
-    def check_gradient(self, model: Classifier, importance: NamedTensors, anchors: NamedTensors) -> None:
+    def check_gradient(self) -> None:
         """Check the gradient of the penalty where the network is now, by name; called where the loss's isn't finite.
 
         Raises:
             MethodError: it holds NaN or infinity.
         """
-        parameters = {key: p for key, p in contract_parameters(model).items() if p.requires_grad}
-        gradients = self._gradients(self.penalty(model, importance, anchors), list(parameters.values()))
+        parameters = {key: p for key, p in contract_parameters(self.model).items() if p.requires_grad}
+        gradients = self._gradients(self.penalty(is_first=False), list(parameters.values()))
         given = {key: g for key, g in zip(parameters, gradients, strict=True) if g is not None}
         broken = first_not_finite(given)
         if broken is not None:
@@ -262,64 +305,58 @@ class Regularizer:
                 "division has no gradient at zero: sqrt(x + 1e-12) has one)",
             )
 
-    def check_dependence(self, model: Classifier, importance: NamedTensors, anchors: NamedTensors) -> None:
+    def check_dependence(self) -> None:
         """Check that the penalty depends on the network's parameters; not called while a run trains, as it takes long.
 
         Raises:
             MethodError: it has a value, but a gradient for none of them.
         """
-        penalty = self.penalty(model, importance, anchors)
-        trained = [p for p in self.network_of(model).parameters if p.requires_grad]
-        if importance and penalty.item() != 0 and all(g is None for g in self._gradients(penalty, trained)):
+        penalty = self.penalty(is_first=False)
+        trained = [p for p in self.network.parameters if p.requires_grad]
+        if (
+            self.model._custom_importance
+            and penalty.item() != 0
+            and all(g is None for g in self._gradients(penalty, trained))
+        ):
             raise self._broken(
                 PENALTY, f"returned a tensor that depends on none of the network's parameters; {_DIFFERENTIABLE}"
             )
 
-    def quadratic(
-        self, model: Classifier, importance: NamedTensors, anchors: NamedTensors
-    ) -> tuple[NamedTensors, NamedTensors]:
+    def squares(self) -> Squares:
         """Call `quadratic_penalty`; only where `is_quadratic`.
-
-        Args:
-            model: the network.
-            importance: the summed importance, by key.
-            anchors: the parameters at the end of the previous context, by key.
-
-        Returns:
-            The coefficients and the centres, with the same keys, each tensor as its parameter.
 
         Raises:
             MethodError: the function raised or returned something else.
         """
         assert self._quadratic is not None
-        with self._calling(QUADRATIC, model):
-            returned = self._quadratic(model, importance, anchors)
+        with self._calling(QUADRATIC):
+            returned = self._quadratic(self.model, *self._carried)
         if not isinstance(returned, tuple) or len(returned) != 2:
             raise self._broken(
                 QUADRATIC, f"returned {_article(type(returned).__name__)}; expected two dicts (coefficients, centres)"
             )
-        parameters = contract_parameters(model)
+        parameters = contract_parameters(self.model)
         coefficients, centres = (self._checked_tensors(QUADRATIC, part, parameters) for part in returned)
         missing = coefficients.keys() - centres.keys()
         if missing:
             raise self._broken(QUADRATIC, f"returned no centre for {', '.join(sorted(missing))}")
-        return coefficients, {key: centres[key] for key in coefficients}
+        return Squares(coefficients, {key: centres[key] for key in coefficients})
 
-    def check_quadratic(
-        self, model: Classifier, penalty: Tensor, coefficients: NamedTensors, centres: NamedTensors
-    ) -> None:
-        """Check that `quadratic_penalty` describes `compute_regularization_loss`.
+    def check_squares(self, squares: Squares, strength: float) -> None:
+        """Check that `quadratic_penalty` describes `compute_regularization_loss`, away from the centres.
 
         Args:
-            model: the network, away from the centres.
-            penalty: what `compute_regularization_loss` returned there.
-            coefficients: by key, from `quadratic`.
-            centres: by key, from `quadratic`.
+            squares: what it returned at the context's start.
+            strength: what the penalty is multiplied with.
 
         Raises:
-            MethodError: the gradients differ.
+            MethodError: the gradients differ, or the strength has changed.
         """
-        parameters = {key: p for key, p in contract_parameters(model).items() if p.requires_grad}
+        penalty = self.penalty(is_first=True)  # first: it may overwrite the strength
+        if self.strength != strength:
+            raise self._changed_strength(strength, self.strength)
+        coefficients, centres, _ = squares
+        parameters = {key: p for key, p in contract_parameters(self.model).items() if p.requires_grad}
         gradients = self._gradients(penalty, list(parameters.values()))
         difference, norm = 0.0, 0.0
         for (key, p), gradient in zip(parameters.items(), gradients, strict=True):
@@ -330,7 +367,7 @@ class Regularizer:
         if not math.sqrt(difference) <= _QUADRATIC_TOLERANCE * math.sqrt(norm):
             raise self._broken(QUADRATIC, f"does not describe the gradient of {PENALTY}; expected both to agree")
 
-    def changed_strength(self, declared: float, now: float) -> MethodError:
+    def _changed_strength(self, declared: float, now: float) -> MethodError:
         """The error for a strength that changes within a context, which a declared penalty can't follow."""
         return self._broken(
             PENALTY,
@@ -362,17 +399,19 @@ class Regularizer:
             log.exception("%s: back-propagation failed", self.source)
             raise self._broken(PENALTY, f"returned a loss that cannot be back-propagated ({named(error)})") from error
 
-    def _checked_kind(self, penalty: object, importance: Mapping[str, Tensor], model: Classifier) -> Tensor:
+    def _checked_kind(self, penalty: object) -> Tensor:
         """Check all but the value. Without importance there is nothing to penalize: a constant will do."""
+        importance, parameter = self.model._custom_importance, self.network.parameters[0]
         if not importance and isinstance(penalty, int) and penalty == 0:  # Python's sum over no parameter
-            penalty = next(model.parameters()).new_zeros(())
+            penalty = parameter.new_zeros(())
         if not isinstance(penalty, Tensor):
             raise self._broken(PENALTY, f"returned {_article(type(penalty).__name__)}; {_DIFFERENTIABLE}")
         if penalty.is_complex():
             raise self._broken(PENALTY, f"returned a complex number ({penalty.dtype}); {_DIFFERENTIABLE}")
-        device = next(model.parameters()).device
-        if penalty.device.type not in ("cpu", device.type):
-            raise self._broken(PENALTY, f"returned a tensor on {penalty.device}; expected {device}, the network's")
+        if penalty.device.type not in ("cpu", parameter.device.type):
+            raise self._broken(
+                PENALTY, f"returned a tensor on {penalty.device}; expected {parameter.device}, the network's"
+            )
         if penalty.numel() != 1:
             raise self._broken(PENALTY, f"returned a tensor of shape {tuple(penalty.shape)}; {_DIFFERENTIABLE}")
         if not penalty.requires_grad and importance:
@@ -446,23 +485,26 @@ class Regularizer:
         return NotFiniteError(f"{self.source}: {function} {what}.")
 
     @contextmanager
-    def _calling(self, function: str, model: Classifier) -> Iterator[list[str]]:
+    def _calling(self, function: str) -> Iterator[list[str]]:
         """Around a call: random numbers of the method's own; what it disturbs is put back, what can't be is refused.
 
         Yields:
             The names of what was put back, filled at the end.
         """
-        network = self.network_of(model)
+        network = self.network
         changed: list[str] = []
         with (
             network.undisturbed() as state,
-            self._stream.active(),
+            self.stream.active(),
             settings_put_back() as settings,
             self._naming(function),
         ):
             yield changed
         changed += state + settings
-        lost = network.lost()
+        self._check_lost(function)
+
+    def _check_lost(self, function: str) -> None:
+        lost = self.network.lost()
         if lost is not None:
             raise self._broken(function, lost)
 
@@ -482,35 +524,8 @@ class Regularizer:
             ) from error
 
 
-def load(config: RegularizerConfig, seed: int = 0, file: MethodFile | Functions | None = None) -> Regularizer:
-    """Load a built-in method, a file, or an object that has the functions.
-
-    Args:
-        config: `module` or `file` says where the code is.
-        seed: where the random numbers start that the method draws, from its import on.
-        file: the method's, as it was read, or the object; by default the file is read now.
-
-    Returns:
-        The regularizer, ready to be called.
-
-    Raises:
-        InputError: it cannot be imported or doesn't keep the contract.
-    """
-    stream = GlobalStream(seed)
-    if isinstance(file, Functions):
-        return Regularizer(file.functions, file.shown, stream)
-    if config.file is None:
-        if config.module is None:
-            raise InputError("regularizer.file is missing: expected the path of a Python file.")
-        return Regularizer(importlib.import_module(config.module), config.module, stream)
-    file = file or read(config.file)
-    with stream.active():
-        instance = Instance(file)
-    return Regularizer(instance.module, file.shown, stream, instance)
-
-
-def _function(module: ModuleType, name: str, source: str) -> Callable[..., Any]:
-    function: Callable[..., Any] | None = getattr(module, name, None)
+def _function(functions: Any, name: str, source: str) -> Callable[..., Any]:
+    function: Callable[..., Any] | None = getattr(functions, name, None)
     signature = f"{name}({', '.join(_ARGUMENTS[name])})"
     if function is None or not callable(function):
         raise InputError(f"{source}: has no function {name}; expected {signature}.")
@@ -523,33 +538,24 @@ def _function(module: ModuleType, name: str, source: str) -> Callable[..., Any]:
     return function
 
 
-def _quadratic(module: ModuleType) -> Callable[..., Any] | None:
+def _quadratic(functions: Any) -> Callable[..., Any] | None:
     """The module's `quadratic_penalty`, if it is the contract's: a file may have something of its own by that name."""
-    function = getattr(module, QUADRATIC, None)
+    function = getattr(functions, QUADRATIC, None)
     if not inspect.isfunction(function) or tuple(inspect.signature(function).parameters) != _ARGUMENTS[QUADRATIC]:
         return None
     # A file that imports a built-in method's functions and replaces the penalty alone has another penalty.
-    same = function.__module__ == getattr(getattr(module, PENALTY), "__module__", None)
+    same = function.__module__ == getattr(getattr(functions, PENALTY), "__module__", None)
     return function if same else None
 
 
-def _reg_strength_scale(module: ModuleType, source: str) -> float:
-    overrides = getattr(module, "CONFIG_OVERRIDES", {})
+def _reg_strength_scale(functions: Any, source: str) -> float:
+    overrides = getattr(functions, "CONFIG_OVERRIDES", {})
     scale = overrides.get("reg_strength_scale", 1.0) if isinstance(overrides, Mapping) else None
     if isinstance(scale, int | float) and math.isfinite(scale) and scale >= 0:
         return float(scale)
     raise InputError(
         f"{source}: CONFIG_OVERRIDES={overrides!r}; expected a dict such as {{'reg_strength_scale': 1.0}}, a finite "
         "number of 0 or more."
-    )
-
-
-def _hyperparameters(module: ModuleType, source: str) -> tuple[str, ...]:
-    declared = getattr(module, "HYPERPARAMETERS", HYPERPARAMETERS)
-    if isinstance(declared, tuple | list) and all(name in HYPERPARAMETERS for name in declared):
-        return tuple(declared)
-    raise InputError(
-        f"{source}: HYPERPARAMETERS={declared!r}; expected a tuple of some of {', '.join(HYPERPARAMETERS)}."
     )
 
 

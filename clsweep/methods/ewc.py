@@ -9,40 +9,22 @@ and of the published harness. The form with one spring per context is `ewc_separ
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.utils.data import TensorDataset
+from dataclasses import dataclass, field
 
-from clsweep.curvature.fisher import diagonal_fisher
-from clsweep.methods.contract import NamedTensors
-from clsweep.methods.quadratic import weighted_squares
-from clsweep.networks import Classifier
-
-USES_PATH_INTEGRAL = False
-PENALTY_IS_PURE = True
-HYPERPARAMETERS = ("reg_strength",)
+from clsweep.curvature.fisher import FisherOptions, diagonal_fisher
+from clsweep.hyperparameters import NOT_NEGATIVE, hyperparameter
+from clsweep.methods.base import Anchored, Finished, added
+from clsweep.parameters import NamedTensors
 
 
-def estimate_importance(
-    model: Classifier, dataset: TensorDataset, prev_params: NamedTensors, device: torch.device
-) -> NamedTensors:
-    """The diagonal Fisher information of this context; the loop adds it to the earlier ones.
+@dataclass(eq=False)
+class EWC(Anchored):
+    """The Fisher information of all contexts, around the latest parameters."""
 
-    Returns:
-        By key, a tensor shaped as the parameter.
-    """
-    return diagonal_fisher(model, dataset)
+    factor = 0.5
+    reg_strength: float = hyperparameter(1.0, NOT_NEGATIVE, "tag(log, interval(1, 1e13))")
+    fisher: FisherOptions = field(default_factory=FisherOptions)
 
-
-def compute_regularization_loss(
-    model: Classifier, importance_dict: NamedTensors, prev_params_dict: NamedTensors
-) -> Tensor:
-    """1/2 sum_i F_i (theta_i - theta*_i)^2, a differentiable scalar."""
-    return 0.5 * weighted_squares(model, importance_dict, prev_params_dict)
-
-
-def quadratic_penalty(
-    model: Classifier, importance_dict: NamedTensors, prev_params_dict: NamedTensors
-) -> tuple[NamedTensors, NamedTensors]:
-    """F/2, around theta*: coefficients and centres, by key."""
-    return {key: 0.5 * value for key, value in importance_dict.items()}, prev_params_dict
+    def updated(self, finished: Finished) -> NamedTensors:
+        """The sum of the contexts' Fisher information."""
+        return added(self.importance, diagonal_fisher(self.model, finished.dataset, self.fisher))

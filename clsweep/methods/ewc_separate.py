@@ -15,73 +15,55 @@ constant.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.utils.data import TensorDataset
 
-from clsweep.curvature.fisher import diagonal_fisher
-from clsweep.methods.contract import NamedTensors, snapshot
-from clsweep.methods.quadratic import weighted_squares
-from clsweep.networks import Classifier
-
-USES_PATH_INTEGRAL = False
-PENALTY_IS_PURE = True
-HYPERPARAMETERS = ("reg_strength",)
-_SPRING = "_ewc_separate_spring"
+from clsweep.curvature.fisher import FisherOptions, diagonal_fisher
+from clsweep.hyperparameters import NOT_NEGATIVE, hyperparameter
+from clsweep.methods.base import Finished, Quadratic, Squares, state
+from clsweep.parameters import NamedTensors, snapshot
 
 
-@dataclass(frozen=True)
-class Spring:
-    """The sum of all springs so far, but for its stiffness, which is the summed importance.
+@dataclass(eq=False)
+class SeparateEWC(Quadratic):
+    """The springs of all contexts, as one.
 
     Attributes:
+        fisher: how the Fisher information is estimated.
+        stiffness: F, by key.
         centre: m, by key.
         constant: the sum of squares that is left at the centre, a scalar.
     """
 
-    centre: NamedTensors
-    constant: Tensor
+    reg_strength: float = hyperparameter(1.0, NOT_NEGATIVE, "tag(log, interval(1, 1e13))")
+    fisher: FisherOptions = field(default_factory=FisherOptions)
+    stiffness: NamedTensors = state()
+    centre: NamedTensors = state()
+    constant: Tensor = state(lambda: torch.zeros(()))
 
+    @property
+    def strength(self) -> float:
+        """As configured."""
+        return self.reg_strength
 
-def estimate_importance(
-    model: Classifier, dataset: TensorDataset, prev_params: NamedTensors, device: torch.device
-) -> NamedTensors:
-    """The diagonal Fisher information of this context; the model's spring takes this context's in.
+    def learn(self, finished: Finished) -> None:
+        """Take the context's spring, of stiffness F_t and centre theta*_t, into the sum."""
+        new = diagonal_fisher(self.model, finished.dataset, self.fisher)
+        here = snapshot(self.model)
+        centre = self.centre or dict(here)
+        constant = self.constant.to(finished.device)
+        for key, fisher in new.items():
+            before = self.stiffness.get(key, torch.zeros_like(fisher))
+            share = torch.nan_to_num(fisher / (before + fisher))  # 0/0: no spring at all, any centre will do
+            step = here[key] - centre[key]
+            centre = centre | {key: centre[key] + share * step}
+            constant = constant + (before * share * step.square()).sum()
+            self.stiffness = self.stiffness | {key: before + fisher if key in self.stiffness else fisher}
+        self.centre, self.constant = centre, constant
 
-    Returns:
-        By key, a tensor shaped as the parameter.
-    """
-    new = diagonal_fisher(model, dataset)
-    here = snapshot(model)
-    spring: Spring = getattr(model, _SPRING, Spring(here, torch.zeros((), device=device)))
-    setattr(model, _SPRING, _joined(spring, model._custom_importance, new, here))
-    return new
-
-
-def _joined(spring: Spring, stiffness: NamedTensors, new: NamedTensors, here: NamedTensors) -> Spring:
-    """Take one context's spring, of stiffness `new` and centre `here`, into the sum."""
-    centre, constant = dict(spring.centre), spring.constant
-    for key, fisher in new.items():
-        before = stiffness.get(key, torch.zeros_like(fisher))
-        share = torch.nan_to_num(fisher / (before + fisher))  # 0/0: no spring at all, any centre will do
-        step = here[key] - spring.centre[key]
-        centre[key] = spring.centre[key] + share * step
-        constant = constant + (before * share * step.square()).sum()
-    return Spring(centre, constant)
-
-
-def compute_regularization_loss(
-    model: Classifier, importance_dict: NamedTensors, prev_params_dict: NamedTensors
-) -> Tensor:
-    """1/2 sum_t sum_i F_{t,i} (theta_i - theta*_{t,i})^2, a differentiable scalar."""
-    spring: Spring = getattr(model, _SPRING)
-    return 0.5 * (weighted_squares(model, importance_dict, spring.centre) + spring.constant)
-
-
-def quadratic_penalty(
-    model: Classifier, importance_dict: NamedTensors, prev_params_dict: NamedTensors
-) -> tuple[NamedTensors, NamedTensors]:
-    """F/2, around the common centre: coefficients and centres, by key."""
-    return {key: 0.5 * value for key, value in importance_dict.items()}, getattr(model, _SPRING).centre
+    def squares(self) -> Squares:
+        """F/2, around the common centre."""
+        halved = {key: 0.5 * value for key, value in self.stiffness.items()}
+        return Squares(halved, self.centre, 0.5 * self.constant)

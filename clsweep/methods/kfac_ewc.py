@@ -21,45 +21,65 @@ where that of the posterior is a sum: contexts of unequal size weigh alike.
 
 from __future__ import annotations
 
-import torch
+from dataclasses import dataclass, field
+from typing import Any
+
 from torch import Tensor
-from torch.utils.data import TensorDataset
 
-from clsweep.curvature.kronecker import Curvature, diagonals_of, kronecker_fisher, kronecker_squares
-from clsweep.methods.contract import NamedTensors, contract_parameters
+from clsweep.curvature.fisher import FisherOptions
+from clsweep.curvature.kronecker import Curvature, Factors, kronecker_fisher, kronecker_squares
+from clsweep.hyperparameters import NOT_NEGATIVE, hyperparameter
+from clsweep.methods.base import BuiltIn, Finished, added, state
 from clsweep.methods.quadratic import weighted_squares
-from clsweep.networks import Classifier
-
-USES_PATH_INTEGRAL = False
-PENALTY_IS_PURE = True
-HYPERPARAMETERS = ("reg_strength",)
-_CURVATURE = "_kfac_ewc_curvature"
+from clsweep.parameters import NamedTensors, snapshot
 
 
-def estimate_importance(
-    model: Classifier, dataset: TensorDataset, prev_params: NamedTensors, device: torch.device
-) -> NamedTensors:
-    """The diagonal of this context's Fisher information; the model's curvature takes the factors in.
+@dataclass(eq=False)
+class KfacEWC(BuiltIn):
+    """The Fisher information of all contexts in Kronecker factors, around the latest parameters.
 
-    The penalty uses the diagonal of normalization layers only; that of the others, diag(G) ⊗ diag(A), is there to be
-    looked at.
-
-    Returns:
-        By key, a tensor shaped as the parameter, every element 0 or more.
+    Attributes:
+        fisher: how it is estimated.
+        curvature: G and A of each layer that has them.
+        diagonal: the Fisher information's diagonal of the other layers' parameters, by key.
+        anchor: theta*, by key.
     """
-    new, diagonals = kronecker_fisher(model, dataset)
-    carried: Curvature = getattr(model, _CURVATURE, {})
-    joined = {keys: carried[keys].plus(factors) if keys in carried else factors for keys, factors in new.items()}
-    setattr(model, _CURVATURE, {**carried, **joined})
-    return diagonals | diagonals_of(new, contract_parameters(model))
 
+    reg_strength: float = hyperparameter(1.0, NOT_NEGATIVE, "tag(log, interval(1, 1e9))")
+    fisher: FisherOptions = field(default_factory=FisherOptions)
+    curvature: Curvature = state()
+    diagonal: NamedTensors = state()
+    anchor: NamedTensors = state()
 
-def compute_regularization_loss(
-    model: Classifier, importance_dict: NamedTensors, prev_params_dict: NamedTensors
-) -> Tensor:
-    """1/2 sum_l <D_l, G_l D_l A_l>, plus 1/2 sum_i F_i (theta_i - theta*_i)^2 of normalization layers: a scalar."""
-    curvature: Curvature = getattr(model, _CURVATURE)
-    factored = {key for keys in curvature for key in keys}
-    diagonals = {key: value for key, value in importance_dict.items() if key not in factored}
-    penalty = kronecker_squares(model, curvature, prev_params_dict)
-    return 0.5 * (penalty + weighted_squares(model, diagonals, prev_params_dict) if diagonals else penalty)
+    @property
+    def strength(self) -> float:
+        """As configured."""
+        return self.reg_strength
+
+    def learn(self, finished: Finished) -> None:
+        """Take the context's factors and diagonals in, and move the anchor."""
+        new, diagonals = kronecker_fisher(self.model, finished.dataset, self.fisher)
+        before = self.curvature
+        joined = {keys: before[keys].plus(factors) if keys in before else factors for keys, factors in new.items()}
+        self.curvature = before | joined
+        self.diagonal = self.diagonal | added(self.diagonal, diagonals)
+        self.anchor = snapshot(self.model)
+
+    def penalty(self, *, is_first: bool) -> Tensor:
+        """1/2 sum_l <D_l, G_l D_l A_l>, plus 1/2 sum_i F_i (theta_i - theta*_i)^2 of the other layers: a scalar."""
+        penalty = kronecker_squares(self.model, self.curvature, self.anchor)
+        if self.diagonal:
+            penalty = penalty + weighted_squares(self.model, self.diagonal, self.anchor)
+        return 0.5 * penalty
+
+    def state_dict(self) -> dict[str, Any]:
+        """The factors as plain tensors, under their keys joined by blanks."""
+        factors = {
+            " ".join(keys): {"inputs": one.inputs, "outputs": one.outputs} for keys, one in self.curvature.items()
+        }
+        return super().state_dict() | {"curvature": factors}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        curvature = {tuple(keys.split(" ")): Factors(**one) for keys, one in state["curvature"].items()}
+        super().load_state_dict(state | {"curvature": curvature})

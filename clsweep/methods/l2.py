@@ -8,42 +8,22 @@ strength doesn't grow with the number of contexts.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
-from torch import Tensor
-from torch.utils.data import TensorDataset
 
-from clsweep.methods.contract import NamedTensors, contract_parameters
-from clsweep.methods.quadratic import weighted_squares
-from clsweep.networks import Classifier
-
-USES_PATH_INTEGRAL = False
-PENALTY_IS_PURE = True
-HYPERPARAMETERS = ("reg_strength",)
+from clsweep.hyperparameters import NOT_NEGATIVE, hyperparameter
+from clsweep.methods.base import Anchored, Finished
+from clsweep.parameters import NamedTensors, contract_parameters
 
 
-def estimate_importance(
-    model: Classifier, dataset: TensorDataset, prev_params: NamedTensors, device: torch.device
-) -> NamedTensors:
-    """What takes the carried importance to one: ones after the first context, zeros later.
+@dataclass(eq=False)
+class L2(Anchored):
+    """The distance to the parameters at the end of the last context."""
 
-    Returns:
-        By key, a tensor shaped as the parameter.
-    """
-    carried = model._custom_importance
-    return {
-        key: torch.ones_like(p) - carried.get(key, torch.zeros_like(p)) for key, p in contract_parameters(model).items()
-    }
+    factor = 0.5
+    reg_strength: float = hyperparameter(1.0, NOT_NEGATIVE, "tag(log, interval(1e-3, 1e5))")
 
-
-def compute_regularization_loss(
-    model: Classifier, importance_dict: NamedTensors, prev_params_dict: NamedTensors
-) -> Tensor:
-    """1/2 sum_i (theta_i - theta*_i)^2, a differentiable scalar."""
-    return 0.5 * weighted_squares(model, importance_dict, prev_params_dict)
-
-
-def quadratic_penalty(
-    model: Classifier, importance_dict: NamedTensors, prev_params_dict: NamedTensors
-) -> tuple[NamedTensors, NamedTensors]:
-    """1/2 for every parameter, around theta*: coefficients and centres, by key."""
-    return {key: 0.5 * value for key, value in importance_dict.items()}, prev_params_dict
+    def updated(self, finished: Finished) -> NamedTensors:
+        """One for every parameter, after every context."""
+        return {key: torch.ones_like(p) for key, p in contract_parameters(self.model).items()}

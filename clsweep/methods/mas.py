@@ -9,20 +9,15 @@ forget", ECCV 2018, equations 2 to 4, with the squared l2 norm of section 4.1). 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-from torch.utils.data import TensorDataset
 
 from clsweep.curvature.per_example import sum_over_examples
 from clsweep.curvature.phi import Absolute
-from clsweep.methods.contract import NamedTensors
-from clsweep.methods.quadratic import weighted_squares
-from clsweep.networks import Classifier
-
-USES_PATH_INTEGRAL = False
-PENALTY_IS_PURE = True
-HYPERPARAMETERS = ("reg_strength",)
+from clsweep.hyperparameters import NOT_NEGATIVE, hyperparameter
+from clsweep.methods.base import Anchored, Finished, added
+from clsweep.parameters import NamedTensors
 
 
 def squared_norm(logits: Tensor, labels: Tensor) -> Iterator[Tensor]:
@@ -30,28 +25,14 @@ def squared_norm(logits: Tensor, labels: Tensor) -> Iterator[Tensor]:
     yield 2 * logits
 
 
-def estimate_importance(
-    model: Classifier, dataset: TensorDataset, prev_params: NamedTensors, device: torch.device
-) -> NamedTensors:
-    """The mean over the context's examples of the absolute gradient of the squared norm of the logits.
+@dataclass(eq=False)
+class MAS(Anchored):
+    """How much the output of all contexts depends on a parameter."""
 
-    Returns:
-        By key, a tensor shaped as the parameter, every element 0 or more.
-    """
-    inputs, labels = dataset.tensors
-    sums = sum_over_examples(model, inputs, labels, squared_norm, Absolute())
-    return {key: value / len(inputs) for key, value in sums.items()}
+    reg_strength: float = hyperparameter(1.0, NOT_NEGATIVE, "tag(log, interval(1e-3, 1e5))")
 
-
-def compute_regularization_loss(
-    model: Classifier, importance_dict: NamedTensors, prev_params_dict: NamedTensors
-) -> Tensor:
-    """sum_i Omega_i (theta_i - theta*_i)^2, a differentiable scalar."""
-    return weighted_squares(model, importance_dict, prev_params_dict)
-
-
-def quadratic_penalty(
-    model: Classifier, importance_dict: NamedTensors, prev_params_dict: NamedTensors
-) -> tuple[NamedTensors, NamedTensors]:
-    """Omega, around theta*: coefficients and centres, by key."""
-    return importance_dict, prev_params_dict
+    def updated(self, finished: Finished) -> NamedTensors:
+        """Omega, with the mean absolute gradient of the logits' squared norm of this context in it."""
+        inputs, labels = finished.dataset.tensors
+        sums = sum_over_examples(self.model, inputs, labels, squared_norm, Absolute())
+        return added(self.importance, {key: value / len(inputs) for key, value in sums.items()})

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.utils.data import TensorDataset
+from dataclasses import dataclass
 
-from clsweep.methods.contract import NamedTensors
-from clsweep.methods.quadratic import weighted_squares
-from clsweep.networks import Classifier
-
-USES_PATH_INTEGRAL = False
-PENALTY_IS_PURE = True
-HYPERPARAMETERS = ()
+from clsweep.methods.base import Finished, Quadratic, Squares
 
 
-def estimate_importance(
-    model: Classifier, dataset: TensorDataset, prev_params: NamedTensors, device: torch.device
-) -> NamedTensors:
-    """No parameter is important: an empty dict."""
-    return {}
+@dataclass(eq=False)
+class NoPenalty(Quadratic):
+    """Nothing is important."""
 
+    @property
+    def strength(self) -> float:
+        """Of no penalty."""
+        return 0.0
 
-def compute_regularization_loss(
-    model: Classifier, importance_dict: NamedTensors, prev_params_dict: NamedTensors
-) -> Tensor:
-    """Zero."""
-    return weighted_squares(model, {}, {})
+    def learn(self, finished: Finished) -> None:
+        """Learn nothing."""
 
-
-def quadratic_penalty(
-    model: Classifier, importance_dict: NamedTensors, prev_params_dict: NamedTensors
-) -> tuple[NamedTensors, NamedTensors]:
-    """No coefficient: coefficients and centres, by key."""
-    return {}, {}
+    def squares(self) -> Squares:
+        """Of no parameter."""
+        return Squares({}, {})

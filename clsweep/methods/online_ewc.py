@@ -8,43 +8,29 @@ gamma once more; with a tuned `reg_strength` that is the same family.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.utils.data import TensorDataset
+from dataclasses import dataclass, field
 
-from clsweep.curvature.fisher import diagonal_fisher
-from clsweep.methods.contract import NamedTensors
-from clsweep.methods.quadratic import weighted_squares
-from clsweep.networks import Classifier
-
-USES_PATH_INTEGRAL = False
-PENALTY_IS_PURE = True
-HYPERPARAMETERS = ("reg_strength", "gamma")
+from clsweep.curvature.fisher import FisherOptions, diagonal_fisher
+from clsweep.hyperparameters import NOT_NEGATIVE, SHARE, hyperparameter
+from clsweep.methods.base import Anchored, Finished, added
+from clsweep.parameters import NamedTensors
 
 
-def estimate_importance(
-    model: Classifier, dataset: TensorDataset, prev_params: NamedTensors, device: torch.device
-) -> NamedTensors:
-    """What takes the carried Fisher information to gamma * carried + new: the loop adds it.
+@dataclass(eq=False)
+class OnlineEWC(Anchored):
+    """The Fisher information of all contexts, of which the earlier ones weigh less.
 
-    Returns:
-        By key, a tensor shaped as the parameter.
+    Attributes:
+        gamma: what the carried information is multiplied with at each context's end.
+        fisher: how it is estimated.
     """
-    carried = model._custom_importance
-    new = diagonal_fisher(model, dataset)
-    decay = model.gamma - 1
-    return {key: decay * carried[key] + value if key in carried else value for key, value in new.items()}
 
+    factor = 0.5
+    reg_strength: float = hyperparameter(1.0, NOT_NEGATIVE, "tag(log, interval(1, 1e13))")
+    gamma: float = hyperparameter(1.0, SHARE, "interval(0.05, 1)")
+    fisher: FisherOptions = field(default_factory=FisherOptions)
 
-def compute_regularization_loss(
-    model: Classifier, importance_dict: NamedTensors, prev_params_dict: NamedTensors
-) -> Tensor:
-    """1/2 sum_i F_i (theta_i - theta*_i)^2, a differentiable scalar."""
-    return 0.5 * weighted_squares(model, importance_dict, prev_params_dict)
-
-
-def quadratic_penalty(
-    model: Classifier, importance_dict: NamedTensors, prev_params_dict: NamedTensors
-) -> tuple[NamedTensors, NamedTensors]:
-    """F/2, around theta*: coefficients and centres, by key."""
-    return {key: 0.5 * value for key, value in importance_dict.items()}, prev_params_dict
+    def updated(self, finished: Finished) -> NamedTensors:
+        """F~ = gamma * F~ before + F of the context."""
+        decayed = {key: self.gamma * value for key, value in self.importance.items()}
+        return added(decayed, diagonal_fisher(self.model, finished.dataset, self.fisher))

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from clsweep.methods.contract import NamedTensors, contract_parameters
 from clsweep.networks import Classifier
+from clsweep.parameters import NamedTensors, contract_parameters
 
 
 class _WeightedSquares(torch.autograd.Function):

@@ -27,69 +27,62 @@ What differs from the paper, as the loop gives path integral and examples once a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.utils.data import TensorDataset
 
-from clsweep.curvature.fisher import diagonal_fisher
-from clsweep.methods.contract import NamedTensors, contract_parameters
-from clsweep.methods.quadratic import weighted_squares
-from clsweep.networks import Classifier
-
-PENALTY_IS_PURE = True
-HYPERPARAMETERS = ("reg_strength", "gamma", "epsilon")
-_WALK = "_rwalk"
+from clsweep.curvature.fisher import FisherOptions, diagonal_fisher
+from clsweep.hyperparameters import NOT_NEGATIVE, POSITIVE, SHARE, hyperparameter
+from clsweep.methods.base import Anchored, Finished, state
+from clsweep.parameters import NamedTensors, contract_parameters
 
 
-@dataclass(frozen=True)
-class Walk:
-    """What is carried from context to context, before it is scaled.
+@dataclass(eq=False)
+class RWalk(Anchored):
+    """The running Fisher information and the score, each scaled to [0, 1].
 
     Attributes:
-        fisher: F~, by key.
-        score: s~, by key.
+        gamma: how much earlier contexts weigh in the Fisher information.
+        epsilon: damps the denominator of the score.
+        fisher: how the Fisher information is estimated.
+        running_fisher: F~, by key, before it is scaled.
+        score: s~, likewise.
     """
 
-    fisher: NamedTensors
-    score: NamedTensors
+    uses_path_integral = True
+    reg_strength: float = hyperparameter(1.0, NOT_NEGATIVE, "tag(log, interval(1e-3, 1e6))")
+    gamma: float = hyperparameter(1.0, SHARE, "interval(0.05, 1)")
+    epsilon: float = hyperparameter(1e-3, POSITIVE, "tag(log, interval(1e-6, 10))")
+    fisher: FisherOptions = field(default_factory=FisherOptions)
+    running_fisher: NamedTensors = state()
+    score: NamedTensors = state()
 
+    def updated(self, finished: Finished) -> NamedTensors:
+        """F^ + s^."""
+        new = diagonal_fisher(self.model, finished.dataset, self.fisher)
+        fisher = {key: _running_mean(self.running_fisher.get(key), value, self.gamma) for key, value in new.items()}
+        score = {
+            key: _running_mean(self.score.get(key), value, 1.0) for key, value in self._scores(fisher, finished).items()
+        }
+        self.running_fisher = self.running_fisher | fisher  # a frozen parameter keeps its own
+        self.score = self.score | score
+        scaled_fisher, scaled_score = _scaled(fisher), _scaled(score)
+        return {key: value + scaled_score[key] for key, value in scaled_fisher.items()}
 
-def estimate_importance(
-    model: Classifier, dataset: TensorDataset, prev_params: NamedTensors, device: torch.device
-) -> NamedTensors:
-    """What takes the carried importance to F^ + s^: the loop adds it.
-
-    Returns:
-        By key, a tensor shaped as the parameter.
-    """
-    carried: Walk = getattr(model, _WALK, Walk({}, {}))
-    new = diagonal_fisher(model, dataset)
-    fisher = {key: _running_mean(carried.fisher.get(key), value, model.gamma) for key, value in new.items()}
-    score = {
-        key: _running_mean(carried.score.get(key), value, 1.0)
-        for key, value in _scores(model, fisher, prev_params).items()
-    }
-    setattr(model, _WALK, Walk(carried.fisher | fisher, carried.score | score))  # a frozen parameter keeps its own
-    scaled_fisher, scaled_score = _scaled(fisher), _scaled(score)
-    before = model._custom_importance
-    return {key: value + scaled_score[key] - before.get(key, 0.0) for key, value in scaled_fisher.items()}
+    def _scores(self, fisher: NamedTensors, finished: Finished) -> NamedTensors:
+        """max(0, W) / (1/2 F~ Delta^2 + epsilon) of this context, by key."""
+        parameters = contract_parameters(self.model)
+        changes = {key: parameters[key].detach() - finished.start[key] for key in fisher}
+        return {
+            key: finished.path.totals[key].clamp_min(0) / (0.5 * fisher[key] * change.square() + self.epsilon)
+            for key, change in changes.items()
+        }
 
 
 def _running_mean(before: Tensor | None, new: Tensor, weight: float) -> Tensor:
     """(new + weight * before) / (1 + weight)."""
     return new if before is None else (new + weight * before) / (1 + weight)
-
-
-def _scores(model: Classifier, fisher: NamedTensors, prev_params: NamedTensors) -> NamedTensors:
-    """max(0, W) / (1/2 F~ Delta^2 + epsilon) of this context, by key."""
-    parameters = contract_parameters(model)
-    changes = {key: parameters[key].detach() - prev_params[key] for key in fisher}
-    return {
-        key: model._custom_W[key].clamp_min(0) / (0.5 * fisher[key] * change.square() + model.epsilon)
-        for key, change in changes.items()
-    }
 
 
 def _scaled(values: NamedTensors) -> NamedTensors:
@@ -100,17 +93,3 @@ def _scaled(values: NamedTensors) -> NamedTensors:
     high = torch.stack([value.max() for value in values.values()]).max()
     span = (high - low).clamp_min(torch.finfo(low.dtype).tiny)
     return {key: (value - low) / span for key, value in values.items()}
-
-
-def compute_regularization_loss(
-    model: Classifier, importance_dict: NamedTensors, prev_params_dict: NamedTensors
-) -> Tensor:
-    """sum_i (F^_i + s^_i) (theta_i - theta*_i)^2, a differentiable scalar."""
-    return weighted_squares(model, importance_dict, prev_params_dict)
-
-
-def quadratic_penalty(
-    model: Classifier, importance_dict: NamedTensors, prev_params_dict: NamedTensors
-) -> tuple[NamedTensors, NamedTensors]:
-    """F^ + s^, around theta*: coefficients and centres, by key."""
-    return importance_dict, prev_params_dict

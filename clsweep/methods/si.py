@@ -2,7 +2,7 @@
 
     R(theta) = sum_i Omega_i (theta_i - theta*_i)^2,    Omega_i = sum_t W_{t,i} / (Delta_{t,i}^2 + epsilon)
 
-with W_t the path integral of -gradient * update over context t, which the loop keeps in `model._custom_W`, and Delta_t
+with W_t the path integral of -gradient * update over context t, which the loop keeps, and Delta_t
 the parameters' change over the context (Zenke, Poole & Ganguli, "Continual learning through synaptic intelligence",
 ICML 2017, equations 4 and 5).
 
@@ -13,50 +13,32 @@ same; later, where the penalty pulls a parameter back, they are not.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.utils.data import TensorDataset
+from dataclasses import dataclass
 
-from clsweep.methods.contract import NamedTensors, contract_parameters
-from clsweep.methods.quadratic import weighted_squares
-from clsweep.networks import Classifier
-
-PENALTY_IS_PURE = True
-HYPERPARAMETERS = ("reg_strength", "epsilon")
+from clsweep.hyperparameters import NOT_NEGATIVE, POSITIVE, TRUTH, hyperparameter, option
+from clsweep.methods.base import Anchored, Finished, added
+from clsweep.parameters import NamedTensors, contract_parameters
 
 
-def estimate_importance(
-    model: Classifier, dataset: TensorDataset, prev_params: NamedTensors, device: torch.device
-) -> NamedTensors:
-    """W / (Delta^2 + epsilon) of this context.
+@dataclass(eq=False)
+class SI(Anchored):
+    """The loss that a parameter took away over the contexts, per squared distance.
 
-    Noise makes W negative here and there, and with it the importance. With `model.floor_at_zero` the carried
-    importance, earlier contexts' and this one's, is kept at zero or above.
-
-    Returns:
-        By key, a tensor shaped as the parameter.
+    Attributes:
+        epsilon: damps the squared distance.
+        floor_at_zero: whether Omega, which noise makes negative here and there, is kept at zero or above.
     """
-    path_integral = model._custom_W
-    carried = model._custom_importance
-    importance = {}
-    for key, p in contract_parameters(model).items():
-        change = p.detach() - prev_params[key]
-        importance[key] = path_integral[key] / (change.square() + model.epsilon)
-        if getattr(model, "floor_at_zero", False):
-            before = carried.get(key, torch.zeros_like(change))
-            importance[key] = (before + importance[key]).clamp_min(0) - before
-    return importance
 
+    uses_path_integral = True
+    reg_strength: float = hyperparameter(1.0, NOT_NEGATIVE, "tag(log, interval(1e-3, 1e5))")
+    epsilon: float = hyperparameter(0.1, POSITIVE, "tag(log, interval(1e-6, 10))")
+    floor_at_zero: bool = option(False, TRUTH)
 
-def compute_regularization_loss(
-    model: Classifier, importance_dict: NamedTensors, prev_params_dict: NamedTensors
-) -> Tensor:
-    """sum_i Omega_i (theta_i - theta*_i)^2, a differentiable scalar."""
-    return weighted_squares(model, importance_dict, prev_params_dict)
-
-
-def quadratic_penalty(
-    model: Classifier, importance_dict: NamedTensors, prev_params_dict: NamedTensors
-) -> tuple[NamedTensors, NamedTensors]:
-    """Omega, around theta*: coefficients and centres, by key."""
-    return importance_dict, prev_params_dict
+    def updated(self, finished: Finished) -> NamedTensors:
+        """Omega, with W / (Delta^2 + epsilon) of this context in it."""
+        parameters = contract_parameters(self.model)
+        changes = {key: p.detach() - finished.start[key] for key, p in parameters.items()}
+        totals = finished.path.totals
+        new = {key: totals[key] / (change.square() + self.epsilon) for key, change in changes.items()}
+        omega = added(self.importance, new)
+        return {key: value.clamp_min(0) for key, value in omega.items()} if self.floor_at_zero else omega

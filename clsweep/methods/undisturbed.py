@@ -203,17 +203,20 @@ class Network:
         ]
 
     @contextmanager
-    def undisturbed(self) -> Iterator[list[str]]:
+    def undisturbed(self, *, gradients: bool = True) -> Iterator[list[str]]:
         """Put back modes, active outputs, gradients, `requires_grad` and the network's own buffers.
+
+        Args:
+            gradients: False where it is the gradients that are to be changed: they, and `requires_grad`, stay.
 
         Yields:
             The names of what had been changed, filled at the end.
         """
         active = self._outputs.active
         modes = [module.training for module in self._modules]
-        gradients = [(p, p.grad, p.requires_grad) for p in self.parameters]
+        saved = [(p, p.grad, p.requires_grad) for p in self.parameters] if gradients else []
         values = [(buffer._version, buffer.clone()) for _, _, buffer, _ in self._buffers]
-        for p in self.parameters:
+        for p, *_ in saved:
             p.grad = None  # so that zeroing or accumulating in place cannot reach the saved ones
         changed: list[str] = []
         try:
@@ -224,7 +227,7 @@ class Network:
                 changed.append("the active outputs")
             if self._put_modes_back(modes):
                 changed.append("train or eval mode")
-            changed += _put_gradients_back(gradients)
+            changed += _put_gradients_back(saved)
             if self._put_buffers_back(values):
                 changed.append("buffers")
 

@@ -9,7 +9,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from clsweep.config import FisherConfig
 from clsweep.networks.outputs import Head, Selection, only_head
 
 
@@ -48,8 +47,6 @@ class Classifier(nn.Module):
         reg_strength: the configured strength of the penalty; a method may overwrite it.
         gamma: the configured decay of carried importance.
         epsilon: the configured damping.
-        fisher: how to estimate the Fisher information, for methods that do.
-        floor_at_zero: whether carried importance is kept at or above zero, for methods that ask.
 
     They and the dicts `_custom_*` below are the regularizers' contract (see `clsweep.methods.contract`).
     """
@@ -59,8 +56,6 @@ class Classifier(nn.Module):
     reg_strength: float
     gamma: float
     epsilon: float
-    fisher: FisherConfig | None
-    floor_at_zero: bool
     _custom_W: dict[str, Tensor]  # noqa: N815 - the contract's name
     _custom_p_old: dict[str, Tensor]
     _custom_importance: dict[str, Tensor]

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pandas as pd
 
 from clsweep import config as settings
-from clsweep.config import HYPERPARAMETERS
+from clsweep.hyperparameters import STANDARD
 from clsweep.protocol import Protocol
 from clsweep.report.plots.contexts import BOUNDS
 from clsweep.results import FINISHED, Results
@@ -83,15 +83,24 @@ def _setting(run: Mapping[Hashable, Any]) -> str:
 
 
 def _used(run: Mapping[Hashable, Any]) -> list[str]:
-    """Files of version 1 don't say which: those that a sweep searches for a built-in method, all for another."""
+    """Files of version 1 don't say which: those of a built-in method as it was, all for another."""
     if run["format_version"] != 1:
         used = str(run["hyperparameters"]).split()
         return sorted(used, key=lambda name: _PLACES.get(name, len(_PLACES)))
-    searched = settings.searched_by_default().get(run["regularizer"], ()) if not run["regularizer_file"] else ()
-    return list(searched or HYPERPARAMETERS)
+    own = _IN_VERSION_1.get(run["regularizer"]) if not run["regularizer_file"] else None
+    return list(STANDARD if own is None else own)
 
 
-_PLACES: Final = {name: place for place, name in enumerate(HYPERPARAMETERS)}
+_ONE: Final = ("reg_strength",)
+_IN_VERSION_1: Final[dict[str, tuple[str, ...]]] = {
+    **dict.fromkeys(("l2", "ewc", "ewc_separate", "kfac_ewc", "mas"), _ONE),
+    "online_ewc": (*_ONE, "gamma"),
+    "si": (*_ONE, "epsilon"),
+    "rwalk": (*_ONE, "gamma", "epsilon"),
+}
+
+
+_PLACES: Final = {name: place for place, name in enumerate(STANDARD)}
 _USUAL_OPTIONS = "fisher.labels=exact fisher.examples=null"
 
 

@@ -16,8 +16,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from clsweep.config import HYPERPARAMETERS, shown_name
+from clsweep.config import shown_name
 from clsweep.errors import InputError
+from clsweep.hyperparameters import STANDARD
 from clsweep.paths import short
 from clsweep.results import packed
 from clsweep.results.checking import (
@@ -59,7 +60,7 @@ _DTYPES = {"str": "str", "int": "Int64", "float": "float64", "bool": "boolean"}
 # others, is no reason not to read a file; what a file doesn't say is empty.
 _REQUIRED = (
     *("run_id", "status", "benchmark", "scenario", "stream", "dataset", "n_train", "n_test", "contexts"),
-    *("regularizer", "regularizer_file", *HYPERPARAMETERS, "seed", "budget", "iters", "batch_size", "lr"),
+    *("regularizer", "regularizer_file", *STANDARD, "seed", "budget", "iters", "batch_size", "lr"),
     *("validation_fraction", "precision", "average_accuracy"),
 )
 # Likewise, but files of version 1 did not have them yet.

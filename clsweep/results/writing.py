@@ -70,6 +70,7 @@ class Summary:
             given.
         iters: optimizer steps for each context; for the largest one, where `epochs` says how many.
         epochs: passes over each context's training data, 0 where iterations were given.
+        logits: active or all: of which classes a method sees the logits.
         optimizer: its name and those of its arguments that are not the usual ones, or a `_target_` and its arguments.
         optimizer_reset: whether each context begins with a new state of the optimizer.
         schedule: what changes the learning rate within a context, a `_target_` and its arguments; empty: nothing.
@@ -116,6 +117,7 @@ class Summary:
     budget: str
     iters: int
     epochs: int
+    logits: str
     batch_size: int
     lr: float
     optimizer: str

@@ -15,8 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from clsweep import config as settings
 from clsweep import config_files, results
-from clsweep.config import HYPERPARAMETERS
 from clsweep.errors import InputError
+from clsweep.hyperparameters import STANDARD
 from clsweep.protocol import Protocol
 from clsweep.sweeps.finals import FinalRun
 from clsweep.sweeps.ledger import REASON
@@ -51,7 +51,7 @@ def write(plan: StudyPlan, trials: Sequence[FrozenTrial]) -> None:
 def _row(plan: StudyPlan, trial: FrozenTrial) -> dict[str, Any]:
     attributes = trial.user_attrs
     complete = trial.state == TrialState.COMPLETE
-    default = {name: getattr(plan.config.regularizer, name) for name in HYPERPARAMETERS}
+    default = dict.fromkeys(STANDARD, math.nan) | plan.hyperparameters
     return {
         "format_version": results.FORMAT_VERSION,
         "number": trial.number,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,9 +14,9 @@ from hydra.core.override_parser.types import Override, RangeSweep
 from omegaconf import DictConfig
 
 from clsweep import config as settings
-from clsweep.config import HYPERPARAMETERS, Config, SearchConfig
+from clsweep.config import Config, RegularizerConfig, SearchConfig
 from clsweep.errors import InputError
-from clsweep.methods import contract
+from clsweep.methods.loading import load
 from clsweep.paths import absolute
 from clsweep.sweeps import role, storage
 from clsweep.sweeps.checking import check_search
@@ -25,7 +25,7 @@ from clsweep.sweeps.space import range_values
 from clsweep.training.run import pick_device
 
 _METHOD = "regularizer"
-_HYPERPARAMETER_KEYS = {f"{_METHOD}.{name}": name for name in HYPERPARAMETERS}
+_OTHER_KEYS = {f"{_METHOD}.{one.name}" for one in fields(RegularizerConfig)}
 
 
 class Commands:
@@ -52,7 +52,7 @@ class Commands:
         alternatives: dict[str, list[str]] = {}
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
         for override in parsed:
-            name = _HYPERPARAMETER_KEYS.get(override.key_or_group)
+            name = _hyperparameter(override.key_or_group)
             if name is not None and override.is_sweep_override():
                 self.ranges[name] = str(override.input_line).partition("=")[2]
                 continue
@@ -93,9 +93,14 @@ class Commands:
         if "Slurm" not in self._composed.hydra.launcher._target_:  # its jobs run on other machines
             pick_device(config.device)
         regularizer = config.regularizer
-        used = () if config.stream == "joint" else contract.load(regularizer).hyperparameters
-        ranges = searched(config, used, self.ranges, self._fixed)
-        return replace(config, regularizer=replace(regularizer, space=ranges))
+        method = load(regularizer)
+        ranges = searched(config, method, self.ranges, self._fixed)
+        return replace(config, regularizer=replace(method.config, space=ranges))
+
+
+def _hyperparameter(key: str) -> str | None:
+    """The hyperparameter that a key may be of, by its name."""
+    return key.removeprefix(f"{_METHOD}.") if key.startswith(f"{_METHOD}.") and key not in _OTHER_KEYS else None
 
 
 def _owners(overrides: Sequence[Override], loader: ConfigLoader) -> dict[str, set[str]]:
@@ -138,7 +143,7 @@ def _alternatives(override: Override) -> list[str]:
         raise _several_seeds(override)
     if not override.is_discrete_sweep():
         raise InputError(
-            f"{_typed(override)}: only {', '.join(_HYPERPARAMETER_KEYS)} are searched in an interval; expected "
+            f"{_typed(override)}: only hyperparameters, such as {_METHOD}.reg_strength, have intervals; expected "
             f"values such as {override.key_or_group}=a,b."
         )
     sweep = override.value()

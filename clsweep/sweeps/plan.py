@@ -14,9 +14,10 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from clsweep import defaults, naming
-from clsweep.config import HYPERPARAMETERS, Config, with_values
+from clsweep.config import Config, with_values
 from clsweep.methods import files as method_files
 from clsweep.methods.files import MethodFile
+from clsweep.methods.loading import Loaded
 from clsweep.protocol import Protocol
 from clsweep.sweeps import space
 from clsweep.sweeps.space import Point, Space
@@ -70,7 +71,13 @@ class StudyPlan:
     @property
     def default(self) -> Point:
         """The method's good values of the hyperparameters that are searched."""
-        return {name: getattr(self.config.regularizer, name) for name in self.space}
+        values = self.config.regularizer.values
+        return {name: values[name] for name in self.space}
+
+    @property
+    def hyperparameters(self) -> Point:
+        """The values of the method's hyperparameters, but for the options of a group."""
+        return {name: value for name, value in self.config.regularizer.values.items() if "." not in name}
 
     @property
     def n_trials(self) -> int:
@@ -139,16 +146,14 @@ def _comparable(plan: StudyPlan) -> dict[str, Any]:
 
 def _method(plan: StudyPlan) -> dict[str, Any]:
     """What makes results of a method comparable, but for what is searched: named one by one, as in `Protocol`."""
-    regularizer, fisher = plan.config.regularizer, plan.config.regularizer.fisher
+    regularizer = plan.config.regularizer
     if plan.config.stream == "joint":
         return {"name": plan.config.method}
     return {
         "name": regularizer.name,
-        "module": regularizer.module,
+        "target": regularizer._target_,
         "file": None if plan.method_file is None else plan.method_file.digest("blake2b"),
-        "fixed": {name: getattr(regularizer, name) for name in HYPERPARAMETERS if name not in plan.space},
-        "fisher": None if fisher is None else {"labels": fisher.labels, "examples": fisher.examples},
-        "floor_at_zero": regularizer.floor_at_zero,
+        "fixed": {name: value for name, value in regularizer.values.items() if name not in plan.space},
     }
 
 
@@ -172,23 +177,26 @@ def _kind(distribution: BaseDistribution) -> Any:
     return f"{scale}, integers" if isinstance(distribution, IntDistribution) else scale
 
 
-def searched(config: Config, used: tuple[str, ...], ranges: Mapping[str, str], fixed: set[str]) -> dict[str, str]:
+def searched(config: Config, method: Loaded, ranges: Mapping[str, str], fixed: set[str]) -> dict[str, str]:
     """The ranges that a study searches.
 
     Args:
         config: its setting.
-        used: the hyperparameters that the method says it uses.
+        method: its method.
         ranges: those given on the command line, by hyperparameter.
         fixed: the hyperparameters that the command line gives one value.
 
     Returns:
         Ranges by hyperparameter; none for joint training.
+
+    Raises:
+        InputError: a range reaches beyond what the hyperparameter may be.
     """
     if config.stream == "joint":
         return {}
-    own = config.regularizer.space
-    return {
-        name: ranges.get(name, own[name])
-        for name in HYPERPARAMETERS
-        if name in own and name in used and name not in fixed
-    }
+    both = method.spaces | {name: text for name, text in ranges.items() if name in method.declared}
+    chosen = {name: text for name, text in both.items() if name in ranges or name not in fixed}
+    for name, distribution in space.parse(chosen).items():
+        for value in space.ends(distribution):
+            method.declared[name].checked(name, value)
+    return chosen

@@ -13,13 +13,13 @@ import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import cache
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
 from hydra.errors import HydraException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from clsweep.config import check_hyperparameters
 from clsweep.errors import InputError
 
 Space = dict[str, BaseDistribution]
@@ -77,8 +77,6 @@ def _interval(name: str, given: str, interval: IntervalSweep) -> FloatDistributi
     if not low < high or (log and low <= 0):
         above = " above 0" if log else ""
         raise InputError(f"{given}: expected two numbers{above}, the smaller one first.")
-    for end in (low, high):
-        check_hyperparameters({name: float(end)})
     if isinstance(low, int) and isinstance(high, int):  # Hydra makes them floats unless int(...) was asked for
         return IntDistribution(low, high, log=log)
     return FloatDistribution(low, high, log=log)
@@ -95,8 +93,6 @@ def _choice(name: str, given: str, sweep: ChoiceSweep | RangeSweep) -> Categoric
         raise InputError(f"{given}: expected {_SYNTAX}, of numbers.") from error
     if not values:
         raise InputError(f"{given}: holds no value; expected {_SYNTAX}.")
-    for value in values:
-        check_hyperparameters({name: value})
     return CategoricalDistribution(list(dict.fromkeys(values)))
 
 
@@ -124,6 +120,14 @@ def range_values(given: str, sweep: RangeSweep) -> list[int | float]:
         raise InputError(f"{given}: has {count:,} values; expected at most {_MOST_VALUES:,}.")
     integers = all(isinstance(end, int) for end in ends)
     return [int(value) if integers else float(value) for value in (start + k * step for k in range(count))]
+
+
+def ends(distribution: BaseDistribution) -> list[Any]:
+    """The least and the greatest value, or all of a choice."""
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    return [distribution.low, distribution.high]
 
 
 def contains(space: Space, point: Mapping[str, float]) -> bool:

@@ -74,14 +74,13 @@ class Display(Observer):
 
     def setting(self, run: Started) -> None:
         """Print the resolved setting."""
-        config, benchmark, regularizer = self._config, self._config.benchmark, self._config.regularizer
+        config, benchmark = self._config, self._config.benchmark
         held_out = f", {config.validation_fraction:g} held out" if config.validation_fraction else ""
-        values = [f"{name}={getattr(regularizer, name):g}" for name in run.hyperparameters]
         rows = {
             "benchmark": f"{benchmark.name}: {benchmark.contexts} contexts, {benchmark.scenario}-incremental, "
             f"on {config.dataset.name}{held_out}",
             "images": self._images,
-            "method": "  ".join([config.shown_method, *values]),
+            "method": "  ".join([config.shown_method, *run.shown]),
             "training": f"{self._length()}, batch {benchmark.batch_size}, {_optimizer(config)}",
             "run": f"seed {config.seed}, {run.device}{_threads() if run.device == 'cpu' else ''}, {config.precision}",
         }

@@ -13,51 +13,54 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from clsweep.config import RegularizerConfig
 from clsweep.errors import RunError
-from clsweep.methods.contract import PENALTY, NamedTensors, Regularizer, contract_parameters, snapshot
-from clsweep.methods.undisturbed import first_not_finite
-from clsweep.networks import Classifier, Outputs, layout_of, outputs_of
+from clsweep.methods.base import Finished, Method, Path, Squares
+from clsweep.methods.contract import PENALTY
+from clsweep.methods.undisturbed import Network, first_not_finite
+from clsweep.networks import Classifier, Outputs, layout_of, outputs_of, select
 from clsweep.optimizers import OptimizerSetting
+from clsweep.parameters import NamedTensors, contract_parameters, snapshot
 from clsweep.training.update import PathIntegral, Spring, parameter_update
 
 
 class Learner:
-    """A network that is trained with a regularizer's penalty.
+    """A network that is trained with a method's penalty.
 
     Args:
-        model: the network, on its device.
-        regularizer: the method.
-        config: the method's hyperparameters, put on the model as the contract promises.
+        model: the network, on its device, as it was built.
+        method: the method.
         optimizer: what moves the parameters.
         precision: `float32`, or `bf16` for autocast of the task's loss and of evaluation.
+        shows_all: whether `model(x)` gives a method the logits of all classes, and the labels count over these; the
+            loss and the accuracies are of the active ones in any case.
     """
 
     def __init__(
         self,
         model: Classifier,
-        regularizer: Regularizer,
-        config: RegularizerConfig,
+        method: Method,
         optimizer: OptimizerSetting,
         precision: str,
+        *,
+        shows_all: bool = False,
     ) -> None:
         self.model = model
+        self.method = method
         self.device = next(model.parameters()).device
-        self._regularizer = regularizer
-        self._network = regularizer.network_of(model)
+        self._network = Network(model)
         self._outputs, self._layout = outputs_of(model), layout_of(model)
+        self._active = self._outputs.active
+        self._shows_all = shows_all
         self._autocast_enabled = precision == "bf16"
         self._parameters = list(model.parameters())
         self._update = parameter_update(self._parameters, optimizer)
         self._contexts_learned = 0
         self._steps = 0
-        self._declared: tuple[NamedTensors, NamedTensors] | None = None
-        self._declared_strength = 0.0
-        self._fast_penalty = False
+        self._squares: Squares | None = None
+        self._strength = 0.0  # of these squares
+        self._is_fast = False
         self._path_addresses: list[int] = []
-        model.reg_strength, model.gamma, model.epsilon = config.reg_strength, config.gamma, config.epsilon
-        model.fisher, model.floor_at_zero = config.fisher, config.floor_at_zero
-        model._custom_importance, model._custom_prev_params = {}, {}
+        method.attach(self._network)
         self._start = snapshot(model)
 
     @property
@@ -67,7 +70,9 @@ class Learner:
 
     def activate(self, outputs: Outputs) -> None:
         """Choose the active outputs."""
-        self._outputs.active = outputs
+        self._active = outputs
+        if not self._shows_all:
+            self._outputs.active = outputs
 
     def start_context(self, iterations: int | None = None) -> None:
         """Begin a context: the path integral is zero and starts at the current parameters.
@@ -75,19 +80,18 @@ class Learner:
         Args:
             iterations: how many steps it will have, for the optimizer's schedule; None where there is none.
         """
-        model = self.model
+        model, method = self.model, self.method
         self._network.train()
         parameters = contract_parameters(model)
         # A parameter with two names has one position and one path integral.
         positions = {p: p.detach().clone() for p in parameters.values()}
-        integrals = {p: torch.zeros_like(position) for p, position in positions.items()}
-        model._custom_p_old = {key: positions[p] for key, p in parameters.items()}
-        model._custom_W = {key: integrals[p] for key, p in parameters.items()}
+        totals = {p: torch.zeros_like(position) for p, position in positions.items()}
+        path = Path(*({key: kept[p] for key, p in parameters.items()} for kept in (totals, positions)))
+        method.start_context(path)
         self._start = snapshot(model)
         self._steps = 0
-        self._fast_penalty = self._regularizer.is_quadratic and len(positions) == len(parameters)
-        if self._contexts_learned > 0 and self._fast_penalty:
-            self._declared = self._regularizer.quadratic(model, model._custom_importance, model._custom_prev_params)
+        self._is_fast = method.is_quadratic and len(positions) == len(parameters)
+        self._squares = method.squares() if self._contexts_learned > 0 and self._is_fast else None
         self._update.start_context(iterations)
         self._set_springs()
         self._update.set_path_integrals(self._path_integrals())
@@ -101,28 +105,32 @@ class Learner:
             labels: its labels over the active classes, [B].
 
         Returns:
-            The loss, a detached scalar on the device: the total, but for a penalty that is declared to be quadratic,
-            whose gradient alone is computed.
+            The loss, a detached scalar on the device: the total, but for a quadratic penalty, whose gradient alone is
+            computed.
 
         Raises:
-            RunError: the regularizer raised, or its first penalty of this context is not what it should be.
+            RunError: the method raised, or its first penalty of this context is not what it should be.
         """
         for p in self._parameters:
             p.grad = None
         self._steps += 1
+        if self.method.takes_batch:
+            self.method.see(inputs, self._as_shown(labels))
         loss = F.cross_entropy(self.logits(inputs), labels)
         if self._contexts_learned == 0:
             loss.backward()
-        elif self._fast_penalty:
+        elif self._is_fast:
             loss.backward()
-            if self._declared is not None and self._steps <= 2:
-                self._meet_declared()
+            if self.method.can_be_wrong and self._squares is not None and self._steps <= 2:
+                self._meet_squares()
         else:
-            penalty = self._penalty()  # first: it may overwrite the strength
-            loss = loss + self._strength() * penalty
-            self._regularizer.backward(loss)
+            penalty = self.method.penalty(is_first=self._steps == 1)  # first: it may overwrite the strength
+            loss = loss + self.method.strength * penalty
+            self.method.backward(loss)
             if self._steps == 1:
                 self._check_gradient(loss)
+        if self.method.transforms_gradients:
+            self.method.transform()
         self._follow_path()
         self._update.step()
         return loss.detach()
@@ -131,6 +139,8 @@ class Learner:
         """The logits of the active classes, [B, active], computed in the configured precision, never given as bf16."""
         with self._autocast():
             logits: Tensor = self.model(inputs.contiguous(memory_format=self._layout))
+        if self._shows_all:
+            logits = select(logits, self._active)
         return logits.float() if self._autocast_enabled else logits
 
     def _autocast(self) -> AbstractContextManager[object]:
@@ -154,24 +164,27 @@ class Learner:
         return (self.logits(inputs).argmax(1) == labels).sum()
 
     def end_context(self, dataset: TensorDataset) -> None:
-        """Estimate importance on the context's training data, add it, and move the anchor.
+        """Let the method learn from the context.
 
         Args:
             dataset: the context's training examples.
 
         Raises:
-            RunError: the regularizer raised or returned what it shouldn't.
+            RunError: the method raised or returned what it shouldn't.
         """
-        model = self.model
-        self.check_declared()  # again: the parameters are farthest from the anchor now
-        self._declared = None
+        self.check_squares()  # again: the parameters are farthest from the anchor now
+        self._squares = None
         self._catch_up()
-        new = self._regularizer.importance(model, dataset, self._start, self.device)
-        for key, value in new.items():
-            carried = model._custom_importance.get(key)
-            model._custom_importance[key] = value if carried is None else carried + value
-        model._custom_prev_params = snapshot(model)
+        inputs, labels = dataset.tensors
+        shown = TensorDataset(inputs, self._as_shown(labels))
+        self.method.end_context(Finished(shown, self._start, self.method.path, self.device))
         self._contexts_learned += 1
+
+    def _as_shown(self, labels: Tensor) -> Tensor:
+        """Labels over the active classes, counted over what the network shows a method."""
+        if self._shows_all and isinstance(self._active, range):
+            return labels + self._active.start
+        return labels
 
     def not_finite(self, when: str) -> str | None:
         """Which of the network's parameters and buffers holds NaN or infinity, as the beginning of a sentence.
@@ -188,13 +201,13 @@ class Learner:
         Args:
             has_grown: whether the loss had grown before.
         """
-        unpenalized = self._fast_penalty and not (self._declared and self._declared[0])
+        unpenalized = self._is_fast and not (self._squares and self._squares.coefficients)
         if self._contexts_learned == 0 or unpenalized:
             return "a smaller benchmark.lr may help (there is no penalty in this loss)"
-        if has_grown or self._fast_penalty:
+        if has_grown or self._is_fast:
             return "a smaller regularizer.reg_strength or benchmark.lr may help"
         return (
-            f"the loss had not grown before, so that a gradient of NaN in {self._regularizer.source}'s {PENALTY} is a "
+            f"the loss had not grown before, so that a gradient of NaN in {self.method.source}'s {PENALTY} is a "
             "likelier reason than regularizer.reg_strength (a square root, a norm or a division at zero)"
         )
 
@@ -204,14 +217,13 @@ class Learner:
         Raises:
             MethodError: it doesn't.
         """
-        model = self.model
         if self._contexts_learned > 0:
             self._catch_up()
-            self._regularizer.check_dependence(model, model._custom_importance, model._custom_prev_params)
+            self.method.check_dependence()
 
     def additions(self) -> list[str]:
         """What the method has added to the network that its author may take for something else, in sentences."""
-        return self._regularizer.additions(self.model)
+        return self.method.additions()
 
     @contextmanager
     def blaming(self) -> Iterator[None]:
@@ -223,99 +235,80 @@ class Learner:
         try:
             yield
         except Exception as error:
-            blamed = self._regularizer.blamed(error)
+            blamed = self.method.blamed(error)
             if blamed is None:
                 raise
             raise blamed from error
-
-    def _penalty(self) -> Tensor:
-        model, regularizer = self.model, self._regularizer
-        checked = self._steps == 1 or self._fast_penalty
-        call = regularizer.checked_penalty if checked else regularizer.penalty
-        return call(model, model._custom_importance, model._custom_prev_params)
-
-    def _strength(self) -> float:
-        self._regularizer.check_strength(self.model.reg_strength)
-        return self.model.reg_strength * self._regularizer.reg_strength_scale
 
     def _check_gradient(self, loss: Tensor) -> None:
         """Find NaN in the gradient at a context's first step, and whose it is; the task's will be seen in the loss."""
         gradients = {str(number): p.grad for number, p in enumerate(self._parameters) if p.grad is not None}
         if first_not_finite(gradients) is not None:
-            model = self.model
-            self._regularizer.check_gradient(model, model._custom_importance, model._custom_prev_params)
+            self.method.check_gradient()
             if torch.isfinite(loss):
                 raise RunError(
-                    f"regularizer.reg_strength={model.reg_strength:g}: times the finite gradient of the penalty it "
-                    "overflows at a context's first step; expected a smaller one."
+                    f"regularizer.reg_strength={self.method.strength / self.method.reg_strength_scale:g}: times the "
+                    "finite gradient of the penalty it overflows at a context's first step; expected a smaller one."
                 )
 
-    def _meet_declared(self) -> None:
+    def _meet_squares(self) -> None:
         """Call the real penalty at a context's first two steps: it may overwrite the strength, then it is checked."""
         if self._steps == 1:
             self._catch_up()
-            self._penalty()
-            if self._strength() != self._declared_strength:
+            self.method.penalty(is_first=True)
+            if self.method.strength != self._strength:
                 self._set_springs()
         elif self._network.not_finite() is None:  # else the loss will show it: it isn't the penalty's doing
-            self.check_declared()
+            self.check_squares()
 
-    def check_declared(self) -> None:
-        """Hold a declared penalty and its strength against the real ones, where the anchor has been left.
+    def check_squares(self) -> None:
+        """Hold a quadratic penalty and its strength against the real ones, where the anchor has been left.
 
         Raises:
             MethodError: they differ.
         """
-        if self._declared is None:
-            return
-        self._catch_up()
-        penalty = self._penalty()  # first: it may overwrite the strength
-        if self._strength() != self._declared_strength:
-            raise self._regularizer.changed_strength(self._declared_strength, self._strength())
-        self._regularizer.check_quadratic(self.model, penalty, *self._declared)
+        if self.method.can_be_wrong and self._squares is not None:
+            self._catch_up()
+            self.method.check_squares(self._squares, self._strength)
 
     def _set_springs(self) -> None:
-        self._declared_strength = self._strength()
+        self._strength = self.method.strength
         self._update.set_springs(self._springs())
 
     def _springs(self) -> dict[nn.Parameter, Spring]:
-        if self._declared is None:
+        if self._squares is None:
             return {}
-        coefficients, centres = self._declared
-        factor = 2 * self._strength()
+        factor = 2 * self._strength
         parameters = contract_parameters(self.model)
         return {
-            parameters[key]: Spring((factor * value).contiguous(), centres[key].contiguous())
-            for key, value in coefficients.items()
+            parameters[key]: Spring((factor * value).contiguous(), self._squares.centres[key].contiguous())
+            for key, value in self._squares.coefficients.items()
         }
 
     def _path_integrals(self) -> dict[nn.Parameter, PathIntegral]:
-        if not self._regularizer.uses_path_integral:
+        if not self.method.uses_path_integral:
             return {}
-        model = self.model
+        totals, positions = self.method.path
         return {
-            p: PathIntegral(
-                _as(p, model._custom_W, key), None if self._fast_penalty else _as(p, model._custom_p_old, key)
-            )
-            for key, p in contract_parameters(model).items()
-            if key in model._custom_W and key in model._custom_p_old
+            p: PathIntegral(_as(p, totals, key), None if self._is_fast else _as(p, positions, key))
+            for key, p in contract_parameters(self.model).items()
+            if key in totals and key in positions
         }
 
     def _catch_up(self) -> None:
-        """Put the current parameters into `_custom_p_old`, where no step does it since no function looks at it."""
-        if self._fast_penalty and self._regularizer.uses_path_integral:
+        """Bring the path's positions up to date, where no step does it since nobody looks at them."""
+        if self._is_fast and self.method.uses_path_integral:
             for key, p in contract_parameters(self.model).items():
-                self.model._custom_p_old[key].copy_(p.detach())
+                self.method.path.positions[key].copy_(p.detach())
 
     def _follow_path(self) -> None:
-        """A method may put other tensors into `_custom_W` and `_custom_p_old`, at any step."""
-        if self._regularizer.uses_path_integral and self._addresses_of_path() != self._path_addresses:
+        """A method may keep its path in other tensors, at any step."""
+        if self.method.uses_path_integral and self._addresses_of_path() != self._path_addresses:
             self._update.set_path_integrals(self._path_integrals())
             self._path_addresses = self._addresses_of_path()
 
     def _addresses_of_path(self) -> list[int]:
-        model = self.model
-        return [tensor.data_ptr() for kept in (model._custom_W, model._custom_p_old) for tensor in kept.values()]
+        return [tensor.data_ptr() for kept in self.method.path for tensor in kept.values()]
 
 
 def _as(p: nn.Parameter, tensors: NamedTensors, key: str) -> Tensor:

@@ -55,6 +55,7 @@ class Started:
         values: the same as the columns of `summary.csv` that are known now, by name: protocol, hyperparameters, seed,
             machine, versions.
         hyperparameters: the names of those that the method uses.
+        shown: these with their values, and where they are from, as it is printed.
         model: the network, whose parameters training changes. What an observer changes in it, it must put back.
         device: where it is, as in `cuda:0`.
         folder: where the run's files go; None where it leaves none.
@@ -65,6 +66,7 @@ class Started:
     config: Config
     values: Mapping[str, str | int | float | bool]
     hyperparameters: Sequence[str]
+    shown: Sequence[str]
     model: nn.Module
     device: str
     folder: Path | None

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from clsweep import networks
-from clsweep.config import Config
+from clsweep.config import ALL_LOGITS, Config
 from clsweep.data.contexts import Part, Stream
 from clsweep.errors import InputError, MethodError, NotFiniteError, RunError
 from clsweep.methods import contract
 from clsweep.methods.files import MethodFile
+from clsweep.methods.loading import load
 from clsweep.methods.undisturbed import settings_put_back
 from clsweep.seeding import GlobalStream, derived_seed
 from clsweep.training.learner import Learner
@@ -106,13 +107,15 @@ def _attempt(config: Config, stream: Stream, device: torch.device, file: MethodF
     seed = config.seed
     with settings_put_back(), GlobalStream(seed).active(), _unlogged():
         try:
-            regularizer = contract.load(config.regularizer, derived_seed(seed, "methods"), file)
+            method = load(config.regularizer, derived_seed(seed, "methods"), file).method
         except InputError:  # it could be imported before: it is one that can't be imported twice in a process
             return []
         shape, n_outputs = stream.input_shape, stream.n_outputs
         model = networks.build(config.network, shape, n_outputs, derived_seed(seed, "parameters")).to(device)
-        learner = Learner(model, regularizer, config.regularizer, config.optimizer_setting, config.precision)
-        with regularizer.active():
+        learner = Learner(
+            model, method, config.optimizer_setting, config.precision, shows_all=config.contract.logits == ALL_LOGITS
+        )
+        with method.active():
             try:
                 _learn(learner, config, stream, length)
             except MethodError:
@@ -129,7 +132,7 @@ def _learn(learner: Learner, config: Config, stream: Stream, length: _Length) ->
     def look_closely(loss: Tensor) -> None:
         learner.check_dependence()
         for _ in range(_CALLS):
-            learner.check_declared()
+            learner.check_squares()
 
     trainer = Trainer(learner, _shortened(stream, length), protocol, look_closely)
     for number in range(len(trainer.stream.contexts)):

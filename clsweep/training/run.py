@@ -8,7 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from torch import nn
 
 import clsweep
 from clsweep import networks, process, results
-from clsweep.config import Config, RegularizerConfig
+from clsweep.config import ALL_LOGITS, Config, RegularizerConfig
 from clsweep.data import contexts, datasets
 from clsweep.data.identity import DIGEST
 from clsweep.errors import InputError, MachineError, RunError, machine_error, named
-from clsweep.methods import contract
+from clsweep.hyperparameters import STANDARD
 from clsweep.methods.files import MethodFile, read
 from clsweep.methods.functions import Functions
+from clsweep.methods.loading import Loaded, load
 from clsweep.protocol import Protocol
 from clsweep.results import Summary, metrics
 from clsweep.results.metrics import Cell
@@ -37,9 +38,7 @@ from clsweep.training.machine import prepare_cpu
 from clsweep.training.observers import Observer, Several, Started
 from clsweep.training.rehearsal import rehearse
 
-_NO_REGULARIZER = RegularizerConfig("none", 0.0, 1.0, 1.0, module="clsweep.methods.none")
-
-
+_NO_REGULARIZER = RegularizerConfig("none", "clsweep.methods.none.NoPenalty")
 _MEASURED = (
     "format_version",
     "status",
@@ -126,10 +125,10 @@ def run(
     device = pick_device(config.device)
     method = _method(config)
     file = file or (None if method.file is None else read(method.file))
-    regularizer = contract.load(method, derived_seed(config.seed, "methods"), file)
+    loaded = load(method, derived_seed(config.seed, "methods"), file)
     stream = (prepare or _prepared)(config, device)
     check_fit(config, stream, device)
-    notes = [*stream.notes, *([fewer_threads] if fewer_threads and device.type == "cpu" else [])]
+    notes = [*loaded.notes(), *stream.notes, *([fewer_threads] if fewer_threads and device.type == "cpu" else [])]
     if isinstance(file, MethodFile) and not rehearsed:
         notes += rehearse(config, stream, device, file)
     if device.type == "cuda":
@@ -137,8 +136,8 @@ def run(
     iterations = protocol_of(config).iterations(stream)
     last = observer or Display(config, images=stream.images, notes=notes, iterations=iterations)
     # What draws from the global generators while it trains, such as dropout, draws from the seed.
-    with GlobalStream(derived_seed(config.seed, "training")).active(), regularizer.active():
-        return _trained(config, folder, last, stream, device, regularizer, file, started_at, part_of)
+    with GlobalStream(derived_seed(config.seed, "training")).active(), loaded.method.active():
+        return _trained(config, folder, last, stream, device, loaded, file, started_at, part_of)
 
 
 def _method(config: Config) -> RegularizerConfig:
@@ -151,26 +150,26 @@ def _trained(
     last: Observer,
     stream: contexts.Stream,
     device: torch.device,
-    regularizer: contract.Regularizer,
+    loaded: Loaded,
     file: MethodFile | Functions | None,
     started_at: datetime,
     part_of: PartOf | None,
 ) -> Outcome:
     """Train, measure and write, once everything is there; see `run`."""
-    method = _method(config)
     model = networks.build(
         config.network, stream.input_shape, stream.n_outputs, derived_seed(config.seed, "parameters")
     ).to(device)
-    learner = Learner(model, regularizer, method, config.optimizer_setting, config.precision)
+    learner = Learner(
+        model, loaded.method, config.optimizer_setting, config.precision, shows_all=config.contract.logits == ALL_LOGITS
+    )
     own = observers.made(config)
     observer = Several([*own, last])
     protocol = protocol_of(config)
     trainer = Trainer(learner, stream, protocol, observer.step)
-    described = _described(method, file, regularizer, learner)
-    record = Record(config, stream, device, described, started_at, trainer.timings, folder)
-    names = regularizer.hyperparameters
+    record = Record(config, stream, device, _described(file, loaded, learner), started_at, trainer.timings, folder)
+    names, shown = loaded.hyperparameters, loaded.described()
     part = part_of or PartOf("", f"{config.benchmark.name}-{config.shown_name}-s{config.seed}")
-    observer.setting(Started(config, record.setting(), names, model, str(device), folder, part.study, part.name))
+    observer.setting(Started(config, record.setting(), names, shown, model, str(device), folder, part.study, part.name))
     if isinstance(file, MethodFile) and folder is not None:
         file.copy_to(folder)  # as it was read: the file is there to be edited
     try:
@@ -210,23 +209,24 @@ class Method:
     file: str
     digest: str
     hyperparameters: tuple[str, ...]
+    values: dict[str, Any]
     options: str
     reg_strength_scale: float
     update: str
 
+    def number(self, name: str) -> float:
+        """A hyperparameter that has a column for every method; NaN where this one has none."""
+        return float(self.values.get(name, math.nan))
 
-def _described(
-    method: RegularizerConfig, file: MethodFile | Functions | None, regularizer: contract.Regularizer, learner: Learner
-) -> Method:
-    options = {} if method.fisher is None else {f"fisher.{key}": value for key, value in asdict(method.fisher).items()}
-    if method.floor_at_zero:
-        options["floor_at_zero"] = True
+
+def _described(file: MethodFile | Functions | None, loaded: Loaded, learner: Learner) -> Method:
     return Method(
         file="" if file is None else file.shown,
         digest="" if file is None else file.digest("sha256")[:DIGEST],
-        hyperparameters=regularizer.hyperparameters,
-        options=" ".join(f"{key}={'null' if value is None else value}" for key, value in options.items()),
-        reg_strength_scale=regularizer.reg_strength_scale,
+        hyperparameters=loaded.hyperparameters,
+        values=loaded.resolved.values,
+        options=loaded.options,
+        reg_strength_scale=loaded.method.reg_strength_scale,
         update=learner.update_name,
     )
 
@@ -334,10 +334,10 @@ class Record:
             regularizer_digest=self._method.digest,
             hyperparameters=" ".join(self._method.hyperparameters),
             method_options=self._method.options,
-            reg_strength=nan if config.stream == "joint" else config.regularizer.reg_strength,
+            reg_strength=self._method.number("reg_strength"),
             reg_strength_scale=self._method.reg_strength_scale,
-            gamma=config.regularizer.gamma,
-            epsilon=config.regularizer.epsilon,
+            gamma=self._method.number("gamma"),
+            epsilon=self._method.number("epsilon"),
             seed=config.seed,
             budget=config.effective_budget,
             device=str(self._device),
@@ -358,6 +358,7 @@ class Record:
             torch_version=torch.__version__,
             started_at=self._started_at.isoformat(timespec="seconds"),
             reason=reason,
+            values={name: self._method.values[name] for name in self._method.hyperparameters if name not in STANDARD},
         )
 
 

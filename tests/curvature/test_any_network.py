@@ -20,8 +20,8 @@ from clsweep.curvature.per_example import sum_over_examples
 from clsweep.curvature.phi import Absolute, Square
 from clsweep.errors import MethodError
 from clsweep.methods import mas
-from clsweep.methods.contract import contract_parameters
 from clsweep.networks import Classifier, activate, equip
+from clsweep.parameters import contract_parameters
 
 WIDTH, OUTPUTS = 4, 6
 

@@ -7,16 +7,14 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import Featured
+from tiny import Featured, importance, method
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from clsweep.config import FisherConfig
 from clsweep.curvature import per_example
-from clsweep.curvature.fisher import LABEL_MODES, MAX_EXAMPLES, diagonal_fisher, exact
-from clsweep.methods import mas
-from clsweep.methods.contract import contract_parameters
+from clsweep.curvature.fisher import LABEL_MODES, MAX_EXAMPLES, FisherOptions, diagonal_fisher, exact
 from clsweep.networks import CNN, MLP, Classifier, Head, activate, equip
+from clsweep.parameters import contract_parameters
 
 RELATIVE = 1e-10
 EXAMPLES, BATCH = 11, 4  # uneven: the last batch has three
@@ -123,8 +121,8 @@ def test_gradients_may_be_switched_off_around_it() -> None:
 @pytest.mark.parametrize("network", NETWORKS)
 def test_empirical_fisher_equals_the_loop_over_examples(network: str) -> None:
     model, dataset = make(network, ACTIVE["one of several heads"])
-    model.fisher = FisherConfig(labels="empirical")
-    assert_same(diagonal_fisher(model, dataset, batch_size=BATCH), naive_fisher(model, dataset, empirical=True))
+    ours = diagonal_fisher(model, dataset, FisherOptions(labels="empirical"), BATCH)
+    assert_same(ours, naive_fisher(model, dataset, empirical=True))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -135,7 +133,7 @@ def test_mas_equals_the_loop_over_examples(network: str) -> None:
     for x in dataset.tensors[0]:
         for key, gradient in gradients_of(model(x.unsqueeze(0)).square().sum(), model).items():
             expected[key] += gradient.abs() / len(dataset)
-    assert_same(mas.estimate_importance(model, dataset, {}, torch.device("cpu")), expected)
+    assert_same(importance(method("mas"), model, dataset), expected)
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, EXAMPLES, 100])
@@ -149,8 +147,8 @@ def test_the_batch_size_does_not_change_the_fisher(batch_size: int) -> None:
 def test_sampled_fisher_approaches_the_exact_one() -> None:
     model, dataset = make("mlp", ACTIVE["one of several heads"])
     repeated = TensorDataset(*(tensor.repeat(400, *[1] * (tensor.ndim - 1)) for tensor in dataset.tensors))
-    model.fisher = FisherConfig(labels="sampled")
-    sampled = torch.cat([value.flatten() for value in diagonal_fisher(model, repeated).values()])
+    drawn = diagonal_fisher(model, repeated, FisherOptions(labels="sampled"))
+    sampled = torch.cat([value.flatten() for value in drawn.values()])
     expected = torch.cat([value.flatten() for value in naive_fisher(model, dataset).values()])
     assert not torch.equal(sampled, expected)
     assert (sampled - expected).norm() / expected.norm() < 0.1  # 4,400 draws: the standard error is about 0.03
@@ -193,12 +191,11 @@ def test_single_label_weightings_are_one_hot_minus_p(mode: str) -> None:
 
 def test_the_number_of_examples_can_be_limited() -> None:
     model, dataset = make("mlp", range(6))
-    model.fisher = FisherConfig(examples=3)
     torch.manual_seed(1)
     chosen = torch.randperm(EXAMPLES)[:3]
     torch.manual_seed(1)
     expected = naive_fisher(model, TensorDataset(*(tensor[chosen] for tensor in dataset.tensors)))
-    assert_same(diagonal_fisher(model, dataset), expected)
+    assert_same(diagonal_fisher(model, dataset, FisherOptions(examples=3)), expected)
 
 
 def test_all_examples_are_used_up_to_the_named_cap() -> None:

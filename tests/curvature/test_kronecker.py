@@ -9,20 +9,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_fisher import ACTIVE, BATCH, EXAMPLES, NETWORKS, RELATIVE, assert_same, make, naive_fisher
-from tiny import CONTEXTS, Featured, examples, learner, method, network, trained
+from tiny import CONTEXTS, Featured, attached, examples, finished, learner, method, network, trained
 from tiny import dataset as tiny_dataset
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from clsweep.config import FisherConfig
-from clsweep.curvature.fisher import diagonal_fisher
-from clsweep.curvature.kronecker import Curvature, Factors, Keys, kronecker_fisher, kronecker_squares
+from clsweep.curvature.fisher import FisherOptions, diagonal_fisher
+from clsweep.curvature.kronecker import (
+    Curvature,
+    Factors,
+    Keys,
+    as_parameters,
+    kronecker_fisher,
+    kronecker_squares,
+)
 from clsweep.errors import RunError
-from clsweep.methods.contract import NamedTensors, contract_parameters, load, snapshot
+from clsweep.methods.base import Finished
+from clsweep.methods.kfac_ewc import KfacEWC
 from clsweep.networks import Classifier, Head, activate, equip
-
-CPU = torch.device("cpu")
-
+from clsweep.parameters import NamedTensors, contract_parameters, snapshot
 
 # ---- the naive versions
 
@@ -123,6 +128,24 @@ def gradients(value: Tensor, model: Classifier) -> NamedTensors:
     return {key: torch.zeros_like(p) if g is None else g for (key, p), g in zip(parameters.items(), found, strict=True)}
 
 
+def kfac_ewc(model: Classifier) -> KfacEWC:
+    """A method that has seen nothing yet."""
+    made = attached(method("kfac_ewc"), model)
+    assert isinstance(made, KfacEWC)
+    return made
+
+
+def diagonal(made: KfacEWC) -> NamedTensors:
+    """The whole diagonal that a method carries, by key."""
+    parameters = contract_parameters(made.model)
+    whole = dict(made.diagonal)
+    for keys, factors in made.curvature.items():
+        parts = as_parameters(factors.diagonal, [parameters[key] for key in keys])
+        assert whole.keys().isdisjoint(keys)
+        whole |= dict(zip(keys, parts, strict=True))
+    return whole
+
+
 # ---- the factors
 
 
@@ -137,8 +160,7 @@ def test_the_factors_equal_the_loop_over_examples_labels_and_positions(network: 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_empirical_factors_equal_the_loop_over_examples(network: str) -> None:
     model, dataset = make(network, ACTIVE["one of several heads"])
-    model.fisher = FisherConfig(labels="empirical")
-    ours, _ = kronecker_fisher(model, dataset, batch_size=BATCH)
+    ours, _ = kronecker_fisher(model, dataset, FisherOptions(labels="empirical"), BATCH)
     assert_same_factors(ours, naive_factors(model, dataset, empirical=True))
 
 
@@ -155,8 +177,7 @@ def test_the_batch_size_does_not_change_the_factors(network: str, batch_size: in
 def test_sampled_factors_approach_the_exact_ones() -> None:
     model, dataset = make("mlp", ACTIVE["one of several heads"])
     repeated = TensorDataset(*(tensor.repeat(400, *[1] * (tensor.ndim - 1)) for tensor in dataset.tensors))
-    model.fisher = FisherConfig(labels="sampled")
-    sampled, _ = kronecker_fisher(model, repeated)
+    sampled, _ = kronecker_fisher(model, repeated, FisherOptions(labels="sampled"))
     for keys, expected in naive_factors(model, dataset).items():
         assert not torch.equal(sampled[keys].outputs, expected.outputs)
         assert (sampled[keys].outputs - expected.outputs).norm() / expected.outputs.norm() < 0.1
@@ -164,11 +185,10 @@ def test_sampled_factors_approach_the_exact_ones() -> None:
 
 def test_the_number_of_examples_can_be_limited() -> None:
     model, dataset = make("cnn", range(6))
-    model.fisher = FisherConfig(examples=3)
     torch.manual_seed(1)
     chosen = torch.randperm(EXAMPLES)[:3]
     torch.manual_seed(1)
-    ours, _ = kronecker_fisher(model, dataset)
+    ours, _ = kronecker_fisher(model, dataset, FisherOptions(examples=3))
     assert_same_factors(ours, naive_factors(model, TensorDataset(*(tensor[chosen] for tensor in dataset.tensors))))
 
 
@@ -186,7 +206,9 @@ def test_a_linear_layers_curvature_is_exact_for_a_single_example() -> None:
     """With one input there is nothing that A and G could vary together in."""
     model, dataset = make("mlp", range(6))
     one = TensorDataset(*(tensor[:1] for tensor in dataset.tensors))
-    assert_same(load(method("kfac_ewc")).importance(model, one, {}, CPU), diagonal_fisher(model, one))
+    made = kfac_ewc(model)
+    made.end_context(finished(model, one))
+    assert_same(diagonal(made), diagonal_fisher(model, one))
 
 
 def test_inactive_outputs_have_no_curvature() -> None:
@@ -300,24 +322,23 @@ def naive_sum(first: Curvature, second: Curvature) -> Curvature:
 def test_the_penalty_after_two_contexts_is_that_of_the_naive_sum(network: str) -> None:
     """Each context with a head, examples and parameters of its own; the anchor is at the latest parameters."""
     model, dataset = make(network, range(3))
-    regularizer = load(method("kfac_ewc"))
-    importance: NamedTensors = {}
+    made = kfac_ewc(model)
     curvatures, diagonals = [], []
     for number, active in enumerate((range(3), range(3, 6))):
         moved(model)
         activate(model, active)
         inputs, labels = dataset.tensors
         context = TensorDataset(inputs[: 6 + number] * (1 + number), labels[: 6 + number])
-        new = regularizer.importance(model, context, snapshot(model), CPU)
-        importance = {key: importance.get(key, 0.0) + value for key, value in new.items()}
+        made.end_context(finished(model, context))
         curvatures.append(naive_factors(model, context))
         diagonals.append(diagonal_fisher(model, context))
     anchors = moved(model)
+    assert_same(made.anchor, anchors)
     expected = 0.5 * naive_squares(model, naive_sum(*curvatures), anchors)
     for key, p in contract_parameters(model).items():
         if "norm" in key:
             expected = expected + 0.5 * ((diagonals[0][key] + diagonals[1][key]) * (p - anchors[key]) ** 2).sum()
-    given = regularizer.penalty(model, importance, anchors)
+    given = made.penalty(is_first=False)
     torch.testing.assert_close(given, expected, rtol=RELATIVE, atol=0.0)
     assert_same(gradients(given, model), gradients(expected, model))
 
@@ -369,8 +390,8 @@ def test_a_step_follows_the_task_and_the_penalty() -> None:
     before = deepcopy(made.model)
     inputs, labels = examples(6, torch.float64, seed=2)
     made.step(inputs, labels)
-    curvature: Curvature = made.model._kfac_ewc_curvature  # type: ignore[assignment]
-    penalty = 0.5 * naive_squares(before, curvature, anchors)
+    assert isinstance(made.method, KfacEWC)
+    penalty = 0.5 * naive_squares(before, made.method.curvature, anchors)
     assert penalty > 0
     expected = gradients(F.cross_entropy(before(inputs), labels) + strength * penalty, before)
     assert_same({key: p.grad for key, p in contract_parameters(made.model).items() if p.grad is not None}, expected)
@@ -379,35 +400,34 @@ def test_a_step_follows_the_task_and_the_penalty() -> None:
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 def test_memory_does_not_grow_with_the_contexts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
-    setattr_ = nn.Module.__setattr__
+    learn = KfacEWC.learn
 
-    def recorded(self: nn.Module, attribute: str, value: object) -> None:
-        setattr_(self, attribute, value)  # type: ignore[arg-type]
-        if attribute == "_kfac_ewc_curvature":
-            assert isinstance(value, dict)
-            sizes.append(sum(one.inputs.numel() + one.outputs.numel() for one in value.values()))
+    def recorded(self: KfacEWC, of: Finished) -> None:
+        learn(self, of)
+        sizes.append(sum(one.inputs.numel() + one.outputs.numel() for one in self.curvature.values()))
 
-    monkeypatch.setattr(nn.Module, "__setattr__", recorded)
+    monkeypatch.setattr(KfacEWC, "learn", recorded)
     trained(method("kfac_ewc"), name=name)
     assert len(sizes) == CONTEXTS
     assert len(set(sizes)) == 1
 
 
-def test_a_copy_of_the_model_has_its_own_curvature() -> None:
+def test_another_context_leaves_the_curvature_of_before_as_it_was() -> None:
     model, dataset = make("cnn", range(6))
-    regularizer = load(method("kfac_ewc"))
-    importance = regularizer.importance(model, dataset, snapshot(model), CPU)
-    copy = deepcopy(model)
-    anchors = moved(copy)
-    expected = regularizer.penalty(copy, importance, anchors).item()
-    regularizer.importance(model, dataset, snapshot(model), CPU)
-    assert regularizer.penalty(copy, importance, anchors).item() == expected > 0
+    made, other = kfac_ewc(model), kfac_ewc(model)
+    made.end_context(finished(model, dataset))
+    other.load_state_dict(made.state_dict())
+    moved(model)
+    expected = made.penalty(is_first=False).item()
+    assert other.penalty(is_first=False).item() == expected
+    made.end_context(finished(model, dataset))
+    assert other.penalty(is_first=False).item() == expected > 0
 
 
 @pytest.mark.parametrize("make_network", NETWORKS.values(), ids=NETWORKS)
-def test_the_importance_has_an_entry_for_every_parameter(make_network: Callable[[], nn.Module]) -> None:
+def test_every_parameter_has_curvature(make_network: Callable[[], nn.Module]) -> None:
     model = equip(make_network(), 6)
-    dataset = TensorDataset(torch.randn(5, 3, 6, 6), torch.zeros(5, dtype=torch.int64))
-    importance = load(method("kfac_ewc")).importance(model, dataset, snapshot(model), CPU)
-    assert importance.keys() == contract_parameters(model).keys()
-    assert all((value >= 0).all() for value in importance.values())
+    made = kfac_ewc(model)
+    made.end_context(finished(model, TensorDataset(torch.randn(5, 3, 6, 6), torch.zeros(5, dtype=torch.int64))))
+    assert diagonal(made).keys() == contract_parameters(model).keys()
+    assert all((value >= 0).all() for value in diagonal(made).values())

@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import dataset, file_method, learner, network, regularizer, trained, write
+from tiny import attached, dataset, file_method, learner, network, regularizer, trained, write
 from torch import Tensor
 
 from clsweep.config import RegularizerConfig
 from clsweep.errors import InputError, RunError
-from clsweep.methods.contract import Regularizer, contract_parameters, load, snapshot
+from clsweep.methods.contract import FileMethod
+from clsweep.methods.loading import load
 from clsweep.networks import Classifier
+from clsweep.parameters import contract_parameters, snapshot
 
 CPU = torch.device("cpu")
 ESTIMATE = "def estimate_importance(model, dataset, prev_params, device):\n"
@@ -34,13 +36,13 @@ def returning_penalty(expression: str) -> str:
     return f"import torch\n{GOOD_ESTIMATE}{PENALTY}    w = model.head.weight\n    return {expression}\n"
 
 
-def importance_of(method: Regularizer, model: Classifier) -> dict[str, Tensor]:
-    return method.importance(model, dataset(), snapshot(model), CPU)
+def importance_of(method: FileMethod) -> dict[str, Tensor]:
+    return method.importance(dataset(), snapshot(method.model), CPU)
 
 
-def checked_penalty(method: Regularizer, model: Classifier, importance: dict[str, Tensor]) -> Tensor:
-    model.reg_strength = 1.0
-    return method.checked_penalty(model, importance, snapshot(model))
+def checked_penalty(method: FileMethod, importance: dict[str, Tensor]) -> Tensor:
+    method.model._custom_importance, method.model._custom_prev_params = importance, snapshot(method.model)
+    return method.penalty(is_first=True)
 
 
 # ---- loading
@@ -115,9 +117,9 @@ def test_a_path_that_is_no_python_file_is_refused_by_name(tmp_path: Path, name: 
     assert str(tmp_path / name) in str(raised.value)
 
 
-def test_a_configuration_without_module_and_file_is_refused() -> None:
+def test_a_configuration_without_target_and_file_is_refused() -> None:
     with pytest.raises(InputError, match=r"regularizer\.file"):
-        load(RegularizerConfig("custom", 1.0, 1.0, 1.0))
+        load(RegularizerConfig("custom"))
 
 
 def test_argument_names_are_free_and_optional_arguments_allowed(tmp_path: Path) -> None:
@@ -125,10 +127,9 @@ def test_argument_names_are_free_and_optional_arguments_allowed(tmp_path: Path) 
         "def estimate_importance(net, data, start, where, batch_size=1): return {}\n"
         "def compute_regularization_loss(*arguments, **options): return arguments[0].head.weight.sum()\n"
     )
-    model = network()
     method = regularizer(tmp_path, source)
-    assert importance_of(method, model) == {}
-    assert torch.equal(checked_penalty(method, model, {}), model.head.weight.sum())
+    assert importance_of(method) == {}
+    assert torch.equal(checked_penalty(method, {}), method.model.head.weight.sum())
 
 
 def test_a_file_may_define_dataclasses_with_postponed_annotations(tmp_path: Path) -> None:
@@ -177,7 +178,7 @@ def test_a_wrong_importance_is_refused_by_file_function_and_key(
 ) -> None:
     method = regularizer(tmp_path, returning_importance(expression))
     with pytest.raises(RunError) as raised:
-        importance_of(method, network())
+        importance_of(method)
     message = str(raised.value)
     missing = [part for part in [str(tmp_path / "method.py"), "estimate_importance", *expected] if part not in message]
     assert missing == []
@@ -203,9 +204,8 @@ def test_a_wrong_importance_is_refused_by_file_function_and_key(
 )
 def test_a_wrong_penalty_is_refused_by_file_and_function(tmp_path: Path, expression: str, expected: str) -> None:
     method = regularizer(tmp_path, returning_penalty(expression))
-    model = network()
     with pytest.raises(RunError) as raised:
-        checked_penalty(method, model, {"head__weight": torch.ones(6, 7)})
+        checked_penalty(method, {"head__weight": torch.ones(6, 7)})
     message = str(raised.value)
     parts = [str(tmp_path / "method.py"), "compute_regularization_loss", expected, "expected"]
     assert [part for part in parts if part not in message] == []
@@ -213,7 +213,7 @@ def test_a_wrong_penalty_is_refused_by_file_and_function(tmp_path: Path, express
 
 def test_a_constant_penalty_will_do_where_nothing_is_important(tmp_path: Path) -> None:
     method = regularizer(tmp_path, returning_penalty("torch.tensor(0.0)"))
-    assert checked_penalty(method, network(), {}).item() == 0
+    assert checked_penalty(method, {}).item() == 0
 
 
 def test_a_penalty_of_one_element_trains_as_a_scalar_does(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_penalty_of_one_element_trains_as_a_scalar_does(tmp_path: Path) -> Non
 def test_importance_is_returned_detached_and_in_the_parameters_type(tmp_path: Path) -> None:
     source = returning_importance("{'head__weight': (w * 2).double(), 'head__bias': torch.arange(6)}")
     model = network()
-    importance = importance_of(regularizer(tmp_path, source), model)
+    importance = importance_of(regularizer(tmp_path, source, model))
     assert {value.dtype for value in importance.values()} == {torch.float32}
     assert not importance["head__weight"].requires_grad
     assert torch.equal(importance["head__weight"], 2 * model.head.weight.detach())
@@ -239,7 +239,7 @@ def test_importance_of_any_layout_and_real_type_counts_as_the_dense_one(tmp_path
     dense = returning_importance("{'head__weight': (w.detach() > 0).float()}")
     other = returning_importance(f"{{'head__weight': (w.detach() > 0).float().{layout}}}")
     model = network()
-    given, expected = (importance_of(regularizer(tmp_path, source), model) for source in (other, dense))
+    given, expected = (importance_of(regularizer(tmp_path, source, model)) for source in (other, dense))
     assert given["head__weight"].layout is torch.strided
     assert torch.equal(given["head__weight"], expected["head__weight"])
 
@@ -287,9 +287,8 @@ def test_an_exception_gives_the_line_of_the_file(tmp_path: Path, function: str) 
     call = "return helper(torch.ones(3))"
     broken = source.format(*((call, "return 0") if function == "estimate_importance" else ("return {}", call)))
     method = regularizer(tmp_path, broken)
-    model = network()
     with pytest.raises(RunError) as raised:
-        importance_of(method, model) if function == "estimate_importance" else method.penalty(model, {}, {})
+        importance_of(method) if function == "estimate_importance" else method.penalty(is_first=False)
     message = str(raised.value)
     assert f"{tmp_path / 'method.py'}, line 4: {function} raised RuntimeError" in message
     assert "\n" not in message
@@ -329,20 +328,20 @@ def compute_regularization_loss(model, importance_dict, prev_params_dict):
 """
 
 
-def call_importance(method: Regularizer, model: Classifier) -> None:
-    importance_of(method, model)
+def call_importance(method: FileMethod) -> None:
+    importance_of(method)
 
 
-def call_penalty(method: Regularizer, model: Classifier) -> None:
-    method.penalty(model, {}, {})
+def call_penalty(method: FileMethod) -> None:
+    method.penalty(is_first=False)
 
 
-def call(function: Callable[[Regularizer, Classifier], None], method: Regularizer, model: Classifier) -> None:
-    if model.fails:
+def call(function: Callable[[FileMethod], None], method: FileMethod) -> None:
+    if method.model.fails:
         with pytest.raises(RunError, match="as planned"):
-            function(method, model)
+            function(method)
     else:
-        function(method, model)
+        function(method)
 
 
 def _gradient(p: Tensor) -> Tensor:
@@ -358,8 +357,8 @@ def model(request: pytest.FixtureRequest) -> Classifier:
 
 
 @pytest.fixture
-def disturbing(tmp_path: Path) -> Regularizer:
-    return regularizer(tmp_path, DISTURBING)
+def disturbing(tmp_path: Path, model: Classifier) -> FileMethod:
+    return regularizer(tmp_path, DISTURBING, model)
 
 
 both_functions = pytest.mark.parametrize("function", [call_importance, call_penalty])
@@ -367,25 +366,25 @@ both_functions = pytest.mark.parametrize("function", [call_importance, call_pena
 
 @both_functions
 def test_every_modules_mode_is_put_back(
-    function: Callable[[Regularizer, Classifier], None], disturbing: Regularizer, model: Classifier
+    function: Callable[[FileMethod], None], disturbing: FileMethod, model: Classifier
 ) -> None:
     model.train()
     model.get_submodule("norms.1").eval()
     before = {name: module.training for name, module in model.named_modules()}
-    call(function, disturbing, model)
+    call(function, disturbing)
     assert {name: module.training for name, module in model.named_modules()} == before
     assert not before["norms.1"]
 
 
 @both_functions
 def test_gradients_are_put_back(
-    function: Callable[[Regularizer, Classifier], None], disturbing: Regularizer, model: Classifier
+    function: Callable[[FileMethod], None], disturbing: FileMethod, model: Classifier
 ) -> None:
     given = {p: torch.randn_like(p) for p in [model.head.weight, model.head.bias]}
     for p, gradient in given.items():
         p.grad = gradient.clone()
     held = _gradient(model.head.weight)
-    call(function, disturbing, model)
+    call(function, disturbing)
     assert model.head.weight.grad is held
     assert all(torch.equal(_gradient(p), gradient) for p, gradient in given.items())
     assert {p for p in model.parameters() if p.grad is not None} == set(given)
@@ -393,7 +392,7 @@ def test_gradients_are_put_back(
 
 @both_functions
 def test_random_generators_are_put_back(
-    function: Callable[[Regularizer, Classifier], None], disturbing: Regularizer, model: Classifier
+    function: Callable[[FileMethod], None], disturbing: FileMethod, model: Classifier
 ) -> None:
     def draw() -> tuple[float, float, float]:
         return torch.rand(()).item(), float(np.random.random()), random.random()
@@ -405,14 +404,14 @@ def test_random_generators_are_put_back(
     torch.manual_seed(1)
     np.random.seed(1)
     random.seed(1)
-    call(function, disturbing, model)
+    call(function, disturbing)
     assert draw() == expected
 
 
-def test_a_penalty_keeps_its_graph_after_gradients_were_put_back(disturbing: Regularizer) -> None:
+def test_a_penalty_keeps_its_graph_after_gradients_were_put_back(tmp_path: Path) -> None:
     plain = network("cnn")
     plain.fails = False  # type: ignore[assignment]
-    disturbing.penalty(plain, {}, {}).backward()
+    regularizer(tmp_path, DISTURBING, plain).penalty(is_first=False).backward()
     assert all(torch.allclose(_gradient(p), 2 * p.detach()) for p in plain.parameters())
 
 
@@ -461,10 +460,11 @@ DRAWN = []
 
 def drawn(file: Path, seed: int) -> list[tuple[float, float, float]]:
     """What a method draws in three calls, when it is loaded with `seed`."""
-    method, model = load(file_method(file), seed), network()
-    importance_of(method, model)
-    method.penalty(model, {}, {})
-    method.penalty(model, {}, {})
+    method = attached(file_method(file), seed=seed)
+    assert isinstance(method, FileMethod)
+    importance_of(method)
+    method.penalty(is_first=False)
+    method.penalty(is_first=False)
     with method.active():
         module = sys.modules[f"clsweep_custom_{file.stem}"]
     return [(module.AT_IMPORT, 0.0, 0.0), *module.DRAWN]
@@ -496,7 +496,7 @@ import torch
 {GOOD_PENALTY}"""
     model = network("cnn")
     before = {name: value.clone() for name, value in model.named_buffers()}
-    importance_of(regularizer(tmp_path, source), model)
+    importance_of(regularizer(tmp_path, source, model))
     assert before
     assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
     assert all(p.requires_grad for p in model.parameters())
@@ -526,4 +526,4 @@ def test_a_penalty_that_turns_into_a_number_later_is_refused(tmp_path: Path) -> 
 def test_leaving_python_inside_a_method_is_a_failure_of_the_method(tmp_path: Path) -> None:
     source = f"import sys\n{ESTIMATE}    sys.exit(3)\n{GOOD_PENALTY}"
     with pytest.raises(RunError, match="line 3: estimate_importance raised SystemExit"):
-        importance_of(regularizer(tmp_path, source), network())
+        importance_of(regularizer(tmp_path, source))

@@ -26,10 +26,12 @@ from tiny import dataset, file_method, network, write
 from clsweep import results
 from clsweep.config import WorkerConfig
 from clsweep.errors import InputError, RunError
-from clsweep.methods import contract
 from clsweep.methods import files as method_files
-from clsweep.methods.contract import Regularizer, snapshot
+from clsweep.methods import loading
+from clsweep.methods.contract import FileMethod
 from clsweep.methods.instances import Instance
+from clsweep.methods.undisturbed import Network
+from clsweep.parameters import snapshot
 from clsweep.report.selection import select
 from clsweep.sweeps import role, storage
 from clsweep.training.run import run
@@ -59,16 +61,19 @@ def method(folder: Path, imports: str, value: str, files: dict[str, str], name: 
     return write(folder, imports + METHOD.format(value=value), name)
 
 
-def importance(of: Regularizer) -> float:
+def importance(of: FileMethod) -> float:
     """What the method's importance is now."""
     model = network()
+    of.attach(Network(model))
     with of.active():
-        made = of.importance(model, dataset(), snapshot(model), next(model.parameters()).device)
+        made = of.importance(dataset(), snapshot(model), next(model.parameters()).device)
     return made["head__bias"][0].item()
 
 
-def load(file: Path) -> Regularizer:
-    return contract.load(file_method(file))
+def load(file: Path) -> FileMethod:
+    made = loading.load(file_method(file)).method
+    assert isinstance(made, FileMethod)
+    return made
 
 
 @pytest.fixture(autouse=True)
@@ -299,9 +304,7 @@ def test_a_folder_called_like_an_installed_module_is_none(tmp_path: Path) -> Non
     """A folder of results such as `wandb/`, a checkout's `clsweep/`."""
     files = {"rich/notes.py": "", "json/notes.py": "", "clsweep/__init__.py": "raise RuntimeError"}
     imports = "import json\nimport rich.console\nfrom clsweep.methods import l2\n"
-    file = method(
-        tmp_path, imports, "float(bool(json.dumps and rich.console.Console and l2.estimate_importance))", files
-    )
+    file = method(tmp_path, imports, "float(bool(json.dumps and rich.console.Console and l2.L2))", files)
     assert method_files.read(str(file)).neighbours == {}
     assert importance(load(file)) == 1.0
 

@@ -8,10 +8,8 @@ import pandas as pd
 import pytest
 import torch
 from builders import command
-from tiny import dataset, file_method, method, network
+from tiny import anchored, attached, dataset, file_method, finished, method, network
 
-from clsweep.methods import contract
-from clsweep.methods.contract import snapshot
 from clsweep.networks import activate
 
 FILE = "my_method.py"
@@ -54,15 +52,17 @@ def test_the_new_method_is_memory_aware_synapses(tmp_path: Path, monkeypatch: py
     assert command(monkeypatch, f"--new-method={FILE}") == 0
     model = network(dtype=torch.float64)
     activate(model, range(2, 4))
-    data, anchors = dataset(9, torch.float64), snapshot(model)
-    given, expected = (contract.load(config) for config in (file_method(FILE), method("mas")))
-    importances = [one.importance(model, data, anchors, torch.device("cpu")) for one in (given, expected)]
-    assert importances[0].keys() == importances[1].keys()
-    for key, value in importances[0].items():
-        torch.testing.assert_close(value, importances[1][key], rtol=1e-10, atol=1e-15)
+    data = dataset(9, torch.float64)
+    given, expected = attached(file_method(FILE), model), anchored(attached(method("mas"), model))
+    for one in (given, expected):
+        one.end_context(finished(model, data))
+    assert model._custom_importance.keys() == expected.importance.keys()
+    for key, value in model._custom_importance.items():
+        torch.testing.assert_close(value, expected.importance[key], rtol=1e-10, atol=1e-15)
+    expected.importance = model._custom_importance
     for p in model.parameters():
         p.data += 0.1 * torch.randn_like(p)
-    penalties = [one.penalty(model, importances[0], anchors) for one in (given, expected)]
+    penalties = [one.penalty(is_first=False) for one in (given, expected)]
     torch.testing.assert_close(*penalties, rtol=1e-12, atol=0.0)
     assert penalties[0] > 0
 

@@ -11,29 +11,35 @@ import torch
 from builders import CONF
 from tiny import (
     CONTEXTS,
+    anchored,
+    attached,
+    built_in,
     cnn,
     dataset,
     examples,
     file_method,
+    finished,
+    importance,
     learner,
     method,
     network,
     regularizer,
     stream,
     trained,
+    trained_learner,
     trainer,
     write,
 )
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from clsweep import config as settings
 from clsweep import networks
-from clsweep.config import FisherConfig, RegularizerConfig
 from clsweep.methods import ewc_separate
-from clsweep.methods.contract import NamedTensors, Regularizer, contract_parameters, load, snapshot
+from clsweep.methods.base import Squares
+from clsweep.methods.loading import load
 from clsweep.methods.quadratic import weighted_squares
 from clsweep.networks import Classifier, activate
+from clsweep.parameters import NamedTensors, contract_parameters, snapshot
 
 CPU = torch.device("cpu")
 SHIPPED = Path(__file__).resolve().parent.parent.parent / "custom_regularization.py"
@@ -137,7 +143,7 @@ def estimate_importance(model, dataset, prev_params, device):
     return {n.replace(".", "__"): t / len(inputs) for n, t in zip(names, total)}
 """ + NAIVE_PENALTY.format(factor=0.5)
 
-EMPIRICAL = {"reg_strength": 20.0, "fisher": FisherConfig(labels="empirical")}
+EMPIRICAL = {"fisher.labels": "empirical"}
 
 
 def close(first: Classifier, second: Classifier, rtol: float = 1e-3, atol: float = 1e-4) -> bool:
@@ -155,24 +161,32 @@ def assert_close(first: NamedTensors, second: NamedTensors, rtol: float, atol: f
 
 
 @pytest.mark.parametrize(
-    ("source", "builtin", "values"),
+    ("source", "builtin", "values", "options"),
     [
-        pytest.param(NAIVE_EWC, "ewc", EMPIRICAL, id="batches of one"),
-        pytest.param(FUNCTIONAL, "ewc", EMPIRICAL, id="torch.func"),
-        pytest.param(TENSORS, "ewc", EMPIRICAL, id="dataset.tensors"),
-        pytest.param(NAIVE_SI, "si", {"reg_strength": 5.0}, id="path integral"),
-        pytest.param(NAIVE_ONLINE_EWC, "online_ewc", {**EMPIRICAL, "gamma": 0.6}, id="carried importance"),
+        pytest.param(NAIVE_EWC, "ewc", {"reg_strength": 20.0}, EMPIRICAL, id="batches of one"),
+        pytest.param(FUNCTIONAL, "ewc", {"reg_strength": 20.0}, EMPIRICAL, id="torch.func"),
+        pytest.param(TENSORS, "ewc", {"reg_strength": 20.0}, EMPIRICAL, id="dataset.tensors"),
+        pytest.param(NAIVE_SI, "si", {"reg_strength": 5.0}, {}, id="path integral"),
+        pytest.param(
+            NAIVE_ONLINE_EWC, "online_ewc", {"reg_strength": 20.0, "gamma": 0.6}, EMPIRICAL, id="carried importance"
+        ),
     ],
 )
 @pytest.mark.parametrize(("name", "scenario"), [("mlp", "task"), ("cnn", "class"), ("mlp", "domain")])
 def test_a_file_trains_as_the_built_in_method_does(
-    tmp_path: Path, source: str, builtin: str, values: dict[str, object], name: str, scenario: str
+    tmp_path: Path,
+    source: str,
+    builtin: str,
+    values: dict[str, object],
+    options: dict[str, object],
+    name: str,
+    scenario: str,
 ) -> None:
     given = trained(file_method(write(tmp_path, source), **values), stream(scenario), name)
-    expected = trained(method(builtin, **values), stream(scenario), name)
+    expected = trained_learner(method(builtin, **values, **options), stream(scenario), name)
     plain = trained(method("none"), stream(scenario), name)
-    assert_close(given._custom_importance, expected._custom_importance, rtol=1e-2, atol=1e-4)
-    assert close(given, expected)
+    assert_close(given._custom_importance, anchored(expected.method).importance, rtol=1e-2, atol=1e-4)
+    assert close(given, expected.model)
     assert not close(given, plain)
 
 
@@ -181,13 +195,9 @@ def test_a_file_trains_as_the_built_in_method_does(
 def test_a_files_importance_in_float64_is_the_built_in_one(tmp_path: Path, source: str, name: str) -> None:
     model = network(name, dtype=torch.float64)
     activate(model, range(2, 4))
-    model.fisher = FisherConfig(labels="empirical")
-    model._custom_importance = {}
     data = dataset(9, torch.float64)
-    given, expected = (
-        made.importance(model, data, snapshot(model), CPU)
-        for made in (regularizer(tmp_path, source), load(method("ewc")))
-    )
+    given = regularizer(tmp_path, source, model).importance(data, snapshot(model), CPU)
+    expected = importance(method("ewc", **EMPIRICAL), model, data)
     assert_close(given, expected, rtol=1e-10, atol=1e-16)
     assert all(value.max() > 0 for value in given.values())
 
@@ -266,13 +276,19 @@ def test_importance_may_be_made_without_autograd(tmp_path: Path, decorator: str)
     assert close(given, expected)
 
 
-@pytest.mark.parametrize("file", sorted((CONF / "regularizer").glob("*.yaml")), ids=lambda file: file.stem)
-def test_a_built_in_method_uses_what_a_sweep_searches(file: Path) -> None:
-    config = method(file.stem) if file.stem != "custom" else file_method(SHIPPED)
-    searched = settings.searched_by_default()[file.stem]
-    assert set(load(config).hyperparameters) <= set(searched)
-    if file.stem != "custom":
-        assert load(config).hyperparameters == searched
+SEARCHED = {
+    **{name: {"reg_strength"} for name in ("l2", "ewc", "ewc_separate", "kfac_ewc", "mas", "custom")},
+    "none": set(),
+    "online_ewc": {"reg_strength", "gamma"},
+    "si": {"reg_strength", "epsilon"},
+    "rwalk": {"reg_strength", "gamma", "epsilon"},
+}
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in (CONF / "regularizer").glob("*.yaml")))
+def test_a_sweep_searches_what_a_method_uses(name: str) -> None:
+    loaded = load(method(name) if name != "custom" else file_method(SHIPPED))
+    assert set(loaded.hyperparameters) == set(loaded.spaces) == SEARCHED[name]
 
 
 # ---- the shipped file
@@ -282,9 +298,9 @@ def test_a_built_in_method_uses_what_a_sweep_searches(file: Path) -> None:
 def test_the_shipped_file_runs_through_a_stream(name: str, scenario: str) -> None:
     model = trained(file_method(SHIPPED, reg_strength=50.0), stream(scenario), name)
     plain = trained(method("none"), stream(scenario), name)
-    importance = model._custom_importance
-    assert set(importance) == set(contract_parameters(model))
-    assert all(value.min() >= 0 and value.max() > 0 for value in importance.values())
+    carried = model._custom_importance
+    assert set(carried) == set(contract_parameters(model))
+    assert all(value.min() >= 0 and value.max() > 0 for value in carried.values())
     assert all(torch.isfinite(p).all() for p in model.parameters())
     assert not close(model, plain)
 
@@ -302,10 +318,12 @@ def test_the_shipped_file_takes_color_images_through_convolutions() -> None:
 
 
 def test_the_shipped_penalty_outside_factored_layers_is_half_the_weighted_squares() -> None:
-    model, importance, anchors = springs(seed=0)
-    del importance["hidden__0__bias"]
-    expected = 0.5 * naive_weighted_squares(model, importance, anchors)
-    given = load(file_method(SHIPPED)).penalty(model, importance, anchors)
+    model, coefficients, anchors = springs(seed=0)
+    del coefficients["hidden__0__bias"]
+    expected = 0.5 * naive_weighted_squares(model, coefficients, anchors)
+    made = attached(file_method(SHIPPED), model)
+    model._custom_importance, model._custom_prev_params = coefficients, anchors
+    given = made.penalty(is_first=False)
     torch.testing.assert_close(given, expected, rtol=1e-12, atol=0.0)
 
 
@@ -397,6 +415,7 @@ def test_the_collapsed_spring_is_the_sum_of_one_spring_per_context(monkeypatch: 
     parameters = contract_parameters(model)
     source = torch.Generator().manual_seed(6)
     made: list[tuple[NamedTensors, NamedTensors]] = []
+    estimated: list[NamedTensors] = []
 
     def fisher(*_: object, **__: object) -> NamedTensors:
         new = {key: torch.rand(p.shape, generator=source, dtype=p.dtype) for key, p in parameters.items()}
@@ -407,21 +426,19 @@ def test_the_collapsed_spring_is_the_sum_of_one_spring_per_context(monkeypatch: 
                 value.zero_()
         if len(made) == 3:  # frozen by now
             del new["hidden__0__weight"]
+        estimated.append(new)
         return new
 
     monkeypatch.setattr(ewc_separate, "diagonal_fisher", fisher)
-    method_ = load(method("ewc_separate"))
-    model._custom_importance = {}
+    method_ = attached(method("ewc_separate"), model)
     for _ in range(4):
-        new = method_.importance(model, dataset(), snapshot(model), CPU)
-        made.append((new, snapshot(model)))
-        carried = model._custom_importance
-        model._custom_importance = carried | {key: carried.get(key, 0) + f for key, f in new.items()}
+        method_.end_context(finished(model))
+        made.append((estimated[-1], snapshot(model)))
         with torch.no_grad():
             for p in parameters.values():
                 p.add_(torch.randn(p.shape, generator=source, dtype=p.dtype))
         expected = 0.5 * torch.stack([naive_weighted_squares(model, f, anchor) for f, anchor in made]).sum()
-        given = method_.penalty(model, model._custom_importance, snapshot(model))
+        given = method_.penalty(is_first=False)
         torch.testing.assert_close(given, expected, rtol=1e-10, atol=0.0)
         torch.testing.assert_close(gradients(given, model), gradients(expected, model), rtol=1e-10, atol=1e-12)
 
@@ -431,43 +448,23 @@ def test_one_spring_per_context_differs_from_the_latest_anchor() -> None:
     assert not close(separate, latest)
 
 
-def new_importances(config: RegularizerConfig, monkeypatch: pytest.MonkeyPatch) -> list[NamedTensors]:
-    """What `Regularizer.importance` returned after each context of a whole stream, then what was carried."""
-    seen: list[NamedTensors] = []
-    original = Regularizer.importance
-
-    def recorded(self: Regularizer, model: Classifier, *rest: object) -> NamedTensors:
-        returned = original(self, model, *rest)  # type: ignore[arg-type]
-        seen.append({key: value.clone() for key, value in returned.items()})
-        return returned
-
-    monkeypatch.setattr(Regularizer, "importance", recorded)
-    made = trainer(config)
-    cells = made.sequentially()
-    next(cells)
-    for _ in cells:
-        seen.append({key: value.clone() for key, value in made.learner.model._custom_importance.items()})
-    return seen
-
-
-@pytest.mark.parametrize("gamma", [1.0, 0.5, 0.01])
+@pytest.mark.parametrize("gamma", [1.0, 0.6, 0.5, 0.01])
 def test_online_ewc_carries_gamma_times_carried_plus_new(gamma: float) -> None:
     made = learner(method("online_ewc", gamma=gamma), network(dtype=torch.float64))
-    plain = load(method("ewc"))
     expected: NamedTensors = {}
     for number in range(CONTEXTS):
         made.start_context()
         inputs, labels = examples(8, torch.float64, seed=number)
         made.step(inputs, labels)
         data = dataset(8, torch.float64, seed=number)
-        new = plain.importance(made.model, data, {}, CPU)
+        new = importance(method("ewc"), made.model, data)
         made.end_context(data)
         expected = {key: gamma * expected[key] + f if key in expected else f for key, f in new.items()}
-        assert_close(made.model._custom_importance, expected, rtol=1e-12, atol=1e-16)
+        assert_close(anchored(made.method).importance, expected, rtol=0.0)
 
 
 def test_floored_si_carries_the_larger_of_zero_and_carried_plus_new() -> None:
-    made = learner(method("si", floor_at_zero=True), network(dtype=torch.float64))
+    made = learner(method("si", floor_at_zero=True, epsilon=0.1), network(dtype=torch.float64))
     source = torch.Generator().manual_seed(8)
     expected: NamedTensors = {}
     for number in range(CONTEXTS):
@@ -475,11 +472,13 @@ def test_floored_si_carries_the_larger_of_zero_and_carried_plus_new() -> None:
         start = snapshot(made.model)
         made.step(*examples(6, torch.float64, seed=number))
         path = {key: torch.randn(p.shape, generator=source, dtype=p.dtype) for key, p in start.items()}
-        end, made.model._custom_W = snapshot(made.model), path
+        for key, total in made.method.path.totals.items():
+            total.copy_(path[key])
+        end = snapshot(made.model)
         made.end_context(dataset())
-        new = {key: path[key] / ((end[key] - start[key]) ** 2 + made.model.epsilon) for key in path}
+        new = {key: path[key] / ((end[key] - start[key]) ** 2 + 0.1) for key in path}
         expected = {key: (expected.get(key, torch.zeros(())) + w).clamp(min=0) for key, w in new.items()}
-        carried = made.model._custom_importance
+        carried = anchored(made.method).importance
         assert_close(carried, expected, rtol=1e-12, atol=1e-14)
         values = torch.cat([value.flatten() for value in carried.values()])
         assert values.min() == 0 < values.max()
@@ -492,20 +491,26 @@ def test_si_divides_the_path_integral_by_the_squared_change_plus_epsilon() -> No
     for step in range(4):
         made.step(*examples(6, seed=step))
     made.end_context(dataset())
-    end, path = snapshot(made.model), made.model._custom_W
+    end, path = snapshot(made.model), made.method.path.totals
     expected = {key: path[key] / ((end[key] - start[key]) ** 2 + 0.02) for key in path}
-    assert_close(made.model._custom_importance, expected, rtol=1e-5, atol=1e-9)
+    assert_close(anchored(made.method).importance, expected, rtol=1e-5, atol=1e-9)
 
 
-def test_l2_carries_exactly_one_after_every_context(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = new_importances(method("l2"), monkeypatch)
-    carried = seen[1::2]
+def test_l2_carries_exactly_one_after_every_context() -> None:
+    made = trainer(method("l2"))
+    cells = made.sequentially()
+    next(cells)
+    carried = [dict(anchored(made.learner.method).importance) for _ in cells]
     assert len(carried) == CONTEXTS
+    assert all(each.keys() == contract_parameters(made.learner.model).keys() for each in carried)
     assert [{x for value in each.values() for x in value.unique().tolist()} for each in carried] == [{1.0}] * CONTEXTS
 
 
 def test_none_carries_nothing() -> None:
-    assert trained(method("none"))._custom_importance == {}
+    made = built_in(trained_learner(method("none")).method)
+    assert made.state_dict() == {}
+    assert made.squares() == Squares({}, {})
+    assert made.strength == 0
 
 
 PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -520,7 +525,9 @@ PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("name", PENALTIES)
 def test_the_penalty_is_the_methods_multiple_of_the_weighted_squares(name: str) -> None:
-    model, importance, anchors = springs(seed=5)
-    given = load(method(name)).penalty(model, importance, anchors)
-    expected = PENALTIES[name](naive_weighted_squares(model, importance, anchors))
+    model, coefficients, anchors = springs(seed=5)
+    made = anchored(attached(method(name), model))
+    made.importance, made.anchor = coefficients, anchors
+    given = made.penalty(is_first=False)
+    expected = PENALTIES[name](naive_weighted_squares(model, coefficients, anchors))
     torch.testing.assert_close(given, expected, rtol=1e-12, atol=0.0)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
 from test_fisher import naive_fisher
-from tiny import CONTEXTS, dataset, examples, learner, method, network
+from tiny import CONTEXTS, dataset, examples, importance, learner, method, network
 from torch import Tensor
 
 from clsweep.methods import rwalk
-from clsweep.methods.contract import NamedTensors, load, snapshot
+from clsweep.parameters import NamedTensors, snapshot
 from clsweep.training.learner import Learner
-
-CPU = torch.device("cpu")
 
 
 def learned(made: Learner, number: int) -> tuple[NamedTensors, NamedTensors, NamedTensors]:
@@ -25,15 +22,14 @@ def learned(made: Learner, number: int) -> tuple[NamedTensors, NamedTensors, Nam
     start = snapshot(made.model)
     for step in range(3):
         made.step(*examples(6, torch.float64, seed=10 * number + step))
-    end, path = snapshot(made.model), {key: value.clone() for key, value in made.model._custom_W.items()}
+    end, path = snapshot(made.model), {key: value.clone() for key, value in made.method.path.totals.items()}
     made.end_context(dataset(11, torch.float64, seed=number))
     return start, end, path
 
 
-def walk_of(made: Learner) -> rwalk.Walk:
-    carried: Any = made.model._rwalk
-    assert isinstance(carried, rwalk.Walk)
-    return carried
+def walk_of(made: Learner) -> rwalk.RWalk:
+    assert isinstance(made.method, rwalk.RWalk)
+    return made.method
 
 
 def elements(tensors: NamedTensors) -> Iterator[tuple[str, int, float]]:
@@ -71,7 +67,7 @@ def test_the_importance_equals_the_docstrings_equations_element_by_element(
             one = gained / (0.5 * fisher[place] * (end[place] - start[place]) ** 2 + epsilon)
             score[place] = (score[place] + one) / 2 if number else one
         expected = {place: scaled(fisher)[place] + scaled(score)[place] for place in fisher}
-        given = flat(made.model._custom_importance)
+        given = flat(walk_of(made).importance)
         assert given.keys() == expected.keys()
         assert list(given.values()) == pytest.approx([expected[place] for place in given], rel=1e-9, abs=1e-12)
         assert max(expected.values()) > 1
@@ -81,13 +77,13 @@ def test_a_parameter_that_raised_the_loss_has_no_score() -> None:
     made = learner(method("rwalk"), network(dtype=torch.float64))
     made.activate(range(2))
     made.start_context()
-    start = snapshot(made.model)
     made.step(*examples(6, torch.float64))
-    made.model._custom_W = {key: -torch.ones_like(value) for key, value in made.model._custom_W.items()}
-    fisher = load(method("ewc")).importance(made.model, dataset(dtype=torch.float64), start, CPU)
+    for value in made.method.path.totals.values():
+        value.fill_(-1)
+    fisher = importance(method("ewc"), made.model, dataset(dtype=torch.float64))
     made.end_context(dataset(dtype=torch.float64))
     high = max(float(value.max()) for value in fisher.values())
-    torch.testing.assert_close(made.model._custom_importance, {key: value / high for key, value in fisher.items()})
+    torch.testing.assert_close(walk_of(made).importance, {key: value / high for key, value in fisher.items()})
 
 
 def test_equal_values_scale_to_zero() -> None:
@@ -107,22 +103,23 @@ def test_frozen_parameters_have_no_entry() -> None:
         made.model.get_submodule(frozen).requires_grad_(False)
     for number in range(2):
         learned(made, number)
-    assert set(made.model._custom_importance) == {"hidden__0__weight", "hidden__0__bias", "head__weight", "head__bias"}
+    assert set(walk_of(made).importance) == {"hidden__0__weight", "hidden__0__bias", "head__weight", "head__bias"}
 
 
 def test_a_parameter_that_was_frozen_for_a_context_goes_on_where_it_was() -> None:
     made = learner(method("rwalk"), network("cnn", dtype=torch.float64))
     learned(made, 0)
-    carried = walk_of(made)
+    walk = walk_of(made)
+    fisher, score = walk.running_fisher, walk.score
     made.model.convolutions.requires_grad_(False)
     learned(made, 1)
     for key in ("convolutions__0__weight", "convolutions__1__weight"):
-        assert torch.equal(walk_of(made).fisher[key], carried.fisher[key])
-        assert torch.equal(walk_of(made).score[key], carried.score[key])
-    assert not torch.equal(walk_of(made).score["head__weight"], carried.score["head__weight"])
+        assert torch.equal(walk.running_fisher[key], fisher[key])
+        assert torch.equal(walk.score[key], score[key])
+    assert not torch.equal(walk.score["head__weight"], score["head__weight"])
     made.model.convolutions.requires_grad_(True)
     learned(made, 2)
-    new = walk_of(made).score["convolutions__0__weight"] * 2 - carried.score["convolutions__0__weight"]
+    new = walk.score["convolutions__0__weight"] * 2 - score["convolutions__0__weight"]
     assert new.min() >= -1e-12
     assert new.max() > 0
 
@@ -131,8 +128,7 @@ def test_the_penalty_is_the_weighted_squares() -> None:
     made = learner(method("rwalk"), network(dtype=torch.float64))
     learned(made, 0)
     learned(made, 1)
-    model = made.model
-    anchors = {key: value + 0.1 for key, value in snapshot(model).items()}
-    importance = model._custom_importance
-    total: Tensor = torch.stack([(value * 0.1**2).sum() for value in importance.values()]).sum()
-    torch.testing.assert_close(load(method("rwalk")).penalty(model, importance, anchors), total)
+    walk = walk_of(made)
+    walk.anchor = {key: value + 0.1 for key, value in snapshot(made.model).items()}
+    total: Tensor = torch.stack([(value * 0.1**2).sum() for value in walk.importance.values()]).sum()
+    torch.testing.assert_close(walk.penalty(is_first=False), total)

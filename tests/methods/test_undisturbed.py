@@ -10,15 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import dataset, file_method, learner, method, network, regularizer, stream, trained, write
+from tiny import dataset, file_method, finished, learner, method, network, regularizer, stream, trained, write
 from torch import Tensor
 
 from clsweep.errors import MethodError
-from clsweep.methods.contract import Regularizer, snapshot
-from clsweep.methods.undisturbed import settings_put_back
-from clsweep.networks import Classifier
-
-CPU = torch.device("cpu")
+from clsweep.methods.contract import FileMethod
+from clsweep.methods.undisturbed import Network, settings_put_back
+from clsweep.seeding import generator_states
 
 # Both functions run `statement` after they have used the network, and are otherwise l2's.
 LEAVING = """
@@ -79,11 +77,9 @@ def settings() -> list[object]:
     ]
 
 
-def call_both(made: Regularizer, model: Classifier) -> None:
-    model.reg_strength = 1.0
-    anchors = snapshot(model)
-    importance = made.importance(model, dataset(), anchors, CPU)
-    made.penalty(model, importance, anchors)
+def call_both(made: FileMethod) -> None:
+    made.end_context(finished(made.model))
+    made.penalty(is_first=False)
 
 
 @pytest.mark.parametrize("statement", SETTINGS.values(), ids=SETTINGS)
@@ -91,7 +87,7 @@ def test_settings_of_the_process_are_put_back(tmp_path: Path, statement: str) ->
     made = regularizer(tmp_path, LEAVING.format(statement=statement))
     before = settings()
     with settings_put_back():  # whatever goes wrong here must not reach other tests
-        call_both(made, network())
+        call_both(made)
         assert settings() == before
 
 
@@ -254,10 +250,9 @@ def test_what_cannot_be_put_back_is_refused_by_file_function_and_name(
     parts = source.split("def ")
     source = "def ".join(part.replace(statement, "pass") if part.startswith(other) else part for part in parts)
     made = regularizer(tmp_path, source)
-    model = network()
-    model.head.bias.grad = torch.ones(6)
+    made.model.head.bias.grad = torch.ones(6)
     with pytest.raises(MethodError) as raised:
-        call_both(made, model)
+        call_both(made)
     message = str(raised.value)
     assert [part for part in (f"method.py: {function} left", *expected) if part not in message] == []
 
@@ -315,11 +310,20 @@ def test_a_penalty_that_is_declared_to_be_pure_and_is_not_is_refused(
         made.step(inputs, labels)
 
 
-def test_every_built_in_penalty_is_as_pure_as_it_declares() -> None:
+@pytest.mark.parametrize("name", ["none", "l2", "ewc", "ewc_separate", "online_ewc", "kfac_ewc", "si", "mas", "rwalk"])
+def test_no_built_in_penalty_changes_anything(name: str) -> None:
+    """Nothing is put back after it."""
     data: tuple[Tensor, ...] = dataset().tensors
-    for name in ("none", "l2", "ewc", "ewc_separate", "online_ewc", "kfac_ewc", "si", "mas", "rwalk"):
-        made = learner(method(name), network("cnn"))
-        for _ in range(2):
-            made.start_context()
-            made.step(*data)
-            made.end_context(dataset())
+    model = network("cnn")
+    belongs = Network(model)
+    made = learner(method(name), model)
+    for _ in range(2):
+        made.start_context()
+        made.step(*data)
+        made.end_context(dataset())
+    model.train()
+    before = generator_states()
+    with belongs.undisturbed() as changed, settings_put_back() as settings:
+        made.method.penalty(is_first=True)
+    assert generator_states() == before
+    assert changed + settings == []

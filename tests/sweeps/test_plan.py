@@ -11,10 +11,19 @@ import pytest
 from builders import setting
 from sweeping import plan
 
+from clsweep.errors import InputError
+from clsweep.methods.loading import load, resolved
 from clsweep.protocol import Protocol
 from clsweep.sweeps.plan import StudyPlan, searched, study_name
 
 HERE = Path()
+GOOD = """
+def estimate_importance(model, dataset, prev_params, device):
+    return {}
+
+def compute_regularization_loss(model, importance_dict, prev_params_dict):
+    return 0
+"""
 
 # Whether a key of the setting is part of what a study is: whoever adds one decides here.
 DECIDES = {
@@ -22,15 +31,15 @@ DECIDES = {
     *(f"benchmark.{key}" for key in ("normalize", "iters", "epochs", "batch_size", "lr")),
     "dataset.name",
     "network",
-    *(f"regularizer.{key}" for key in ("name", "module", "file", "fisher.labels", "fisher.examples")),
-    *(f"regularizer.{key}" for key in ("gamma", "epsilon", "floor_at_zero", "space")),
+    "contract.logits",
+    *(f"regularizer.{key}" for key in ("name", "_target_", "file", "values", "space")),
     *("optimizer", "search.seeds", "seed", "stream", "validation_fraction", "precision"),
 }
 DECIDES_NOT = {
-    *(f"benchmark.{key}" for key in ("iters_by_budget", "good_values", "spaces", "published")),
+    *(f"benchmark.{key}" for key in ("iters_by_budget", "published")),
     # the files and the layout only of one's own arrays, below
     *(f"dataset.{key}" for key in ("source", "train", "test", "layout", "resize", "n_classes", "root")),
-    "regularizer.reg_strength",  # it is searched
+    *(f"regularizer.{key}" for key in ("tuned", "tuned_for")),
     *(f"search.{key}" for key in ("n_trials", "final_seeds", "max_failures", "storage", "sampler", "sampler_options")),
     *(f"search.{key}" for key in ("pruner", "pruner_options", "workers", "dry_run", "worker")),
     *(
@@ -119,7 +128,7 @@ def _changed(value: Any, hint: Any) -> Any:
     if isinstance(value, dict):
         return {**value, "gamma": "interval(0.1, 1)"}
     if isinstance(value, str):
-        return "joint" if value == "sequential" else f"{value}x"
+        return {"sequential": "joint", "active": "all"}.get(value, f"{value}x")
     return not value if isinstance(value, bool) else value + 1
 
 
@@ -185,12 +194,12 @@ def test_the_layout_that_arrays_are_read_in_makes_another_study(tmp_path: Path) 
 
 def test_another_content_of_a_file_makes_another_study(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
-    file.write_text("a = 1")
+    file.write_text(GOOD)
     (tmp_path / "elsewhere").mkdir()
     before = plan(HERE, f"regularizer.file={file}").name
     moved = file.rename(tmp_path / "elsewhere" / "mine.py")
     assert plan(HERE, f"regularizer.file={moved}").name == before
-    moved.write_text("a = 2")
+    moved.write_text(f"{GOOD}A = 2")
     assert plan(HERE, f"regularizer.file={moved}").name != before
 
 
@@ -219,9 +228,9 @@ def test_a_trial_holds_validation_data_out_and_a_final_run_does_not() -> None:
     assert trial.validation_fraction == 0.1
     assert final.validation_fraction == 0
     assert (trial.seed, final.seed) == (7, 1007)
-    assert trial.regularizer.reg_strength == final.regularizer.reg_strength == 3.0
-    assert trial.regularizer.epsilon == final.regularizer.epsilon == 0.5
-    assert made.config.regularizer.reg_strength == 10.0
+    assert trial.regularizer.values["reg_strength"] == final.regularizer.values["reg_strength"] == 3.0
+    assert trial.regularizer.values["epsilon"] == final.regularizer.values["epsilon"] == 0.5
+    assert made.config.regularizer.values["reg_strength"] == 10.0
 
 
 def test_a_finite_space_limits_the_budget() -> None:
@@ -233,12 +242,15 @@ def test_a_finite_space_limits_the_budget() -> None:
 
 
 def test_what_is_searched() -> None:
-    config = plan(HERE, "regularizer=custom").config
-    every = ("reg_strength", "gamma", "epsilon")
+    config = plan(HERE, "regularizer=rwalk").config
+    every, one = load(config.regularizer), load(plan(HERE, "regularizer=ewc").config.regularizer)
     assert list(searched(config, every, {}, set())) == ["reg_strength", "gamma", "epsilon"]
-    assert list(searched(config, ("reg_strength",), {}, set())) == ["reg_strength"]
+    assert list(searched(config, one, {}, set())) == ["reg_strength"]
     assert list(searched(config, every, {}, {"gamma"})) == ["reg_strength", "epsilon"]
-    assert searched(config, ("gamma",), {"gamma": "0.5,1"}, set()) == {"gamma": "0.5,1"}
+    both = searched(config, every, {"gamma": "0.5,1"}, {"reg_strength", "epsilon"})
+    assert both == {"gamma": "0.5,1"}
+    with pytest.raises(InputError, match=r"^regularizer\.gamma=2\.0: expected a number above 0 and at most 1\.$"):
+        searched(config, every, {"gamma": "0.5,2"}, set())
     joint = plan(HERE, "stream=joint").config
     assert searched(joint, every, {}, set()) == {}
 
@@ -250,6 +262,6 @@ def test_what_is_searched() -> None:
 def test_good_values_lie_in_the_space(method: str, benchmark: str) -> None:
     from clsweep.sweeps.space import contains
 
-    made = StudyPlan(setting(f"+benchmark={benchmark}", f"regularizer={method}"), HERE)
+    made = StudyPlan(resolved(setting(f"+benchmark={benchmark}", f"regularizer={method}")), HERE)
     assert made.space
     assert contains(made.space, made.default)

@@ -270,7 +270,7 @@ def test_a_study_whose_trials_were_all_pruned_says_what_to_change(
 
 
 def test_a_study_whose_trials_were_all_lost_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = worker(tmp_path, "regularizer=none", space={"reg_strength": "choice(1)"})
+    study = worker(tmp_path, "regularizer=l2", space={"reg_strength": "choice(1)"})
     with monkeypatch.context() as patched:
         patched.setattr("clsweep.sweeps.owner.Owner.has_ended", lambda *_: True)
         for _ in range(5):  # after which it is given up: its values seem to be the reason

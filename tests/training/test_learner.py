@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,8 +13,8 @@ from torch import Tensor, nn
 
 from clsweep.config import RegularizerConfig
 from clsweep.errors import MethodError, RunError
-from clsweep.methods.contract import Regularizer, contract_parameters, snapshot
 from clsweep.networks import Classifier
+from clsweep.parameters import contract_parameters, snapshot
 from clsweep.training.learner import Learner
 
 # A file that declares nothing. Its importance differs from context to context, and it writes down what it is given.
@@ -351,7 +350,7 @@ def test_a_declared_quadratic_penalty_trains_as_the_same_file_without_it(tmp_pat
         made = learner(spring(tmp_path, more + "\nCONFIG_OVERRIDES = {'reg_strength_scale': 3.0}\n", reg_strength=2.0))
         for number in range(3):
             learn(made, number, steps=8)
-        ends.append(snapshot(made.model) | {f"W {key}": value for key, value in made.model._custom_W.items()})
+        ends.append(snapshot(made.model) | {f"W {key}": value for key, value in made.method.path.totals.items()})
     plain, declared = ends
     assert not equal(plain, declared)  # another path through the arithmetic ...
     for key, value in plain.items():  # ... to the same end
@@ -439,19 +438,23 @@ def test_a_wrong_quadratic_penalty_is_refused_where_a_context_has_one_step(tmp_p
 
 
 @pytest.mark.parametrize("name", ["none", "l2", "ewc", "ewc_separate", "online_ewc", "si", "mas", "rwalk"])
-def test_every_built_in_penalty_is_quadratic_and_checked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    checked: list[str] = []
-    check = Regularizer.check_quadratic
-
-    def counted(self: Regularizer, *rest: Any) -> None:
-        checked.append(self.source)
-        check(self, *rest)
-
-    monkeypatch.setattr(Regularizer, "check_quadratic", counted)
-    made = learner(method(name))
+def test_a_built_in_penalty_has_the_gradient_of_its_squares(name: str) -> None:
+    made = learner(method(name), network(dtype=torch.float64))
     for number in range(3):
-        learn(made, number)
-    assert len(checked) == 2 * 2
+        made.activate(range(2 * number, 2 * number + 2))
+        made.start_context()
+        made.step(*examples(6, torch.float64, seed=number))
+        made.end_context(dataset(9, torch.float64, seed=number))
+    move(made.model)
+    parameters = contract_parameters(made.model)
+    penalty = made.method.penalty(is_first=False)
+    given = torch.autograd.grad(penalty, list(parameters.values()), allow_unused=True)
+    coefficients, centres, _ = made.method.squares()
+    for (key, p), gradient in zip(parameters.items(), given, strict=True):
+        expected = 2 * coefficients[key] * (p - centres[key]) if key in coefficients else None
+        assert (gradient is None) == (expected is None)
+        torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-15)
+    assert len(coefficients) == (0 if name == "none" else len(parameters))
 
 
 @pytest.mark.parametrize(
@@ -459,7 +462,7 @@ def test_every_built_in_penalty_is_quadratic_and_checked(name: str, monkeypatch:
     [
         "def quadratic_penalty(theta, anchor):\n    return (theta - anchor) ** 2",
         "quadratic_penalty = 0.5",
-        "from clsweep.methods.ewc import quadratic_penalty",
+        "from clsweep.methods.quadratic import weighted_squares as quadratic_penalty",
     ],
 )
 def test_something_else_of_that_name_is_no_declaration(tmp_path: Path, own: str) -> None:
@@ -492,8 +495,9 @@ def test_a_parameter_may_have_two_names(name: str) -> None:
     made = learner(method(name), model)
     for number in range(2):
         learn(made, number)
-    assert model._custom_W["again"].count_nonzero() > 0 or name == "l2"
-    assert torch.equal(model._custom_W["again"], model._custom_W["head__weight"])
+    totals = made.method.path.totals
+    assert totals["again"].count_nonzero() > 0 or name == "l2"
+    assert torch.equal(totals["again"], totals["head__weight"])
 
 
 REPLACING = {

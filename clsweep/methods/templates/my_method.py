@@ -6,7 +6,7 @@ Parameters go by their names with "__" for ".". What else a method can rely on: 
 import torch
 
 EXAMPLES = 500  # that importance is estimated from, after each context
-HYPERPARAMETERS = ("reg_strength",)  # what a sweep (--multirun) searches, of reg_strength, gamma and epsilon
+HYPERPARAMETERS = {"reg_strength": {"default": 1.0, "space": "tag(log, interval(1e-3, 1e5))"}}  # a sweep (--multirun)
 
 
 def estimate_importance(model, dataset, prev_params, device):

@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from clsweep.config import HYPERPARAMETERS
+from clsweep.hyperparameters import STANDARD
 from clsweep.report.plots.style import BLUE, GREY, ORANGE, VERMILLION, Plot, grid_lines, legend, panels, styled
 
 COMPLETE, PRUNED, FAILED = "COMPLETE", "PRUNED", "FAIL"
@@ -140,7 +140,7 @@ def _reached(trials: pd.DataFrame, space: Iterable[str]) -> pd.DataFrame:
     measured = [column for column in trials if str(column).startswith(("validation_after_", "seed_"))]
     last = trials[measured].ffill(axis=1).iloc[:, -1] if measured else np.nan
     accuracy = trials["validation_average_accuracy"].where(trials["state"] == COMPLETE, last)
-    values = dict.fromkeys([*HYPERPARAMETERS, *space])
+    values = dict.fromkeys([*STANDARD, *space])
     columns = ["number", "state", "accuracy", *values, "seconds", "reason"]
     return trials.assign(accuracy=accuracy)[columns].sort_values("number", kind="stable")
 

@@ -1,0 +1,301 @@
+"""What a method is to the training loop, and the base classes of the built-in ones.
+
+A method learns from each finished context, and says from then on what a change of the parameters costs. The
+hyperparameters of a built-in one are the fields of its class (`clsweep.hyperparameters`), and its state is its
+own: nothing of it lies on the network.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from clsweep.errors import MethodError, NotFiniteError
+from clsweep.hyperparameters import NOT_NEGATIVE, hyperparameter
+from clsweep.methods.quadratic import weighted_squares
+from clsweep.methods.undisturbed import Network, first_not_finite
+from clsweep.networks import Classifier
+from clsweep.parameters import NamedTensors, snapshot
+from clsweep.seeding import GlobalStream
+
+_STATE = "state"
+
+
+class Path(NamedTuple):
+    """The path integral of a context, by key.
+
+    Attributes:
+        totals: of -gradient * change, of the total loss, from the context's start on; each as its parameter.
+        positions: the parameters after the last step, where somebody reads them at every step.
+    """
+
+    totals: NamedTensors
+    positions: NamedTensors
+
+
+class Squares(NamedTuple):
+    """The penalty sum_i c_i (theta_i - m_i)^2 + constant.
+
+    Attributes:
+        coefficients: c, by key, each as its parameter.
+        centres: m, for at least these keys.
+        constant: what the gradient doesn't see.
+    """
+
+    coefficients: NamedTensors
+    centres: NamedTensors
+    constant: Tensor | float = 0.0
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A context that has just been trained.
+
+    Attributes:
+        dataset: its training examples; `dataset.tensors` are the inputs [N, C, H, W] and labels [N].
+        start: the parameters at its start, by key.
+        path: its path integral.
+        device: where model and data are.
+    """
+
+    dataset: TensorDataset
+    start: NamedTensors
+    path: Path
+    device: torch.device
+
+
+class Method(ABC):
+    """What the loop asks of a method, in the order in which it asks.
+
+    Attributes:
+        source: what to call it in messages.
+        uses_path_integral: whether a context's path integral must be kept up to date.
+        is_quadratic: whether the penalty is what `squares` says until the context ends: then the optimizer's update
+            adds the gradient, which costs a step next to nothing.
+        transforms_gradients: whether `transform` is to be called at every step.
+        takes_batch: whether `see` is.
+        can_be_wrong: whether what it says of itself is checked while it is used, as what others have written is.
+        reg_strength_scale: its own multiplier on `reg_strength`.
+        network: what it is attached to.
+        stream: the random numbers that it draws from.
+    """
+
+    source: str
+    uses_path_integral: bool = False
+    is_quadratic: bool = False
+    transforms_gradients: bool = False
+    takes_batch: bool = False
+    can_be_wrong: bool = False
+    reg_strength_scale: float = 1.0
+    network: Network
+    stream: GlobalStream
+
+    @property
+    def model(self) -> Classifier:
+        """The network."""
+        return self.network.model
+
+    def active(self) -> AbstractContextManager[None]:
+        """Around a whole run."""
+        return nullcontext()
+
+    def attach(self, network: Network) -> None:
+        """Begin with a network that nobody has trained."""
+        self.network = network
+
+    @abstractmethod
+    def start_context(self, path: Path) -> None:
+        """Begin a context, with a path integral of zero."""
+
+    @property
+    @abstractmethod
+    def path(self) -> Path:
+        """Where the path integral of this context is kept from now on."""
+
+    def see(self, inputs: Tensor, labels: Tensor) -> None:
+        """Take the batch of a step: inputs [B, C, H, W] and labels [B]."""
+        raise NotImplementedError
+
+    @property
+    @abstractmethod
+    def strength(self) -> float:
+        """What the penalty is multiplied with."""
+
+    def squares(self) -> Squares:
+        """The penalty of a context, where it is quadratic; asked for once, at the context's start."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def penalty(self, *, is_first: bool) -> Tensor:
+        """The penalty where the parameters are now, a differentiable scalar; from the second context on.
+
+        Args:
+            is_first: whether it is the context's first step, where time may be taken to check it.
+        """
+
+    def backward(self, loss: Tensor) -> None:
+        """Back-propagate a loss that has the penalty in it."""
+        loss.backward()
+
+    def check_gradient(self) -> None:  # noqa: B027 - most have nothing to say
+        """Say so where it is the penalty's gradient that isn't finite.
+
+        Raises:
+            MethodError: it is.
+        """
+
+    def check_squares(self, squares: Squares, strength: float) -> None:  # noqa: B027
+        """Check that `squares` is the penalty, where it can be wrong.
+
+        Raises:
+            MethodError: it isn't, or the strength has changed.
+        """
+
+    def check_dependence(self) -> None:  # noqa: B027
+        """Check that the penalty depends on the network's parameters, where it can be wrong.
+
+        Raises:
+            MethodError: it doesn't.
+        """
+
+    def additions(self) -> list[str]:
+        """What it has added to the network that its author may take for something else, in sentences."""
+        return []
+
+    def blamed(self, error: Exception) -> MethodError | None:
+        """Its failure, where an exception passed through its code while it wasn't called."""
+        return None
+
+    def transform(self) -> None:
+        """Change the gradients of a step, which stand in the parameters' `grad`."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def end_context(self, finished: Finished) -> None:
+        """Learn from a context.
+
+        Raises:
+            MethodError: it failed.
+        """
+
+
+def state(first: Callable[[], Any] = dict) -> Any:
+    """A field of a built-in method's class that is a part of its state.
+
+    Args:
+        first: makes its first value, by default an empty dict.
+    """
+    return field(init=False, default_factory=first, metadata={_STATE: True})
+
+
+@dataclass(eq=False)
+class BuiltIn(Method):
+    """A method of clsweep's own. What its estimates disturb is put back, and they draw random numbers of their own."""
+
+    def __post_init__(self) -> None:
+        self.source = f"{type(self).__module__}.{type(self).__qualname__}"
+
+    def start_context(self, path: Path) -> None:
+        """Keep the path, to be read at the context's end."""
+        self._path = path
+
+    @property
+    def path(self) -> Path:
+        """As it was given."""
+        return self._path
+
+    def end_context(self, finished: Finished) -> None:
+        """Learn from a context.
+
+        Raises:
+            NotFiniteError: what it made of it holds NaN or infinity.
+        """
+        with self.network.undisturbed(), self.stream.active():
+            self.learn(finished)
+        broken = first_not_finite(dict(_tensors(self.state_dict())))
+        if broken is not None:
+            raise NotFiniteError(
+                f"{self.source}: after a context its {broken} holds NaN or infinity; expected finite numbers (a "
+                "smaller benchmark.lr or regularizer.reg_strength may help)."
+            )
+
+    @abstractmethod
+    def learn(self, finished: Finished) -> None:
+        """Take a finished context in."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The fields that are its state."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if _STATE in one.metadata}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+def _tensors(state: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors in a state, with the names that lead to them."""
+    for name, value in state.items():
+        if isinstance(value, dict):
+            yield from _tensors(value, f"{prefix}{name} of ")
+        elif isinstance(value, Tensor):
+            yield f"{prefix}{name}", value
+
+
+@dataclass(eq=False)
+class Quadratic(BuiltIn):
+    """A method whose penalty is a weighted sum of squares, from which its gradient and the fast way both follow."""
+
+    is_quadratic = True
+
+    def penalty(self, *, is_first: bool) -> Tensor:
+        """sum_i c_i (theta_i - m_i)^2 + constant, a differentiable scalar."""
+        coefficients, centres, constant = self.squares()
+        return weighted_squares(self.model, coefficients, centres) + constant
+
+
+@dataclass(eq=False)
+class Anchored(Quadratic):
+    """A penalty factor * sum_i I_i (theta_i - theta*_i)^2, theta* the parameters at the end of the last context.
+
+    Attributes:
+        reg_strength: what the penalty is multiplied with.
+        importance: I, by key.
+        anchor: theta*, by key.
+        factor: 1, or 1/2 where the penalty is defined with it.
+    """
+
+    factor: ClassVar[float] = 1.0
+    reg_strength: float = hyperparameter(1.0, NOT_NEGATIVE, "tag(log, interval(1e-3, 1e6))")
+    importance: NamedTensors = state()
+    anchor: NamedTensors = state()
+
+    @property
+    def strength(self) -> float:
+        """As configured."""
+        return self.reg_strength
+
+    def learn(self, finished: Finished) -> None:
+        """Bring the importance up to date, and move the anchor; a parameter that is frozen keeps its importance."""
+        self.importance = self.importance | self.updated(finished)
+        self.anchor = snapshot(self.model)
+
+    @abstractmethod
+    def updated(self, finished: Finished) -> NamedTensors:
+        """The importance from now on, by key, each as its parameter; `self.importance` is that of before."""
+
+    def squares(self) -> Squares:
+        """The importance, times the factor, around the anchor."""
+        return Squares({key: self.factor * value for key, value in self.importance.items()}, self.anchor)
+
+
+def added(before: NamedTensors, new: NamedTensors) -> NamedTensors:
+    """The sum by key; what is missing before is zero."""
+    return {key: before[key] + value if key in before else value for key, value in new.items()}

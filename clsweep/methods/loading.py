@@ -1,0 +1,158 @@
+"""From a setting to a method: its code, and the values of its hyperparameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+from clsweep.config import Config, RegularizerConfig
+from clsweep.data.identity import DIGEST
+from clsweep.errors import InputError
+from clsweep.hyperparameters import Declared, Resolved, instance, names, of_class, resolve
+from clsweep.methods.base import BuiltIn, Method
+from clsweep.methods.contract import FileMethod
+from clsweep.methods.files import MethodFile, read
+from clsweep.methods.functions import Functions
+from clsweep.methods.instances import Instance
+from clsweep.seeding import GlobalStream
+from clsweep.targets import Target
+
+_KEY = "regularizer"
+_SPACE = "space"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A method that is ready to be used.
+
+    Attributes:
+        method: the method.
+        config: its setting, with a value for each hyperparameter.
+        declared: its hyperparameters.
+        resolved: their values, and where these are from.
+        spaces: what a sweep searches by itself, by hyperparameter, in Hydra's syntax.
+    """
+
+    method: Method
+    config: RegularizerConfig
+    declared: Declared
+    resolved: Resolved
+    spaces: dict[str, str]
+
+    @property
+    def hyperparameters(self) -> tuple[str, ...]:
+        """Those that the method says it uses."""
+        return names(self.declared)
+
+    @property
+    def options(self) -> str:
+        """Its other options, as they are typed on the command line: those of a group, and others where they are set."""
+        shown = {
+            name: self.resolved.values[name]
+            for name, one in self.declared.items()
+            if one.is_option and ("." in name or self.resolved.values[name] != one.default)
+        }
+        return " ".join(f"{name}={'null' if value is None else value}" for name, value in shown.items())
+
+    def described(self) -> list[str]:
+        """Its hyperparameters with their values, and where these are from unless they were given."""
+        return [
+            f"{name}={_shown(self.resolved.values[name])}{_ORIGINS[self.resolved.origins[name]]}"
+            for name in self.hyperparameters
+        ]
+
+    def notes(self) -> list[str]:
+        """What the user should know of the values, in sentences."""
+        return [
+            f"{_KEY}.{name}={_shown(self.config.values[name])}: {self.method.source} has no {name}"
+            for name in self.resolved.unused
+        ]
+
+
+_ORIGINS = {"given": "", "tuned": " (tuned)", "default": " (default)"}
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def load(config: RegularizerConfig, seed: int = 0, file: MethodFile | Functions | None = None) -> Loaded:
+    """Load a built-in method, a class of one's own, a file, or an object that has the functions.
+
+    Args:
+        config: says where the code is, and what is given of its hyperparameters.
+        seed: where the random numbers start that the method draws, from its import on.
+        file: the method's, as it was read, or the object; by default the file is read now.
+
+    Raises:
+        InputError: it can't be imported, doesn't keep the contract, or may not have such a value.
+    """
+    stream = GlobalStream(seed)
+    if isinstance(file, Functions):
+        return _of_functions(file.functions, file.shown, config, stream, {})
+    if config.file is not None:
+        file = file or read(config.file)
+        with stream.active():
+            made = Instance(file)
+        tuned = config.tuned if config.tuned_for == file.digest("sha256")[:DIGEST] else {}
+        return _of_functions(made.module, file.shown, config, stream, tuned, made)
+    if config._target_ is None:
+        raise InputError(f"{_KEY}.file is missing: expected the path of a Python file.")
+    return _of_class(config, stream)
+
+
+def resolved(config: Config) -> Config:
+    """A setting with a value for each of its method's hyperparameters, and what a sweep searches by itself.
+
+    Raises:
+        InputError: see `load`.
+    """
+    loaded = load(config.regularizer)
+    return dataclasses.replace(config, regularizer=dataclasses.replace(loaded.config, space=loaded.spaces))
+
+
+def _of_functions(
+    functions: Any,
+    source: str,
+    config: RegularizerConfig,
+    stream: GlobalStream,
+    tuned: dict[str, Any],
+    made: Instance | None = None,
+) -> Loaded:
+    method = FileMethod(functions, source, made)
+    resolved = resolve(method.declared, config.values, _values(tuned), source)
+    method.values, method.stream = resolved.values, stream
+    return _loaded(method, method.declared, config, tuned, resolved)
+
+
+def _of_class(config: RegularizerConfig, stream: GlobalStream) -> Loaded:
+    target = Target.of(_KEY, {"_target_": config._target_})
+    found = target.callable()
+    if (
+        not (isinstance(found, type) and issubclass(found, BuiltIn) and dataclasses.is_dataclass(found))
+        or inspect.isabstract(found)  # one of the base classes
+    ):
+        raise InputError(
+            f"{_KEY}._target_={target.path}: expected a dataclass that is derived from {BuiltIn.__module__}."
+            f"{BuiltIn.__name__} (a file with the two functions goes to {_KEY}.file)."
+        )
+    declared = of_class(found)
+    resolved = resolve(declared, config.values, _values(config.tuned), config.name)
+    method = instance(found, resolved.values)
+    method.stream = stream
+    return _loaded(method, declared, config, config.tuned, resolved)
+
+
+def _loaded(
+    method: Method, declared: Declared, config: RegularizerConfig, tuned: dict[str, Any], resolved: Resolved
+) -> Loaded:
+    own = {name: one.space for name, one in declared.items() if one.space is not None}
+    given = {name: text for name, text in (tuned.get(_SPACE, {}) | config.space).items() if name in own}
+    whole = dataclasses.replace(config, values=config.values | resolved.values)
+    return Loaded(method, whole, declared, resolved, own | given)
+
+
+def _values(tuned: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in tuned.items() if name != _SPACE}

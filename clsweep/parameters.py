@@ -1,0 +1,19 @@
+"""A network's parameters by the contract's keys: their names with `.` replaced by `__`."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from clsweep.networks import Classifier
+
+NamedTensors = dict[str, Tensor]
+
+
+def contract_parameters(model: Classifier) -> dict[str, nn.Parameter]:
+    """The parameters of `model.param_list` under their keys."""
+    return {name.replace(".", "__"): p for group in model.param_list for name, p in group()}
+
+
+def snapshot(model: Classifier) -> NamedTensors:
+    """Detached copies of the parameters, by key."""
+    return {key: p.detach().clone() for key, p in contract_parameters(model).items()}
