@@ -25,7 +25,7 @@ SEEDS_FILE = "seeds.csv"
 CELL_COLUMNS: Final = ("after_context", "context", "split", "accuracy", "n")
 RUNNING, FINISHED, INTERRUPTED, FAILED, PRUNED = "running", "finished", "interrupted", "failed", "pruned"
 STATUSES: Final = (RUNNING, FINISHED, INTERRUPTED, FAILED, PRUNED)
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 # How a formula begins in a spreadsheet, and a text that begins like this with apostrophes before it.
 _FORMULA: Final = re.compile("'*[=+@\t\r\n\uff1d\uff0b\uff0d\uff20-]")
 
@@ -39,7 +39,8 @@ class Summary:
     held out, learning accuracy, forgetting and backward transfer of joint training.
 
     Attributes:
-        format_version: of this file: 2. Files of version 1 don't have this column; see `clsweep.results.load`.
+        format_version: of this file: 3. Those of version 2 don't say optimizer, stream and protocol, which were the only
+            ones; those of version 1 don't have this column; see `clsweep.results.load`.
         run_id: unique to the run; the same in `accuracy.csv`.
         status: running (until the run says how it ended; one that was killed stays so), finished, interrupted, failed
             or (in a sweep) pruned.
