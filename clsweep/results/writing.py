@@ -39,8 +39,8 @@ class Summary:
     held out, learning accuracy, forgetting and backward transfer of joint training.
 
     Attributes:
-        format_version: of this file: 3. Those of version 2 don't say optimizer and stream, of which there were the usual
-            ones; those of version 1 don't have this column; see `clsweep.results.load`.
+        format_version: of this file: 3. Those of version 2 don't say optimizer and stream, which were the usual ones;
+            those of version 1 don't have this column; see `clsweep.results.load`.
         run_id: unique to the run; the same in `accuracy.csv`.
         status: running (until the run says how it ended; one that was killed stays so), finished, interrupted, failed
             or (in a sweep) pruned.
