@@ -108,9 +108,7 @@ class Protocol:
             lr=benchmark.lr,
             precision=config.precision,
             validation_fraction=float(config.validation_fraction),
-            code_digest=sources.digest(
-                [architecture.of(config.network), stream, optimizer.target, *filter(None, [optimizer.schedule])]
-            ),
+            code_digest=sources.digest(targets(config)),
             optimizer=optimizer.described,
             optimizer_reset=optimizer.reset,
             schedule=optimizer.schedule_described,
@@ -161,6 +159,12 @@ class Protocol:
             return f"{self.iters:,} iterations a context"
         return f"{self.epochs} epoch{'s' if self.epochs > 1 else ''} a context"
 
+    @property
+    def contexts_by(self) -> str:
+        """What makes the contexts, in words, where it is neither of the usual two; else empty."""
+        usual = self.benchmark_stream in ("split", "permuted")
+        return "" if usual else f"contexts by {self.benchmark_stream or UNKNOWN}"
+
     def sentence(self) -> str:
         """All of it but the benchmark's name, in one line; what every run of before had is not mentioned."""
         return ", ".join(self._said())
@@ -168,8 +172,8 @@ class Protocol:
     def _said(self) -> Iterator[str]:
         per_context = "" if self.classes_per_context is None else f" of {self.classes_per_context} classes"
         yield f"{self.scenario}-incremental, {self.contexts} contexts{per_context}"
-        if self.benchmark_stream not in ("split", "permuted"):
-            yield f"contexts by {self.benchmark_stream or UNKNOWN}"
+        if self.contexts_by:
+            yield self.contexts_by
         yield f"{self.dataset} {self.dataset_digest}" if self.dataset_digest else self.dataset
         if self.validation_fraction:
             yield f"{self.validation_fraction:g} held out"
@@ -191,6 +195,13 @@ class Protocol:
         """The fields that differ: this one's value and the other's, by name."""
         mine, others = self.parts, other.parts
         return {name: (mine[name], others[name]) for name in mine if mine[name] != others[name]}
+
+
+def targets(config: Config) -> list[Target]:
+    """Everything that a run is made of by `_target_`."""
+    optimizer = config.optimizer_setting
+    schedule = [] if optimizer.schedule is None else [optimizer.schedule]
+    return [architecture.of(config.network), Target.of(STREAM, config.benchmark.stream), optimizer.target, *schedule]
 
 
 _KINDS: Final = {"str": str, "int": int, "float": float, "bool": bool}

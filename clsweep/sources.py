@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
@@ -24,11 +25,30 @@ def digest(targets: Iterable[Target]) -> str:
     Returns:
         Empty where all of them are installed, such as those of clsweep and of PyTorch.
     """
-    own = {target.key: file for target in targets for file in [_file(target.path)] if file is not None}
+    own = _files(targets)
     if not own:
         return ""
     found = "".join(f"{key}\0{_content(file)}\0" for key, file in sorted(own.items()))
     return hashlib.sha256(found.encode()).hexdigest()[:_DIGEST]
+
+
+def copy(targets: Iterable[Target], folder: Path) -> None:
+    """Put what `digest` is of beside a run's results, as a method's file is.
+
+    Args:
+        targets: what the run is made of.
+        folder: the run's; it exists.
+    """
+    for file in _files(targets).values():
+        try:
+            files.read(str(file)).copy_to(folder)
+        except InputError:
+            shutil.copy(file, folder)
+
+
+def _files(targets: Iterable[Target]) -> dict[str, Path]:
+    """Those of one's own, by the key of their target."""
+    return {target.key: file for target in targets for file in [_file(target.path)] if file is not None}
 
 
 def _file(path: str) -> Path | None:

@@ -152,6 +152,8 @@ def test_a_benchmark_and_a_stream_of_ones_own_run(tmp_path: Path, monkeypatch: p
     assert command(monkeypatch, *TINY, "benchmark.scenario=class", "hydra.run.dir=run") == 0
     (row,) = pd.read_csv("run/summary.csv").to_dict("records")
     assert (row["benchmark"], row["scenario"], row["iters"], row["budget"]) == ("mine", "class", 2, "full")
+    assert row["benchmark_stream"] == "own_streams_of_mine.halves first=3"
+    assert Path("run/own_streams_of_mine.py").read_text() == HALVES
     accuracy = pd.read_csv("run/accuracy.csv")
     assert accuracy.query("after_context == 2")["n"].tolist() == [300, 700]
 

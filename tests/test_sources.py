@@ -41,3 +41,16 @@ def test_a_module_in_a_package_is_known_by_its_own_file(tmp_path: Path) -> None:
         first = digest("my_own_package.nets.deep.Net")
         (package / "deep.py").write_text("a = 2\n")
         assert digest("my_own_package.nets.deep.Net") != first != ""
+
+
+def test_a_copy_runs_as_the_file_does(tmp_path: Path) -> None:
+    (tmp_path / "my_own_streams.py").write_text("import my_own_parts\n")
+    (tmp_path / "my_own_parts.py").write_text("a = 1\n")
+    copies = tmp_path / "run"
+    copies.mkdir()
+    with paths.typed_in(tmp_path):
+        sources.copy([Target("network", "torch.nn.Linear", {}), Target("stream", "my_own_streams.made", {})], copies)
+    assert {file.name: file.read_text() for file in copies.iterdir()} == {
+        "my_own_streams.py": "import my_own_parts\n",
+        "my_own_parts.py": "a = 1\n",
+    }

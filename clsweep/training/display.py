@@ -17,6 +17,7 @@ from torch import Tensor
 
 from clsweep import published
 from clsweep.config import Config
+from clsweep.protocol import Protocol
 from clsweep.results import Summary, short
 from clsweep.results.metrics import Cell, Matrix
 from clsweep.training.machine import crowded, emulated_bf16
@@ -76,9 +77,11 @@ class Display(Observer):
         """Print the resolved setting."""
         config, benchmark = self._config, self._config.benchmark
         held_out = f", {config.validation_fraction:g} held out" if config.validation_fraction else ""
+        by = Protocol.of(config).contexts_by
+        made = f", {by}" if by else ""
         rows = {
             "benchmark": f"{benchmark.name}: {benchmark.contexts} contexts, {benchmark.scenario}-incremental, "
-            f"on {config.dataset.name}{held_out}",
+            f"on {config.dataset.name}{made}{held_out}",
             "images": self._images,
             "method": "  ".join([config.shown_method, *run.shown]),
             "training": f"{self._length()}, batch {benchmark.batch_size}, {_optimizer(config)}",

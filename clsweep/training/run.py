@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import clsweep
-from clsweep import networks, process, results
+from clsweep import networks, process, results, sources
 from clsweep.config import ALL_LOGITS, Config, RegularizerConfig
 from clsweep.data import contexts, datasets
 from clsweep.data.identity import DIGEST
@@ -26,7 +26,7 @@ from clsweep.hyperparameters import STANDARD
 from clsweep.methods.files import MethodFile, read
 from clsweep.methods.functions import Functions
 from clsweep.methods.loading import Loaded, load
-from clsweep.protocol import Protocol
+from clsweep.protocol import Protocol, targets
 from clsweep.results import Summary, metrics
 from clsweep.results.metrics import Cell
 from clsweep.seeding import GlobalStream, derived_seed
@@ -170,6 +170,8 @@ def _trained(
     names, shown = loaded.hyperparameters, loaded.described()
     part = part_of or PartOf("", f"{config.benchmark.name}-{config.shown_name}-s{config.seed}")
     observer.setting(Started(config, record.setting(), names, shown, model, str(device), folder, part.study, part.name))
+    if folder is not None:
+        sources.copy(targets(config), folder)
     if isinstance(file, MethodFile) and folder is not None:
         file.copy_to(folder)  # as it was read: the file is there to be edited
     try:
