@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clsweep.curvature.phi import Phi
 from clsweep.errors import named
@@ -18,6 +21,14 @@ log = logging.getLogger(__name__)
 # Gradient values that are formed at once, and examples at most, whose activations take memory, too.
 VALUES = 2**24
 MOST_EXAMPLES = 256
+
+
+@contextmanager
+def _whatever_is_slow() -> Iterator[None]:
+    """Without PyTorch's warnings that an operation is taken example by example."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        yield
 
 
 class FunctionalSum:
@@ -67,7 +78,9 @@ class FunctionalSum:
 
         values = {name: p.detach() for name, p in self._parameters.items()}
         try:
-            with torch.no_grad():  # `grad` has its own; nothing outside of it is to be kept
+            # `grad` has a graph of its own. Attention goes in plain products: `vmap` takes its fused kernels one example
+            # at a time.
+            with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _whatever_is_slow():
                 of_each = vmap(grad(weighted), in_dims=(None, 0, 0), randomness="different")
                 gradients = of_each(values, inputs, weighting)
         except torch.OutOfMemoryError:

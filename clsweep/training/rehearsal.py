@@ -57,14 +57,14 @@ _SHORT = _Length(contexts=2, examples=EXAMPLES, steps=2, batch_size=32)
 _LONG = _Length(contexts=2, examples=None, steps=50, batch_size=128)
 
 
-def rehearse(config: Config, stream: Stream, device: torch.device, file: MethodFile) -> list[str]:
-    """Call a file's functions as a run with this setting would.
+def rehearse(config: Config, stream: Stream, device: torch.device, file: MethodFile | None) -> list[str]:
+    """Call a file's functions, or a built-in method's with a network of one's own, as a run with this setting would.
 
     Args:
         config: the run's setting.
         stream: the run's contexts.
         device: where they are.
-        file: the method's.
+        file: the method's; None: it is a built-in one.
 
     Returns:
         What the user should know of what the file does, in sentences.
@@ -102,7 +102,9 @@ def _told(error: MethodError) -> str:
     return str(error).replace(contract.IN_LOG, "CLSWEEP_TRACEBACK=1 shows the traceback")
 
 
-def _attempt(config: Config, stream: Stream, device: torch.device, file: MethodFile, length: _Length) -> list[str]:
+def _attempt(
+    config: Config, stream: Stream, device: torch.device, file: MethodFile | None, length: _Length
+) -> list[str]:
     """One try; see `rehearse`."""
     seed = config.seed
     with settings_put_back(), GlobalStream(seed).active(), _unlogged():

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import clsweep
-from clsweep import networks, process, results, sources
+from clsweep import architecture, networks, process, results, sources
 from clsweep.config import ALL_LOGITS, Config, RegularizerConfig
 from clsweep.data import contexts, datasets
 from clsweep.data.identity import DIGEST
@@ -129,7 +129,7 @@ def run(
     stream = (prepare or _prepared)(config, device)
     check_fit(config, stream, device)
     notes = [*loaded.notes(), *stream.notes, *([fewer_threads] if fewer_threads and device.type == "cpu" else [])]
-    if isinstance(file, MethodFile) and not rehearsed:
+    if not rehearsed and not isinstance(file, Functions) and (file is not None or _has_own_network(config)):
         notes += rehearse(config, stream, device, file)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -138,6 +138,11 @@ def run(
     # What draws from the global generators while it trains, such as dropout, draws from the seed.
     with GlobalStream(derived_seed(config.seed, "training")).active(), loaded.method.active():
         return _trained(config, folder, last, stream, device, loaded, file, started_at, part_of)
+
+
+def _has_own_network(config: Config) -> bool:
+    """Whether a method is to learn with a network that isn't ours."""
+    return config.stream != "joint" and not architecture.is_ours(architecture.of(config.network))
 
 
 def _method(config: Config) -> RegularizerConfig:

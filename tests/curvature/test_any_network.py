@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.data import TensorDataset
 
+import custom_regularization
 from clsweep.curvature import functional, per_example
 from clsweep.curvature.fisher import LABEL_MODES, diagonal_fisher
 from clsweep.curvature.kronecker import kronecker_fisher
@@ -21,7 +22,7 @@ from clsweep.curvature.phi import Absolute, Square
 from clsweep.errors import MethodError
 from clsweep.methods import mas
 from clsweep.networks import Classifier, activate, equip
-from clsweep.parameters import contract_parameters
+from clsweep.parameters import contract_parameters, snapshot
 
 WIDTH, OUTPUTS = 4, 6
 
@@ -168,10 +169,13 @@ def test_only_layers_that_do_what_their_kind_does_have_a_rule(name: str) -> None
 
 @pytest.mark.parametrize("active", [ACTIVE["single head"], ACTIVE["one of several heads"]], ids=["all", "some"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_exact_fisher_equals_the_loop(name: str, active: range, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exact_fisher_equals_the_loop(
+    name: str, active: range, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(functional, "MOST_EXAMPLES", 3)  # uneven, too
     model, dataset = make(name, active)
     assert_same(diagonal_fisher(model, dataset, batch_size=BATCH), naive_fisher(model, dataset))
+    assert bool(caplog.records) == (name == "Deciding")  # the others are taken by vmap
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -209,6 +213,22 @@ def test_kronecker_factors_stand_beside_the_diagonal_of_the_others(name: str) ->
     assert {key.rpartition("__")[0] for key in factored} == set(layers)
     expected = naive_fisher(model, dataset)
     assert_same(diagonals, {key: value for key, value in expected.items() if key not in factored})
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_shipped_file_takes_any_network(name: str) -> None:
+    model, dataset = make(name, range(2, 4))
+    anchors = snapshot(model)
+    importance = custom_regularization.estimate_importance(model, dataset, anchors, torch.device("cpu"))
+    assert importance.keys() == contract_parameters(model).keys()
+    assert all((value >= 0).all() and value.isfinite().all() for value in importance.values())
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1)
+    gradients = torch.autograd.grad(
+        custom_regularization.compute_regularization_loss(model, importance, anchors), list(model.parameters())
+    )
+    assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 def test_what_torch_func_cannot_take_goes_one_by_one_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
