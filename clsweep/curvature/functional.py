@@ -78,8 +78,8 @@ class FunctionalSum:
 
         values = {name: p.detach() for name, p in self._parameters.items()}
         try:
-            # `grad` has a graph of its own. Attention goes in plain products: `vmap` takes its fused kernels one example
-            # at a time.
+            # `grad` has a graph of its own. Attention goes in plain products: `vmap` takes its fused kernels example by
+            # example.
             with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _whatever_is_slow():
                 of_each = vmap(grad(weighted), in_dims=(None, 0, 0), randomness="different")
                 gradients = of_each(values, inputs, weighting)

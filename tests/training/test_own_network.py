@@ -1,4 +1,4 @@
-"""Runs with a network of one's own: every method learns with it, and what goes wrong is told before anything is trained."""
+"""Runs with a network of one's own: every method learns with it; what goes wrong is told before it is trained."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from builders import ROOT, command, setting
+from tiny import learner, method, stream
+
+from clsweep import networks
+from clsweep.errors import InputError
+from clsweep.training.loop import Trainer, TrainingProtocol
+from clsweep.training.rehearsal import rehearse
 
 METHODS = ("none", "l2", "ewc", "ewc_separate", "online_ewc", "kfac_ewc", "si", "mas", "rwalk")
 
@@ -22,16 +29,67 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_example_runs_as_it_is_typed(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    typed = ("benchmark=split_mnist", "network._target_=my_network.Net", "network.width=64", "dataset=mnist_5k")
-    small = ("budget=smoke", "benchmark.contexts=2", "figures=false", "device=cpu", "hydra.run.dir=out")
+    typed = ("benchmark=split_mnist", "network._target_=my_network.Net", "network.width=8", "dataset=mnist_5k")
+    small = (
+        "benchmark.iters=5",
+        "benchmark.contexts=2",
+        "threads=1",
+        "figures=false",
+        "regularizer=si",
+        "hydra.run.dir=out",
+    )
     assert command(monkeypatch, *typed, *small) == 0
     summary = pd.read_csv(example / "out" / "summary.csv").iloc[0]
-    assert summary["network"] == "my_network.Net width=64"
+    assert summary["network"] == "my_network.Net width=8"
     assert len(summary["code_digest"]) == 12
     assert (example / "out" / "my_network.py").read_bytes() == (example / "my_network.py").read_bytes()
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_learns_with_it(method: str, example: Path) -> None:
-    own = ("network._target_=torch.nn.Sequential", "network._args_=[]")
-    config = setting("+benchmark=split_mnist", f"regularizer={method}", "network=own", *own)
+SOURCE = """
+import torch
+from torch import nn
+
+class Tokens(nn.Module):
+    def __init__(self, n_outputs, norm="LayerNorm"):
+        super().__init__()
+        self.rows, self.position = nn.Linear(4, 6), nn.Parameter(torch.zeros(4, 6))
+        self.attention, self.norm = nn.MultiheadAttention(6, 2, batch_first=True), getattr(nn, norm)(6)
+        self.out = nn.Linear(6, n_outputs)
+
+    def forward(self, x):
+        rows = self.rows(x[:, 0]) + self.position
+        return self.out(self.norm(rows.mean(1) + self.attention(rows, rows, rows)[0].mean(1)))
+
+def mixing(n_outputs):
+    made = Tokens(n_outputs)
+    made.norm = nn.BatchNorm1d(6, track_running_stats=False)
+    return made
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a module in the current folder, which no other test imports."""
+    name = f"own_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    return name
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_learns_with_any_network(name: str, module: str) -> None:
+    of = stream()
+    model = networks.build({"name": "own", "_target_": f"{module}.Tokens"}, of.input_shape, of.n_outputs, seed=0)
+    before = [p.detach().clone() for p in model.parameters()]
+    made = Trainer(learner(method(name), model), of, TrainingProtocol(4, 6, seed=5))
+    cells = [cell for some in made.sequentially() for cell in some]
+    assert len(cells) == (1 + len(of.contexts)) * len(of.contexts)
+    changed = [not torch.equal(p, value) for p, value in zip(model.parameters(), before, strict=True)]
+    assert all(changed)
+
+
+def test_what_an_estimator_cannot_take_is_refused_before_anything_is_trained(module: str) -> None:
+    own = ("network=own", f"network._target_={module}.mixing")
+    config = setting("+benchmark=split_mnist", "regularizer=ewc", "dataset=mnist_5k", "budget=smoke", *own)
+    with pytest.raises(InputError, match=r"^the network's logits of an example are others in another batch"):
+        rehearse(config, stream(), torch.device("cpu"), None)
