@@ -21,6 +21,7 @@ where that of the posterior is a sum: contexts of unequal size weigh alike.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +66,13 @@ class KfacEWC(BuiltIn):
         self.diagonal = self.diagonal | added(self.diagonal, diagonals)
         self.anchor = snapshot(self.model)
 
+    def additions(self) -> list[str]:
+        """Which layers have factors, where some have none."""
+        if not self.diagonal:
+            return []
+        factored = _layers(keys[0] for keys in self.curvature) or "no layer"
+        return [f"kfac_ewc has Kronecker factors for {factored}, and the diagonal for {_layers(self.diagonal)}"]
+
     def penalty(self, *, is_first: bool) -> Tensor:
         """1/2 sum_l <D_l, G_l D_l A_l>, plus 1/2 sum_i F_i (theta_i - theta*_i)^2 of the other layers: a scalar."""
         penalty = kronecker_squares(self.model, self.curvature, self.anchor)
@@ -83,3 +91,8 @@ class KfacEWC(BuiltIn):
         """Go on from what `state_dict` gave."""
         curvature = {tuple(keys.split(" ")): Factors(**one) for keys, one in state["curvature"].items()}
         super().load_state_dict(state | {"curvature": curvature})
+
+
+def _layers(keys: Iterable[str]) -> str:
+    """The layers of some parameters, each once, or a parameter that is in none, by their names in the network."""
+    return ", ".join(dict.fromkeys((key.rpartition("__")[0] or key).replace("__", ".") for key in keys))

@@ -88,6 +88,15 @@ def test_every_method_learns_with_any_network(name: str, module: str) -> None:
     assert all(changed)
 
 
+def test_kfac_ewc_says_which_layers_it_has_factors_for(module: str) -> None:
+    own = ("network=own", f"network._target_={module}.Tokens")
+    config = setting("+benchmark=split_mnist", "regularizer=kfac_ewc", "dataset=mnist_5k", "budget=smoke", *own)
+    assert rehearse(config, stream(), torch.device("cpu"), None) == [
+        "kfac_ewc has Kronecker factors for out, and the diagonal for norm, position, rows, attention, "
+        "attention.out_proj"
+    ]
+
+
 def test_what_an_estimator_cannot_take_is_refused_before_anything_is_trained(module: str) -> None:
     own = ("network=own", f"network._target_={module}.mixing")
     config = setting("+benchmark=split_mnist", "regularizer=ewc", "dataset=mnist_5k", "budget=smoke", *own)
