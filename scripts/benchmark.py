@@ -2,11 +2,11 @@
 
     python scripts/benchmark.py --benchmarks split_mnist perm_mnist split_cifar100 --repeats 9
 
-Prints three tables for each benchmark: the steps of every method beside the plain step, a bare PyTorch loop and the
-step's matrix products alone; the importance estimates beside their matrix products and a loop over examples; and the
-step of every method at the 20th context beside the 2nd. Images are random, of the benchmark's real shapes and
-numbers. What is compared is timed in turns, and a ratio is the median of the rounds' ratios: it holds where the
-machine's speed drifts.
+Prints four tables for each benchmark: the steps of every method beside the plain step, a bare PyTorch loop and the
+step's matrix products alone; the importance estimates beside their matrix products and a loop over examples; the step
+of every method at the 20th context beside the 2nd; and the steps of other optimizers beside Adam's. Images are random,
+of the benchmark's real shapes and numbers. What is compared is timed in turns, and a ratio is the median of the rounds'
+ratios: it holds where the machine's speed drifts.
 """
 
 from __future__ import annotations
@@ -56,7 +56,16 @@ BARE_LOOP, PRODUCTS = "bare PyTorch loop", "matrix products alone"
 WARM_UP_STEPS = 20
 FEW_EXAMPLES = 512
 LOOPED_EXAMPLES = 8
+LONG = 100_000  # iterations of a context, for a schedule
 EARLY, LATE = 2, 20
+OPTIMIZERS = {
+    "adam": (),
+    "adam, a schedule": ("++optimizer.schedule._target_=torch.optim.lr_scheduler.CosineAnnealingLR",),
+    "adamw": ("optimizer=adamw",),
+    "sgd": ("optimizer=sgd",),
+    "sgd, momentum": ("optimizer=sgd", "optimizer.momentum=0.9"),
+}
+OF_OPTIMIZERS = ("none", "ewc", "si", "custom")
 
 Block = Callable[[], object]
 
@@ -114,9 +123,9 @@ class Bench:
         indices = batch_indices(len(dataset), arguments.steps, config.benchmark.batch_size, torch.Generator())
         return cls(name, arguments, device, stream, dataset, torch.cat(list(indices)).to(device))
 
-    def config(self, method: str) -> Config:
+    def config(self, method: str, *overrides: str) -> Config:
         """The full-budget setting of one method."""
-        return setting(self.name, method, self.arguments)
+        return setting(self.name, method, self.arguments, *overrides)
 
     def model(self) -> Classifier:
         """A new network with the first context's outputs active."""
@@ -125,9 +134,9 @@ class Bench:
         networks.activate(model, self.stream.active(0, 1))
         return model.to(self.device)
 
-    def learner(self, method: str) -> Learner:
+    def learner(self, method: str, *overrides: str) -> Learner:
         """A new learner."""
-        config = self.config(method)
+        config = self.config(method, *overrides)
         return Learner(self.model(), load(config.regularizer).method, config.optimizer_setting, config.precision)
 
     def steps(self, learner: Learner, indices: Tensor) -> None:
@@ -155,10 +164,10 @@ class Bench:
         return timed
 
 
-def setting(benchmark: str, method: str, arguments: argparse.Namespace) -> Config:
+def setting(benchmark: str, method: str, arguments: argparse.Namespace, *more: str) -> Config:
     """The full-budget setting of one benchmark and method."""
     values = {"device": arguments.device, "precision": arguments.precision, "regularizer": method}
-    overrides = [f"benchmark={benchmark}", *(f"{key}={value}" for key, value in values.items())]
+    overrides = [f"benchmark={benchmark}", *(f"{key}={value}" for key, value in values.items()), *more]
     with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
         return parse(compose("config", overrides=overrides))
 
@@ -369,13 +378,13 @@ def importance_table(bench: Bench) -> Report:
 # ---- many contexts
 
 
-def advanced(bench: Bench, method: str, count: int) -> tuple[Learner, float]:
+def advanced(bench: Bench, method: str, count: int, *overrides: str) -> tuple[Learner, float]:
     """A learner in context `count`, after short ones, and the MiB of its tensors."""
     before = tensor_mib()
-    learner = bench.learner(method)
+    learner = bench.learner(method, *overrides)
     few = TensorDataset(*(values[:FEW_EXAMPLES] for values in bench.dataset.tensors))
     for number in range(1, count + 1):
-        learner.start_context()
+        learner.start_context(LONG)
         bench.steps(learner, bench.indices[:3])
         if number < count:
             learner.end_context(few)
@@ -405,7 +414,26 @@ def growth_table(bench: Bench) -> Report:
     return report
 
 
-TABLES = {"steps": steps_table, "importance": importance_table, "growth": growth_table}
+# ---- optimizers
+
+
+def optimizers_table(bench: Bench) -> Report:
+    """Time the steps of some methods with every optimizer."""
+    blocks: dict[str, Block] = {}
+    for name, overrides in OPTIMIZERS.items():
+        for method in OF_OPTIMIZERS:
+            learner, _ = advanced(bench, method, EARLY, *overrides)
+            blocks[f"{name} {method}"] = partial(bench.steps, learner, bench.indices)
+    timed = bench.rounds(blocks)
+    plain = timed["adam none"]
+    rows: list[dict[str, str | float | None]] = [
+        {"": name, **{method: ratio(timed[f"{name} {method}"], plain) for method in OF_OPTIMIZERS}}
+        for name in OPTIMIZERS
+    ]
+    return Report(title(bench, "steps over Adam's plain step"), rows)
+
+
+TABLES = {"steps": steps_table, "importance": importance_table, "growth": growth_table, "optimizers": optimizers_table}
 
 
 def main() -> None:

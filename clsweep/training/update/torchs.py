@@ -18,6 +18,7 @@ from clsweep.optimizers import LENGTHS, OptimizerSetting
 from clsweep.seeding import GlobalStream
 from clsweep.targets import Target
 
+# Those whose fused form reads each tensor once, on CPUs and GPUs; it is for who doesn't choose a form.
 _FUSED = ("torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD")
 _IMPLEMENTATIONS = ("fused", "foreach", "differentiable", "capturable")
 _SCHEDULED = ("lr", "momentum", "betas")  # what a schedule may change
@@ -36,11 +37,13 @@ class TorchOptimizer:
     """
 
     name = "torch"
-    changes_gradients = True  # some add to them, or clip them, in place
 
     def __init__(self, parameters: Sequence[nn.Parameter], setting: OptimizerSetting) -> None:
         self._parameters = list(parameters)
         self._setting = setting
+        target = setting.target
+        self._is_fused = target.path in _FUSED and not any(name in target.arguments for name in _IMPLEMENTATIONS)
+        self.changes_gradients = not self._is_fused  # some add to them, or clip them, in place
         self._optimizer = self._made()
         self._schedule: LRScheduler | None = None
         groups = self._optimizer.param_groups
@@ -106,8 +109,7 @@ class TorchOptimizer:
 
     def _made(self) -> Optimizer:
         target = self._setting.target
-        is_free = target.path in _FUSED and not any(name in target.arguments for name in _IMPLEMENTATIONS)
-        return _of_kind(Optimizer, target, target.make(self._parameters, **({"fused": True} if is_free else {})))
+        return _of_kind(Optimizer, target, target.make(self._parameters, **({"fused": True} if self._is_fused else {})))
 
 
 def check(parameters: Sequence[nn.Parameter], setting: OptimizerSetting, iterations: int) -> None:
