@@ -222,7 +222,8 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     module.init = init
     module.Settings = SimpleNamespace
     module.setup = lambda: SimpleNamespace(settings=SimpleNamespace(mode="online"))
-    module.api = SimpleNamespace(api_key=None)
+    module.run = None
+    module.login = lambda prompt, verify: False
     monkeypatch.setitem(sys.modules, "wandb", module)
     yield backend
     sys.modules.pop("clsweep.training.loggers.wandb", None)

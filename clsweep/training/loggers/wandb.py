@@ -58,7 +58,8 @@ class WandB(Scalars):
         settings = wandb.Settings(silent=True, console="off")  # the terminal belongs to the display
         if self._mode is not None:
             settings.mode = self._mode
-        if wandb.setup().settings.mode not in _OFFLINE and self._mode not in _OFFLINE and not wandb.api.api_key:
+        mode = self._mode or wandb.setup().settings.mode
+        if mode not in _OFFLINE and wandb.run is None and not wandb.login(prompt=False, verify=False):
             raise InputError(
                 "logger=wandb: nobody is logged in; expected wandb login, WANDB_API_KEY, or logger.wandb.mode=offline."
             )
