@@ -7,7 +7,6 @@ their own except where a YAML file may leave them out.
 from __future__ import annotations
 
 import difflib
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,13 +19,14 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import MISSING, SI, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from clsweep import architecture, optimizers
+from clsweep import architecture, optimizers, ranges
 from clsweep.errors import InputError
-from clsweep.hyperparameters import STANDARD
+from clsweep.hyperparameters import STANDARD, Allowed, one_of
 from clsweep.methods import new_method
 from clsweep.optimizers import OptimizerSetting
 from clsweep.paths import absolute, short
 from clsweep.paths import config_dir as config_dir
+from clsweep.ranges import at_least, or_null, within
 from clsweep.targets import TARGET, Target, files
 
 SCENARIOS = ("task", "domain", "class")
@@ -44,7 +44,10 @@ GIVEN_TO_STREAMS = ("contexts", "classes_per_context", "seed", "input_shape")
 OWN, SHIPPED = "custom", "custom_regularization"  # a method in a file, and the file that ships
 _ITERS = "${.iters_by_budget.${budget}}"  # as conf/benchmark/*.yaml has it
 _DATA = "CLSWEEP_DATA"
-DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+_PART = Allowed(lambda value: 0 <= value < 1, "a number from 0 up to, not including, 1")
+_NAME_OF_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+_DEVICE = Allowed(lambda value: bool(_NAME_OF_DEVICE.fullmatch(value)), "auto, cpu, cuda or cuda:N (as in cuda:0)")
+_IDLE = " for one on each idle core (or for as many as the launcher runs at once)"
 
 
 @dataclass
@@ -72,15 +75,15 @@ class BenchmarkConfig:
 
     name: str = MISSING
     stream: dict[str, Any] = field(default_factory=dict)
-    scenario: str = SCENARIOS[0]
-    contexts: int = MISSING
-    classes_per_context: int = MISSING
-    image_size: int | None = None
+    scenario: str = within(one_of(*SCENARIOS), SCENARIOS[0])
+    contexts: int = within(at_least(1))
+    classes_per_context: int = within(at_least(1))
+    image_size: int | None = within(or_null(at_least(1)), None)
     normalize: bool = False
     iters_by_budget: dict[str, int] = field(default_factory=dict)
-    iters: int = SI(_ITERS)
-    epochs: int | None = None  # instead of iterations
-    batch_size: int = 128
+    iters: int = within(at_least(1), SI(_ITERS))
+    epochs: int | None = within(or_null(at_least(1)), None)  # instead of iterations
+    batch_size: int = within(at_least(1), 128)
     lr: float = 1e-3
     published: PublishedConfig | None = None
 
@@ -95,8 +98,8 @@ class DatasetConfig:
     root: str | None = None
     train: str | None = None
     test: str | None = None
-    layout: str | None = None
-    resize: int | None = None
+    layout: str | None = within(or_null(one_of(*LAYOUTS)), None)
+    resize: int | None = within(or_null(at_least(1)), None)
 
 
 @dataclass
@@ -134,7 +137,7 @@ class ContractConfig:
         logits: active, or all: whether `model(x)` gives the logits of the active classes, or those of all.
     """
 
-    logits: str = "active"
+    logits: str = within(one_of(*LOGITS), LOGITS[0])
 
 
 @dataclass
@@ -156,16 +159,16 @@ class WorkerConfig:
 class SearchConfig:
     """How a sweep searches (`conf/search`)."""
 
-    n_trials: int = MISSING
-    seeds: int = MISSING
-    final_seeds: int = MISSING
-    max_failures: int = MISSING
+    n_trials: int = within(at_least(1))
+    seeds: int = within(at_least(1))
+    final_seeds: int = within(at_least(0))
+    max_failures: int = within(at_least(1))
     storage: str | None = None
     sampler: str = MISSING
     sampler_options: dict[str, Any] | None = None
     pruner: str | None = None
     pruner_options: dict[str, Any] | None = None
-    workers: int | None = None
+    workers: int | None = within(or_null(at_least(1), _IDLE), None)
     dry_run: bool = False
     worker: WorkerConfig | None = None
 
@@ -181,14 +184,14 @@ class Config:
     regularizer: RegularizerConfig = MISSING
     contract: ContractConfig = field(default_factory=ContractConfig)
     search: SearchConfig = MISSING
-    seed: int = MISSING
-    seeds: int | None = MISSING
+    seed: int = within(at_least(0))
+    seeds: int | None = within(or_null(at_least(1)))
     budget: str = MISSING
-    stream: str = MISSING
-    validation_fraction: float = MISSING
-    precision: str = MISSING
-    device: str = MISSING
-    threads: int | None = MISSING
+    stream: str = within(one_of(*STREAMS))
+    validation_fraction: float = within(_PART)
+    precision: str = within(one_of(*PRECISIONS))
+    device: str = within(_DEVICE)
+    threads: int | None = within(or_null(at_least(1)))
     figures: bool = MISSING
     tensorboard: bool = MISSING
     logger: dict[str, Any] = field(default_factory=dict)
@@ -508,41 +511,15 @@ def check(config: Config) -> None:
     Raises:
         InputError: naming the first key whose value is out of its range.
     """
+    ranges.check(config)
     benchmark = config.benchmark
-    _one_of("stream", config.stream, STREAMS)
-    _one_of("precision", config.precision, PRECISIONS)
-    _one_of("contract.logits", config.contract.logits, LOGITS)
-    _one_of("benchmark.scenario", benchmark.scenario, SCENARIOS)
     _check_stream(benchmark.stream)
-    if config.dataset.layout is not None:
-        _one_of("dataset.layout", config.dataset.layout, LAYOUTS)
-    resize = config.dataset.resize
-    _require(resize is None or resize >= 1, "dataset.resize", resize, "an integer of 1 or more, or null")
-    _require(
-        DEVICE.fullmatch(config.device) is not None, "device", config.device, "auto, cpu, cuda or cuda:N (as in cuda:0)"
-    )
-    _require(
-        config.threads is None or config.threads >= 1, "threads", config.threads, "null or an integer of 1 or more"
-    )
-    _require(config.seed >= 0, "seed", config.seed, "an integer of 0 or more")
-    _require(config.seeds is None or config.seeds >= 1, "seeds", config.seeds, "null or an integer of 1 or more")
-    _require(
-        0 <= config.validation_fraction < 1,
-        "validation_fraction",
-        config.validation_fraction,
-        "a number from 0 up to, not including, 1",
-    )
-    for key in ("contexts", "classes_per_context", "iters", "batch_size"):
-        _require(getattr(benchmark, key) >= 1, f"benchmark.{key}", getattr(benchmark, key), "an integer of 1 or more")
     _check_epochs(config)
     optimizers.check(config.optimizer, benchmark.lr)
-    size = benchmark.image_size
-    _require(size is None or size >= 1, "benchmark.image_size", size, "an integer of 1 or more, or null")
     architecture.check(config.network)
     _check_file(config)
     if config.dataset.n_classes is not None:
         check_class_count(config, config.dataset.n_classes)
-    _check_search(config.search)
     _check_values(config.regularizer)
     if config.logger or config.callbacks:
         from clsweep.training import observers  # here, since it looks for classes
@@ -552,10 +529,7 @@ def check(config: Config) -> None:
 
 def _check_epochs(config: Config) -> None:
     epochs = config.benchmark.epochs
-    if epochs is None:
-        return
-    _require(epochs >= 1, "benchmark.epochs", epochs, "null or an integer of 1 or more")
-    if not config.follows_budget:
+    if epochs is not None and not config.follows_budget:
         raise epochs_contradicted("benchmark.iters", config.benchmark.iters, epochs)
 
 
@@ -594,18 +568,6 @@ def _check_file(config: Config) -> None:
         )
 
 
-def _check_search(search: SearchConfig) -> None:
-    for key, least in {"n_trials": 1, "seeds": 1, "final_seeds": 0, "max_failures": 1}.items():
-        value = getattr(search, key)
-        _require(value >= least, f"search.{key}", value, f"an integer of {least} or more")
-    _require(
-        search.workers is None or search.workers >= 1,
-        "search.workers",
-        search.workers,
-        "an integer of 1 or more, or null for one on each idle core (or for as many as the launcher runs at once)",
-    )
-
-
 def _check_stream(node: Mapping[str, Any]) -> None:
     target = Target.of(STREAM, node)
     is_known = target.path in (_SPLIT, *_OF_ALL_CLASSES) and not target.arguments
@@ -641,10 +603,6 @@ def check_class_count(config: Config, n_classes: int) -> None:
             f"{benchmark.contexts * per_context} classes, but dataset={config.dataset.name} has {n_classes}: "
             f"expected {advice}."
         )
-
-
-def _positive(value: float) -> bool:
-    return math.isfinite(value) and value > 0
 
 
 def _one_of(key: str, value: str, choices: Iterable[str]) -> None:

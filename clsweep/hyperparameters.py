@@ -175,6 +175,8 @@ def _entry(name: object, entry: object, source: str) -> Hyperparameter:
     if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name in _TAKEN:
         raise InputError(f"{where}: expected a name such as temperature, and none of {', '.join(_TAKEN)}.")
     standard = STANDARD.get(name)
+    if standard is None and _is_column(name):
+        raise InputError(f"{where}: is the name of another column of the results; expected another name.")
     if not isinstance(entry, Mapping) or set(entry) - {"default", "space"} or not (standard or "default" in entry):
         raise InputError(f'{where}={entry!r}; expected a dict of "default" and "space", such as {{"default": 2.0}}.')
     default = entry.get("default", None if standard is None else standard.default)
@@ -186,6 +188,12 @@ def _entry(name: object, entry: object, source: str) -> Hyperparameter:
         expected = "a finite number, a text or a truth value" if allowed is None else allowed.expected
         raise InputError(f"{where}: default={default!r}; expected {expected}.")
     return Hyperparameter(float(default) if standard else default, allowed, space)
+
+
+def _is_column(name: str) -> bool:
+    from clsweep.results import is_taken  # here, since it imports pandas, which `--help` shouldn't wait for
+
+    return is_taken(name)
 
 
 # Keys of `regularizer` that say other things.

@@ -71,7 +71,7 @@ def test_epochs_take_the_place_of_a_budgets_iterations() -> None:
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (("benchmark.epochs=0",), "benchmark.epochs=0: expected null or an integer of 1 or more."),
+        (("benchmark.epochs=0",), "benchmark.epochs=0: expected an integer of 1 or more, or null."),
         (
             ("benchmark.epochs=2", "benchmark.iters=300"),
             "benchmark.iters=300: contradicts benchmark.epochs=2; expected one of them.",

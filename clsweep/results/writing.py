@@ -156,7 +156,7 @@ class Summary:
 # Columns of `trials.csv`, `final.csv` and the frames of `clsweep.results.load` that are none of `summary.csv`.
 _OTHER_COLUMNS: Final = (
     *("number", "state", "setting", "test_average_accuracy", "seconds", "folder", "role", "study", "accuracy"),
-    *("method", "chosen", "kind", "main", "seeds", "values", "space", "name", "n"),
+    *("method", "chosen", "place"),
 )
 _NUMBERED_COLUMN: Final = re.compile(r"(seed_\d+_)?validation_after_\d+")
 

@@ -107,6 +107,7 @@ TUPLE = (
     '{"temperature": {"default": 2.0, "space": "interval(0.1, 10)"}}.'
 )
 ENTRY = 'expected a dict of "default" and "space", such as {"default": 2.0}.'
+OTHER = "expected another name."
 NAME = "expected a name such as temperature, and none of name, file, space, tuned, tuned_for, values, _target_, fisher."
 
 
@@ -144,6 +145,10 @@ NAME = "expected a name such as temperature, and none of name, file, space, tune
         ("{'two words': {'default': 2.0}}", f"['two words']: {NAME}"),
         ("{'fisher.labels': {'default': 'exact'}}", f"['fisher.labels']: {NAME}"),
         ("{3: {'default': 2.0}}", f"[3]: {NAME}"),
+        *(
+            (f"{{'{name}': {{'default': 2.0}}}}", f"['{name}']: is the name of another column of the results; {OTHER}")
+            for name in ("lr", "seed", "state", "validation_after_1")
+        ),
         ("{'file': {'default': 2.0}}", f"['file']: {NAME}"),
         ("{'space': {'default': 2.0}}", f"['space']: {NAME}"),
     ],
