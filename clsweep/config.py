@@ -44,6 +44,7 @@ GIVEN_TO_STREAMS = ("contexts", "classes_per_context", "seed", "input_shape")
 OWN, SHIPPED = "custom", "custom_regularization"  # a method in a file, and the file that ships
 _ITERS = "${.iters_by_budget.${budget}}"  # as conf/benchmark/*.yaml has it
 _DATA = "CLSWEEP_DATA"
+_METHOD = "regularizer"
 _PART = Allowed(lambda value: 0 <= value < 1, "a number from 0 up to, not including, 1")
 _NAME_OF_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _DEVICE = Allowed(lambda value: bool(_NAME_OF_DEVICE.fullmatch(value)), "auto, cpu, cuda or cuda:N (as in cuda:0)")
@@ -157,7 +158,11 @@ class WorkerConfig:
 
 @dataclass
 class SearchConfig:
-    """How a sweep searches (`conf/search`)."""
+    """How a sweep searches (`conf/search`).
+
+    `space` is what a study searches, each a range in Hydra's syntax: of the method's hyperparameters by their names, of
+    any other key by that. A sweep puts it there; null: what the method says.
+    """
 
     n_trials: int = within(at_least(1))
     seeds: int = within(at_least(1))
@@ -170,6 +175,7 @@ class SearchConfig:
     pruner_options: dict[str, Any] | None = None
     workers: int | None = within(or_null(at_least(1), _IDLE), None)
     dry_run: bool = False
+    space: dict[str, str] | None = None
     worker: WorkerConfig | None = None
 
 
@@ -392,6 +398,13 @@ def as_values(config: Config) -> dict[str, Any]:
     return values
 
 
+def has(composed: DictConfig, key: str) -> bool:
+    """Whether a composed configuration has a key, be its value null."""
+    node, _, name = key.rpartition(".")
+    parent = OmegaConf.select(composed, node)
+    return isinstance(parent, DictConfig) and name in parent
+
+
 def _with_absolute_paths(config: Config) -> Config:
     dataset, regularizer = config.dataset, config.regularizer
     root, train, test, file = map(_absolute, (dataset.root, dataset.train, dataset.test, regularizer.file))
@@ -415,9 +428,45 @@ def from_values(values: Mapping[str, Any]) -> Config:
     return parse(OmegaConf.create(dict(values)))
 
 
-def with_values(regularizer: RegularizerConfig, values: Mapping[str, Any]) -> RegularizerConfig:
-    """The method with other hyperparameters, by name."""
-    return replace(regularizer, values=regularizer.values | dict(values))
+def key_of(name: str) -> str:
+    """The key of what is searched by a name: a method's hyperparameters go by theirs alone."""
+    return name if "." in name else f"{_METHOD}.{name}"
+
+
+def value_of(config: Config, name: str) -> Any:
+    """The value of what is searched by a name; None where there is none."""
+    found: Any = config
+    for part in _home(name):
+        found = found.get(part) if isinstance(found, Mapping) else getattr(found, part, None)
+    return found
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """The setting with other values, by the names that they are searched by.
+
+    An integer becomes a float where one was, as in every other setting.
+    """
+    for name, value in values.items():
+        config = _put(config, _home(name), value)
+    return config
+
+
+def _home(name: str) -> list[str]:
+    """Where the value stands in a setting: the learning rate has two keys, and a method's values a dict."""
+    group, _, rest = key_of(name).partition(".")
+    if (group, rest) == (optimizers.KEY, "lr"):
+        return optimizers.ALIAS.split(".")
+    return [group, "values", rest] if group == _METHOD else [group, *rest.split(".")]
+
+
+def _put(node: Any, path: list[str], value: Any) -> Any:
+    name, *rest = path
+    before = node.get(name) if isinstance(node, Mapping) else getattr(node, name)
+    if rest:
+        value = _put({} if before is None else before, rest, value)
+    elif isinstance(before, float) and isinstance(value, int):
+        value = float(value)
+    return {**node, name: value} if isinstance(node, Mapping) else replace(node, **{name: value})
 
 
 def to_yaml(config: Config) -> str:
@@ -426,13 +475,14 @@ def to_yaml(config: Config) -> str:
 
 
 def rerun_yaml(config: Config) -> str:
-    """What makes another run the same, wherever it is started, as YAML: the setting without `search`.
+    """What makes another run the same, wherever it is started, as YAML: the setting, and what was searched.
 
     The iterations are those of the budget, where they are, so that another `budget=` has its own; and the data sets'
     folder is CLSWEEP_DATA's, where that is set, else this run's.
     """
     values = as_values(config)
-    del values["search"], values["dataset"]["root"]
+    values["search"] = {"space": config.search.space}
+    del values["dataset"]["root"]
     if config.dataset.root is not None:
         values["dataset"]["root"] = _root(config.dataset.root)
     if config.follows_budget:

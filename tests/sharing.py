@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import time
+from collections.abc import Sequence
 
 import optuna
 from optuna.distributions import FloatDistribution
@@ -24,7 +25,7 @@ def ledger(
     n_trials: int,
     first: tuple[Point, ...] = (),
     space: Space | None = None,
-    points: list[Point] | None = None,
+    points: Sequence[Point] | None = None,
 ) -> Ledger:
     """A ledger on a study named `shared`."""
     connection = storage.connect(url)

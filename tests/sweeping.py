@@ -53,9 +53,14 @@ def worker(
     load: Callable[[DatasetConfig], ImageData] = random_images,
 ) -> StudyWorker:
     """This process's part in such a study."""
-    connection = storage.connect(storage.url(None, folder))
+    return worker_on(plan(folder, *overrides, space=space), load)
+
+
+def worker_on(study: StudyPlan, load: Callable[[DatasetConfig], ImageData] = random_images) -> StudyWorker:
+    """This process's part in a study."""
+    connection = storage.connect(storage.url(None, study.folder))
     opened.append(connection)
-    return StudyWorker(plan(folder, *overrides, space=space), connection, Streams(load))
+    return StudyWorker(study, connection, Streams(load))
 
 
 def finish(study: StudyWorker) -> list[FrozenTrial]:

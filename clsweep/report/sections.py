@@ -229,8 +229,12 @@ def _best(trials: pd.DataFrame, searched: Sequence[str]) -> str:
     if complete.empty:
         return "no trial is complete"
     best = complete.sort_values("validation_average_accuracy", ascending=False, kind="stable").iloc[0]
-    values = ", ".join(f"{name}={best[name]:.4g}" for name in searched)
+    values = ", ".join(f"{name}={_value(best[name])}" for name in searched)
     return f"trial {best['number']}, validation accuracy {best['validation_average_accuracy']:.4f}: {values}"
+
+
+def _value(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else str(value)
 
 
 def _finals(finals: pd.DataFrame) -> list[str]:

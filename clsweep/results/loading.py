@@ -381,7 +381,7 @@ def _description(folder: Path, names: set[str], found: _Found) -> dict[str, Any]
             "dataset": config["dataset"]["name"],
             "budget": config["budget"],
             "iters": _iters(config["benchmark"], config["budget"]),
-            "space": _space(config["regularizer"]["space"], _trial_columns(folder / TRIALS_FILE)),
+            "space": _space(_searched(config), _trial_columns(folder / TRIALS_FILE)),
         }
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         found.problem(folder / BEST_FILE, f"not the setting of a study's best trial ({type(error).__name__}: {error})")
@@ -403,6 +403,12 @@ def _trial_columns(path: Path) -> list[str]:
     except UnreadableError:
         return []
     return header if set(_TRIAL_REQUIRED) <= set(header) else []
+
+
+def _searched(config: dict[str, Any]) -> object:
+    """What a study searched; before `search.space` was written, the method's own said it."""
+    own = config.get("search", {}).get("space")
+    return config["regularizer"]["space"] if own is None else own
 
 
 def _space(ranges: object, columns: Sequence[str]) -> dict[str, str]:

@@ -118,6 +118,8 @@ def sweep(
     """
     plans, url = asked.plans, asked.url
     overrides.check(plans)
+    for note in asked.notes:
+        out.print(_note(note), markup=False, soft_wrap=True)
     if asked.search.dry_run:
         dry_run.show(plans, url, out)
         return []

@@ -6,6 +6,7 @@ reads those. So they too are shared by several processes, and survive being kill
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ from clsweep.training.observers import Observer
 
 TUNED, DEFAULT = "tuned", "default"
 _SEED = "seed"
-_ANY = FloatDistribution(0.0, 1e300)
+_ANY = FloatDistribution(-1e300, 1e300)
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Finals:
         self._streams = streams
         self._settings = {TUNED: best, DEFAULT: plan.default}
         points = [
-            {**point, _SEED: float(seed)}
+            {**_coded(point), _SEED: float(seed)}
             for number, point in enumerate(self._settings.values())
             for seed in plan.final_seeds
             if point not in list(self._settings.values())[:number]
@@ -76,8 +77,9 @@ class Finals:
         Returns:
             The average accuracy on the test data after the last context, from 0 to 1.
         """
-        point = dict(trial.params)
-        seed = int(point.pop(_SEED))
+        coded = dict(trial.params)
+        seed = int(coded.pop(_SEED))
+        point = next(one for one in self._settings.values() if _coded(one) == coded)
         name = f"final-{trial.number:04d}"
         folder = self._plan.folder / name
         trial.set_user_attr(FOLDER, str(results.short(folder)))
@@ -94,11 +96,20 @@ class Finals:
         ]
 
     def _run(self, setting: str, point: Point, seed: int, trials: Sequence[FrozenTrial]) -> FinalRun:
-        wanted = {**point, _SEED: float(seed)}
+        wanted = {**_coded(point), _SEED: float(seed)}
         done = [trial for trial in trials if trial.params == wanted and trial.state == TrialState.COMPLETE]
         if not done:
             return FinalRun(setting, point, seed, None, None)
         return FinalRun(setting, point, seed, done[0].value, done[0].user_attrs[FOLDER])
+
+
+def _coded(point: Point) -> Point:
+    """A point of numbers alone, as Optuna lets no choice be added later: what is none is a digest of it."""
+    return {name: value if isinstance(value, int | float) else _code(value) for name, value in point.items()}
+
+
+def _code(text: str) -> float:
+    return float(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest()))
 
 
 def accuracies(runs: Sequence[FinalRun], setting: str) -> list[float]:

@@ -187,7 +187,7 @@ class Ledger:
         settled += _given_up(trials)
         for point in [*self.first, *again]:
             if point not in settled and self._may_be_tried(point):
-                self.study.enqueue_trial(point)
+                self.study.enqueue_trial(dict(point))
                 settled.append(point)
 
     def _queue_untried(self) -> None:
@@ -196,7 +196,7 @@ class Ledger:
         points = [spaces.drawn(self.space)] if self.points is None else self.points
         untried = [point for point in points if point is not None and point not in settled]
         if untried:
-            self.study.enqueue_trial(random.choice(untried))
+            self.study.enqueue_trial(dict(random.choice(untried)))
 
     def reclaim(self) -> None:
         """Mark the trials whose process is gone; their points are queued with the next claim."""

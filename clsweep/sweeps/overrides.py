@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, RangeSweep
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
+from hydra.core.override_parser.types import Sweep as SweptValues
 from omegaconf import DictConfig
+from optuna.distributions import FloatDistribution
 
 from clsweep import config as settings
+from clsweep import optimizers
 from clsweep.config import Config, RegularizerConfig, SearchConfig
 from clsweep.errors import InputError
 from clsweep.methods.loading import load
 from clsweep.paths import absolute
-from clsweep.sweeps import role, storage
+from clsweep.sweeps import role, space, storage
 from clsweep.sweeps.checking import check_search
 from clsweep.sweeps.plan import StudyPlan, searched, study_name
 from clsweep.sweeps.space import range_values
@@ -26,12 +30,15 @@ from clsweep.training.run import pick_device
 
 _METHOD = "regularizer"
 _OTHER_KEYS = {f"{_METHOD}.{one.name}" for one in fields(RegularizerConfig)}
+# Where a key may stand whose values are searched: what else there is decides what is measured, or nothing at all.
+_SEARCHABLE = re.compile(rf"({_METHOD}|network|optimizer)\..+|benchmark\.(lr|iters|epochs|batch_size)")
 
 
 class Commands:
     """The overrides of a sweep, taken apart.
 
-    Values that are swept of the hyperparameters are searched; every other swept value, such as several benchmarks or
+    An interval is searched, whatever its key, and so are all values that are swept of the hyperparameters, and the
+    values of any other key in `tag(search, choice(...))`. Every other swept value, such as several benchmarks or
     methods, makes one study for each of its combinations. Where several methods are swept, a key that only some of them
     have, such as `regularizer.file`, is for these.
 
@@ -40,31 +47,40 @@ class Commands:
         loader: composes a study's configuration.
         arguments: the overrides.
 
+    Attributes:
+        ranges: what is searched, by name, as it was typed.
+        notes: what the user should know of it, in sentences.
+
     Raises:
-        InputError: an interval is given for what is not a hyperparameter, or none of several methods has a key.
+        InputError: what is given an interval can't be searched, or none of several methods has a key.
     """
 
     def __init__(self, composed: DictConfig, loader: ConfigLoader, arguments: Sequence[str]) -> None:
         self._composed = composed
         self._loader = loader
         self.ranges: dict[str, str] = {}
+        self.notes: list[str] = []
         self._fixed: set[str] = set()
         alternatives: dict[str, list[str]] = {}
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
         for override in parsed:
-            name = _hyperparameter(override.key_or_group)
-            if name is not None and override.is_sweep_override():
-                self.ranges[name] = str(override.input_line).partition("=")[2]
+            name = _hyperparameter(override)
+            if _is_searched(override, name):
+                self.ranges[_name(override)] = str(override.input_line).partition("=")[2]
                 continue
             if name is not None:
                 self._fixed.add(name)
+            if override.is_choice_sweep() and not override.value().simple_form:  # type: ignore[union-attr]
+                self.notes.append(
+                    f"{_typed(override)}: makes a study of each value; tag(search, choice(...)) searches them in one"
+                )
             alternatives[override.get_key_element()] = _alternatives(override)
         owners = _owners(parsed, loader)
         combinations = (dict(zip(alternatives, one, strict=True)) for one in itertools.product(*alternatives.values()))
         self.combinations = [list(one) for one in dict.fromkeys(_of_its_method(one, owners) for one in combinations)]
 
     def configs(self) -> Iterator[Config]:
-        """The setting of each study, with what is searched in `regularizer.space`.
+        """The setting of each study, with what is searched in `search.space`.
 
         Raises:
             InputError: one is wrong, or a range is given for a hyperparameter that no method uses.
@@ -72,18 +88,17 @@ class Commands:
         used: set[str] = set()
         for combination in self.combinations:
             config = self._config(combination)
-            used |= set(config.regularizer.space)
+            used |= set(config.search.space or {})
             yield config
         unused = set(self.ranges) - used
         if unused:
             name = min(unused)
-            raise InputError(
-                f"regularizer.{name}={self.ranges[name]}: none of the chosen methods uses {name}; expected a range for "
-                f"{', '.join(sorted(used)) or 'none of them'}."
-            )
+            theirs = ", ".join(sorted(name for name in used if "." not in name)) or "none of them"
+            given = f"{settings.key_of(name)}={self.ranges[name]}"
+            raise InputError(f"{given}: none of the chosen methods uses {name}; expected a range for {theirs}.")
 
     def _config(self, combination: list[str]) -> Config:
-        composed = self._loader.load_sweep_config(self._composed, combination)
+        composed = self._loader.load_sweep_config(self._composed, [*combination, *self._first_values(combination)])
         config = settings.parse(composed)
         if config.seeds is not None:
             raise InputError(
@@ -95,12 +110,28 @@ class Commands:
         regularizer = config.regularizer
         method = load(regularizer)
         ranges = searched(config, method, self.ranges, self._fixed)
-        return replace(config, regularizer=replace(method.config, space=ranges))
+        return replace(config, regularizer=method.config, search=replace(config.search, space=ranges))
+
+    def _first_values(self, combination: list[str]) -> list[str]:
+        """Overrides for searched keys that have no value to begin with, as arguments of a class may: `space.first`."""
+        apart = {name: text for name, text in self.ranges.items() if "." in name and not name.startswith(f"{_METHOD}.")}
+        if not apart:
+            return []
+        composed = self._loader.load_sweep_config(self._composed, combination)
+        lacking = {name: text for name, text in apart.items() if not settings.has(composed, name)}
+        return [f"++{name}={space.first(distribution)}" for name, distribution in space.parse(lacking).items()]
 
 
-def _hyperparameter(key: str) -> str | None:
-    """The hyperparameter that a key may be of, by its name."""
-    return key.removeprefix(f"{_METHOD}.") if key.startswith(f"{_METHOD}.") and key not in _OTHER_KEYS else None
+def _hyperparameter(override: Override) -> str | None:
+    """The hyperparameter that an override may be of, by its name: an option's values are no numbers."""
+    key = override.key_or_group
+    group, _, name = key.partition(".")
+    if group != _METHOD or "." in name or not name or key in _OTHER_KEYS:
+        return None
+    is_choice = override.is_choice_sweep() and isinstance(override.value(), ChoiceSweep)
+    chosen = override.value().list if is_choice else []  # type: ignore[union-attr]
+    are_numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in chosen)
+    return name if are_numbers else None
 
 
 def _owners(overrides: Sequence[Override], loader: ConfigLoader) -> dict[str, set[str]]:
@@ -141,15 +172,44 @@ def _alternatives(override: Override) -> list[str]:
         return [str(override.input_line)]
     if override.key_or_group == "seed":
         raise _several_seeds(override)
-    if not override.is_discrete_sweep():
-        raise InputError(
-            f"{_typed(override)}: only hyperparameters, such as {_METHOD}.reg_strength, have intervals; expected "
-            f"values such as {override.key_or_group}=a,b."
-        )
     sweep = override.value()
     if isinstance(sweep, RangeSweep) and not sweep.shuffle:
         return [f"{key}={value}" for value in range_values(str(override.input_line), sweep)]
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def _is_searched(override: Override, hyperparameter: str | None) -> bool:
+    """Whether a sweep's values are searched; otherwise each makes a study.
+
+    Raises:
+        InputError: they can't be.
+    """
+    if not override.is_sweep_override():
+        return False
+    if hyperparameter is not None:
+        return True
+    value = override.value()
+    tags = value.tags if isinstance(value, SweptValues) else set()
+    if not override.is_interval_sweep() and space.SEARCH not in tags:
+        return False
+    key = override.key_or_group
+    if key == "seed":
+        raise _several_seeds(override)
+    if not _SEARCHABLE.fullmatch(key):
+        raise InputError(
+            f"{_typed(override)}: {key} decides what a trial is, or what it is judged by, so that its values can't be "
+            f"compared in one search; expected {key}=a,b for a study of each."
+        )
+    return True
+
+
+def _name(override: Override) -> str:
+    """What is searched goes by its key, a method's hyperparameters by their names; the learning rate has two keys."""
+    key = override.key_or_group
+    group, _, name = key.partition(".")
+    if key == optimizers.ALIAS:
+        return f"{optimizers.KEY}.lr"
+    return name if group == _METHOD and "." not in name else key
 
 
 def _typed(override: Override) -> str:
@@ -174,12 +234,14 @@ class Sweep:
         folder: the sweep folder.
         arguments: its overrides, but for those of Hydra's own keys.
         command: its whole command line, wherever it is typed.
+        notes: what the user should know of it, in sentences.
     """
 
     plans: list[StudyPlan]
     folder: Path
     arguments: list[str]
     command: list[str]
+    notes: list[str] = field(default_factory=list)
 
     @property
     def search(self) -> SearchConfig:
@@ -203,7 +265,8 @@ def read(composed: DictConfig, loader: ConfigLoader, arguments: Sequence[str]) -
     Raises:
         InputError: an override or a space is wrong.
     """
-    configs = list(Commands(composed, loader, arguments).configs())
+    commands = Commands(composed, loader, arguments)
+    configs = list(commands.configs())
     folder = absolute(composed.hydra.sweep.dir)
     is_default = folder == absolute(composed.hydra.sweeper.folder)
     if len(configs) == 1 and not is_default:  # a single study has a folder that was named to itself
@@ -212,7 +275,8 @@ def read(composed: DictConfig, loader: ConfigLoader, arguments: Sequence[str]) -
         plans = [StudyPlan(config, folder / study_name(config)) for config in configs]
     own = composed.hydra.overrides.hydra
     place = f"hydra.sweep.dir={role.typed(str(folder))}"  # as it is: it may hold the time
-    return Sweep(plans, folder, list(arguments), ["--multirun", *_files(composed), *own, *arguments, place])
+    command = ["--multirun", *_files(composed), *own, *arguments, place]
+    return Sweep(plans, folder, list(arguments), command, commands.notes)
 
 
 def _files(composed: DictConfig) -> list[str]:
@@ -233,6 +297,7 @@ def check(plans: Sequence[StudyPlan]) -> None:
         InputError: the sampler or the pruner is wrong, or two studies are the same.
     """
     for plan in plans:
+        _check_space(plan)
         check_search(plan.config.search, plan.space, len(plan.seeds) * plan.contexts)
     names = [plan.name for plan in plans]
     twice = [name for name in names if names.count(name) > 1]
@@ -241,3 +306,23 @@ def check(plans: Sequence[StudyPlan]) -> None:
             f"{twice[0]}: two of the swept values make the same study; expected to sweep benchmarks, methods and other "
             "values that change a result."
         )
+
+
+def _check_space(plan: StudyPlan) -> None:
+    """Check the searched values that are no hyperparameters, which `space.parse` has checked.
+
+    Raises:
+        InputError: one is out of its key's range, or of another type.
+    """
+    for name, distribution in plan.space.items():
+        if "." not in name:
+            continue
+        given = f"{settings.key_of(name)}={plan.ranges[name]}"
+        has_integers = type(settings.value_of(plan.config, name)) is int
+        if has_integers and isinstance(distribution, FloatDistribution):
+            raise InputError(f"{given}: is searched in integers; expected int(interval(low, high)).")
+        for end in space.ends(distribution):
+            try:
+                settings.from_values(settings.as_values(plan.with_point({name: end})))
+            except InputError as error:
+                raise InputError(f"{given}: {error}") from error

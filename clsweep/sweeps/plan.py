@@ -14,7 +14,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from clsweep import defaults, naming
-from clsweep.config import Config, with_values
+from clsweep.config import Config, value_of, with_values
 from clsweep.methods import files as method_files
 from clsweep.methods.files import MethodFile
 from clsweep.methods.loading import Loaded
@@ -25,6 +25,7 @@ from clsweep.sweeps.space import Point, Space
 HELD_OUT = 0.1
 FIRST_FINAL_SEED = 1_000
 _MOST_WORDS = 4
+_OF_METHOD = "regularizer."
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class StudyPlan:
     """One study.
 
     Attributes:
-        config: the setting of a trial; the hyperparameters that are searched hold their default values.
+        config: the setting of a trial; what is searched holds its default values.
         folder: where its files and its runs' folders go.
     """
 
@@ -48,8 +49,14 @@ class StudyPlan:
 
     @cached_property
     def space(self) -> Space:
-        """What is searched, by hyperparameter."""
-        return space.parse(self.config.regularizer.space)
+        """What is searched, by name."""
+        return space.parse(self.ranges)
+
+    @property
+    def ranges(self) -> dict[str, str]:
+        """The same in Hydra's syntax."""
+        own = self.config.search.space
+        return self.config.regularizer.space if own is None else own
 
     @cached_property
     def name(self) -> str:
@@ -65,17 +72,34 @@ class StudyPlan:
 
     @cached_property
     def protocol(self) -> Protocol:
-        """That of a trial."""
-        return Protocol.of(replace(self.config, validation_fraction=self.validation_fraction))
+        """What all trials have in common: what is searched has a value that doesn't hang on the setting's own."""
+        return Protocol.of(self.standing_for_all())
+
+    @cached_property
+    def searched_fields(self) -> set[str]:
+        """The fields of the protocol that trials differ in."""
+        return set(self.protocol.differences(Protocol.of(self.standing_for_all(2))))
+
+    def standing_for_all(self, number: int = 1) -> Config:
+        """The setting of a trial with a fixed value of each searched key: a choice by its place, else the number.
+
+        A method's hyperparameters stay as they are, since they are in no protocol.
+        """
+        point = {
+            name: one.choices[min(number, len(one.choices)) - 1] if isinstance(one, CategoricalDistribution) else number
+            for name, one in self.space.items()
+            if "." in name
+        }
+        config = self.with_point(point)  # type: ignore[arg-type]
+        return replace(config, validation_fraction=self.validation_fraction)
 
     @property
     def default(self) -> Point:
-        """The method's good values of the hyperparameters that are searched."""
-        values = self.config.regularizer.values
-        return {name: values[name] for name in self.space}
+        """The values that the setting has of what is searched: the method's good ones, of its hyperparameters."""
+        return {name: space.searched_value(one, value_of(self.config, name)) for name, one in self.space.items()}
 
     @property
-    def hyperparameters(self) -> Point:
+    def hyperparameters(self) -> dict[str, Any]:
         """The values of the method's hyperparameters, but for the options of a group."""
         return {name: value for name, value in self.config.regularizer.values.items() if "." not in name}
 
@@ -116,11 +140,13 @@ class StudyPlan:
         return self._run_config(point, seed, 0.0)
 
     def _run_config(self, point: Point, seed: int, validation_fraction: float) -> Config:
-        regularizer = with_values(self.config.regularizer, point)
-        search = replace(self.config.search, storage=None)  # its URL may hold a password, and this is written down
-        return replace(
-            self.config, regularizer=regularizer, search=search, seed=seed, validation_fraction=validation_fraction
-        )
+        config = self.with_point(point)
+        search = replace(config.search, storage=None)  # its URL may hold a password, and this is written down
+        return replace(config, search=search, seed=seed, validation_fraction=validation_fraction)
+
+    def with_point(self, point: Point) -> Config:
+        """The setting with the values of a point."""
+        return with_values(self.config, {name: space.value(one) for name, one in point.items()})
 
 
 def study_name(config: Config) -> str:
@@ -146,7 +172,7 @@ def _comparable(plan: StudyPlan) -> dict[str, Any]:
 
 def _method(plan: StudyPlan) -> dict[str, Any]:
     """What makes results of a method comparable, but for what is searched: named one by one, as in `Protocol`."""
-    regularizer = plan.config.regularizer
+    regularizer = plan.standing_for_all().regularizer
     if plan.config.stream == "joint":
         return {"name": plan.config.method}
     return {
@@ -161,7 +187,8 @@ def _words(plan: StudyPlan) -> list[str]:
     """What tells a study from the usual one of its benchmark and method, in short words."""
     config = plan.config
     usual = replace(defaults.protocol(config), validation_fraction=HELD_OUT)
-    words = naming.words(plan.protocol, usual, config.benchmark.iters_by_budget)
+    fixed = replace(plan.protocol, **{name: getattr(usual, name) for name in plan.searched_fields})
+    words = naming.words(fixed, usual, config.benchmark.iters_by_budget)
     if config.seed:
         words.append(f"seed{config.seed}")
     if len(plan.seeds) > 1:
@@ -183,20 +210,25 @@ def searched(config: Config, method: Loaded, ranges: Mapping[str, str], fixed: s
     Args:
         config: its setting.
         method: its method.
-        ranges: those given on the command line, by hyperparameter.
+        ranges: those given on the command line, by name.
         fixed: the hyperparameters that the command line gives one value.
 
     Returns:
-        Ranges by hyperparameter; none for joint training.
+        Ranges by name; those of a method's not for joint training.
 
     Raises:
         InputError: a range reaches beyond what the hyperparameter may be.
     """
+    others = {name: text for name, text in ranges.items() if "." in name}
     if config.stream == "joint":
-        return {}
+        return {name: text for name, text in others.items() if not name.startswith(_OF_METHOD)}
     both = method.spaces | {name: text for name, text in ranges.items() if name in method.declared}
     chosen = {name: text for name, text in both.items() if name in ranges or name not in fixed}
     for name, distribution in space.parse(chosen).items():
         for value in space.ends(distribution):
             method.declared[name].checked(name, value)
-    return chosen
+    return chosen | {
+        name: text
+        for name, text in others.items()
+        if not name.startswith(_OF_METHOD) or name.removeprefix(_OF_METHOD) in method.declared
+    }

@@ -1,4 +1,7 @@
-"""What a sweep searches: hyperparameters by name, each a range written in Hydra's syntax for sweeps.
+"""What a sweep searches, by name, each a range written in Hydra's syntax for sweeps.
+
+A method's hyperparameters go by their names, any other key of the setting by that (`optimizer.lr`). A value is a
+number, or what is no number (a list, a word) as it is typed; `value` reads it.
 
 `interval(0.1, 1)`, `tag(log, interval(1, 1e6))`, `int(interval(1, 10))`, `choice(1, 10, 100)`, `1,10,100` and
 `range(1, 5)` are understood.
@@ -16,14 +19,17 @@ from functools import cache
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Quote, QuotedString, RangeSweep
 from hydra.errors import HydraException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from clsweep.config import key_of
 from clsweep.errors import InputError
 
 Space = dict[str, BaseDistribution]
-Point = dict[str, float]
+Value = float | str
+Point = Mapping[str, Value]
+SEARCH = "search"  # a tag: in tag(search, choice(...)), the values of a key that makes studies otherwise
 
 _SYNTAX = (
     "interval(low, high), int(interval(low, high)), tag(log, interval(low, high)), choice(a, b, ...) or "
@@ -36,7 +42,7 @@ def parse(ranges: Mapping[str, str]) -> Space:
     """The distributions that a sampler draws from.
 
     Args:
-        ranges: by hyperparameter, in Hydra's syntax.
+        ranges: by name, in Hydra's syntax.
 
     Returns:
         A float distribution for an interval, one of integers for `int(interval(...))`; a categorical one for a choice
@@ -50,7 +56,7 @@ def parse(ranges: Mapping[str, str]) -> Space:
 
 @cache  # a report reads the same few ranges again and again, and Hydra's parser takes its time
 def _distribution(name: str, text: str) -> BaseDistribution:
-    given = f"regularizer.{name}={text}"
+    given = f"{key_of(name)}={text}"
     try:
         value = OverridesParser.create().parse_override(given).value()
     except HydraException as error:
@@ -83,17 +89,79 @@ def _interval(name: str, given: str, interval: IntervalSweep) -> FloatDistributi
 
 
 def _choice(name: str, given: str, sweep: ChoiceSweep | RangeSweep) -> CategoricalDistribution:
-    if sweep.tags or sweep.shuffle:
+    if set(sweep.tags) - {SEARCH} or sweep.shuffle:
         what = "shuffle(...)" if sweep.shuffle else "tag(...)"
         raise InputError(f"{given}: {what} has no meaning for single values; expected them without it.")
-    chosen = range_values(given, sweep) if isinstance(sweep, RangeSweep) else sweep.list
+    chosen: Sequence[Any] = range_values(given, sweep) if isinstance(sweep, RangeSweep) else sweep.list
+    if not chosen:
+        raise InputError(f"{given}: holds no value; expected {_SYNTAX}.")
+    values = _any_values(chosen) if "." in name else _numbers(given, chosen)
+    return CategoricalDistribution(list(dict.fromkeys(values)))
+
+
+def _numbers(given: str, chosen: Sequence[Any]) -> list[Value]:
     try:
-        values = [float(str(value)) for value in chosen]
+        return [float(str(value)) for value in chosen]
     except ValueError as error:
         raise InputError(f"{given}: expected {_SYNTAX}, of numbers.") from error
-    if not values:
-        raise InputError(f"{given}: holds no value; expected {_SYNTAX}.")
-    return CategoricalDistribution(list(dict.fromkeys(values)))
+
+
+def _any_values(chosen: Sequence[Any]) -> list[Value]:
+    """Numbers, or texts as they are typed: a storage keeps nothing else."""
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in chosen):
+        return list(chosen)
+    return [_typed(value) for value in chosen]
+
+
+def _typed(value: Any) -> str:
+    """A value as it is typed; what is read again as something else is in quotes."""
+    if isinstance(value, QuotedString):
+        return _typed(value.text) if value.text else value.with_quotes()
+    if isinstance(value, list):
+        return f"[{','.join(map(_typed, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_typed(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, str):
+        return value if _read(value) == value else QuotedString(value, Quote.single).with_quotes()
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+
+
+def value(of: Value) -> Any:
+    """A searched value as the setting has it: a text is read as it was typed."""
+    return _read(of) if isinstance(of, str) else of
+
+
+@cache
+def _read(text: str) -> Any:
+    try:
+        return OverridesParser.create().parse_override(f"key={text}").value()
+    except HydraException:
+        return None
+
+
+def searched_value(distribution: BaseDistribution, given: Any) -> Value:
+    """A setting's value as a point has it; see `value`."""
+    is_number = isinstance(given, int | float) and not isinstance(given, bool)
+    is_typed = isinstance(distribution, CategoricalDistribution) and isinstance(distribution.choices[0], str)
+    return given if is_number and not is_typed else _typed(given)
+
+
+def first(distribution: BaseDistribution) -> Value:
+    """A value to begin with, for a key that has none: the first choice, or the middle of an interval."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[0]  # type: ignore[return-value]
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    low, high = distribution.low, distribution.high
+    middle = math.sqrt(low * high) if distribution.log else (low + high) / 2
+    return round(middle) if isinstance(distribution, IntDistribution) else middle
+
+
+def ends(distribution: BaseDistribution) -> Sequence[Value]:
+    """The values that stand for all of them: every choice, or the ends of an interval."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices  # type: ignore[return-value]
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    return distribution.low, distribution.high
 
 
 def range_values(given: str, sweep: RangeSweep) -> list[int | float]:
@@ -122,22 +190,16 @@ def range_values(given: str, sweep: RangeSweep) -> list[int | float]:
     return [int(value) if integers else float(value) for value in (start + k * step for k in range(count))]
 
 
-def ends(distribution: BaseDistribution) -> list[Any]:
-    """The least and the greatest value, or all of a choice."""
-    if isinstance(distribution, CategoricalDistribution):
-        return list(distribution.choices)
-    assert isinstance(distribution, FloatDistribution | IntDistribution)
-    return [distribution.low, distribution.high]
-
-
-def contains(space: Space, point: Mapping[str, float]) -> bool:
-    """Whether `point` has a value in the range of every hyperparameter of the space."""
+def contains(space: Space, point: Point) -> bool:
+    """Whether `point` has a value in every range of the space."""
     return all(name in point and _within(distribution, point[name]) for name, distribution in space.items())
 
 
-def _within(distribution: BaseDistribution, value: float) -> bool:
+def _within(distribution: BaseDistribution, value: Value) -> bool:
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
+    if isinstance(value, str):
+        return False
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     whole = isinstance(distribution, FloatDistribution) or float(value).is_integer()
     return whole and distribution.low <= value <= distribution.high
@@ -148,7 +210,7 @@ def grid(space: Space) -> list[Point] | None:
 
     A space without hyperparameters has one point.
     """
-    values: list[Sequence[float]] = []
+    values: list[Sequence[Value]] = []
     for distribution in space.values():
         if isinstance(distribution, CategoricalDistribution):
             values.append(distribution.choices)  # type: ignore[arg-type]
@@ -163,7 +225,7 @@ def grid(space: Space) -> list[Point] | None:
 
 def drawn(space: Space) -> Point | None:
     """A random point of a space where a sampler may propose one twice; None for a space with an interval of floats."""
-    point: Point = {}
+    point: dict[str, Value] = {}
     for name, distribution in space.items():
         if isinstance(distribution, CategoricalDistribution):
             point[name] = random.choice(distribution.choices)  # type: ignore[assignment]

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from clsweep.sweeps.ledger import CARRIED, ENDED, FAILED, INTERRUPTED, LOST, REASON, VOID
 from clsweep.sweeps.owner import BEAT
+from clsweep.sweeps.space import Point
 
 _SHOWN = {FAILED: "failed", INTERRUPTED: "interrupted", LOST: "lost", VOID: "not run"}  # Optuna knows FAIL alone
 
@@ -105,8 +106,8 @@ def seconds(trial: FrozenTrial) -> float:
     return seconds + float(trial.user_attrs.get(CARRIED, 0.0))
 
 
-def named(point: dict[str, float]) -> str:
+def named(point: Point) -> str:
     """A point as it is printed."""
     return "  ".join(
-        f"{name}={value}" if isinstance(value, int) else f"{name}={value:.4g}" for name, value in point.items()
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in point.items()
     )

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ DECIDES = {
     "network",
     "contract.logits",
     *(f"regularizer.{key}" for key in ("name", "_target_", "file", "values", "space")),
-    *("optimizer", "search.seeds", "seed", "stream", "validation_fraction", "precision"),
+    *("optimizer", "search.seeds", "search.space", "seed", "stream", "validation_fraction", "precision"),
 }
 DECIDES_NOT = {
     *(f"benchmark.{key}" for key in ("iters_by_budget", "published")),
@@ -265,3 +266,45 @@ def test_good_values_lie_in_the_space(method: str, benchmark: str) -> None:
     made = StudyPlan(resolved(setting(f"+benchmark={benchmark}", f"regularizer={method}")), HERE)
     assert made.space
     assert contains(made.space, made.default)
+
+
+def wide(*overrides: str, **ranges: str) -> StudyPlan:
+    """A study that searches other keys than hyperparameters, with their dots as two underscores."""
+    config = plan(HERE, "regularizer=ewc", *overrides).config
+    space = {name.replace("__", "."): text for name, text in ranges.items()}
+    return StudyPlan(replace(config, search=replace(config.search, space=space)), HERE)
+
+
+RATES, WIDTHS = "tag(log, interval(1e-5, 1e-2))", "tag(search, choice([9], [8,8]))"
+
+
+def test_what_any_searched_key_is_by_default_does_not_change_the_study() -> None:
+    name = wide(optimizer__lr=RATES, network__hidden=WIDTHS).name
+    assert wide("benchmark.lr=0.5", "network.hidden=[7]", optimizer__lr=RATES, network__hidden=WIDTHS).name == name
+    assert wide(optimizer__lr="tag(log, interval(1e-6, 1))", network__hidden=WIDTHS).name == name  # may be moved
+    assert "lr" not in name
+    assert "mlp" not in name
+    others = [
+        wide(optimizer__lr="interval(1e-5, 1e-2)", network__hidden=WIDTHS),
+        wide(optimizer__lr=RATES),
+        wide(optimizer__lr=RATES, network__hidden="tag(search, choice([9], [8]))"),
+        wide("benchmark.batch_size=9", optimizer__lr=RATES, network__hidden=WIDTHS),
+        wide("benchmark.lr=1"),
+    ]
+    assert len({name, *(one.name for one in others)}) == 6
+    labels = "tag(search, choice(exact, sampled))"
+    made = [
+        wide(f"regularizer.fisher.labels={one}", regularizer__fisher__labels=labels) for one in ("exact", "sampled")
+    ]
+    assert made[0].name == made[1].name
+
+
+def test_a_trial_has_the_values_of_any_key() -> None:
+    made = wide(optimizer__lr=RATES, network__hidden=WIDTHS, reg_strength="interval(1, 9)")
+    assert made.default == {"optimizer.lr": 0.001, "network.hidden": "[8]", "reg_strength": 1e6}
+    config = made.trial_config({"optimizer.lr": 0.01, "network.hidden": "[8,8]", "reg_strength": 3}, 7)
+    assert config.benchmark.lr == 0.01
+    assert config.network["hidden"] == [8, 8]
+    assert config.regularizer.values["reg_strength"] == 3.0
+    assert type(config.regularizer.values["reg_strength"]) is float
+    assert made.config.network["hidden"] == [8]

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from clsweep.errors import InputError
+from clsweep.hyperparameters import STANDARD
+from clsweep.sweeps import space as spaces
 from clsweep.sweeps.overrides import _alternatives
-from clsweep.sweeps.space import contains, drawn, grid, parse
+from clsweep.sweeps.space import contains, drawn, ends, first, grid, parse, searched_value
 
 
 @pytest.mark.parametrize(
@@ -66,9 +70,15 @@ def test_hydras_syntax_is_read(text: str, expected: object) -> None:
 )
 def test_a_wrong_range_is_one_sentence(name: str, text: str, message: str) -> None:
     with pytest.raises(InputError) as error:
-        parse({name: text})
+        _checked(name, text)
     assert message in str(error.value)
     assert str(error.value).startswith(f"regularizer.{name}=")
+
+
+def _checked(name: str, text: str) -> None:
+    """A range as a study takes it."""
+    for end in ends(parse({name: text})[name]):
+        STANDARD[name].checked(name, float(end))
 
 
 def test_contains_every_hyperparameter() -> None:
@@ -107,3 +117,30 @@ def test_a_range_of_any_other_key_has_the_values_that_are_written() -> None:
         ["benchmark.lr=0.1", "benchmark.lr=0.2", "benchmark.lr=0.3", "benchmark.lr=0.4"],
         ["benchmark.iters=1", "benchmark.iters=2", "benchmark.iters=3"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "values"),
+    [
+        ("tag(log, interval(1e-5, 1e-2))", FloatDistribution(1e-5, 1e-2, log=True), [1e-5, 1e-2]),
+        ("int(interval(16, 64))", IntDistribution(16, 64), [16, 64]),
+        ("tag(search, choice(64, 128))", CategoricalDistribution([64, 128]), [64, 128]),
+        ("tag(search, choice([400,400],[9]))", CategoricalDistribution(["[400,400]", "[9]"]), [[400, 400], [9]]),
+        ("tag(search, choice('null',a,2))", CategoricalDistribution(["'null'", "a", "2"]), ["null", "a", 2]),
+        ("choice(true,{a: 1})", CategoricalDistribution(["true", "{a:1}"]), [True, {"a": 1}]),
+    ],
+)
+def test_a_key_that_is_no_hyperparameter_has_numbers_or_what_is_typed(
+    text: str, expected: BaseDistribution, values: list[Any]
+) -> None:
+    found = parse({"network.x": text})["network.x"]
+    assert found == expected
+    assert [spaces.value(one) for one in ends(found)] == values
+    assert [type(spaces.value(one)) for one in ends(found)] == [type(one) for one in values]
+    if isinstance(found, CategoricalDistribution):
+        assert [searched_value(found, one) for one in values] == list(found.choices)
+
+
+def test_what_a_key_without_a_value_begins_with() -> None:
+    ranges = ("interval(1, 3)", "tag(log, interval(1, 100))", "int(interval(1, 4))", "choice([5],[6])")
+    assert [first(parse({"network.x": text})["network.x"]) for text in ranges] == [2.0, 10.0, 2, "[5]"]

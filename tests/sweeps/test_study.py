@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from builders import image_data
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
-from sweeping import finish, worker
+from sweeping import finish, plan, worker, worker_on
 
+from clsweep import results
 from clsweep.config import DatasetConfig
 from clsweep.data.datasets import ImageData, LabelledImages
 from clsweep.errors import InputError, MachineError
@@ -30,6 +32,7 @@ from clsweep.sweeps import storage
 from clsweep.sweeps.ledger import ENDED, FAILED, INTERRUPTED, LOST, REASON
 from clsweep.sweeps.monitor import outcome, summary
 from clsweep.sweeps.owner import BEAT
+from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.status import seconds, status
 
 DIVERGES_WHEN_STRONG = """
@@ -106,6 +109,35 @@ def test_integers_are_searched_and_written_as_integers(tmp_path: Path) -> None:
     best = max(trials, key=lambda trial: trial.value or 0).params["reg_strength"]
     assert OmegaConf.load(tmp_path / "best.yaml").regularizer.reg_strength == best
     assert read(tmp_path, "final.csv").query("setting == 'tuned'").reg_strength.tolist() == [best]
+
+
+def test_any_key_is_searched_and_written_by_its_name(tmp_path: Path) -> None:
+    choices = {"network.hidden": "tag(search, choice([9], [8,8]))", "optimizer.lr": "tag(search, choice(1e-3, 1e-2))"}
+    config = plan(tmp_path, "regularizer=ewc", "search.final_seeds=1", "search.pruner=null").config
+    study = worker_on(StudyPlan(replace(config, search=replace(config.search, space=choices)), tmp_path))
+    trials = finish(study)
+    points = {(trial.params["network.hidden"], trial.params["optimizer.lr"]) for trial in trials}
+    assert points == {(hidden, lr) for hidden in ("[9]", "[8,8]") for lr in (1e-3, 1e-2)}
+    table = read(tmp_path)
+    assert list(table.columns[3:8]) == ["reg_strength", "gamma", "epsilon", "network.hidden", "optimizer.lr"]
+    assert set(table.reg_strength) == {1e6}  # what is not searched
+    for _, row in table.iterrows():
+        summary = pd.read_csv(tmp_path / Path(str(row.folder)).name / "summary.csv").iloc[0]
+        widths = str(row["network.hidden"]).strip("[]").replace(",", " ")
+        assert (summary.lr, summary.network) == (row["optimizer.lr"], f"mlp {widths}")
+    best = max(trials, key=lambda trial: trial.value or 0).params
+    rerun = OmegaConf.load(tmp_path / "best.yaml")
+    assert rerun.network.hidden == [int(one) for one in best["network.hidden"].strip("[]").split(",")]
+    assert rerun.benchmark.lr == best["optimizer.lr"]
+    final = read(tmp_path, "final.csv")
+    assert final["network.hidden"].tolist() == [best["network.hidden"], "[8]"]  # the default, which no trial had
+    found = results.load(tmp_path)
+    assert found.problems == []
+    assert (
+        yaml.safe_load(found.studies["space"].iloc[0]) == choices
+        if isinstance(found.studies["space"].iloc[0], str)
+        else found.studies["space"].iloc[0] == choices
+    )
 
 
 def test_what_is_there_counts_towards_the_budget(tmp_path: Path) -> None:

@@ -136,7 +136,15 @@ def test_a_key_that_some_of_the_methods_lack_is_for_the_others(tmp_path: Path) -
             "regularizer.gamma=2.0: expected a number above 0",
         ),
         (("regularizer.epsilon=interval(0.1,1)", "regularizer=ewc"), "none of the chosen methods uses epsilon"),
-        (("benchmark.lr=interval(0.1,1)",), "benchmark.lr=interval(0.1,1): only regularizer.reg_strength"),
+        (
+            ("benchmark.contexts=int(interval(2,3))",),
+            "benchmark.contexts decides what a trial is, or what it is judged by, so that its values can't be compared",
+        ),
+        (
+            ("optimizer.lr=interval(0,1)",),
+            "optimizer.lr=interval(0,1): benchmark.lr=0.0: expected a finite",
+        ),
+        (("benchmark.batch_size=interval(8,16)",), "is searched in integers; expected int(interval(low, high))."),
         (("search.pruner=median,null",), "two of the swept values make the same study"),
         (("+benchmark=split_mnist,perm_mnist", "benchmark.itrs=3"), "itrs"),
         (("regularizer=si,mas", "regularizer.file=mine.py"), "regularizer.file: not a key of the chosen regularizer"),
