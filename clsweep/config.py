@@ -531,7 +531,7 @@ def unknown_key(key: str) -> InputError:
         return InputError(
             f"{key}: not a key of the chosen {group}; expected another {group}=... or a key that --cfg job shows."
         )
-    close = difflib.get_close_matches(key, known, n=1)
+    close = difflib.get_close_matches(key, [*known, *(f"{_METHOD}.{name}" for name in STANDARD)], n=1)
     advice = f"did you mean {close[0]}?" if close else "python -m clsweep --help lists the keys."
     return InputError(f"{key}: no such key here; {advice}")
 

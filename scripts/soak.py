@@ -82,9 +82,7 @@ def command(folder: Path, storage: str | None, points: int, workers: int, overri
     ]
     if storage is not None:
         made.append(f"search.storage='{storage}'")  # quoted for Hydra
-    if workers > 1:
-        made += ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={workers}"]
-    return [*made, *overrides]
+    return [*made, f"search.workers={workers}", *overrides]
 
 
 def main() -> int:

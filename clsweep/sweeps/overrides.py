@@ -20,6 +20,7 @@ from clsweep import config as settings
 from clsweep import optimizers
 from clsweep.config import Config, RegularizerConfig, SearchConfig
 from clsweep.errors import InputError
+from clsweep.hyperparameters import STANDARD
 from clsweep.methods.loading import load
 from clsweep.paths import absolute
 from clsweep.sweeps import role, space, storage
@@ -153,11 +154,20 @@ def _owners(overrides: Sequence[Override], loader: ConfigLoader) -> dict[str, se
 
 
 def _has(loader: ConfigLoader, method: str, key: str) -> bool:
-    """Whether the method's file in the group `regularizer` has the key; what is wrong with no such file, Hydra says."""
-    path = f"{_METHOD}/{method}"
+    """Whether a method has the key: in its file in the group `regularizer`, or as one of those that it declares.
+
+    The standard hyperparameters are for all, and a file of one's own declares what it likes; what is wrong with a
+    method that isn't there, Hydra says.
+    """
+    path, name = f"{_METHOD}/{method}", key.partition(".")[2]
     sources = [source for source in loader.get_sources() if source.available() and source.is_config(path)]
-    name = key.split(".")[1]
-    return not sources or any(name in source.load_config(path).config for source in sources)
+    files = [source.load_config(path).config for source in sources]
+    if name in STANDARD or not files or any(name in file for file in files):
+        return True
+    targets = [file["_target_"] for file in files if "_target_" in file]
+    if not targets:
+        return "." not in name and key not in _OTHER_KEYS
+    return name in load(RegularizerConfig(name=method, _target_=targets[0])).declared
 
 
 def _of_its_method(combination: dict[str, str], owners: Mapping[str, set[str]]) -> tuple[str, ...]:
