@@ -25,8 +25,6 @@ _SWEPT = ("benchmark", "regularizer")
 # Nodes with keys that their YAML file need not have: arguments of a class of one's own, hyperparameters of a file, what
 # a benchmark leaves at its default.
 _OPEN = ("network.", "optimizer.", "regularizer.", "benchmark.", "logger.", "callbacks.")
-# A group whose file is of no use to another `_target_`: with one, its file `own` is meant.
-_OWN = ("network", "optimizer")
 _BASIC = "hydra/sweeper=basic"
 
 
@@ -63,9 +61,10 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
 
 
 def _owns(overrides: Sequence[Override]) -> Iterator[str]:
-    """The choice of `own` for each group that gets a `_target_` and no file."""
+    """The choice of `own` for each group that gets a `_target_` and no file: another class has no use for theirs."""
     keys = {one.key_or_group for one in overrides}
-    yield from (f"{group}=own" for group in _OWN if f"{group}.{TARGET}" in keys and group not in keys)
+    groups = (group for group in settings.OPEN_GROUPS if f"{group}.{TARGET}" in keys and group not in keys)
+    yield from (f"{group}={settings.OWN_FILE}" for group in groups)
 
 
 def _told_apart(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

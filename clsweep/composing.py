@@ -15,7 +15,7 @@ from hydra.version import VersionBase, setbase
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from clsweep import arguments
+from clsweep import arguments, config_files
 from clsweep import config as settings
 from clsweep.cli import as_input_error
 from clsweep.errors import InputError
@@ -35,6 +35,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     refuse_hydras(overrides)
     with told_in_a_sentence(), loader() as loading:
         made = loading.load_configuration("config", arguments.for_hydra(overrides), RunMode.RUN, from_shell=False)
+    config_files.refuse_overruled(made)
     with open_dict(made):
         del made["hydra"]
     return made

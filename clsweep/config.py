@@ -45,6 +45,7 @@ OWN, SHIPPED = "custom", "custom_regularization"  # a method in a file, and the 
 _ITERS = "${.iters_by_budget.${budget}}"  # as conf/benchmark/*.yaml has it
 _DATA = "CLSWEEP_DATA"
 _METHOD = "regularizer"
+OPEN_GROUPS, OWN_FILE = ("network", "optimizer"), "own"  # the file of a group for a class that has none
 _PART = Allowed(lambda value: 0 <= value < 1, "a number from 0 up to, not including, 1")
 _NAME_OF_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _DEVICE = Allowed(lambda value: bool(_NAME_OF_DEVICE.fullmatch(value)), "auto, cpu, cuda or cuda:N (as in cuda:0)")
@@ -478,9 +479,11 @@ def rerun_yaml(config: Config) -> str:
     """What makes another run the same, wherever it is started, as YAML: the setting, and what was searched.
 
     The iterations are those of the budget, where they are, so that another `budget=` has its own; and the data sets'
-    folder is CLSWEEP_DATA's, where that is set, else this run's.
+    folder is CLSWEEP_DATA's, where that is set, else this run's. Groups that take arguments of anyone's classes begin
+    with their file `own`, so that no argument of another class is left in them.
     """
-    values = as_values(config)
+    defaults = ["config", "_self_", *({f"override /{group}": OWN_FILE} for group in OPEN_GROUPS)]
+    values = {"defaults": defaults, **as_values(config)}
     values["search"] = {"space": config.search.space}
     del values["dataset"]["root"]
     if config.dataset.root is not None:

@@ -16,7 +16,7 @@ BEST = ("--config-dir", ".", "--config-name", "best")
 
 def write_best(*overrides: str) -> None:
     config = setting("+benchmark=split_mnist", "budget=quick", "regularizer=ewc", *overrides)
-    Path("best.yaml").write_text(f"defaults:\n- config\n- _self_\n{settings.rerun_yaml(config)}")
+    Path("best.yaml").write_text(settings.rerun_yaml(config))
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,20 @@ def test_another_budget_has_its_own_iterations(
     write_best(*tuned)
     assert command(monkeypatch, *BEST, "--cfg", "job", "--resolve", *overrides) == 0
     assert f"\n  iters: {iters}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("again", [(), ("optimizer.lr=0.5",), ("benchmark.lr=0.5",)])
+def test_another_optimizer_is_found_again_without_an_argument_of_adams(
+    again: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_best("optimizer=sgd", "optimizer.momentum=0.9", "benchmark.lr=0.25")
+    assert command(monkeypatch, *BEST, "--cfg", "job", "--resolve", *again) == 0
+    composed = yaml.safe_load(capsys.readouterr().out)
+    expected = {"name": "sgd", "_target_": "torch.optim.SGD", "lr": 0.5 if again else 0.25, "momentum": 0.9}
+    expected |= {"nesterov": False, "weight_decay": 0.0, "reset": False, "schedule": None}
+    assert composed["optimizer"] == expected
+    assert settings.from_values(composed).benchmark.lr == expected["lr"]
 
 
 @pytest.mark.parametrize(

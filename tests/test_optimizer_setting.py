@@ -9,6 +9,7 @@ import pytest
 from builders import command, compose, setting
 from omegaconf import OmegaConf
 
+from clsweep import composing
 from clsweep import config as settings
 from clsweep.config import Config
 from clsweep.errors import InputError
@@ -103,6 +104,9 @@ def test_two_keys_that_contradict_each_other_are_refused(
     with pytest.raises(SystemExit, match="2"):
         command(monkeypatch, "benchmark=split_mnist", "regularizer=none", *overrides)
     assert capsys.readouterr().err == f"clsweep: {sentence}\n"
+    with pytest.raises(InputError) as raised:  # from Python, too
+        composing.composed(["benchmark=split_mnist", "regularizer=none", *overrides])
+    assert str(raised.value) == sentence
 
 
 SGD = ("optimizer=sgd",)

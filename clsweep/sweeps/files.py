@@ -95,7 +95,7 @@ def _best(plan: StudyPlan, best: FrozenTrial) -> str:
         f"# Trial {best.number} of {plan.name}: validation accuracy {best.value:.4f}. To run it again, from here:\n"
         f"# {_rerun(plan, '.')}\n"
         "# On all training data, as the final runs: add validation_fraction=0 and another seed=...\n"
-        f"defaults:\n- config\n- _self_\n{settings.rerun_yaml(config)}"
+        f"{settings.rerun_yaml(config)}"
     )
 
 
