@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from test_fisher import ACTIVE, BATCH, EXAMPLES, assert_same, naive_fisher
+from naive import ACTIVE, BATCH, EXAMPLES, assert_same, naive_fisher
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.data import TensorDataset

@@ -8,7 +8,7 @@ from copy import deepcopy
 import pytest
 import torch
 import torch.nn.functional as F
-from test_fisher import ACTIVE, BATCH, EXAMPLES, NETWORKS, RELATIVE, assert_same, make, naive_fisher
+from naive import ACTIVE, BATCH, EXAMPLES, NETWORKS, RELATIVE, assert_same, make, naive_fisher
 from tiny import CONTEXTS, Featured, attached, examples, finished, learner, method, network, trained
 from tiny import dataset as tiny_dataset
 from torch import Tensor, nn

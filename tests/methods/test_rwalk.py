@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from test_fisher import naive_fisher
+from naive import naive_fisher
 from tiny import CONTEXTS, dataset, examples, importance, learner, method, network
 from torch import Tensor
 
