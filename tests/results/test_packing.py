@@ -81,10 +81,10 @@ def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
         ("trials", b"not packed", "trials.csv.gz: cannot be read as CSV"),
         (
             "studies",
-            gzip.compress(b"a,b\n1,2\n"),
+            gzip.compress(b"a,b\n1,2\n", mtime=0),
             "studies.csv.gz: not a table of packed results",
         ),
-        ("runs", gzip.compress(b"folder,format_version\na,9\n"), "runs.csv.gz: it lacks the column run_id"),
+        ("runs", gzip.compress(b"folder,format_version\na,9\n", mtime=0), "runs.csv.gz: it lacks the column run_id"),
     ],
 )
 def test_damaged_tables_are_named(source: Path, tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
