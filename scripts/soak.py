@@ -187,7 +187,8 @@ def accuracies(found: results.Results) -> dict[tuple[float, ...], list[tuple[flo
     runs = found.runs[found.runs["status"] == results.FINISHED]
     cells = found.cells.groupby("folder")["accuracy"].agg(tuple)
     made: dict[tuple[float, ...], list[tuple[float, ...]]] = {}
-    for folder, *point in runs[["folder", *POINT]].itertuples(index=False):
+    points = runs[POINT].fillna(-1)  # a method has no value of a hyperparameter that it doesn't use
+    for folder, *point in points.assign(folder=runs["folder"])[["folder", *POINT]].itertuples(index=False):
         made.setdefault(tuple(map(float, point)), []).append(cells[folder])
     return made
 
