@@ -424,6 +424,7 @@ def test_a_sweep_goes_on_with_the_files_that_it_began_with(tmp_path: Path) -> No
     assert (len(runs), set(runs["status"]), len(set(runs["regularizer_digest"]))) == (2, {"finished"}, 1)
     assert {path.read_text() for path in (tmp_path / "study").rglob("weights.py")} == {"VALUE = 1.0\n"}
     assert pd.read_csv(tmp_path / "study" / "trials.csv").state.tolist() == ["COMPLETE", "COMPLETE"]
+    (tmp_path / "weights.py").write_text("VALUE = 2.0\n")
     with pytest.raises(InputError) as caught:
         role.check(part, [plan(tmp_path / "study", *chosen, space={"reg_strength": "1,2"})])  # another process begins
     assert str(caught.value) == (
