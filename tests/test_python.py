@@ -297,3 +297,24 @@ def test_the_notebook_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "torch.Size([1, 2])\n" in printed
     assert re.search(r"\nsi +0\.\d+ ", printed)
     assert re.search(r"\{'reg_strength': [\d.e+-]+, 'epsilon': [\d.e+-]+\}\n$", printed)
+
+
+def test_joint_training_with_a_method_of_ones_own_is_joint_training() -> None:
+    class Stopping:
+        @staticmethod
+        def estimate_importance(model: Any, dataset: Any, prev_params: Any, device: Any) -> dict[str, Any]:
+            return {}
+
+        @staticmethod
+        def compute_regularization_loss(model: Any, importance_dict: Any, prev_params_dict: Any) -> float:
+            return 0
+
+        @staticmethod
+        def transform_gradients(model: Any, importance_dict: Any, prev_params_dict: Any) -> None:
+            for p in model.parameters():
+                p.grad = None
+
+    joint = [*TINY, "stream=joint"]
+    plain, given = (clsweep.run("split_mnist", method, joint, quiet=True) for method in ("ewc", Stopping()))
+    assert given.average_accuracy == plain.average_accuracy
+    assert given.summary["hyperparameters"] == plain.summary["hyperparameters"] == ""

@@ -7,7 +7,10 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
-from clsweep.config import Config, RegularizerConfig
+from omegaconf import OmegaConf
+
+from clsweep import sources
+from clsweep.config import Config, RegularizerConfig, config_dir
 from clsweep.data.identity import DIGEST
 from clsweep.errors import InputError
 from clsweep.hyperparameters import Declared, Resolved, instance, names, of_class, resolve
@@ -17,7 +20,7 @@ from clsweep.methods.files import MethodFile, read
 from clsweep.methods.functions import Functions
 from clsweep.methods.instances import Instance
 from clsweep.seeding import GlobalStream
-from clsweep.targets import Target
+from clsweep.targets import TARGET, Target
 
 _KEY = "regularizer"
 _SPACE = "space"
@@ -56,6 +59,11 @@ class Loaded:
         }
         return " ".join(f"{name}={'null' if value is None else value}" for name, value in shown.items())
 
+    @property
+    def code_digest(self) -> str:
+        """Of the files of a class of one's own; empty for a built-in method and a file."""
+        return code_digest(self.config)
+
     def described(self) -> list[str]:
         """Its hyperparameters with their values, and where these are from unless they were given."""
         return [
@@ -76,6 +84,21 @@ _ORIGINS = {"given": "", "tuned": " (tuned)", "default": " (default)"}
 
 def _shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def code_digest(config: RegularizerConfig) -> str:
+    """The digest of the files that a class of one's own stands in; empty for a built-in method and a file."""
+    return "" if config._target_ is None else sources.digest([Target.of(_KEY, {TARGET: config._target_})])
+
+
+def _refuse_borrowed(config: RegularizerConfig) -> None:
+    """Refuse a class of one's own that goes by the name, and with the values, of a method that ships."""
+    shipped = config_dir() / "regularizer" / f"{config.name}.yaml"
+    if shipped.is_file() and OmegaConf.select(OmegaConf.load(shipped), TARGET) != config._target_:
+        raise InputError(
+            f"{_KEY}.{TARGET}={config._target_}: is another method than {config.name}; expected a name of its own as "
+            f"well, {_KEY}.name=NAME."
+        )
 
 
 def load(config: RegularizerConfig, seed: int = 0, file: MethodFile | Functions | None = None) -> Loaded:
@@ -128,7 +151,8 @@ def _of_functions(
 
 
 def _of_class(config: RegularizerConfig, stream: GlobalStream) -> Loaded:
-    target = Target.of(_KEY, {"_target_": config._target_})
+    _refuse_borrowed(config)
+    target = Target.of(_KEY, {TARGET: config._target_})
     found = target.callable()
     if (
         not (isinstance(found, type) and issubclass(found, BuiltIn) and dataclasses.is_dataclass(found))

@@ -17,7 +17,7 @@ from clsweep import defaults, naming
 from clsweep.config import Config, value_of, with_values
 from clsweep.methods import files as method_files
 from clsweep.methods.files import MethodFile
-from clsweep.methods.loading import Loaded
+from clsweep.methods.loading import Loaded, code_digest
 from clsweep.protocol import Protocol
 from clsweep.sweeps import space
 from clsweep.sweeps.space import Point, Space
@@ -178,6 +178,7 @@ def _method(plan: StudyPlan) -> dict[str, Any]:
     return {
         "name": regularizer.name,
         "target": regularizer._target_,
+        "code": code_digest(regularizer),
         "file": None if plan.method_file is None else plan.method_file.digest("blake2b"),
         "fixed": {name: value for name, value in regularizer.values.items() if name not in plan.space},
     }

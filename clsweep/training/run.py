@@ -124,6 +124,8 @@ def run(
     fewer_threads = prepare_cpu(config.threads)
     device = pick_device(config.device)
     method = _method(config)
+    if config.stream == "joint":  # trained without a method, whatever it is called with
+        file = None
     file = file or (None if method.file is None else read(method.file))
     loaded = load(method, derived_seed(config.seed, "methods"), file)
     stream = (prepare or _prepared)(config, device)
@@ -229,7 +231,7 @@ class Method:
 def _described(file: MethodFile | Functions | None, loaded: Loaded, learner: Learner) -> Method:
     return Method(
         file="" if file is None else file.shown,
-        digest="" if file is None else file.digest("sha256")[:DIGEST],
+        digest=loaded.code_digest if file is None else file.digest("sha256")[:DIGEST],
         hyperparameters=loaded.hyperparameters,
         values=loaded.resolved.values,
         options=loaded.options,

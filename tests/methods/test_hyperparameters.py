@@ -296,3 +296,34 @@ def test_a_target_that_is_no_method_is_refused(target: str) -> None:
         f"regularizer._target_={target}: expected a dataclass that is derived from clsweep.methods.base.BuiltIn (a "
         "file with the two functions goes to regularizer.file)."
     )
+
+
+OWN = """
+from dataclasses import dataclass
+from clsweep.methods.ewc import EWC
+
+@dataclass(eq=False)
+class Mine(EWC):
+    factor = {factor}
+"""
+
+
+def test_a_class_of_ones_own_needs_a_name_of_its_own_and_has_a_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"method_of_{tmp_path.name}"
+    file = write(tmp_path, OWN.format(factor=0.5), f"{name}.py")
+    monkeypatch.chdir(tmp_path)
+    borrowed = RegularizerConfig("ewc", f"{name}.Mine", tuned={"reg_strength": 1e6})
+    with pytest.raises(InputError) as raised:
+        load(borrowed)
+    assert str(raised.value) == (
+        f"regularizer._target_={name}.Mine: is another method than ewc; expected a name of its own as well, "
+        "regularizer.name=NAME."
+    )
+    own = load(RegularizerConfig("mine", f"{name}.Mine"))
+    before = own.code_digest
+    assert len(before) == 12
+    assert load(method("ewc")).code_digest == ""
+    file.write_text(OWN.format(factor=1.0), encoding="utf-8")
+    assert own.code_digest != before

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from builders import ROOT
+from builders import ROOT, command
 from optuna.storages import RDBStorage
 from optuna_dashboard import wsgi
 from test_cli import LOST, TINY, closed_pipe, clsweep, environment, without_run_id
@@ -155,13 +155,21 @@ def test_a_key_that_some_of_the_methods_lack_is_for_the_others(tmp_path: Path) -
         (("dataset=mnist", "dataset.root=nowhere"), "dataset=mnist"),
     ],
 )
-def test_wrong_input_is_one_sentence(overrides: tuple[str, ...], message: str, tmp_path: Path) -> None:
+def test_wrong_input_is_one_sentence(
+    overrides: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     folder = tmp_path / "sweep"
-    done = clsweep(*SWEEP, f"hydra.sweep.dir={folder}", *overrides)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert message in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.chdir(ROOT)  # the shipped file is there
+    code = command(monkeypatch, *SWEEP, f"hydra.sweep.dir={folder}", *overrides)
+    said = capsys.readouterr()
+    assert code == 2, said
+    assert message in said.err
+    assert len(said.err.strip().splitlines()) == 1, said
+    assert "Traceback" not in said.err
 
 
 def test_a_folder_with_another_studys_trials_is_refused(tmp_path: Path) -> None:
