@@ -227,7 +227,7 @@ def searched(config: Config, method: Loaded, ranges: Mapping[str, str], fixed: s
     chosen = {name: text for name, text in both.items() if name in ranges or name not in fixed}
     for name, distribution in space.parse(chosen).items():
         for value in space.ends(distribution):
-            method.declared[name].checked(name, value)
+            method.declared[name].checked(name, space.value(value))
     return chosen | {
         name: text
         for name, text in others.items()

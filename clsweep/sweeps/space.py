@@ -95,18 +95,19 @@ def _choice(name: str, given: str, sweep: ChoiceSweep | RangeSweep) -> Categoric
     chosen: Sequence[Any] = range_values(given, sweep) if isinstance(sweep, RangeSweep) else sweep.list
     if not chosen:
         raise InputError(f"{given}: holds no value; expected {_SYNTAX}.")
-    values = _any_values(chosen) if "." in name else _numbers(given, chosen)
+    values = _values(chosen) if "." in name else _of_hyperparameter(chosen)
     return CategoricalDistribution(list(dict.fromkeys(values)))
 
 
-def _numbers(given: str, chosen: Sequence[Any]) -> list[Value]:
+def _of_hyperparameter(chosen: Sequence[Any]) -> list[Value]:
+    """Floats, or texts and truth values as they are typed."""
     try:
         return [float(str(value)) for value in chosen]
-    except ValueError as error:
-        raise InputError(f"{given}: expected {_SYNTAX}, of numbers.") from error
+    except ValueError:
+        return _values(chosen)
 
 
-def _any_values(chosen: Sequence[Any]) -> list[Value]:
+def _values(chosen: Sequence[Any]) -> list[Value]:
     """Numbers, or texts as they are typed: a storage keeps nothing else."""
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in chosen):
         return list(chosen)

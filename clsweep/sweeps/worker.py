@@ -22,6 +22,7 @@ from clsweep.sweeps.ledger import Ledger, open_study
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.pruners import pruner
 from clsweep.sweeps.samplers import sampler
+from clsweep.sweeps.space import Point
 from clsweep.sweeps.status import status
 from clsweep.sweeps.storage import ERRORS as STORAGE_ERRORS
 from clsweep.sweeps.storage import not_waited_for_when_interrupted
@@ -127,17 +128,36 @@ class StudyWorker:
             self._first()
             self._data_is_there = True
         if not self.ledger.is_complete():
-            return self._work(self.ledger, self._runner.objective)
+            return self._work(self.ledger, self._objective)
         finals = self.finals()
         return finals is not None and self._work(finals.ledger, finals.objective)
 
     def _first(self) -> tuple[Config, Stream, torch.device]:
         """The setting of the first run with the default values, its contexts and its device, all checked."""
-        first = self.plan.trial_config(self.plan.default, self.plan.seeds[0])
-        device = pick_device(first.device)
-        stream = self._streams(first, device)
-        check_fit(first, stream, device)
-        return first, stream, device
+        return self._checked(self.plan.default)
+
+    def _checked(self, point: Point) -> tuple[Config, Stream, torch.device]:
+        config = self.plan.trial_config(point, self.plan.seeds[0])
+        device = pick_device(config.device)
+        stream = self._streams(config, device)
+        check_fit(config, stream, device)
+        return config, stream, device
+
+    def _fits(self, point: Point) -> bool:
+        try:
+            self._checked(point)
+        except InputError:
+            return False
+        return True
+
+    def _objective(self, trial: Trial) -> float:
+        """A trial's value; one whose own values can't be trained, such as a network's width, fails."""
+        try:
+            return self._runner.objective(trial)
+        except InputError as error:
+            if self._fits(self.plan.default) and not self._fits(trial.params):
+                raise RunError(str(error)) from error
+            raise
 
     def write(self) -> None:
         """Write the study's files."""

@@ -30,6 +30,8 @@ from clsweep.sweeps.space import contains, drawn, ends, first, grid, parse, sear
         ("float(interval(1, 10))", FloatDistribution(1.0, 10.0)),
         ("int(choice(1.5, 2))", CategoricalDistribution([1.0, 2.0])),
         ("str(choice(1, 2))", CategoricalDistribution([1.0, 2.0])),
+        ("choice(a, b)", CategoricalDistribution(["a", "b"])),
+        ("tag(search, choice(true, false))", CategoricalDistribution(["true", "false"])),
         ("7", None),
     ],
 )
@@ -50,18 +52,18 @@ def test_hydras_syntax_is_read(text: str, expected: object) -> None:
         ("reg_strength", "tag(log, interval(0, 1))", "two numbers above 0, the smaller one first"),
         ("reg_strength", "interval(2, 1)", "the smaller one first"),
         ("reg_strength", "tag(lgo, interval(1, 2))", "unknown tag lgo"),
-        ("reg_strength", "choice(a, b)", "of numbers"),
+        ("reg_strength", "choice(a, b)", "regularizer.reg_strength=a: expected a finite number of 0 or more"),
         ("reg_strength", "interval(1", "expected interval"),
         ("reg_strength", "interval(1, inf)", "expected a finite number"),
         ("reg_strength", "int(interval(1, inf))", "cannot convert float infinity to integer; expected interval"),
-        ("gamma", "int(interval(0, 1))", "regularizer.gamma=0.0: expected a number above 0"),
+        ("gamma", "int(interval(0, 1))", "regularizer.gamma=0: expected a number above 0"),
         ("reg_strength", "tag(log, int(interval(0, 9)))", "two numbers above 0, the smaller one first"),
         ("reg_strength", "tag(lgo, int(interval(1, 9)))", "unknown tag lgo"),
         ("reg_strength", "tag(log, choice(1, 2))", "tag(...) has no meaning for single values; expected them without"),
         ("reg_strength", "shuffle(1, 2)", "shuffle(...) has no meaning for single values; expected them without it"),
         ("reg_strength", "json_str(choice(1, 2))", "Unknown function 'json_str'; expected interval(low, high)"),
         ("reg_strength", "str(interval(1, 2))", "Intervals cannot be cast to str; expected interval(low, high)"),
-        ("reg_strength", "bool(choice(1, 0))", "of numbers"),
+        ("reg_strength", "bool(choice(1, 0))", "regularizer.reg_strength=true: expected a finite number of 0"),
         ("reg_strength", "range(1, inf)", "expected range(start, stop, step) of finite numbers"),
         ("reg_strength", "range(1, 2, 0)", "and a step other than 0"),
         ("reg_strength", "range(0, 1e9)", "has 1,000,000,000 values; expected at most 1,000"),
@@ -78,7 +80,7 @@ def test_a_wrong_range_is_one_sentence(name: str, text: str, message: str) -> No
 def _checked(name: str, text: str) -> None:
     """A range as a study takes it."""
     for end in ends(parse({name: text})[name]):
-        STANDARD[name].checked(name, float(end))
+        STANDARD[name].checked(name, spaces.value(end))
 
 
 def test_contains_every_hyperparameter() -> None:

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -18,7 +19,7 @@ import pandas as pd
 import pytest
 import sweeping
 import yaml
-from builders import image_data
+from builders import image_data, setting
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
@@ -28,6 +29,7 @@ from clsweep import results
 from clsweep.config import DatasetConfig
 from clsweep.data.datasets import ImageData, LabelledImages
 from clsweep.errors import InputError, MachineError
+from clsweep.methods.loading import resolved
 from clsweep.sweeps import storage
 from clsweep.sweeps.ledger import ENDED, FAILED, INTERRUPTED, LOST, REASON
 from clsweep.sweeps.monitor import outcome, summary
@@ -349,6 +351,94 @@ def test_wrong_data_is_no_trials_fault(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no data"):
         study.work_once()
     assert study.ledger.trials() == []
+
+
+ODD_WIDTHS = """
+from torch import nn
+
+
+class Net(nn.Sequential):
+    def __init__(self, n_outputs, width=4):
+        if width in (5, 7):
+            raise ValueError(f"no {width} heads")
+        super().__init__(nn.Flatten(), nn.Linear(16, width), nn.ReLU(), nn.Linear(width, n_outputs))
+"""
+
+
+def with_odd_widths(folder: Path, patch: pytest.MonkeyPatch, *overrides: str) -> StudyPlan:
+    """A study of a network that can't have each of the widths that are searched."""
+    (folder / "odd_widths.py").write_text(ODD_WIDTHS)
+    patch.chdir(folder)
+    patch.delitem(sys.modules, "odd_widths", raising=False)
+    network = ("network._target_=odd_widths.Net", "network.width=4", "network=own")
+    config = setting(*(one for one in sweeping.TINY if "hidden" not in one), "regularizer=none", *network, *overrides)
+    space = {"network.width": "int(interval(4, 8))"}
+    return StudyPlan(resolved(replace(config, search=replace(config.search, space=space))), folder / "study")
+
+
+def test_a_point_that_cannot_be_trained_fails_and_the_study_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = worker_on(with_odd_widths(tmp_path, monkeypatch, "search.final_seeds=0", "search.pruner=null"))
+    trials = finish(study)
+    ended = {trial.params["network.width"]: trial.state.name for trial in trials}
+    assert ended == {4: "COMPLETE", 5: "FAIL", 6: "COMPLETE", 7: "FAIL", 8: "COMPLETE"}
+    table = read(tmp_path / "study").set_index("network.width")
+    assert table.reason[5].startswith("network._target_=odd_widths.Net: ")
+    assert "ValueError: no 5 heads" in table.reason[5]
+    assert results.load(tmp_path / "study").problems == []
+    assert study.problem() is None
+
+
+def test_what_is_wrong_with_the_default_too_is_no_trials_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = worker_on(with_odd_widths(tmp_path, monkeypatch))
+    assert study.work_once()
+    monkeypatch.setattr("clsweep.training.run.networks.check", lambda *_: _raise(InputError("no network at all")))
+    with pytest.raises(InputError, match="no network at all"):
+        study.work_once()
+    assert study.ledger.trials()[1].user_attrs[ENDED] == INTERRUPTED
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+WITH_A_MODE = """
+def estimate_importance(model, dataset, prev_params, device):
+    assert model.mode in ("a", "b") and model.flag in (True, False)
+    return {}
+
+
+def compute_regularization_loss(model, importance_dict, prev_params_dict):
+    return sum((p**2).sum() for p in model.parameters()) * (0.1 if model.flag is True else 0.0)
+
+
+HYPERPARAMETERS = {
+    "mode": {"default": "a", "space": "choice(a,b)"},
+    "flag": {"default": False, "space": "choice(true,false)"},
+}
+"""
+
+
+def test_texts_and_truth_values_are_searched(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(WITH_A_MODE)
+    folder = tmp_path / "study"
+    study = worker(folder, f"regularizer.file={file}", "search.final_seeds=1", "search.pruner=null")
+    trials = finish(study)
+    points = {(trial.params["mode"], trial.params["flag"]) for trial in trials}
+    assert points == {(mode, flag) for mode in ("a", "b") for flag in ("true", "false")}
+    assert states(trials) == ["COMPLETE"] * 4
+    assert trials[0].params == {"mode": "a", "flag": "false"}
+    text = read(folder).astype(str)
+    assert set(zip(text["mode"], text["flag"].str.lower(), strict=True)) == points
+    best = max(trials, key=lambda trial: trial.value or 0).params
+    rerun = OmegaConf.load(folder / "best.yaml").regularizer
+    assert (rerun.mode, rerun.flag) == (best["mode"], best["flag"] == "true")
+    found = results.load(folder)
+    assert found.problems == []
+    assert set(found.trials["flag"]) == {"true", "false"}
+    assert sorted(found.runs.loc[found.runs["role"] == "trial", "mode"]) == ["a", "a", "b", "b"]
 
 
 def test_an_interrupted_run_is_marked_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
