@@ -324,6 +324,8 @@ def _translate(settings: DictConfig) -> None:
         settings.benchmark.stream = {TARGET: f"{_STREAMS}.{kind}"}
         for key in ("good_values", "spaces"):  # which the method's own values follow from
             settings.benchmark.pop(key, None)
+        if OmegaConf.select(settings, "network.name") in files(architecture.KEY):
+            settings.network.pop(TARGET, None)  # of the default network, beneath; `architecture.complete` goes by name
     if OmegaConf.select(settings, "regularizer.module", default=0) == 0:
         return
     method = settings.regularizer

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
-from builders import command, setting
+from builders import ROOT, command, setting
 
 from clsweep import config as settings
 
@@ -90,6 +92,42 @@ def test_the_data_is_found_from_anywhere(
     assert command(monkeypatch, *arguments) == 0
     shown = yaml.safe_load(capsys.readouterr().out)  # which breaks long lines
     assert shown["dataset"]["root"] == expected.format(tmp_path)
+
+
+OLD = ROOT / "tests" / "results" / "files"
+OF_A_FILE = {"name": "custom", "reg_strength": 2.0, "gamma": 1.0, "epsilon": 0.1, "module": None, "fisher": None}
+OF_A_FILE |= {"file": "${config_dir:}/trial/mine.py", "floor_at_zero": False, "space": {"gamma": "interval(0.1, 1)"}}
+OF_A_CNN = {"network": {"name": "cnn", "hidden": [4], "channels": [2, 3]}, "regularizer": OF_A_FILE}
+
+
+@pytest.mark.parametrize(
+    ("version", "changed", "network", "method", "strength"),
+    [
+        (1, {}, "mlp 400 400", "si", 93632.61442963673),
+        (2, {}, "mlp 400 400", "rwalk", 1.265323636172028),
+        (2, OF_A_CNN, "cnn 2 3 4", "custom", 2.0),
+    ],
+)
+def test_a_file_of_an_earlier_version_runs(
+    version: int,
+    changed: dict[str, Any],
+    network: str,
+    method: str,
+    strength: float,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = yaml.safe_load((OLD / f"format_{version}" / "study" / "best.yaml").read_text())
+    Path("best.yaml").write_text(yaml.safe_dump(values | changed))
+    Path("trial").mkdir()
+    shutil.copy(ROOT / "custom_regularization.py", "trial/mine.py")
+    small = ("dataset.name=mnist_5k", "dataset.source=mnist_5k", "benchmark.contexts=1", "benchmark.iters=1")
+    plain = ("threads=1", "device=cpu", "figures=false", "hydra.run.dir=run")
+    assert command(monkeypatch, *BEST, *small, *plain) == 0
+    (row,) = pd.read_csv("run/summary.csv").to_dict("records")
+    assert (row["network"], row["regularizer"]) == (network, method)
+    assert (row["reg_strength"], row["validation_fraction"]) == (strength, 0.1)
 
 
 WHOLE = "best.yaml has a whole {0} of its own, which comes after it; expected values of that, {0}.KEY=VALUE, or a "
