@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import CONF, GROUPS, ROOT, command, setting
+from conftest import Typed
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
@@ -209,9 +210,9 @@ def test_a_folder_with_results_is_not_written_to_again(finished: Finished) -> No
     ],
 )
 def test_wrong_input_is_one_sentence_exit_code_2_and_leaves_nothing(
-    arguments: list[str], said: str, tmp_path: Path
+    arguments: list[str], said: str, tmp_path: Path, typed: Typed
 ) -> None:
-    process = clsweep(*arguments, cwd=tmp_path)
+    process = typed(*arguments, cwd=tmp_path)
     assert process.returncode == 2
     assert process.stderr.startswith("clsweep: ")
     assert said in process.stderr
@@ -234,10 +235,10 @@ def test_a_regularizer_that_raises_is_named_with_its_line_and_what_was_measured_
     assert measured_after(folder) == [0, 1]
 
 
-def test_a_file_that_is_wrong_is_refused_before_training_and_leaves_no_folder(tmp_path: Path) -> None:
+def test_a_file_that_is_wrong_is_refused_before_training_and_leaves_no_folder(tmp_path: Path, typed: Typed) -> None:
     method, folder = tmp_path / "wrong.py", tmp_path / "run"
     method.write_text(FAILS_AFTER_THE_SECOND_CONTEXT.replace("return {}", "return []"))
-    process = clsweep(*TINY, f"regularizer.file={method}", f"hydra.run.dir={folder}")
+    process = typed(*TINY, f"regularizer.file={method}", f"hydra.run.dir={folder}")
     assert process.returncode == 2
     assert process.stdout == ""
     assert process.stderr == (
@@ -308,9 +309,9 @@ def test_the_command_line_does_not_import_torch() -> None:
     assert process.stdout == "set()\n"
 
 
-def test_a_used_folder_is_refused_before_hydra_writes_into_it(finished: Finished) -> None:
+def test_a_used_folder_is_refused_before_hydra_writes_into_it(finished: Finished, typed: Typed) -> None:
     setting_before = (finished.folder / ".hydra" / "overrides.yaml").read_bytes()
-    process = clsweep(*TINY, "regularizer=si", f"hydra.run.dir={finished.folder}")
+    process = typed(*TINY, "regularizer=si", f"hydra.run.dir={finished.folder}")
     assert process.returncode == 2
     assert "holds results already" in process.stderr
     assert (finished.folder / ".hydra" / "overrides.yaml").read_bytes() == setting_before

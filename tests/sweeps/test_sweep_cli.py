@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from builders import ROOT, command
+from builders import ROOT
+from conftest import Typed
 from optuna.storages import RDBStorage
 from optuna_dashboard import wsgi
 from test_cli import LOST, TINY, closed_pipe, clsweep, environment, without_run_id
@@ -107,22 +108,22 @@ def url(folder: Path) -> str:
     return f"sqlite:///{folder / 'studies.db'}"
 
 
-def test_a_dry_run_says_what_would_happen_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_says_what_would_happen_and_leaves_nothing(tmp_path: Path, typed: Typed) -> None:
     folder = tmp_path / "sweep"
-    done = clsweep(*SWEEP, "regularizer=online_ewc", "search.dry_run=true", f"hydra.sweep.dir={folder}")
+    done = typed(*SWEEP, "regularizer=online_ewc", "search.dry_run=true", f"hydra.sweep.dir={folder}")
     assert done.returncode == 0, done.stderr
     for words in ("0 of 40 trials are finished", "gamma interval(0.05, 1)", "reg_strength=1e+06  gamma=1", "about"):
         assert words in done.stdout
     assert not folder.exists()
 
 
-def test_a_key_that_some_of_the_methods_lack_is_for_the_others(tmp_path: Path) -> None:
+def test_a_key_that_some_of_the_methods_lack_is_for_the_others(tmp_path: Path, typed: Typed) -> None:
     for name in ("mine", "yours"):
         text = (ROOT / "custom_regularization.py").read_text()
         (tmp_path / f"{name}.py").write_text(f"{text}# {name}\n")
     files = f"regularizer.file={tmp_path}/mine.py,{tmp_path}/yours.py"
     chosen = ("regularizer=si,custom,ewc", files, "regularizer.fisher.examples=9", "search.dry_run=true")
-    done = clsweep(*SWEEP, *chosen)
+    done = typed(*SWEEP, *chosen)
     assert done.returncode == 0, done.stderr
     methods = [line.split(maxsplit=1)[1] for line in done.stdout.splitlines() if line.startswith("method ")]
     assert methods == ["si", "mine (mine.py)", "yours (yours.py)", "ewc"]
@@ -155,26 +156,17 @@ def test_a_key_that_some_of_the_methods_lack_is_for_the_others(tmp_path: Path) -
         (("dataset=mnist", "dataset.root=nowhere"), "dataset=mnist"),
     ],
 )
-def test_wrong_input_is_one_sentence(
-    overrides: tuple[str, ...],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    folder = tmp_path / "sweep"
-    monkeypatch.chdir(ROOT)  # the shipped file is there
-    code = command(monkeypatch, *SWEEP, f"hydra.sweep.dir={folder}", *overrides)
-    said = capsys.readouterr()
-    assert code == 2, said
-    assert message in said.err
-    assert len(said.err.strip().splitlines()) == 1, said
-    assert "Traceback" not in said.err
+def test_wrong_input_is_one_sentence(overrides: tuple[str, ...], message: str, tmp_path: Path, typed: Typed) -> None:
+    done = typed(*SWEEP, f"hydra.sweep.dir={tmp_path / 'sweep'}", *overrides)
+    assert done.returncode == 2, done
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done
+    assert "Traceback" not in done.stderr
 
 
-def test_a_folder_with_another_studys_trials_is_refused(tmp_path: Path) -> None:
+def test_a_folder_with_another_studys_trials_is_refused(tmp_path: Path, typed: Typed) -> None:
     (tmp_path / "trial-0000").mkdir()
-    done = clsweep(*SWEEP, "regularizer=ewc", f"hydra.sweep.dir={tmp_path}")
+    done = typed(*SWEEP, "regularizer=ewc", f"hydra.sweep.dir={tmp_path}")
     assert done.returncode == 2
     assert "holds trial-0000 of another study" in done.stderr
 
