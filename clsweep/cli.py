@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 import clsweep
-from clsweep import arguments, config_files, passwords, paths, process
+from clsweep import arguments, config_files, own, passwords, paths, process
 from clsweep import config as settings
 from clsweep.config import Config
 from clsweep.errors import ClsweepError, InputError, machine_error
@@ -122,7 +122,7 @@ def _task(composed: DictConfig) -> ClsweepError | None:
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     process.catch_interrupts()
-    with paths.typed_in(Path(hydra_config.runtime.cwd)), process.lasting_output():
+    with paths.typed_in(Path(hydra_config.runtime.cwd)), own.kept(), process.lasting_output():
         if OmegaConf.select(composed, "search.worker") is not None:
             return _attempt(lambda: _work(composed))
         problem = _attempt(lambda: _run(settings.parse(composed), folder))
@@ -252,7 +252,7 @@ def _command() -> int:
     sys.argv[1:] = arguments.for_hydra(passwords.hidden(sys.argv[1:]))
     start = hydra.main(version_base="1.3", config_path=str(settings.config_dir()), config_name="config")
     try:
-        with paths.typed_in(Path.cwd()):
+        with paths.typed_in(Path.cwd()), own.kept():
             start(_task)()
     except (HydraException, OmegaConfBaseException) as error:
         raise as_input_error(error) from error

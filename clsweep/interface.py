@@ -21,7 +21,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from clsweep import cli, composing, paths, results
+from clsweep import cli, composing, own, paths, results
 from clsweep import config as settings
 from clsweep.config import Config
 from clsweep.errors import InputError, is_machines, machine_error
@@ -315,6 +315,7 @@ def _undisturbed() -> Iterator[None]:
     flushed = _flushes_denormals()
     with (
         paths.typed_in(Path.cwd()),
+        own.kept(),
         settings_put_back(),
         GlobalStream(0).active(),
         torch.inference_mode(False),

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import sys
-import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from clsweep import paths
-from clsweep.errors import InputError
-from clsweep.methods import files
+from clsweep import own
+from clsweep.results.writing import write_bytes
 from clsweep.targets import Target
 
 _DIGEST: Final = 12  # characters
-_INSTALLED: Final = [Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib", "stdlib")]
 
 
 def digest(targets: Iterable[Target]) -> str:
-    """Twelve characters of the SHA-256 of the files that targets name, and of the modules beside these they import.
+    """Twelve characters of the SHA-256 of the files that targets name, and of the modules of one's own they import.
+
+    Those are included that an argument names by a `_target_` of its own.
 
     Returns:
         Empty where all of them are installed, such as those of clsweep and of PyTorch.
     """
-    own = _files(targets)
-    if not own:
-        return ""
-    found = "".join(f"{key}\0{_content(file)}\0" for key, file in sorted(own.items()))
-    return hashlib.sha256(found.encode()).hexdigest()[:_DIGEST]
+    contents = {
+        target.key if path == target.path else f"{target.key} {path}": _content(path)
+        for target in targets
+        for path in target.paths
+    }
+    found = "".join(f"{key}\0{content}\0" for key, content in sorted(contents.items()) if content)
+    return hashlib.sha256(found.encode()).hexdigest()[:_DIGEST] if found else ""
 
 
 def copy(targets: Iterable[Target], folder: Path) -> None:
@@ -39,48 +38,21 @@ def copy(targets: Iterable[Target], folder: Path) -> None:
         targets: what the run is made of.
         folder: the run's; it exists.
     """
-    for file in _files(targets).values():
-        try:
-            files.read(str(file)).copy_to(folder)
-        except InputError:
-            shutil.copy(file, folder)
+    for target in targets:
+        for path in target.paths:
+            for module in own.read(path).values():
+                place = folder / module.place
+                place.parent.mkdir(parents=True, exist_ok=True)
+                write_bytes(module.source, place)
 
 
-def _files(targets: Iterable[Target]) -> dict[str, Path]:
-    """Those of one's own, by the key of their target."""
-    return {target.key: file for target in targets for file in [_file(target.path)] if file is not None}
-
-
-def _file(path: str) -> Path | None:
-    """The file of a dotted path; None where it is an installed one, or isn't there, which importing it says."""
-    package, *names = path.split(".")[:-1]
-    if package == "clsweep":
-        return None
-    for folder in dict.fromkeys([*map(_resolved, sys.path), paths.here()]):
-        found = list(_down(folder, [package, *names]))
-        if found:
-            installed = any(_resolved(found[-1]).is_relative_to(one) for one in _INSTALLED)
-            return None if installed else found[-1]
-    return None
-
-
-def _down(folder: Path, names: list[str]) -> Iterator[Path]:
-    """The files of a package and the modules in it, in the order of a dotted path."""
-    for name in names:
-        module, inside = folder / f"{name}.py", folder / name / "__init__.py"
-        if inside.is_file():
-            yield inside
-        elif module.is_file():
-            yield module
-        folder = folder / name
-
-
-def _resolved(path: str | Path) -> Path:
-    return paths.absolute(path).resolve() if str(path) else paths.here()
-
-
-def _content(file: Path) -> str:
-    try:
-        return files.read(str(file)).digest("sha256")
-    except InputError:  # what it imports beside itself can't be told: its own text then
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+def _content(path: str) -> str:
+    """A digest of the module of a dotted path and of those it needs; empty where it is an installed one."""
+    modules, main = own.read(path), own.main(path)
+    if main is None:
+        return ""
+    others = {one.place: one.digest for name, one in modules.items() if name != main}
+    found = hashlib.sha256(modules[main].source)
+    for place, content in sorted(others.items()):
+        found.update(f"\0{place}\0{content}".encode())
+    return found.hexdigest()

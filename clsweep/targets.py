@@ -13,9 +13,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -23,7 +21,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from clsweep import paths
+from clsweep import own, paths
 from clsweep.errors import ClsweepError, InputError, named
 
 TARGET = "_target_"
@@ -72,6 +70,11 @@ class Target:
         """The path and the arguments, as a result says them: `my_nets.Net width=64`."""
         return " ".join([self.path, *(f"{name}={_short(value)}" for name, value in sorted(self.arguments.items()))])
 
+    @property
+    def paths(self) -> list[str]:
+        """The path, and those that the arguments name by a `_target_` of their own, however deep."""
+        return list(dict.fromkeys([self.path, *_targets_in(self.arguments)]))
+
     def typed(self, name: str) -> str:
         """An argument as it is typed: `network.width=64`."""
         return f"{self.key}.{name}={_short(self.arguments[name])}"
@@ -88,7 +91,7 @@ class Target:
         Raises:
             InputError: it isn't there, or importing it raised.
         """
-        with _current_folder_importable():
+        with own.importable(self.path):
             return _located(self.key, self.path)
 
     def check(self, *provided: str, leading: int = 0) -> None:
@@ -103,6 +106,12 @@ class Target:
         """
         if self.is_written:
             return
+        for name in self.arguments:
+            if name in _HYDRAS:
+                raise InputError(
+                    f"{self.key}.{name}: is Hydra's own key, and {self.path} is called with arguments by their names; "
+                    f"expected {self.key}.{name} to be left out, and each argument as {self.key}.name=value."
+                )
         parameters = _parameters(self.callable())
         if parameters is None:
             return
@@ -110,14 +119,14 @@ class Target:
         takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
         names = [name for name, one in parameters.items() if one.kind in _BY_NAME]
         for name in self.arguments:
-            if name not in names and name not in _HYDRAS and not takes_any:
+            if name not in names and not takes_any:
                 free = [one for one in names if one not in provided]
                 close = difflib.get_close_matches(name, [*free, *self.apart], n=1)
                 advice = f"did you mean {self.key}.{close[0]}?" if close else f"expected {_listed(self.key, free)}."
                 raise InputError(f"{self.key}.{name}: {self.path} takes no {name}; {advice}")
         for name, one in parameters.items():
             is_needed = one.default is inspect.Parameter.empty and one.kind in _BY_NAME
-            if is_needed and name not in self.arguments and name not in provided and "_args_" not in self.arguments:
+            if is_needed and name not in self.arguments and name not in provided:
                 raise InputError(f"{self.key}.{name}: is missing; {self.path} needs it.")
 
     def make(self, *leading: Any, **provided: Any) -> Any:
@@ -136,7 +145,7 @@ class Target:
         given = {name: value for name, value in given.items() if name not in self.arguments}
         node = OmegaConf.create({TARGET: self.path, **self.arguments, "_convert_": "all"})
         try:
-            with _current_folder_importable():
+            with own.importable(*self.paths):
                 made = instantiate(node, _partial_=True)
             return made(*leading, **given)
         except ClsweepError:
@@ -164,6 +173,17 @@ def _short(value: object) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_short, value))}]"
     return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+
+
+def _targets_in(value: object) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        if isinstance(path := value.get(TARGET), str):
+            yield path
+        for one in value.values():
+            yield from _targets_in(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _targets_in(one)
 
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -213,21 +233,6 @@ def _imported(key: str, path: str) -> tuple[Any, list[str]]:
         f"{key}.{TARGET}={path}: there is no module {names[0]}; expected one that is installed, or {names[0]}.py in "
         "the current folder."
     )
-
-
-@contextmanager
-def _current_folder_importable() -> Iterator[None]:
-    """Last, so that a file there called glob.py isn't Python's own."""
-    folder = str(paths.here())
-    if folder in sys.path or "" in sys.path:
-        yield
-        return
-    sys.path.append(folder)
-    try:
-        yield
-    finally:
-        if folder in sys.path:
-            sys.path.remove(folder)
 
 
 def _listed(key: str, names: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from clsweep import paths, sources
+from clsweep import own, paths, sources
 from clsweep.targets import Target
 
 
@@ -54,3 +54,47 @@ def test_a_copy_runs_as_the_file_does(tmp_path: Path) -> None:
         "my_own_streams.py": "import my_own_parts\n",
         "my_own_parts.py": "a = 1\n",
     }
+
+
+def test_what_a_module_in_a_package_imports_relatively_is_in_its_digest_and_in_the_copy(tmp_path: Path) -> None:
+    package = tmp_path / "my_own_nets"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "nets.py").write_text("from .blocks import W\nfrom . import parts\n")
+    (package / "blocks.py").write_text("W = 1\n")
+    (package / "parts.py").write_text("")
+    copies = tmp_path / "run"
+    copies.mkdir()
+    with paths.typed_in(tmp_path):
+        first = digest("my_own_nets.nets.Net")
+        (package / "blocks.py").write_text("W = 2\n")
+        assert digest("my_own_nets.nets.Net") != first
+        sources.copy([Target("network", "my_own_nets.nets.Net", {})], copies)
+    made = {file.relative_to(copies).as_posix() for file in copies.rglob("*.py")}
+    assert made == {f"my_own_nets/{name}.py" for name in ("__init__", "nets", "blocks", "parts")}
+
+
+def test_a_target_within_the_arguments_is_in_the_digest_and_in_the_copy(tmp_path: Path) -> None:
+    file, copies = tmp_path / "my_own_inner.py", tmp_path / "run"
+    file.write_text("a = 1\n")
+    copies.mkdir()
+    nested = Target("network", "torch.nn.Sequential", {"layers": [{"block": {"_target_": "my_own_inner.make"}}]})
+    with paths.typed_in(tmp_path):
+        first = sources.digest([nested])
+        file.write_text("a = 2\n")
+        assert sources.digest([nested]) != first != ""
+        sources.copy([nested], copies)
+    assert [one.name for one in copies.iterdir()] == ["my_own_inner.py"]
+
+
+def test_within_a_command_a_file_stays_as_it_was_first_read(tmp_path: Path) -> None:
+    file = tmp_path / "my_own_kept.py"
+    file.write_text("a = 1\n")
+    with paths.typed_in(tmp_path):
+        with own.kept():
+            first = digest("my_own_kept.Net")
+            file.write_text("a = 2\n")
+            assert digest("my_own_kept.Net") == first
+            sources.copy([Target("network", "my_own_kept.Net", {})], tmp_path / "run")
+        assert (tmp_path / "run" / "my_own_kept.py").read_text() == "a = 1\n"
+        assert digest("my_own_kept.Net") != first

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
+import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from clsweep import own
 from clsweep.errors import InputError
 from clsweep.targets import Target
 
@@ -77,3 +82,69 @@ def test_what_is_missing_and_what_raises_is_named(nets: str) -> None:
         target(f"{nets}.Net").check()
     with pytest.raises(InputError, match=r"making it raised ValueError: width is negative\.$"):
         target(f"{nets}.Net", width=-1).make(n_outputs=1)
+
+
+@pytest.mark.parametrize("name", ["_args_", "_partial_", "_convert_", "_recursive_"])
+def test_keys_of_hydra_itself_are_no_arguments(nets: str, name: str) -> None:
+    with pytest.raises(InputError) as raised:
+        target(f"{nets}.anything", **{name: [1]}).check("n_outputs")
+    assert str(raised.value) == (
+        f"network.{name}: is Hydra's own key, and {nets}.anything is called with arguments by their names; expected "
+        f"network.{name} to be left out, and each argument as network.name=value."
+    )
+
+
+def test_a_module_is_run_afresh_when_it_or_one_that_it_imports_has_changed(nets: str, tmp_path: Path) -> None:
+    package, inner = tmp_path / f"package_{nets}", f"inner_{nets}"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "blocks.py").write_text("W = 1\n")
+    (tmp_path / f"{inner}.py").write_text("W = 5\n")
+    (package / "nets.py").write_text(
+        f"from . import blocks\nimport {inner}\nclass Net:\n    def __init__(self):\n"
+        f"        self.widths = (blocks.W, {inner}.W)\n"
+    )
+    path = f"package_{nets}.nets.Net"
+    first, again = target(path).make(), target(path).make()
+    assert type(first) is type(again)  # it is run once
+    (package / "blocks.py").write_text("W = 2\n")  # of the same size, within the same second
+    second = target(path).make()
+    (tmp_path / f"{inner}.py").write_text("W = 6\n")
+    with own.kept():
+        third = target(path).make()
+        (tmp_path / f"{inner}.py").write_text("W = 7\n")
+        assert target(path).make().widths == third.widths
+    assert [one.widths for one in (first, second, third, target(path).make())] == [(1, 5), (2, 5), (2, 6), (2, 7)]
+    assert pickle.loads(pickle.dumps(copy.deepcopy(target(path).make()))).widths == (2, 7)
+
+
+def test_two_targets_share_the_modules_that_both_import(nets: str, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}_{nets}.py").write_text(f"from {nets} import Net\n")
+    for source in (SOURCE, SOURCE + "\n"):
+        (tmp_path / f"{nets}.py").write_text(source)
+        assert target(f"one_{nets}.Net").callable() is target(f"two_{nets}.Net").callable()
+
+
+def test_of_two_folders_with_a_module_of_one_name_each_command_gets_its_own(
+    nets: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert target(f"{nets}.Net").make(n_outputs=1).given == (1, 4, None)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / f"{nets}.py").write_text(SOURCE.replace("width=4", "width=8"))
+    monkeypatch.chdir(tmp_path / "other")
+    assert target(f"{nets}.Net").make(n_outputs=1).given == (1, 8, None)
+    monkeypatch.chdir(tmp_path)
+    assert target(f"{nets}.Net").make(n_outputs=1).given == (1, 4, None)
+
+
+def test_what_a_program_has_imported_by_itself_is_used_unless_its_file_is_newer_than_the_process(
+    nets: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / f"{nets}.py"
+    os.utime(file, (1e9, 1e9))
+    mine = importlib.import_module(nets)
+    assert target(f"{nets}.Net").callable() is mine.Net
+    os.utime(file)
+    assert target(f"{nets}.Net").callable() is not mine.Net

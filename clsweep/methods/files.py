@@ -13,12 +13,10 @@ run by itself. A module that is imported beside it in any other way is refused w
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import sys
 import sysconfig
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.machinery import (
     BYTECODE_SUFFIXES,
@@ -31,13 +29,13 @@ from importlib.machinery import (
 )
 from pathlib import Path
 
+from clsweep import imports
 from clsweep.errors import InputError
 from clsweep.paths import short
 from clsweep.results.writing import write_bytes
 
 _THIS_INSTALLATION = ("clsweep", "hydra_plugins")
 INSTALLATION = [Path(__file__).resolve().parent.parent.parent / name for name in _THIS_INSTALLATION]
-_BY_NAME = ("import_module", "__import__")  # functions that import the module that their first argument names
 _LOADERS = (
     (ExtensionFileLoader, EXTENSION_SUFFIXES),
     (SourceFileLoader, SOURCE_SUFFIXES),
@@ -146,13 +144,13 @@ def _belonging(file: Path, source: bytes, shown: str) -> dict[str, Module]:
     waiting = [("", source)]
     while waiting:
         package, text = waiting.pop()
-        tree = _parsed(text)
-        for path in _named_files(tree, folder):
+        tree = imports.parsed(text)
+        for path in imports.named_files(tree, folder):
             name = path.relative_to(folder).as_posix()
             if name not in found and path != file:
                 found[name] = Module(path, path.read_bytes(), None)
                 waiting.append(("", found[name].content))
-        for name in _imported_names(tree, package):
+        for name in imports.imported_names(tree, package):
             parts = name.split(".")
             for end in range(1, len(parts) + 1):
                 part = ".".join(parts[:end])
@@ -164,65 +162,6 @@ def _belonging(file: Path, source: bytes, shown: str) -> dict[str, Module]:
                 found[part] = module
                 waiting.append((part if module.folder is not None else part.rpartition(".")[0], module.content))
     return dict(sorted(found.items()))
-
-
-def _parsed(source: bytes) -> ast.Module:
-    try:
-        with warnings.catch_warnings(action="ignore"):  # compiling it says the same
-            return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):  # running it says what is wrong
-        return ast.Module([], [])
-
-
-def _named_files(tree: ast.Module, folder: Path) -> Iterator[Path]:
-    """The Python files in a folder that are named in a text."""
-    for node in ast.walk(tree):
-        value = node.value if isinstance(node, ast.Constant) else None
-        if isinstance(value, str) and value.endswith(SOURCE_SUFFIXES[0]) and "\n" not in value:
-            path = folder / value
-            if ".." not in path.parts and path.is_relative_to(folder) and _is_file(path):
-                yield path
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a text that is too long for a name, or holds what none does
-        return False
-
-
-def _imported_names(tree: ast.Module, package: str) -> Iterator[str]:
-    """The dotted names of what is imported, and of what may be a module, in a package (empty: in none)."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = _absolute("." * node.level + (node.module or ""), package)
-            if base:
-                yield base
-                yield from (f"{base}.{alias.name}" for alias in node.names if alias.name != "*")
-        elif isinstance(node, ast.Call):
-            yield from _named_in_call(node, package)
-
-
-def _named_in_call(call: ast.Call, package: str) -> Iterator[str]:
-    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
-    values = [argument.value for argument in call.args if isinstance(argument, ast.Constant)]
-    if name in _BY_NAME and values and isinstance(values[0], str):
-        within = values[1] if len(values) > 1 and isinstance(values[1], str) else package
-        if absolute := _absolute(values[0], within):
-            yield absolute
-
-
-def _absolute(name: str, package: str) -> str:
-    """A name that begins with dots, as it is called from elsewhere; empty where it leads out of all packages."""
-    level = len(name) - len(name.lstrip("."))
-    if level == 0:
-        return name
-    parents = package.split(".") if package else []
-    if level > len(parents):
-        return ""
-    return ".".join([*parents[: len(parents) - level + 1], *filter(None, [name[level:]])])
 
 
 def _find(name: str, folder: Path, parent: Module | None, shown: str) -> Module | None:

@@ -8,12 +8,13 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.machinery import SOURCE_SUFFIXES, ModuleSpec, PathFinder, SourceFileLoader
+from importlib.machinery import SOURCE_SUFFIXES, ModuleSpec, PathFinder
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import NamedTuple
 
 from clsweep.errors import InputError, RunError, named, place
+from clsweep.imports import Kept
 from clsweep.methods.files import INSTALLATION, MethodFile, Module
 from clsweep.methods.undisturbed import DEVICE, DTYPE, GRAD_MODE, current_folder, enter_folder, settings_put_back
 
@@ -46,7 +47,7 @@ class Instance:
         name = f"clsweep_custom_{of.path.stem}"
         self._names = {name, *of.modules}
         self._outside = _where()
-        spec = importlib.util.spec_from_file_location(name, of.path, loader=_Kept(name, of.path, of.source))
+        spec = importlib.util.spec_from_file_location(name, of.path, loader=Kept(name, of.path, of.source))
         assert spec is not None
         self.module = self._imported[name] = importlib.util.module_from_spec(spec)
         with settings_put_back() as changed, self.active():
@@ -186,18 +187,6 @@ def _execute(module: ModuleType, of: MethodFile) -> None:
         raise InputError(f"{of.shown}{place(error, str(of.path))}: importing it raised {named(error)}.") from error
 
 
-class _Kept(SourceFileLoader):
-    """Runs a source as it was read, and keeps no bytecode beside it."""
-
-    def __init__(self, name: str, path: Path, source: bytes) -> None:
-        super().__init__(name, str(path))
-        self._source = source
-
-    def get_code(self, fullname: str) -> CodeType:
-        code: CodeType = self.source_to_code(self._source, self.path)
-        return code
-
-
 def _spec(name: str, module: Module) -> ModuleSpec:
     if module.file is None:
         spec = ModuleSpec(name, None, is_package=True)
@@ -207,7 +196,7 @@ def _spec(name: str, module: Module) -> ModuleSpec:
     made = importlib.util.spec_from_file_location(
         name,
         module.file,
-        loader=_Kept(name, module.file, module.content) if is_source else None,
+        loader=Kept(name, module.file, module.content) if is_source else None,
         submodule_search_locations=None if module.folder is None else [str(module.folder)],
     )
     assert made is not None

@@ -1,0 +1,264 @@
+"""Modules of one's own that targets come from: found and read without running them, and run as they were read.
+
+A file may be edited while a process lives. What a digest is of, what is copied, and what is imported are one text: a
+module is run afresh where its file, or one that it imports, isn't what it was when it was run. Within `kept`, which a
+command and a call from Python are, each file stays as it was first read. Installed packages are Python's to import.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+from clsweep import imports, paths
+
+_INSTALLED: Final = [Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib", "stdlib")]
+_NEVER: Final = {"clsweep", "hydra_plugins", "__main__", *sys.stdlib_module_names}
+_PACKAGE: Final = "__init__.py"
+
+
+@dataclass(frozen=True)
+class Own:
+    """A module of one's own, as it was read.
+
+    Attributes:
+        file: where it is.
+        folder: the one of `sys.path` that it was found in; its path from there is the module's name.
+        source: what is in the file.
+        needs: the modules of one's own, by name, that it imports; files that it names in a text by their path.
+    """
+
+    file: Path
+    folder: Path
+    source: bytes
+    needs: frozenset[str]
+
+    @property
+    def place(self) -> str:
+        """The file's path from the folder."""
+        return self.file.relative_to(self.folder).as_posix()
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of the source, in hexadecimal digits."""
+        return hashlib.sha256(self.source).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What has been read: files, and what dotted paths need."""
+
+    sources: dict[Path, bytes]
+    modules: dict[str, dict[str, Own]]
+
+
+_kept: _Kept | None = None
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Let each file stay what it was when it was first read, whatever is done to it meanwhile."""
+    global _kept
+    if _kept is not None:  # the outer one rules
+        yield
+        return
+    _kept = _Kept({}, {})
+    try:
+        yield
+    finally:
+        _kept = None
+
+
+def main(path: str) -> str | None:
+    """The module that a dotted path is in, by its name; None where it is no module of one's own."""
+    return next(reversed(_located(path.rpartition(".")[0])), None)
+
+
+def read(path: str) -> dict[str, Own]:
+    """The modules of one's own that a dotted path needs: its own, its packages, and what they import, by name.
+
+    Args:
+        path: of a class or a function.
+
+    Returns:
+        None of them where it is installed, or isn't there, which importing it says.
+    """
+    if _kept is None:
+        return _read(path)
+    if path not in _kept.modules:
+        _kept.modules[path] = _read(path)
+    return _kept.modules[path]
+
+
+def _read(path: str) -> dict[str, Own]:
+    found: dict[str, Own] = {}
+    waiting = list(_located(path.rpartition(".")[0]).items())
+    while waiting:
+        name, (folder, file) = waiting.pop()
+        if name in found:
+            continue
+        source = _source(file)
+        needed = {one: place for one, place in _needed(name, folder, file, source).items() if one != name}
+        found[name] = Own(file, folder, source, frozenset(needed))
+        waiting += needed.items()
+    return found
+
+
+@contextmanager
+def importable(*dotted: str) -> Iterator[None]:
+    """Let Python's import find the modules that some paths need as they are read now; what is there of others goes.
+
+    The current folder comes last, so that a file there called glob.py isn't Python's own.
+    """
+    modules = {name: one for path in dotted for name, one in read(path).items()}
+    states = {name: _state(name, modules) for name in modules}
+    for name in modules:
+        if (there := sys.modules.get(name)) is not None and _is_of_before(there, name, modules, states[name]):
+            _forget(name, there)
+    finder = _Finder(modules, states)
+    folder = str(paths.here())
+    is_there = folder in sys.path or "" in sys.path
+    sys.meta_path.insert(0, finder)
+    if not is_there:
+        sys.path.append(folder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        if not is_there and folder in sys.path:
+            sys.path.remove(folder)
+
+
+class _Read(imports.Kept):
+    """Runs a module as it was read, and knows what of."""
+
+    def __init__(self, name: str, module: Own, state: str) -> None:
+        super().__init__(name, module.file, module.source)
+        self.state = state
+
+
+@dataclass(frozen=True, eq=False)
+class _Finder:
+    """Finds the modules that were read; see `importlib.abc.MetaPathFinder`."""
+
+    modules: Mapping[str, Own]
+    states: Mapping[str, str]
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        module = self.modules.get(name)
+        if module is None:
+            return None
+        inside = [str(module.file.parent)] if module.file.name == _PACKAGE else None
+        loader = _Read(name, module, self.states[name])
+        return importlib.util.spec_from_file_location(
+            name, module.file, loader=loader, submodule_search_locations=inside
+        )
+
+
+def _is_of_before(there: ModuleType, name: str, modules: Mapping[str, Own], state: str) -> bool:
+    """Whether what is imported isn't what was read."""
+    loader = getattr(getattr(there, "__spec__", None), "loader", None)
+    if isinstance(loader, _Read):
+        return loader.state != state
+    if isinstance(loader, imports.Kept):  # a method's, which has begun anew with this run
+        return False
+    file = getattr(there, "__file__", None)
+    if file is None:  # made by somebody, from no file
+        return False
+    if Path(file).resolve() != modules[name].file.resolve():
+        return True
+    # Somebody else's import: it is the same text where that is older than this process.
+    return any(modules[one].file.stat().st_mtime >= _began() for one in _reached(name, modules))
+
+
+@cache
+def _began() -> float:
+    import psutil  # here, since only few commands need it
+
+    return float(psutil.Process(os.getpid()).create_time())
+
+
+def _forget(name: str, module: ModuleType) -> None:
+    """Take a module out, and off its package, where `from . import name` would find it."""
+    del sys.modules[name]
+    package, _, leaf = name.rpartition(".")
+    parent = sys.modules.get(package)
+    if getattr(parent, leaf, None) is module:
+        delattr(parent, leaf)
+
+
+def _state(name: str, modules: Mapping[str, Own]) -> str:
+    """A digest of a module and of all that it needs, the places of the files included."""
+    reached = [modules[one] for one in sorted(_reached(name, modules))]
+    text = "".join(f"{one.file}\0{one.digest}\0" for one in reached)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _reached(name: str, modules: Mapping[str, Own]) -> set[str]:
+    found, waiting = set(), [name]
+    while waiting:
+        one = waiting.pop()
+        if one not in found:
+            found.add(one)
+            waiting += modules[one].needs
+    return found
+
+
+def _source(file: Path) -> bytes:
+    if _kept is None:
+        return file.read_bytes()
+    if file not in _kept.sources:
+        _kept.sources[file] = file.read_bytes()
+    return _kept.sources[file]
+
+
+def _needed(name: str, folder: Path, file: Path, source: bytes) -> dict[str, tuple[Path, Path]]:
+    """What a module imports of one's own, its packages, and the files beside it that it names: where they are."""
+    package = name if file.name == _PACKAGE else name.rpartition(".")[0]
+    found = _located(package)
+    tree = imports.parsed(source)
+    for imported in imports.imported_names(tree, package):
+        found |= _located(imported)
+    named = [one for one in imports.named_files(tree, file.parent) if one != file]
+    return {one.relative_to(folder).as_posix(): (folder, one) for one in named} | found
+
+
+def _located(dotted: str) -> dict[str, tuple[Path, Path]]:
+    """The modules on a dotted path, outermost first: the folder of `sys.path` and the file of each, by name."""
+    names = dotted.split(".")
+    if not dotted or names[0] in _NEVER:
+        return {}
+    for folder in dict.fromkeys([*map(_resolved, sys.path), paths.here()]):
+        found = {name: (folder, file) for name, file in _down(folder, names)}
+        if found:
+            last = list(found.values())[-1][1].resolve()
+            return {} if any(last.is_relative_to(one) for one in _INSTALLED) else found
+    return {}
+
+
+def _down(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    for count, name in enumerate(names, 1):
+        dotted, module, inside = ".".join(names[:count]), folder / f"{name}.py", folder / name / _PACKAGE
+        if inside.is_file():
+            yield dotted, inside
+        elif module.is_file():
+            yield dotted, module
+            return
+        folder = folder / name
+
+
+def _resolved(path: str | Path) -> Path:
+    return paths.absolute(path).resolve() if str(path) else paths.here()
