@@ -219,7 +219,9 @@ def as_input_error(error: HydraException | OmegaConfBaseException) -> InputError
             return InputError(
                 f"{group}={name}: isn't installed; expected pip install 'clsweep[{launchers.EXTRAS[name]}]' before it."
             )
-        return InputError(f"{group}={name}: expected one of {', '.join(error.options)}.")
+        is_file = group == "regularizer" and name.endswith(".py")
+        ours = f", or {group}={settings.OWN} {group}.file={name} for a file of one's own" if is_file else ""
+        return InputError(f"{group}={name}: expected one of {', '.join(error.options)}{ours}.")
     misplaced = re.match(r"(In 'benchmark/\S+'): Could not override '\w+@benchmark\.", str(error))
     if misplaced:
         return settings.without_package(misplaced[1])

@@ -681,7 +681,7 @@ def _as_input_error(error: OmegaConfBaseException, given: DictConfig) -> InputEr
     below = [one for one in kinds if one.startswith(f"{key}.")]
     if key not in kinds and not below and key not in groups():  # a name within a dict
         return InputError(sentence(error))
-    expected = f"values of {', '.join(below)}" if below else _expected(key, kinds[key], value)
+    expected = f"values of {', '.join(below)}" if below else _expected(kinds[key])
     if key in groups():
         expected = f"one of {choices(key)}"
     if isinstance(error, MissingMandatoryValue):
@@ -699,13 +699,12 @@ def _typed(value: object) -> str:
 _KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
 
 
-def _expected(key: str, kind: Any, value: object) -> str:
+def _expected(kind: Any) -> str:
     """A key's type in words."""
     if kind in _KINDS:
         return _KINDS[kind]
     if get_origin(kind) is list:
-        example = value if isinstance(value, int) and not isinstance(value, bool) else "400,400"
-        return f"a list of integers, as in {key}=[{example}]"
+        return f"a list in brackets, each of them {_KINDS[get_args(kind)[0]]}"
     parts = [part for part in get_args(kind) if part in _KINDS]
     return f"{_KINDS[parts[0]]}, or null" if get_origin(kind) is UnionType and parts else "values by name"
 

@@ -338,6 +338,13 @@ def test_a_value_of_another_type_is_refused_with_what_is_expected(typed: str, ex
     assert str(caught.value) == f"{typed}: expected {expected}."
 
 
+def test_a_list_is_told_by_what_is_in_it() -> None:
+    with pytest.raises(
+        InputError, match=r"^search\.worker\.arguments=1: expected a list in brackets, each of them a text"
+    ):
+        settings.parse(compose("+benchmark=split_mnist", "regularizer=ewc", "++search.worker={arguments: 1}"))
+
+
 @pytest.mark.parametrize(
     ("removed", "sentence"),
     [

@@ -27,6 +27,7 @@ from clsweep.sweeps import role, space, storage
 from clsweep.sweeps.checking import check_search
 from clsweep.sweeps.plan import StudyPlan, searched, study_name
 from clsweep.sweeps.space import range_values
+from clsweep.targets import TARGET
 from clsweep.training.run import pick_device
 
 _METHOD = "regularizer"
@@ -63,11 +64,12 @@ class Commands:
         self.notes: list[str] = []
         self._fixed: set[str] = set()
         alternatives: dict[str, list[str]] = {}
+        ranged: dict[str, Override] = {}
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
         for override in parsed:
             name = _hyperparameter(override)
             if _is_searched(override, name):
-                self.ranges[_name(override)] = str(override.input_line).partition("=")[2]
+                self._search(override, ranged)
                 continue
             if name is not None:
                 self._fixed.add(name)
@@ -79,6 +81,13 @@ class Commands:
         owners = _owners(parsed, loader)
         combinations = (dict(zip(alternatives, one, strict=True)) for one in itertools.product(*alternatives.values()))
         self.combinations = [list(one) for one in dict.fromkeys(_of_its_method(one, owners) for one in combinations)]
+
+    def _search(self, override: Override, ranged: dict[str, Override]) -> None:
+        name = _name(override)
+        if name in ranged:
+            raise InputError(f"{_typed(override)}: contradicts {_typed(ranged[name])}; expected one of them.")
+        ranged[name] = override
+        self.ranges[name] = str(override.input_line).partition("=")[2]
 
     def configs(self) -> Iterator[Config]:
         """The setting of each study, with what is searched in `search.space`.
@@ -205,6 +214,8 @@ def _is_searched(override: Override, hyperparameter: str | None) -> bool:
     key = override.key_or_group
     if key == "seed":
         raise _several_seeds(override)
+    if key.endswith(f".{TARGET}"):
+        raise InputError(f"{_typed(override)}: a {TARGET} isn't searched; expected {key}=a,b for a study of each.")
     if not _SEARCHABLE.fullmatch(key):
         raise InputError(
             f"{_typed(override)}: {key} decides what a trial is, or what it is judged by, so that its values can't be "

@@ -54,8 +54,13 @@ def check(role: WorkerConfig, plans: Sequence[StudyPlan]) -> None:
     """Check that a worker has found the sweep's studies.
 
     Raises:
-        InputError: a method's file, or one of the data, isn't what it was when the sweep began.
+        InputError: a method's file, or one of the data, isn't what it was when the sweep began; or there are others.
     """
+    if len(plans) != len(role.studies):
+        raise InputError(
+            f"{KEY}.studies: has {len(role.studies)} names, but the command makes {len(plans)} studies; expected the "
+            f"command without {KEY}, which a sweep sets for its workers."
+        )
     for plan, name in zip(plans, role.studies, strict=True):
         if plan.name != name:
             file = Path(str(plan.config.regularizer.file or plan.config.dataset.train))

@@ -9,7 +9,7 @@ from dataclasses import asdict
 import torch
 
 from clsweep.config import Config, DatasetConfig
-from clsweep.data import contexts, datasets
+from clsweep.data import contexts, datasets, identity
 from clsweep.data.contexts import Stream
 from clsweep.data.datasets import ImageData
 from clsweep.protocol import Protocol
@@ -44,7 +44,7 @@ class Streams:
         return self._stream[1]
 
     def _images(self, config: DatasetConfig) -> ImageData:
-        key = json.dumps(asdict(config))
+        key = json.dumps([asdict(config), identity.digest(config)])  # its files may change meanwhile
         if self._data is None or self._data[0] != key:
             self._data = None
             self._data = key, self._load(config)

@@ -146,6 +146,19 @@ def test_a_key_that_some_of_the_methods_lack_is_for_the_others(tmp_path: Path, t
             "optimizer.lr=interval(0,1): benchmark.lr=0.0: expected a finite",
         ),
         (("benchmark.batch_size=interval(8,16)",), "is searched in integers; expected int(interval(low, high))."),
+        (
+            ("benchmark.lr=tag(log,interval(1e-4,1e-2))", "optimizer.lr=tag(log,interval(1e-3,1e-2))"),
+            "optimizer.lr=tag(log,interval(1e-3,1e-2)): contradicts benchmark.lr=tag(log,interval(1e-4,1e-2)); "
+            "expected one of them.",
+        ),
+        (
+            ("optimizer._target_=tag(search,choice(torch.optim.Adam,torch.optim.SGD))",),
+            "a _target_ isn't searched; expected optimizer._target_=a,b for a study of each.",
+        ),
+        (
+            ("regularizer=ewc,my_ok.py",),
+            ", si, or regularizer=custom regularizer.file=my_ok.py for a file of one's own.",
+        ),
         (("search.pruner=median,null",), "two of the swept values make the same study"),
         (("+benchmark=split_mnist,perm_mnist", "benchmark.itrs=3"), "itrs"),
         (("regularizer=si,mas", "regularizer.file=mine.py"), "regularizer.file: not a key of the chosen regularizer"),

@@ -91,6 +91,17 @@ def test_what_a_worker_is_told_arrives_as_it_was(tmp_path: Path) -> None:
         settings.worker(OmegaConf.create({"search": {"worker": {"nmber": 1}}}))
 
 
+def test_a_worker_with_another_number_of_studies_is_refused(tmp_path: Path) -> None:
+    made = plan(tmp_path, "regularizer=si")
+    role.check(WorkerConfig(1, [made.name]), [made])
+    with pytest.raises(InputError) as told:
+        role.check(WorkerConfig(1, [made.name, "another"]), [made])
+    assert str(told.value) == (
+        "search.worker.studies: has 2 names, but the command makes 1 studies; expected the command without "
+        "search.worker, which a sweep sets for its workers."
+    )
+
+
 def test_a_helpers_sentence_and_code_reach_the_sweep(tmp_path: Path) -> None:
     told: list[str] = []
     wrong = ["benchmark=split_mnist", "benchmark.contexts=0"]
