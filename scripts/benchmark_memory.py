@@ -19,9 +19,9 @@ import psutil
 from hydra import compose, initialize_config_dir
 
 from clsweep.config import config_dir, parse
+from clsweep.data.context_cache import ContextCache
 from clsweep.sweeps import storage
 from clsweep.sweeps.plan import StudyPlan
-from clsweep.sweeps.streams import Streams
 from clsweep.sweeps.worker import StudyWorker
 from clsweep.training.machine import give_back_memory
 
@@ -68,7 +68,7 @@ def after_each_trial(method: str, trials: int) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         connection = storage.connect(storage.url(None, Path(folder)))
         try:
-            study = StudyWorker(_plan(method, trials, Path(folder)), connection, Streams())
+            study = StudyWorker(_plan(method, trials, Path(folder)), connection, ContextCache())
             while not study.is_done():
                 study.work_once()
                 give_back_memory()

@@ -10,12 +10,12 @@ from builders import image_data, setting
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
-from clsweep.config import DatasetConfig
+from clsweep.config import Config, DatasetConfig
+from clsweep.data.context_cache import ContextCache
 from clsweep.data.datasets import ImageData
-from clsweep.methods.loading import resolved
+from clsweep.methods.loading import load
 from clsweep.sweeps import storage
 from clsweep.sweeps.plan import StudyPlan
-from clsweep.sweeps.streams import Streams
 from clsweep.sweeps.worker import StudyWorker
 
 TINY = (
@@ -36,6 +36,12 @@ opened: list[BaseStorage] = []  # for the tests to close
 def random_images(_: DatasetConfig) -> ImageData:
     """Six classes, twenty training images each: nothing can be learned, but accuracies differ."""
     return image_data(6, train_per_class=20, test_per_class=7)
+
+
+def resolved(config: Config) -> Config:
+    """A setting with a value for each of its method's hyperparameters, and what a sweep searches by itself."""
+    loaded = load(config.regularizer)
+    return replace(config, regularizer=replace(loaded.config, space=loaded.spaces))
 
 
 def plan(folder: Path, *overrides: str, space: dict[str, str] | None = None) -> StudyPlan:
@@ -60,7 +66,7 @@ def worker_on(study: StudyPlan, load: Callable[[DatasetConfig], ImageData] = ran
     """This process's part in a study."""
     connection = storage.connect(storage.url(None, study.folder))
     opened.append(connection)
-    return StudyWorker(study, connection, Streams(load))
+    return StudyWorker(study, connection, ContextCache(load))
 
 
 def finish(study: StudyWorker) -> list[FrozenTrial]:

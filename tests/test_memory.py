@@ -16,11 +16,11 @@ from sweeping import finish, worker
 from tiny import network
 
 from clsweep import networks
+from clsweep.data.context_cache import ContextCache
 from clsweep.methods import contract
 from clsweep.networks import Classifier
 from clsweep.parameters import contract_parameters
 from clsweep.sweeps import storage
-from clsweep.sweeps.streams import Streams
 from clsweep.sweeps.worker import StudyWorker, work
 
 KEEPS_A_TEACHER = """
@@ -117,7 +117,7 @@ def test_a_worker_frees_the_networks_that_a_method_puts_into_a_cycle(
 ) -> None:
     overrides = (teacher(tmp_path, in_a_cycle=True), "regularizer.reg_strength=1", "search.final_seeds=0")
     plan = sweeping.plan(tmp_path, *overrides, space={"reg_strength": "choice(0.5, 1)"})
-    monkeypatch.setattr("clsweep.sweeps.worker.Streams", lambda: Streams(sweeping.random_images))
+    monkeypatch.setattr("clsweep.sweeps.worker.ContextCache", lambda: ContextCache(sweeping.random_images))
     connection = storage.connect(storage.url(None, tmp_path))
     sweeping.opened.append(connection)
     counted: list[int] = []

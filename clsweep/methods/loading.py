@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from clsweep import sources
-from clsweep.config import Config, RegularizerConfig, config_dir
+from clsweep.config import RegularizerConfig, config_dir
 from clsweep.data.identity import DIGEST
 from clsweep.errors import InputError
 from clsweep.hyperparameters import Declared, Resolved, instance, names, of_class, resolve
@@ -124,16 +124,6 @@ def load(config: RegularizerConfig, seed: int = 0, file: MethodFile | Functions 
     if config._target_ is None:
         raise InputError(f"{_KEY}.file is missing: expected the path of a Python file.")
     return _of_class(config, stream)
-
-
-def resolved(config: Config) -> Config:
-    """A setting with a value for each of its method's hyperparameters, and what a sweep searches by itself.
-
-    Raises:
-        InputError: see `load`.
-    """
-    loaded = load(config.regularizer)
-    return dataclasses.replace(config, regularizer=dataclasses.replace(loaded.config, space=loaded.spaces))
 
 
 def _of_functions(

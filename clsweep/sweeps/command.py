@@ -20,6 +20,7 @@ from rich.console import Console
 from clsweep import composing, passwords
 from clsweep import config as settings
 from clsweep.arguments import for_hydra
+from clsweep.data.context_cache import ContextCache
 from clsweep.errors import RunError
 from clsweep.paths import absolute
 from clsweep.sweeps import dry_run, files, launchers, monitor, overrides, role, space, storage
@@ -28,7 +29,6 @@ from clsweep.sweeps.monitor import Monitor, Outcome
 from clsweep.sweeps.overrides import Sweep
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.status import named
-from clsweep.sweeps.streams import Streams
 from clsweep.sweeps.worker import StudyWorker, rehearse_all
 from clsweep.training.machine import emulated_bf16
 from clsweep.training.run import check_fit, pick_device
@@ -130,7 +130,7 @@ def sweep(
     connection = storage.connect(url)
     try:
         with storage.told_in_a_sentence(url):
-            studies = [StudyWorker(plan, connection, Streams()) for plan in plans]
+            studies = [StudyWorker(plan, connection, ContextCache()) for plan in plans]
             for study in studies:
                 study.ledger.queue_points()  # once here rather than by each worker
             _announce(studies, storage.shown(url), out)
@@ -180,7 +180,7 @@ def _of_images(plans: Sequence[StudyPlan]) -> list[str]:
     Raises:
         InputError: they can't be read, or the setting doesn't fit them; found here, nothing was made for it.
     """
-    streams, device = Streams(), torch.device("cpu")
+    streams, device = ContextCache(), torch.device("cpu")
     lines: dict[str, None] = {}  # each once, in this order
     for plan in plans:
         config = plan.trial_config(plan.default, plan.seeds[0])

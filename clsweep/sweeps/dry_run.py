@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from clsweep.data.context_cache import ContextCache
 from clsweep.sweeps import estimate, storage
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.status import named, of_budget, status
-from clsweep.sweeps.streams import Streams
 from clsweep.training.display import clock
 
 
@@ -25,7 +25,7 @@ def show(plans: Sequence[StudyPlan], url: str, out: Console) -> None:
         InputError: the storage or the data cannot be read.
     """
     known = storage.finished_trials(url, [plan.name for plan in plans])
-    streams = Streams()
+    streams = ContextCache()
     for plan in plans:
         now = status(known.get(plan.name, []))
         measured = now.seconds_per_trial

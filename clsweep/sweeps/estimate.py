@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from clsweep import networks
 from clsweep.config import Config
+from clsweep.data.context_cache import ContextCache
 from clsweep.data.contexts import Stream
-from clsweep.sweeps.streams import Streams
 from clsweep.training.loop import protocol_of
 from clsweep.training.run import pick_device
 
@@ -21,7 +21,7 @@ _SECONDS_MEASURED = 0.2
 _STEP_OVER_FLOOR = 1.6  # a step with a penalty, importance and evaluation, over its matrix products alone
 
 
-def run_seconds(config: Config, streams: Streams) -> float:
+def run_seconds(config: Config, streams: ContextCache) -> float:
     """About how many seconds one run takes on this machine; good to a factor of two.
 
     Args:

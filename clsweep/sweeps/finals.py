@@ -16,10 +16,10 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from clsweep import results
+from clsweep.data.context_cache import ContextCache
 from clsweep.sweeps.ledger import Ledger
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.space import Point, Space
-from clsweep.sweeps.streams import Streams
 from clsweep.sweeps.trial import FOLDER, take_or_run
 from clsweep.training.observers import Observer
 
@@ -58,7 +58,7 @@ class Finals:
         streams: makes the contexts.
     """
 
-    def __init__(self, plan: StudyPlan, study: Study, storage: BaseStorage, best: Point, streams: Streams) -> None:
+    def __init__(self, plan: StudyPlan, study: Study, storage: BaseStorage, best: Point, streams: ContextCache) -> None:
         self._plan = plan
         self._streams = streams
         self._settings = {TUNED: best, DEFAULT: plan.default}

@@ -12,13 +12,13 @@ from optuna.trial import Trial, TrialState
 
 from clsweep import results
 from clsweep.config import Config
+from clsweep.data.context_cache import ContextCache
 from clsweep.folders import run_in
 from clsweep.results import Summary
 from clsweep.results.metrics import Cell
 from clsweep.sweeps.ledger import CARRIED, REASON, given_back
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.pruners import hopeless
-from clsweep.sweeps.streams import Streams
 from clsweep.sweeps.taken import Taken, take
 from clsweep.training.observers import Observer
 from clsweep.training.run import PartOf, PrunedError
@@ -90,7 +90,7 @@ class Runner:
 
     plan: StudyPlan
     study: Study
-    streams: Streams
+    streams: ContextCache
     _seed_folders: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -148,7 +148,7 @@ class Runner:
 
 
 def take_or_run(
-    trial: Trial, plan: StudyPlan, folder: Path, config: Config, observer: Observer, streams: Streams
+    trial: Trial, plan: StudyPlan, folder: Path, config: Config, observer: Observer, streams: ContextCache
 ) -> Summary | Taken:
     """One run of a trial; one that an earlier trial of the same point has finished isn't made again.
 

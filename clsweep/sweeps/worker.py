@@ -13,6 +13,7 @@ from optuna.study import Study
 from optuna.trial import Trial
 
 from clsweep.config import Config
+from clsweep.data.context_cache import ContextCache
 from clsweep.data.contexts import Stream
 from clsweep.errors import ClsweepError, InputError, MachineError, RunError, machine_error, named
 from clsweep.sweeps import files, verdict
@@ -26,7 +27,6 @@ from clsweep.sweeps.space import Point
 from clsweep.sweeps.status import status
 from clsweep.sweeps.storage import ERRORS as STORAGE_ERRORS
 from clsweep.sweeps.storage import not_waited_for_when_interrupted
-from clsweep.sweeps.streams import Streams
 from clsweep.sweeps.trial import Runner
 from clsweep.training.machine import give_back_memory, prepare_cpu
 from clsweep.training.rehearsal import rehearse
@@ -48,7 +48,7 @@ class StudyWorker:
         ledger: its trials.
     """
 
-    def __init__(self, plan: StudyPlan, storage: BaseStorage, streams: Streams) -> None:
+    def __init__(self, plan: StudyPlan, storage: BaseStorage, streams: ContextCache) -> None:
         self.plan = plan
         search = plan.config.search
         study = open_study(storage, plan.name)
@@ -229,7 +229,7 @@ def work(plans: Sequence[StudyPlan], storage: BaseStorage, *, rehearsed: bool = 
         storage: where they are.
         rehearsed: whether the methods' files have been tried.
     """
-    streams = Streams()
+    streams = ContextCache()
     workers = [StudyWorker(plan, storage, streams) for plan in plans]
     with _what_is_there_frozen():
         for line in [] if rehearsed else rehearse_all(workers):

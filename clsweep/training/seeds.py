@@ -13,13 +13,13 @@ import pandas as pd
 
 from clsweep import results
 from clsweep.config import Config
+from clsweep.data.context_cache import ContextCache
 from clsweep.errors import InputError
 from clsweep.folders import run_in
 from clsweep.methods import files as method_files
 from clsweep.paths import short
 from clsweep.results import Summary
 from clsweep.results.statistics import estimate
-from clsweep.sweeps.streams import Streams
 from clsweep.training.machine import give_back_memory
 from clsweep.training.run import PartOf
 
@@ -54,7 +54,7 @@ def run_seeds(config: Config, folder: Path, finished: Callable[[Config, Path, Ma
     seeds = range(config.seed, config.seed + config.seeds)
     file = None if config.stream == "joint" else config.regularizer.file
     method_file = None if file is None else method_files.read(file)
-    streams = Streams()
+    streams = ContextCache()
     summaries: list[Summary] = []
     _write(folder, summaries, len(seeds))  # at once: it tells this folder from that of a run
     try:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from builders import setting
 
+from clsweep.data.context_cache import ContextCache
 from clsweep.protocol import Protocol
-from clsweep.sweeps.streams import Streams
 
 
 def test_contexts_follow_the_data_when_a_file_changes(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_contexts_follow_the_data_when_a_file_changes(tmp_path: Path) -> None:
         "benchmark.image_size=null",
         "benchmark.normalize=false",
     )
-    streams, cpu = Streams(), torch.device("cpu")
+    streams, cpu = ContextCache(), torch.device("cpu")
     first = streams(config, cpu)
     assert streams(config, cpu) is first
     before = Protocol.of(config).dataset_digest

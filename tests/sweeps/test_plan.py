@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import setting
-from sweeping import plan
+from sweeping import plan, resolved
 
 from clsweep.errors import InputError
-from clsweep.methods.loading import load, resolved
+from clsweep.methods.loading import load
 from clsweep.protocol import Protocol
 from clsweep.sweeps.plan import StudyPlan, searched, study_name
 

@@ -23,13 +23,12 @@ from builders import image_data, setting
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
-from sweeping import finish, plan, worker, worker_on
+from sweeping import finish, plan, resolved, worker, worker_on
 
 from clsweep import results
 from clsweep.config import DatasetConfig
 from clsweep.data.datasets import ImageData, LabelledImages
 from clsweep.errors import InputError, MachineError
-from clsweep.methods.loading import resolved
 from clsweep.sweeps import storage
 from clsweep.sweeps.ledger import ENDED, FAILED, INTERRUPTED, LOST, REASON
 from clsweep.sweeps.monitor import outcome, summary

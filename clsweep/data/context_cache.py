@@ -1,4 +1,4 @@
-"""The contexts of a sweep's runs: trials of one seed share theirs."""
+"""Contexts that are kept from run to run: a sweep's trials of one seed share theirs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clsweep.data.datasets import ImageData
 from clsweep.protocol import Protocol
 
 
-class Streams:
+class ContextCache:
     """Makes contexts, and keeps the last ones, and the last data set, for the next run.
 
     Args:
