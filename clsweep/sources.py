@@ -31,6 +31,12 @@ def digest(targets: Iterable[Target]) -> str:
     return hashlib.sha256(found.encode()).hexdigest()[:_DIGEST] if found else ""
 
 
+def named(targets: Iterable[Target]) -> list[Path]:
+    """The files of one's own that targets name, without what these import."""
+    paths = [path for target in targets for path in target.paths]
+    return list(dict.fromkeys(own.read(path)[main].file for path in paths for main in [own.main(path)] if main))
+
+
 def copy(targets: Iterable[Target], folder: Path) -> None:
     """Put what `digest` is of beside a run's results, as a method's file is.
 

@@ -132,6 +132,32 @@ def test_files_are_written_where_a_folder_is_given_and_nowhere_else(
     assert str(caught.value) == (f"folder={made.folder}: holds results already (summary.csv); expected another folder.")
 
 
+NET = """
+from torch import nn
+from {name}_parts import WIDTH
+class Net(nn.Sequential):
+    def __init__(self, n_outputs):
+        super().__init__(nn.Flatten(), nn.LazyLinear(WIDTH), nn.ReLU(), nn.Linear(WIDTH, n_outputs))
+"""
+
+
+def test_a_network_that_is_edited_between_two_runs_is_the_one_that_its_digest_is_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("edited.py").write_text(NET.format(name="edited"))
+    digests = set()
+    for width in (4, 8):
+        Path("edited_parts.py").write_text(f"WIDTH = {width}\n")
+        chosen = [one for one in TINY if not one.startswith("network.")]
+        overrides = [*chosen, "network._target_=edited.Net", "benchmark.iters=2"]
+        result = clsweep.run("split_mnist", "si", overrides, f"run{width}", quiet=True)
+        assert next(result.model.parameters()).shape[0] == width
+        assert Path(f"run{width}", "edited_parts.py").read_text() == f"WIDTH = {width}\n"
+        digests.add(result.summary["code_digest"])
+    assert len(digests) == 2
+
+
 def test_a_method_may_be_functions_an_object_or_a_file(tmp_path: Path) -> None:
     namespace = SimpleNamespace(**{one.__name__: one for one in FUNCTIONS})
     as_tuple, as_object = quiet(FUNCTIONS, STRENGTH), quiet(namespace, STRENGTH)

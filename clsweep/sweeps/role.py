@@ -18,9 +18,11 @@ from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
+from clsweep import sources
 from clsweep.config import WorkerConfig
 from clsweep.errors import InputError
 from clsweep.paths import short
+from clsweep.protocol import targets
 from clsweep.sweeps import owner
 from clsweep.sweeps.plan import StudyPlan
 
@@ -54,7 +56,8 @@ def check(role: WorkerConfig, plans: Sequence[StudyPlan]) -> None:
     """Check that a worker has found the sweep's studies.
 
     Raises:
-        InputError: a method's file, or one of the data, isn't what it was when the sweep began; or there are others.
+        InputError: a file of the method, of the data or of a `_target_` isn't what it was when the sweep began; or
+            there are others.
     """
     if len(plans) != len(role.studies):
         raise InputError(
@@ -63,11 +66,17 @@ def check(role: WorkerConfig, plans: Sequence[StudyPlan]) -> None:
         )
     for plan, name in zip(plans, role.studies, strict=True):
         if plan.name != name:
-            file = Path(str(plan.config.regularizer.file or plan.config.dataset.train))
             raise InputError(
-                f"{short(file)}: has changed since the sweep began, which makes it another study than {name}; "
+                f"{_files_of(plan)}: has changed since the sweep began, which makes it another study than {name}; "
                 "expected the same command once more."
             )
+
+
+def _files_of(plan: StudyPlan) -> str:
+    """The files of one's own that a study's name has a digest of, as they are shown."""
+    given = [one for one in (plan.config.regularizer.file, plan.config.dataset.train) if one is not None]
+    files = [*map(Path, given), *sources.named(targets(plan.config))]
+    return " or ".join(str(short(file)) for file in files) or "the setting"
 
 
 @contextmanager

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import setting
-from sweeping import plan, resolved
+from sweeping import TINY, plan, resolved
 
+from clsweep.config import WorkerConfig
 from clsweep.errors import InputError
 from clsweep.methods.loading import load
 from clsweep.protocol import Protocol
+from clsweep.sweeps import role
 from clsweep.sweeps.plan import StudyPlan, searched, study_name
 
 HERE = Path()
@@ -308,3 +310,21 @@ def test_a_trial_has_the_values_of_any_key() -> None:
     assert config.regularizer.values["reg_strength"] == 3.0
     assert type(config.regularizer.values["reg_strength"]) is float
     assert made.config.network["hidden"] == [8]
+
+
+def test_a_worker_that_finds_an_edited_network_names_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "net_of_a_sweep.py"
+    file.write_text("from torch import nn\ndef made(n_outputs): return nn.Sequential(nn.Flatten(), nn.LazyLinear(4))\n")
+    others = [one for one in TINY if not one.startswith("network")]
+    config = resolved(setting(*others, "regularizer=si", "network=own", "network._target_=net_of_a_sweep.made"))
+    name = StudyPlan(config, tmp_path).name
+    part = WorkerConfig(number=1, studies=[name])
+    role.check(part, [StudyPlan(config, tmp_path)])
+    file.write_text(file.read_text().replace("4", "n_outputs"))
+    with pytest.raises(InputError) as caught:
+        role.check(part, [StudyPlan(config, tmp_path)])
+    assert str(caught.value) == (
+        f"{file.name}: has changed since the sweep began, which makes it another study than {name}; expected the same "
+        "command once more."
+    )
