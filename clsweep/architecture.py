@@ -15,6 +15,7 @@ from clsweep.targets import TARGET, Target, files
 
 KEY = "network"
 PROVIDED = ("input_shape", "n_outputs")  # what a network is given where its signature has them
+BETWEEN_LISTS = "/"  # in what results say of a network with several lists of widths
 _APART = ("name",)  # clsweep's own key
 _OURS = "clsweep.networks."
 
@@ -42,14 +43,28 @@ def complete(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def described(node: Mapping[str, Any]) -> str:
-    """The network as results say it: `mlp 400 400`, or `my_nets.Net width=64` where it is another's."""
+    """The network as results say it: `mlp 400 400`, `cnn 16 32 / 200`, or `my_nets.Net width=64` of another's."""
     target = of(node)
     if not is_ours(target):
         return target.described
     widths = [target.arguments[name] for name in _VALUES if name in target.arguments]
-    listed = [width for one in widths for width in (one if isinstance(one, list) else [one])]
+    lists = [" ".join(map(str, one if isinstance(one, list) else [one])) for one in widths]
     others = {name: value for name, value in target.arguments.items() if name not in _VALUES}
-    return " ".join(map(str, [replace(target, path=str(node["name"]), arguments=others).described, *listed]))
+    said = replace(target, path=str(node["name"]), arguments=others).described
+    return " ".join([said, *f" {BETWEEN_LISTS} ".join(lists).split()])
+
+
+def from_results(described: str) -> str:
+    """What results say of a network, in today's form: a CNN's two lists were once put end to end.
+
+    One that begins with the convolutions of `network=cnn` had those; of any other it isn't known where the first list
+    ends, and it stays as it is, equal to none of today.
+    """
+    name = "cnn"
+    usual = " ".join(map(str, [name, *files(KEY)[name]["channels"]]))
+    if BETWEEN_LISTS in described.split() or not f"{described} ".startswith(f"{usual} "):
+        return described
+    return " ".join([usual, BETWEEN_LISTS, *described.removeprefix(usual).split()])
 
 
 def size_typed(node: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from clsweep.architecture import BETWEEN_LISTS
 from clsweep.protocol import Protocol
 
 
@@ -20,7 +21,7 @@ def words(protocol: Protocol, usual: Protocol, budgets: Mapping[str, int]) -> li
         Words such as `class`, `quick`, `lr3e-4` or `mlp50x40`, those that a reader looks for first before the others.
     """
     differing = protocol.differences(usual)
-    if protocol.epochs:
+    if not protocol.iters:  # epochs decide them, which a study may search
         differing.pop("iters", None)
     made = {name: word(differing[name][0]) for name, word in _WORDS.items() if name in differing}
     budget = next((budget for budget, iters in budgets.items() if iters == protocol.iters), None)
@@ -36,10 +37,11 @@ def number(value: float) -> str:
 
 
 def _of_target(described: str) -> str:
-    """`mlp 50 40` is mlp50x40, and `my_nets.Net width=64` Net-width64."""
+    """`mlp 50 40` is mlp50x40, `cnn 8 16 / 40` cnn8x16-40, and `my_nets.Net width=64` Net-width64."""
     first, *rest = described.split()
-    if all(one.isdigit() for one in rest):
-        return first.rpartition(".")[2] + "x".join(rest)
+    if all(one.isdigit() or one == BETWEEN_LISTS for one in rest):
+        lists = " ".join(rest).split(BETWEEN_LISTS)
+        return first.rpartition(".")[2] + "-".join("x".join(one.split()) for one in lists if one)
     return "-".join([first.rpartition(".")[2], *(one.replace("=", "") for one in rest)])
 
 

@@ -19,6 +19,7 @@ from clsweep.data import identity
 from clsweep.targets import Target
 
 UNKNOWN: Final = "unknown"
+_ACTIVE: Final = "active"
 _OURS: Final = "clsweep.data.streams."
 # How the contexts of a benchmark were made, for files that don't say it: no other benchmarks were there.
 _STREAMS_OF_BEFORE: Final = {"split_mnist": "split", "split_cifar100": "split", "perm_mnist": "permuted"}
@@ -46,7 +47,7 @@ class Protocol:
         classes_per_context: how many.
         image_size: height and width that images are padded to, 0 where they stay as they are.
         normalize: whether images are normalized per channel.
-        network: its name and the widths of its layers, or a `_target_` and its arguments.
+        network: its name and the widths of its layers, a slash between two lists, or a `_target_` and its arguments.
         iters: optimizer steps for each context; 0 where `epochs` decides them.
         batch_size: examples in each step.
         lr: the optimizer's learning rate.
@@ -57,7 +58,7 @@ class Protocol:
         optimizer_reset: whether each context begins with a new state of the optimizer.
         schedule: what changes the learning rate within a context, a `_target_` and its arguments; empty: nothing.
         epochs: passes over each context's training data, 0 where iterations were given.
-        logits: active or all: of which classes a method sees the logits.
+        logits: active or all: of which classes a method sees the logits; active where those are all.
     """
 
     benchmark: str
@@ -80,7 +81,7 @@ class Protocol:
     optimizer_reset: bool = False
     schedule: str = ""
     epochs: int = 0
-    logits: str = "active"
+    logits: str = _ACTIVE
 
     @classmethod
     def of(cls, config: Config, dataset_digest: str | None = None) -> Self:
@@ -113,7 +114,7 @@ class Protocol:
             optimizer_reset=optimizer.reset,
             schedule=optimizer.schedule_described,
             epochs=benchmark.epochs or 0,
-            logits=config.contract.logits,
+            logits=_ACTIVE if _shows_all_anyhow(benchmark.scenario) else config.contract.logits,
         )
 
     @classmethod
@@ -131,6 +132,10 @@ class Protocol:
             values["benchmark_stream"] = _STREAMS_OF_BEFORE.get(str(row["benchmark"]))
         if values["dataset_digest"] is None and (values["dataset"] != "arrays" or _says_its_files(row)):
             values["dataset_digest"] = ""
+        if values["network"] is not None:
+            values["network"] = architecture.from_results(values["network"])
+        if _shows_all_anyhow(values["scenario"]):
+            values["logits"] = _ACTIVE
         if values["epochs"]:
             values["iters"] = 0  # a run's row has those that they came to
         return cls(**values)
@@ -186,7 +191,7 @@ class Protocol:
             yield "a new state in each context"
         yield self.network or "network not recorded"
         yield self.precision
-        if self.logits != "active":
+        if self.logits != _ACTIVE:
             yield f"logits of {self.logits} classes"
         if self.code_digest:
             yield f"code of one's own {self.code_digest}"
@@ -195,6 +200,11 @@ class Protocol:
         """The fields that differ: this one's value and the other's, by name."""
         mine, others = self.parts, other.parts
         return {name: (mine[name], others[name]) for name in mine if mine[name] != others[name]}
+
+
+def _shows_all_anyhow(scenario: str) -> bool:
+    """Whether the active classes are all that there are, whatever `contract.logits` says."""
+    return scenario == "domain"
 
 
 def targets(config: Config) -> list[Target]:

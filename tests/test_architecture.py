@@ -26,7 +26,9 @@ def own(path: str, **arguments: Any) -> dict[str, Any]:
     [
         (mlp([400, 400]), "mlp 400 400"),
         (mlp([]), "mlp"),
-        (cnn([16, 32], [200]), "cnn 16 32 200"),
+        (cnn([16, 32], [200]), "cnn 16 32 / 200"),
+        (cnn([16], [32, 200]), "cnn 16 / 32 200"),
+        (cnn([16, 32], []), "cnn 16 32 /"),
         ({"_target_": "clsweep.networks.ResNet18", "name": "resnet18", "width": 20}, "resnet18 20"),
         (own("my_nets.Net", width=64, depth=2), "my_nets.Net depth=2 width=64"),
     ],
@@ -35,6 +37,23 @@ def test_results_tell_ours_by_name_and_widths_and_others_as_they_are_typed(
     node: dict[str, Any], described: str
 ) -> None:
     assert architecture.described(node) == described
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ("cnn 16 32 64 128 256 2000 2000", "cnn 16 32 64 128 256 / 2000 2000"),
+        ("cnn 16 32 64 128 256 500", "cnn 16 32 64 128 256 / 500"),
+        ("cnn 16 32 64 128 256", "cnn 16 32 64 128 256 /"),
+        ("cnn 16 32 200", "cnn 16 32 200"),  # it isn't known where the first list ends
+        ("cnn 16 32 64 128 2560 9", "cnn 16 32 64 128 2560 9"),
+        ("cnn 16 32 / 200", "cnn 16 32 / 200"),
+        ("mlp 400 400", "mlp 400 400"),
+        ("my_nets.Net width=64", "my_nets.Net width=64"),
+    ],
+)
+def test_lists_of_widths_that_stood_end_to_end_are_told_apart_where_it_is_known(before: str, now: str) -> None:
+    assert architecture.from_results(before) == now
 
 
 @pytest.mark.parametrize(

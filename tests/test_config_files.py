@@ -105,7 +105,7 @@ OF_A_CNN = {"network": {"name": "cnn", "hidden": [4], "channels": [2, 3]}, "regu
     [
         (1, {}, "mlp 400 400", "si", 93632.61442963673),
         (2, {}, "mlp 400 400", "rwalk", 1.265323636172028),
-        (2, OF_A_CNN, "cnn 2 3 4", "custom", 2.0),
+        (2, OF_A_CNN, "cnn 2 3 / 4", "custom", 2.0),
     ],
 )
 def test_a_file_of_an_earlier_version_runs(

@@ -50,6 +50,29 @@ def test_a_digest_is_the_same_on_every_machine_and_in_every_version() -> None:
     assert Protocol.of(setting("+benchmark=perm_mnist", "budget=quick")).digest == "30b07ea1"
 
 
+def test_networks_with_the_same_widths_in_other_lists_are_told_apart() -> None:
+    def made(channels: str, hidden: str) -> Protocol:
+        widths = (f"network.channels={channels}", f"network.hidden={hidden}")
+        return Protocol.of(setting("+benchmark=split_cifar100", *widths))
+
+    assert made("[16,32]", "[64]").digest != made("[16]", "[32,64]").digest
+
+
+def test_a_row_of_before_has_the_usual_networks_two_lists() -> None:
+    usual = Protocol.of(setting("+benchmark=split_cifar100"))
+    row = {**usual.parts, "format_version": 2, "network": "cnn 16 32 64 128 256 2000 2000"}
+    assert Protocol.of_row(row) == usual
+
+
+def test_all_logits_and_the_active_ones_are_the_same_where_all_classes_are_active() -> None:
+    def made(benchmark: str, logits: str) -> Protocol:
+        return Protocol.of(setting(f"+benchmark={benchmark}", f"contract.logits={logits}"))
+
+    assert made("perm_mnist", "all") == made("perm_mnist", "active")
+    assert Protocol.of_row({**made("perm_mnist", "all").parts, "logits": "all"}) == made("perm_mnist", "active")
+    assert made("split_mnist", "all").digest != made("split_mnist", "active").digest
+
+
 OTHER: dict[str, Any] = {"str": "other", "int": 7, "float": 0.125, "bool": True}
 
 

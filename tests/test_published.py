@@ -12,18 +12,20 @@ from clsweep.published import figure
 @pytest.mark.parametrize(
     ("benchmark", "method", "shown"),
     [
-        ("split_mnist", "ewc", "0.958 (strength 5000, 2,000 iterations)"),
-        ("split_mnist", "online_ewc", "0.974 (strength 5000, 2,000 iterations)"),
-        ("split_mnist", "si", "0.985 (strength 5000, 2,000 iterations)"),
+        ("split_mnist contract.logits=all", "ewc", "0.958 (strength 5000, 2,000 iterations)"),
+        ("split_mnist contract.logits=all", "online_ewc", "0.974 (strength 5000, 2,000 iterations)"),
+        ("split_mnist contract.logits=all", "si", "0.985 (strength 5000, 2,000 iterations)"),
         ("perm_mnist benchmark.iters=2000", "ewc", "0.838 (strength 10000, 2,000 iterations)"),
         ("perm_mnist benchmark.iters=2000", "online_ewc", "0.843 (strength 10000, 2,000 iterations)"),
         ("perm_mnist benchmark.iters=2000", "si", "0.447 (strength 10000, 2,000 iterations)"),
         ("perm_mnist", "si", None),  # 5,000 iterations here
-        ("split_cifar100", "ewc", "0.546 (strength 100, 5,000 iterations)"),
-        ("split_cifar100", "online_ewc", "0.544 (strength 100, 5,000 iterations)"),
-        ("split_cifar100", "si", "0.536 (strength 100, 5,000 iterations)"),
-        ("split_mnist", "mas", None),
-        ("split_mnist", "none", None),
+        ("split_cifar100 contract.logits=all", "ewc", "0.546 (strength 100, 5,000 iterations)"),
+        ("split_cifar100 contract.logits=all", "online_ewc", "0.544 (strength 100, 5,000 iterations)"),
+        ("split_cifar100 contract.logits=all", "si", "0.536 (strength 100, 5,000 iterations)"),
+        ("split_mnist", "ewc", None),  # logits of the active classes here
+        ("split_cifar100", "si", None),
+        ("split_mnist contract.logits=all", "mas", None),
+        ("split_mnist contract.logits=all", "none", None),
     ],
 )
 def test_the_published_figure_of_each_method(benchmark: str, method: str, shown: str | None) -> None:
@@ -31,7 +33,7 @@ def test_the_published_figure_of_each_method(benchmark: str, method: str, shown:
 
 
 def test_a_published_figure_of_an_older_setting_is_not_shown() -> None:
-    config = setting("+benchmark=split_mnist", "regularizer=si")
+    config = setting("+benchmark=split_mnist", "regularizer=si", "contract.logits=all")
     published = config.benchmark.published
     assert published is not None
     assert figure(config) is not None
@@ -62,10 +64,10 @@ def test_a_published_figure_of_an_older_setting_is_not_shown() -> None:
     ],
 )
 def test_no_published_figure_beside_another_protocol(override: str) -> None:
-    assert figure(setting("+benchmark=split_mnist", "regularizer=ewc", override)) is None
+    assert figure(setting("+benchmark=split_mnist", "regularizer=ewc", "contract.logits=all", override)) is None
 
 
 @pytest.mark.parametrize("override", ["seed=7", "regularizer.reg_strength=1", "device=cpu", "dataset.root=here"])
 def test_the_published_figure_stays_where_the_protocol_does(override: str) -> None:
     shown = "0.958 (strength 5000, 2,000 iterations)"
-    assert figure(setting("+benchmark=split_mnist", "regularizer=ewc", override)) == shown
+    assert figure(setting("+benchmark=split_mnist", "regularizer=ewc", "contract.logits=all", override)) == shown

@@ -237,7 +237,10 @@ def test_less_forgetting_is_better(tmp_path: Path) -> None:
 
 def test_published_figures_stand_beside_runs_of_their_protocol_only(tmp_path: Path) -> None:
     write_run(tmp_path / "other", 0.9, contexts=5, lr=0.01)
-    write_run(tmp_path / "theirs", 0.9, contexts=5)  # later: the overview's
+    write_run(tmp_path / "ours", 0.9, contexts=5)
+    assert not table(tmp_path)["kind"].eq("published").any()
+    for seed in range(3):
+        write_run(tmp_path / f"theirs{seed}", 0.9, contexts=5, logits="all", seed=seed)  # more runs: the overview's
     made = table(tmp_path)
     published = made[made["kind"] == "published"]
     figures = published.set_index("method")["average_accuracy"].to_dict()

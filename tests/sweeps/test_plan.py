@@ -103,6 +103,10 @@ def test_what_does_not_finds_the_study_again(override: str) -> None:
         ("regularizer=ewc benchmark.iters=200", "split_mnist-ewc-quick"),  # which is the same
         ("regularizer=ewc benchmark.scenario=class benchmark.iters=400", "split_mnist-ewc-class-iters400"),
         ("regularizer=ewc network.hidden=[50,40] search.seeds=3", "split_mnist-ewc-mlp50x40-seeds3"),
+        (
+            "dataset=cifar100 network=cnn network.channels=[8,16] network.hidden=[40]",
+            "split_mnist-custom-cifar100-cnn8x16-40",
+        ),
         ("regularizer=ewc optimizer=sgd optimizer.momentum=0.9", "split_mnist-ewc-sgd-momentum0.9"),
         ("stream=joint validation_fraction=0.2", "split_mnist-joint-held0.2"),
         ("", "split_mnist-custom"),
@@ -284,6 +288,7 @@ def test_what_any_searched_key_is_by_default_does_not_change_the_study() -> None
     name = wide(optimizer__lr=RATES, network__hidden=WIDTHS).name
     assert wide("benchmark.lr=0.5", "network.hidden=[7]", optimizer__lr=RATES, network__hidden=WIDTHS).name == name
     assert wide(optimizer__lr="tag(log, interval(1e-6, 1))", network__hidden=WIDTHS).name == name  # may be moved
+    assert "iters" not in wide(benchmark__epochs="range(1, 5)").name
     assert "lr" not in name
     assert "mlp" not in name
     others = [
