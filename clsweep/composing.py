@@ -35,7 +35,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     refuse_hydras(overrides)
     with told_in_a_sentence(), loader() as loading:
         made = loading.load_configuration("config", arguments.for_hydra(overrides), RunMode.RUN, from_shell=False)
-    config_files.refuse_overruled(made)
+        config_files.refuse_overruled(made)
     with open_dict(made):
         del made["hydra"]
     return made

@@ -277,12 +277,12 @@ def parse(composed: DictConfig) -> Config:
     Raises:
         InputError: a value is missing, unknown, of the wrong type or out of its range.
     """
-    if not _has_benchmark(composed):
-        raise missing_benchmark()
     settings = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     OmegaConf.set_struct(settings, False)
-    _translate(settings)
     try:
+        if not _has_benchmark(settings):
+            raise missing_benchmark()
+        _translate(settings)
         _gather(settings)
         merged = OmegaConf.merge(OmegaConf.structured(Config), settings)
         _fill_budgets(merged.benchmark)

@@ -49,7 +49,8 @@ def refuse_overruled(composed: DictConfig) -> None:
     Raises:
         InputError: an override would have no effect.
     """
-    given = dict(one.lstrip("+").split("=", 1) for one in composed.hydra.overrides.task if "=" in one)
+    typed: Any = OmegaConf.to_container(composed.hydra.overrides.task, resolve=False)
+    given = dict(one.lstrip("+").split("=", 1) for one in typed if "=" in one)
     _refuse_two_rates(composed, given)
     epochs = OmegaConf.select(composed, "benchmark.epochs")
     if epochs is not None and "budget" in given:

@@ -188,6 +188,8 @@ def test_a_method_may_be_functions_an_object_or_a_file(tmp_path: Path) -> None:
         ({"method": 3}, "method: int has no function estimate_importance; expected a built-in method's name, a path, "),
         ({"method": (1, 2)}, "method: is 2 values; expected two functions, (estimate_importance, "),
         ({"method": FUNCTIONS[:1]}, "method: is 1 values; expected two functions, "),
+        ({"overrides": ["optimizer.eps=${nope}"]}, "optimizer.eps: Interpolation key 'nope' not found."),
+        ({"overrides": ["benchmark.name=${nope}"]}, "benchmark.name: Interpolation key 'nope' not found."),
         ({"overrides": "seed=1"}, "overrides='seed=1': expected a list of texts, as in overrides=['budget=quick']."),
         ({"overrides": ["benchmark.itrs=3"]}, "benchmark.itrs: no such key here; did you mean benchmark.iters?"),
         ({"overrides": ["regularizer=si"]}, "overrides: regularizer=si: expected it as method='si'."),

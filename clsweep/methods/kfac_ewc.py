@@ -3,8 +3,8 @@
     R(theta) = 1/2 sum_l <D_l, G_l D_l A_l>,    D_l = [W_l b_l] - [W*_l b*_l]
 
 over the linear and convolutional layers l, with theta* the parameters at the end of the previous context and G_l ⊗ A_l
-the layer's carried curvature (see `kronecker`); normalization layers, whose parameters have no such structure, keep
-the diagonal Fisher information, as in `ewc`.
+the layer's carried curvature (see `kronecker`); layers that have no such factors (normalization, attention,
+embeddings, ...) keep the diagonal Fisher information, as in `ewc`.
 
 This is the online structured Laplace approximation of Ritter, Botev & Barber ("Online structured Laplace approximations
 for overcoming catastrophic forgetting", NeurIPS 2018): after each context its curvature there, block-diagonal with
