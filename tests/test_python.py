@@ -165,7 +165,7 @@ def test_a_method_may_be_functions_an_object_or_a_file(tmp_path: Path) -> None:
     for one in (as_object, doubled):
         pd.testing.assert_frame_equal(measured(one), measured(as_tuple), check_exact=True)
     assert as_tuple.summary["regularizer"] == "custom"
-    assert as_tuple.summary["regularizer_file"] == f"{__name__}.compute_regularization_loss"
+    assert as_tuple.summary["regularizer_file"] == "compute_regularization_loss"
     assert (doubled.summary["regularizer_file"], doubled.summary["hyperparameters"]) == (
         f"{__name__}.Scaled",
         "reg_strength",
