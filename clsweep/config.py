@@ -573,6 +573,7 @@ def check(config: Config) -> None:
     optimizers.check(config.optimizer, benchmark.lr)
     architecture.check(config.network)
     _check_file(config)
+    _check_source(config.dataset)
     if config.dataset.n_classes is not None:
         check_class_count(config, config.dataset.n_classes)
     _check_values(config.regularizer)
@@ -620,6 +621,16 @@ def _check_file(config: Config) -> None:
             f"regularizer.file={shown}: no such file; expected a Python file with estimate_importance and "
             f"compute_regularization_loss (python -m clsweep {new_method.OPTION} my_method.py writes one, for "
             "regularizer.file=my_method.py) or a method that is there already, as in regularizer=ewc."
+        )
+
+
+def _check_source(dataset: DatasetConfig) -> None:
+    """A data set goes by its name in results, so a name of the group's has one source."""
+    file = config_dir() / "dataset" / f"{dataset.name}.yaml"
+    if file.is_file() and (source := OmegaConf.load(file).source) != dataset.source:
+        raise InputError(
+            f"dataset.source={dataset.source}: dataset={dataset.name} is {source}; expected another dataset.name=... "
+            "as well, which results have."
         )
 
 

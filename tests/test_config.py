@@ -414,3 +414,14 @@ def test_joint_training_needs_no_regularizer_file(tmp_path: Path, monkeypatch: p
 )
 def test_the_effective_budget_is_custom_where_the_iterations_are(overrides: list[str], budget: str) -> None:
     assert setting("+benchmark=split_mnist", *overrides).effective_budget == budget
+
+
+def test_a_data_sets_name_has_one_source() -> None:
+    with pytest.raises(InputError) as caught:
+        setting("+benchmark=split_mnist", "dataset=mnist_5k", "dataset.source=torchvision.KMNIST")
+    assert str(caught.value) == (
+        "dataset.source=torchvision.KMNIST: dataset=mnist_5k is mnist_5k; expected another dataset.name=... as well, "
+        "which results have."
+    )
+    typed = ("dataset=mnist_5k", "dataset.source=torchvision.KMNIST", "dataset.name=kmnist")
+    assert setting("+benchmark=split_mnist", *typed).dataset.name == "kmnist"
