@@ -167,7 +167,7 @@ def test_a_method_may_be_functions_an_object_or_a_file(tmp_path: Path) -> None:
     assert as_tuple.summary["regularizer"] == "custom"
     assert as_tuple.summary["regularizer_file"] == "compute_regularization_loss"
     assert (doubled.summary["regularizer_file"], doubled.summary["hyperparameters"]) == (
-        f"{__name__}.Scaled",
+        "Scaled",
         "reg_strength",
     )
     digests = [one.summary["regularizer_digest"] for one in (as_tuple, as_object, doubled, quiet(Scaled(1.0)))]
@@ -303,7 +303,7 @@ def test_a_sweep_gives_the_studies_tables_and_keeps_nothing_unasked(
         (
             ["ewc", Scaled(1.0)],
             [],
-            f"methods: {__name__}.Scaled is an object; expected a name or a path, since the workers of a sweep are "
+            "methods: Scaled is an object; expected a name or a path, since the workers of a sweep are "
             "processes of their own.",
         ),
         (["a/m.py", "b/m.py"], [], "methods: m.py is there twice; expected names and files that can be told apart."),
