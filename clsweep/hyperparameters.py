@@ -235,11 +235,15 @@ def resolve(declared: Declared, given: Mapping[str, Any], tuned: Mapping[str, An
         method: what to call the method.
 
     Raises:
-        InputError: a given one isn't declared, or may not be what it is.
+        InputError: a given or a tuned one isn't declared, or may not be what it is.
     """
     for name in given:
         if name not in declared and name not in STANDARD:
             raise unknown(name, declared, method)
+    for name, value in tuned.items():
+        if name not in declared:
+            raise InputError(f"{_KEY}.tuned.{name}: {method} has no such hyperparameter; expected {_listed(declared)}.")
+        declared[name].checked(f"tuned.{name}", value)
     values, origins = {}, {}
     for name, one in declared.items():
         for origin, source in ((GIVEN, given), (TUNED, tuned)):
@@ -251,11 +255,14 @@ def resolve(declared: Declared, given: Mapping[str, Any], tuned: Mapping[str, An
     return Resolved(values, origins, tuple(name for name in given if name not in declared))
 
 
+def _listed(declared: Declared) -> str:
+    return ", ".join(f"{_KEY}.{one}" for one in declared) or "none"
+
+
 def unknown(name: str, declared: Declared, method: str) -> InputError:
     """The error for a hyperparameter that a method doesn't have."""
     close = difflib.get_close_matches(name, declared, n=1)
-    has = ", ".join(f"{_KEY}.{one}" for one in declared) or "none"
-    advice = f"did you mean {_KEY}.{close[0]}?" if close else f"expected one of its own: {has}."
+    advice = f"did you mean {_KEY}.{close[0]}?" if close else f"expected one of its own: {_listed(declared)}."
     return InputError(f"{_KEY}.{name}: {method} has no such hyperparameter; {advice}")
 
 

@@ -327,3 +327,16 @@ def test_a_class_of_ones_own_needs_a_name_of_its_own_and_has_a_digest(
     assert load(method("ewc")).code_digest == ""
     file.write_text(OWN.format(factor=1.0), encoding="utf-8")
     assert own.code_digest != before
+
+
+@pytest.mark.parametrize(
+    ("tuned", "sentence"),
+    [
+        ({"nope": 3}, "regularizer.tuned.nope: ewc has no such hyperparameter; expected regularizer.reg_strength, "),
+        ({"reg_strength": -5}, "regularizer.tuned.reg_strength=-5: expected a finite number of 0 or more."),
+    ],
+)
+def test_what_is_wrong_among_tuned_values_is_named(tuned: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError) as raised:
+        load(RegularizerConfig("ewc", "clsweep.methods.ewc.EWC", tuned=tuned))
+    assert str(raised.value).startswith(sentence)
