@@ -286,7 +286,7 @@ def parse(composed: DictConfig) -> Config:
         _gather(settings)
         merged = OmegaConf.merge(OmegaConf.structured(Config), settings)
         _fill_budgets(merged.benchmark)
-        _one_of("budget", merged.budget, merged.benchmark.iters_by_budget)  # first: benchmark.iters interpolates it
+        _check_budget(merged)  # first: benchmark.iters interpolates it
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise _as_input_error(error, settings) from error
@@ -302,6 +302,12 @@ def parse(composed: DictConfig) -> Config:
 def _has_benchmark(composed: DictConfig) -> bool:
     """Whether one was chosen, or is written in a file: values alone, as of `benchmark.iters=5`, are none."""
     return any(OmegaConf.select(composed, f"benchmark.{key}") is not None for key in ("name", "stream"))
+
+
+def _check_budget(merged: Any) -> None:
+    lengths = merged.benchmark.iters_by_budget
+    more = "" if len(lengths) > 1 else f", or benchmark.iters=N, since benchmark={merged.benchmark.name} has no other"
+    _require(merged.budget in lengths, "budget", merged.budget, f"one of {', '.join(lengths)}{more}")
 
 
 def _fill_budgets(benchmark: DictConfig) -> None:

@@ -24,8 +24,9 @@ from torch import nn
 from clsweep import cli, composing, own, paths, results
 from clsweep import config as settings
 from clsweep.config import Config
-from clsweep.errors import InputError, is_machines, machine_error
+from clsweep.errors import InputError, RunError, is_machines, machine_error
 from clsweep.folders import SETTING, run_in
+from clsweep.methods import contract
 from clsweep.methods.functions import Functions
 from clsweep.methods.undisturbed import settings_put_back
 from clsweep.results.statistics import estimate
@@ -104,6 +105,11 @@ def run(
             raise InputError(f"seeds={config.seeds}: is for the command line; expected seed=N, and a run for each.")
         try:
             outcome = _outcome(config, functions, place, Observer() if quiet else None)
+        except RunError as error:
+            if place is not None or contract.IN_LOG not in str(error):
+                raise
+            told = str(error).replace(contract.IN_LOG, "the traceback is that of this error's __cause__")
+            raise type(error)(told) from error.__cause__
         except OSError as error:
             if not is_machines(error):
                 raise

@@ -150,7 +150,7 @@ def test_a_benchmark_of_five_lines_is_whole() -> None:
 @pytest.mark.parametrize(
     ("budget", "values", "said"),
     [
-        ("quick", {}, "budget=quick: expected one of full."),
+        ("quick", {}, "budget=quick: expected one of full, or benchmark.iters=N, since benchmark=mine has no other."),
         (
             "full",
             {"iters": None},

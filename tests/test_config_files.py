@@ -225,7 +225,11 @@ def test_they_are_searched_as_any_other(tmp_path: Path, monkeypatch: pytest.Monk
     [
         ("  name: mine\n", (), "benchmark.name: is missing; expected a text."),
         ("  contexts: 2\n", (), "benchmark.contexts: is missing; expected an integer."),
-        ("", ("budget=quick",), "budget=quick: expected one of full."),
+        (
+            "",
+            ("budget=quick",),
+            "budget=quick: expected one of full, or benchmark.iters=N, since benchmark=mine has no other.",
+        ),
         ("", ("benchmark.itres=3",), "benchmark.itres: no such key here; did you mean benchmark.iters?"),
         (
             "",

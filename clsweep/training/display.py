@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import Tensor
 
 from clsweep import published
-from clsweep.config import Config
+from clsweep.config import ALL_LOGITS, Config
 from clsweep.protocol import Protocol
 from clsweep.results import Summary, short
 from clsweep.results.metrics import Cell, Matrix
@@ -85,7 +85,8 @@ class Display(Observer):
             "images": self._images,
             "method": "  ".join([config.shown_method, *run.shown]),
             "training": f"{self._length()}, batch {benchmark.batch_size}, {_optimizer(config)}",
-            "run": f"seed {config.seed}, {run.device}{_threads() if run.device == 'cpu' else ''}, {config.precision}",
+            "run": f"seed {config.seed}, {run.device}{_threads() if run.device == 'cpu' else ''}, {config.precision}"
+            f"{_logits(config)}",
         }
         if run.folder is not None:
             rows["results"] = str(short(run.folder))
@@ -188,6 +189,10 @@ def _optimizer(config: Config) -> str:
     reset = ", a new state in each context" if setting.reset else ""
     schedule = f", {setting.schedule_described}" if setting.schedule else ""
     return f"{name} lr {config.benchmark.lr:g}{schedule}{reset}"
+
+
+def _logits(config: Config) -> str:
+    return ", a method sees the logits of all classes" if config.contract.logits == ALL_LOGITS else ""
 
 
 def _threads() -> str:
