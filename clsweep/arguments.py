@@ -67,6 +67,15 @@ def _owns(overrides: Sequence[Override]) -> Iterator[str]:
     yield from (f"{group}={settings.OWN_FILE}" for group in groups)
 
 
+def options_of(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options among the arguments, as Hydra reads them.
+
+    Raises:
+        InputError: one can't be read.
+    """
+    return _told_apart(arguments)[0]
+
+
 def _told_apart(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The options, and the overrides among them."""
     parser = get_args_parser()

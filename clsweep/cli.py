@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 import clsweep
-from clsweep import arguments, config_files, own, passwords, paths, process
+from clsweep import arguments, config_files, own, passwords, paths, process, usage
 from clsweep import config as settings
 from clsweep.config import Config
 from clsweep.errors import ClsweepError, InputError, machine_error
@@ -252,6 +252,10 @@ def _command() -> int:
         print(new_method.command(sys.argv[1:]))
         return process.DONE
     sys.argv[1:] = arguments.for_hydra(passwords.hidden(sys.argv[1:]))
+    options = arguments.options_of(sys.argv[1:])
+    if options.help:
+        print(usage.text(None if options.config_dir is None else Path(options.config_dir)))
+        return process.DONE
     start = hydra.main(version_base="1.3", config_path=str(settings.config_dir()), config_name="config")
     try:
         with paths.typed_in(Path.cwd()), own.kept():
