@@ -60,4 +60,7 @@ def test_accuracy_is_of_the_active_classes_in_any_case(name: str) -> None:
     with made.evaluating():
         assert made.logits(inputs).shape == (20, CLASSES)
         assert made.model(inputs).shape == (20, OUTPUTS)
-        assert 0 <= int(made.correct(inputs, labels)) <= 20
+        right = (made.model(inputs)[:, :CLASSES].argmax(1) == labels).sum()
+        over_all = (made.model(inputs).argmax(1) == labels).sum()
+        assert made.correct(inputs, labels) == right
+        assert right > over_all  # some examples look like a class of the other context
