@@ -21,7 +21,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 
 from clsweep import architecture, optimizers, ranges
 from clsweep.errors import InputError
-from clsweep.hyperparameters import STANDARD, Allowed, one_of
+from clsweep.hyperparameters import POSITIVE, STANDARD, Allowed, one_of
 from clsweep.methods import new_method
 from clsweep.optimizers import OptimizerSetting
 from clsweep.paths import absolute, short
@@ -49,6 +49,7 @@ OPEN_GROUPS, OWN_FILE = ("network", "optimizer"), "own"  # the file of a group f
 _PART = Allowed(lambda value: 0 <= value < 1, "a number from 0 up to, not including, 1")
 _NAME_OF_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _DEVICE = Allowed(lambda value: bool(_NAME_OF_DEVICE.fullmatch(value)), "auto, cpu, cuda or cuda:N (as in cuda:0)")
+_SECONDS = Allowed(POSITIVE.holds, "a number of seconds above 0")
 _IDLE = " for one on each idle core (or for as many as the launcher runs at once)"
 
 
@@ -166,6 +167,7 @@ class SearchConfig:
     """
 
     n_trials: int = within(at_least(1))
+    timeout: float | None = within(or_null(_SECONDS), None)
     seeds: int = within(at_least(1))
     final_seeds: int = within(at_least(0))
     max_failures: int = within(at_least(1))

@@ -26,13 +26,14 @@ def ledger(
     first: tuple[Point, ...] = (),
     space: Space | None = None,
     points: Sequence[Point] | None = None,
+    timeout: float | None = None,
 ) -> Ledger:
     """A ledger on a study named `shared`."""
     connection = storage.connect(url)
     opened.append(connection)
     study = open_study(connection, "shared")
     study.sampler = optuna.samplers.RandomSampler()
-    return Ledger(study, connection, SPACE if space is None else space, n_trials, list(first), points)
+    return Ledger(study, connection, SPACE if space is None else space, n_trials, list(first), points, timeout)
 
 
 def take_part(url: str, n_trials: int) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+from optuna.trial import FrozenTrial
 from rich.console import Console
 
 from clsweep.data.context_cache import ContextCache
 from clsweep.sweeps import estimate, storage
 from clsweep.sweeps.plan import StudyPlan
-from clsweep.sweeps.status import named, of_budget, status
+from clsweep.sweeps.spent import spent
+from clsweep.sweeps.status import named, of_budget, of_time, status
 from clsweep.training.display import clock
 
 
@@ -27,14 +30,15 @@ def show(plans: Sequence[StudyPlan], url: str, out: Console) -> None:
     known = storage.finished_trials(url, [plan.name for plan in plans])
     streams = ContextCache()
     for plan in plans:
-        now = status(known.get(plan.name, []))
+        trials = known.get(plan.name, [])
+        now = status(trials)
         measured = now.seconds_per_trial
         a_run = (
             measured / len(plan.seeds)
             if measured
             else estimate.run_seconds(plan.trial_config(plan.default, 0), streams)
         )
-        to_do = max(0, plan.n_trials - now.finished)
+        to_do, time_left = _left(plan, trials, a_run * len(plan.seeds))
         final = len(plan.final_seeds) * (2 if plan.space else 1)  # the best values, and the default ones
         lines = {
             "study": f"{plan.name}: {of_budget(now.finished, plan.n_trials)} are finished",
@@ -43,6 +47,7 @@ def show(plans: Sequence[StudyPlan], url: str, out: Console) -> None:
             "first": named(plan.default) or "the only setting",
             "a run": f"about {clock(a_run)} ({'measured' if measured else 'estimated'})",
             "search": f"{to_do} trials of {len(plan.seeds)} seed(s), about {clock(to_do * len(plan.seeds) * a_run)}",
+            **({"time": time_left} if time_left else {}),
             "final": f"{final} runs on all training data, about {clock(final * a_run)}",
         }
         for name, value in lines.items():
@@ -54,3 +59,21 @@ def show(plans: Sequence[StudyPlan], url: str, out: Console) -> None:
         "and without pruning.",
         soft_wrap=True,
     )
+
+
+def _left(plan: StudyPlan, trials: Sequence[FrozenTrial], a_trial: float) -> tuple[int, str]:
+    """How many trials are to come, and where there is a budget of time, what it comes to.
+
+    Args:
+        plan: the study's.
+        trials: those that are there already.
+        a_trial: how long one takes, in seconds.
+    """
+    by_number = max(0, plan.n_trials - status(trials).finished)
+    timeout = plan.config.search.timeout
+    if timeout is None:
+        return by_number, ""
+    so_far = spent(trials)
+    by_time = math.ceil(max(0.0, timeout - so_far) / a_trial)  # what runs when it is spent is finished
+    ends = f"ends the search {by_number - by_time} trials early" if by_time < by_number else "is not reached"
+    return min(by_number, by_time), f"{of_time(so_far, timeout)} are spent (search.timeout={timeout:g}), which {ends}"

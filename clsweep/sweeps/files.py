@@ -19,9 +19,10 @@ from clsweep.errors import InputError
 from clsweep.hyperparameters import STANDARD
 from clsweep.protocol import Protocol
 from clsweep.sweeps.finals import FinalRun
-from clsweep.sweeps.ledger import REASON
+from clsweep.sweeps.marks import REASON
 from clsweep.sweeps.plan import StudyPlan
-from clsweep.sweeps.status import seconds, status
+from clsweep.sweeps.spent import seconds
+from clsweep.sweeps.status import status
 from clsweep.sweeps.trial import FOLDER, SEEDS, TEST
 
 BEST = "best"

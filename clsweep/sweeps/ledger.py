@@ -29,13 +29,11 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from clsweep.errors import InputError
 from clsweep.sweeps import owner as owners
 from clsweep.sweeps import space as spaces
+from clsweep.sweeps.marks import ENDED, FAILED, INTERRUPTED, LOST, REASON, VOID
 from clsweep.sweeps.owner import BEAT, OWNER, beating
 from clsweep.sweeps.space import Point, Space
+from clsweep.sweeps.spent import spent
 
-REASON = "reason"
-ENDED = "ended"
-CARRIED = "carried_seconds"  # of runs that an earlier trial of the same point made
-FAILED, INTERRUPTED, LOST, VOID = "failed", "interrupted", "lost", "void"
 _TAKEN = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 _SECONDS_UNTIL_OWNED = 60
@@ -55,6 +53,7 @@ class Ledger:
         n_trials: how many finished trials there are to be.
         first: points to be tried before the sampler chooses any.
         points: all that may be tried; None where the space is not finite.
+        timeout: how long trials may take, in seconds, all together; None: as long as it takes.
     """
 
     study: Study
@@ -63,6 +62,7 @@ class Ledger:
     n_trials: int
     first: Sequence[Point]
     points: Sequence[Point] | None
+    timeout: float | None = None
     _unowned_since: dict[int, float] = field(default_factory=dict)
 
     def trials(self) -> list[FrozenTrial]:
@@ -70,14 +70,25 @@ class Ledger:
         return self.study.get_trials(deepcopy=False)
 
     def is_complete(self) -> bool:
-        """Whether the budget is spent and finished."""
+        """Whether the budget, of trials or of time, is spent and finished."""
         trials = self.trials()
+        if self.is_out_of_time(trials):
+            return not any(trial.state == TrialState.RUNNING for trial in trials)
         return len(self._counted(trials, _FINISHED)) >= self._budget(trials)
 
+    def is_out_of_time(self, trials: Iterable[FrozenTrial]) -> bool:
+        """Whether these trials, all of the study's, have taken the time that there is."""
+        return self.timeout is not None and spent(trials) >= self.timeout
+
     def claim(self) -> Trial | None:
-        """The next trial for this process, its point chosen; None where others have claimed all that is left."""
+        """The next trial for this process, its point chosen.
+
+        None where the time is spent, or others have claimed all that is left; those that run are to be waited for.
+        """
         for _ in range(_MOST_STEPS_BACK):
             self.reclaim()
+            if self.is_out_of_time(self.trials()):
+                return None
             self.queue_points()
             trials = self.trials()
             if len(self._counted(trials, _TAKEN)) >= self._budget(trials):

@@ -23,6 +23,7 @@ from clsweep.results.statistics import estimate
 from clsweep.sweeps import finals, status
 from clsweep.sweeps.files import reproduce
 from clsweep.sweeps.finals import FinalRun
+from clsweep.sweeps.spent import own_seconds, seconds, spent
 from clsweep.sweeps.status import Status
 from clsweep.sweeps.worker import StudyWorker
 from clsweep.training.display import clock
@@ -106,12 +107,13 @@ def _events(study: StudyWorker) -> dict[tuple[str, ...], str]:
     ended = [trial for trial in study.ledger.trials() if trial.datetime_complete is not None]
     ended.sort(key=lambda trial: (trial.datetime_complete, trial.number))
     lines: dict[tuple[str, ...], str] = {}
-    finished, best = 0, None  # when the trial ended: others have ended since
+    finished, best, so_far = 0, None, 0.0  # when the trial ended: others have ended since
     for trial in ended:
         finished += trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         if trial.state == TrialState.COMPLETE and trial.value is not None:
             best = trial.value if best is None else max(best, trial.value)
-        lines[name, str(trial.number)] = _trial_line(study, trial, finished, best)
+        so_far += own_seconds(trial)
+        lines[name, str(trial.number)] = _trial_line(study, trial, finished, best, so_far)
     runs = _final_runs(study)
     done = [run for run in runs if run.test_average_accuracy is not None]
     for number, run in enumerate(done, start=1):
@@ -127,11 +129,12 @@ def _final_runs(study: StudyWorker) -> list[FinalRun]:
     return list({(str(run.point), run.seed): run for run in reversed(runs)}.values())[::-1]
 
 
-def _trial_line(study: StudyWorker, trial: FrozenTrial, finished: int, best: float | None) -> str:
+def _trial_line(study: StudyWorker, trial: FrozenTrial, finished: int, best: float | None, so_far: float) -> str:
     how = status.how_it_ended(trial)
     why = f"{trial.value:.4f}" if trial.state == TrialState.COMPLETE else status.reason(trial)
-    took = clock(status.seconds(trial)) + (f", best {best:.4f}" if best is not None else "")
-    parts = [how, why if why != how else "", status.named(trial.params), took]
+    took = clock(seconds(trial)) + (f", best {best:.4f}" if best is not None else "")
+    time = f"{_of_time(study, so_far)} spent" if study.ledger.timeout is not None else ""
+    parts = [how, why if why != how else "", status.named(trial.params), took, time]
     return (
         f"{study.plan.name}  {finished:>3}/{study.plan.n_trials}  trial {trial.number} "
         f"{'  '.join(part for part in parts if part)}"
@@ -142,18 +145,21 @@ def _progress(studies: Sequence[StudyWorker], width: int) -> Group:
     """Two lines a study; in a terminal of 80 columns the longest name has room, and the bar what is left."""
     lines: list[RenderableType] = []
     for study in studies:
-        now = status.status(study.ledger.trials())
-        name, count, left = study.plan.name, f"{now.finished}/{study.plan.n_trials}", _left(study, now)
+        trials = study.ledger.trials()
+        now, so_far = status.status(trials), spent(trials)
+        name, count, left = study.plan.name, f"{now.finished}/{study.plan.n_trials}", _left(study, now, so_far)
         room = width - len(f"{name} {count} {left} ") - 1
-        bar = ProgressBar(total=study.plan.n_trials, completed=now.finished, width=max(1, min(_BAR_WIDTH, room)))
+        done = _part_done(study, now, so_far)
+        bar = ProgressBar(total=1.0, completed=done, width=max(1, min(_BAR_WIDTH, room)))
         grid = Table.grid(*(Column(no_wrap=True) for _ in range(4)), padding=(0, 1))
         grid.add_row(name, bar, count, left)
-        lines += [grid, Text(f"  {_details(study, now)}", overflow="ellipsis", no_wrap=True)]
+        lines += [grid, Text(f"  {_details(study, now, so_far)}", overflow="ellipsis", no_wrap=True)]
     return Group(*lines)
 
 
-def _details(study: StudyWorker, now: Status) -> str:
-    parts = [_running(study, trial) for trial in now.running] or [_final_progress(study)]
+def _details(study: StudyWorker, now: Status, so_far: float) -> str:
+    parts = [_of_time(study, so_far)]
+    parts += [_running(study, trial) for trial in now.running] or [_final_progress(study)]
     parts.append(f"{len(now.pruned)} pruned, {len(now.failed)} failed")
     if now.best is not None:
         parts.append(f"best {now.best.value:.4f} with {status.named(now.best.params)}")
@@ -170,10 +176,27 @@ def _final_progress(study: StudyWorker) -> str:
     return f"final runs {done}/{len(runs)}" if runs else ""
 
 
-def _left(study: StudyWorker, now: Status) -> str:
-    each = now.seconds_per_trial
-    left = study.plan.n_trials - now.finished
-    return "" if each is None or left <= 0 else f"{clock(each * left / max(1, len(now.running)))} left"
+def _of_time(study: StudyWorker, so_far: float) -> str:
+    timeout = study.ledger.timeout
+    return "" if timeout is None else status.of_time(so_far, timeout)
+
+
+def _part_done(study: StudyWorker, now: Status, so_far: float) -> float:
+    """Of the budget of trials or of time, whichever is nearer to its end, from 0 to 1."""
+    parts = [now.finished / study.plan.n_trials]
+    if study.ledger.timeout is not None:
+        parts.append(so_far / study.ledger.timeout)
+    return min(1.0, max(parts))
+
+
+def _left(study: StudyWorker, now: Status, so_far: float) -> str:
+    each, trials = now.seconds_per_trial, study.plan.n_trials - now.finished
+    if each is None or trials <= 0:
+        return ""
+    left = each * trials
+    if study.ledger.timeout is not None:
+        left = min(left, max(0.0, study.ledger.timeout - so_far))
+    return f"{clock(left / max(1, len(now.running)))} left"
 
 
 @dataclass(frozen=True)
@@ -183,19 +206,21 @@ class Outcome:
     Attributes:
         study: this process's part in it.
         now: its trials.
+        spent: how long these took, in seconds.
         runs: its final runs.
     """
 
     study: StudyWorker
     now: Status
+    spent: float
     runs: list[FinalRun]
 
 
 def outcome(study: StudyWorker) -> Outcome:
     """How a study stands."""
     final = study.finals()
-    now = status.status(study.ledger.trials())
-    return Outcome(study, now, final.runs() if final is not None else [])
+    trials = study.ledger.trials()
+    return Outcome(study, status.status(trials), spent(trials), final.runs() if final is not None else [])
 
 
 def summary(outcomes: Sequence[Outcome], out: Console) -> None:
@@ -255,9 +280,10 @@ def _shown(accuracies: Sequence[float]) -> str:
 
 def _print_details(one: Outcome, out: Console) -> None:
     plan, now = one.study.plan, one.now
+    time = _of_time(one.study, one.spent)
     head = (
-        f"{plan.name}: {status.of_budget(now.finished, plan.n_trials)} finished, {len(now.pruned)} of them pruned; "
-        f"{len(now.failed)} failed"
+        f"{plan.name}: {status.of_budget(now.finished, plan.n_trials)} finished{f' in {time}' if time else ''}, "
+        f"{len(now.pruned)} of them pruned; {len(now.failed)} failed"
     )
     lines = [_fitted(head, out)]
     if plan.method_file is not None:
@@ -272,7 +298,7 @@ def _print_details(one: Outcome, out: Console) -> None:
         )
         lines.append(f"  run it again     {reproduce(plan)}")
     if now.pruned and now.complete:
-        spent = sum(status.seconds(trial) for trial in [*now.complete, *now.pruned])
+        spent = sum(seconds(trial) for trial in [*now.complete, *now.pruned])
         part = now.seconds_saved / (spent + now.seconds_saved)
         lines.append(f"  pruning saved    about {clock(now.seconds_saved)}, {part:.0%} of the search")
     if now.failed:

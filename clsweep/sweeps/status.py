@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from clsweep.sweeps.ledger import CARRIED, ENDED, FAILED, INTERRUPTED, LOST, REASON, VOID
-from clsweep.sweeps.owner import BEAT
+from clsweep.sweeps.marks import ENDED, FAILED, INTERRUPTED, LOST, REASON, VOID
 from clsweep.sweeps.space import Point
+from clsweep.sweeps.spent import seconds
 
 _SHOWN = {FAILED: "failed", INTERRUPTED: "interrupted", LOST: "lost", VOID: "not run"}  # Optuna knows FAIL alone
 
@@ -91,19 +90,17 @@ def of_budget(finished: int, n_trials: int) -> str:
     return f"{finished} of {n_trials} trials" if finished <= n_trials else f"{finished} trials (n_trials is {n_trials})"
 
 
-def seconds(trial: FrozenTrial) -> float:
-    """How long a trial took, or has taken so far; NaN for one that has not begun.
+def of_time(spent: float, timeout: float) -> str:
+    """How much time is spent, of how much, both in the unit that suits what there is."""
+    if timeout < 60:
+        return f"{spent:.0f} of {timeout:.0f} s"
+    unit, parts = ("min", 60) if timeout < 3600 else ("h", 3600)
+    return f"{_in_sixtieths(spent, parts)} of {_in_sixtieths(timeout, parts)} {unit}"
 
-    A lost trial ended with its last beat, or up to half a minute later, and not when that was noticed. What was taken
-    over from an earlier trial counts.
-    """
-    if trial.datetime_start is None:
-        return float("nan")
-    seconds = ((trial.datetime_complete or datetime.now()) - trial.datetime_start).total_seconds()
-    beat = trial.user_attrs.get(BEAT)
-    if trial.user_attrs.get(ENDED) == LOST and beat is not None:
-        seconds = min(seconds, max(0.0, beat - trial.datetime_start.timestamp()))
-    return seconds + float(trial.user_attrs.get(CARRIED, 0.0))
+
+def _in_sixtieths(seconds: float, unit: int) -> str:
+    whole, rest = divmod(int(seconds), unit)
+    return f"{whole}:{rest * 60 // unit:02d}"
 
 
 def named(point: Point) -> str:

@@ -16,7 +16,8 @@ from clsweep.data.context_cache import ContextCache
 from clsweep.folders import run_in
 from clsweep.results import Summary
 from clsweep.results.metrics import Cell
-from clsweep.sweeps.ledger import CARRIED, REASON, given_back
+from clsweep.sweeps.ledger import given_back
+from clsweep.sweeps.marks import CARRIED, REASON
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.pruners import hopeless
 from clsweep.sweeps.taken import Taken, take

@@ -19,10 +19,19 @@ def no_best(search: Ledger) -> str | None:
     Returns:
         A sentence; None where it has one, and where no trial has ended.
     """
-    now = status(search.trials())
+    trials = search.trials()
+    now = status(trials)
     ended = {"failed": now.failed, "were lost": now.lost, "were pruned": now.pruned}
     counts = {how: len(trials) for how, trials in ended.items() if trials}
-    if now.best is not None or not counts:
+    if now.best is not None:
+        return None
+    if search.is_out_of_time(trials):
+        how = ", ".join(f"{count} {how}" for how, count in counts.items())
+        return (
+            f"search.timeout={search.timeout:g}: was spent before a trial was complete{f' ({how})' if how else ''}, so "
+            "there is no best one; expected a longer time, with which the same command goes on."
+        )
+    if not counts:
         return None
     listed = ", ".join(f"{count} {how}" for how, count in counts.items())
     what = f"all {listed.replace(' ', ' trials ', 1)}" if len(counts) == 1 else f"no trial ran to its end ({listed})"

@@ -57,7 +57,7 @@ class StudyWorker:
         points = spaces.grid(plan.space)
         whole_grid = points is not None and len(points) <= plan.n_trials
         first = [plan.default, *(points or [] if whole_grid else [])]
-        self.ledger = Ledger(study, storage, plan.space, plan.n_trials, first, points)
+        self.ledger = Ledger(study, storage, plan.space, plan.n_trials, first, points, search.timeout)
         self._storage = storage
         self._streams = streams
         self._runner = Runner(plan, study, streams)

@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import optuna
 import postgres
@@ -23,8 +25,10 @@ from sharing import QUEUED, ledger
 from clsweep.errors import InputError
 from clsweep.sweeps import database, owner, storage
 from clsweep.sweeps import ledger as ledgers
-from clsweep.sweeps.ledger import ENDED, INTERRUPTED, LOST, REASON, VOID, Ledger
+from clsweep.sweeps.ledger import Ledger
+from clsweep.sweeps.marks import CARRIED, ENDED, FAILED, INTERRUPTED, LOST, REASON, VOID
 from clsweep.sweeps.space import Space
+from clsweep.sweeps.spent import seconds, spent
 
 N_TRIALS = 25
 TEN = {"reg_strength": 10.0}
@@ -340,3 +344,70 @@ def test_a_sampler_without_new_points_is_not_asked_forever(sqlite: str, monkeypa
     shared.complete(trial, 0.5)
     with pytest.raises(InputError, match=r"search.sampler: proposed points that have been tried 5 times in a row"):
         shared.claim()
+
+
+def recorded(shared: Ledger, state: TrialState, took: float, **attributes: Any) -> None:
+    """A trial that ended a moment ago."""
+    value = 0.5 if state in (TrialState.COMPLETE, TrialState.PRUNED) else None
+    trial = create_trial(state=state, value=value, user_attrs=attributes)
+    if state != TrialState.WAITING:
+        trial.datetime_complete = None if state == TrialState.RUNNING else datetime.now()
+        trial.datetime_start = datetime.now() - timedelta(seconds=took)
+    shared.study.add_trial(trial)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_the_time_of_all_trials_counts_once_however_they_ended(kind: str, sqlite: str, tmp_path: Path) -> None:
+    url = sqlite if kind == "sqlite" else f"journal:{tmp_path / 'journal.log'}"
+    shared = ledger(url, 100)
+    assert spent(shared.trials()) == 0
+    recorded(shared, TrialState.COMPLETE, 1000)
+    recorded(shared, TrialState.PRUNED, 200)
+    recorded(shared, TrialState.FAIL, 30, **{ENDED: FAILED})
+    recorded(shared, TrialState.FAIL, 4, **{ENDED: INTERRUPTED})
+    recorded(shared, TrialState.FAIL, 7200, **{ENDED: LOST, owner.BEAT: time.time() - 7100})  # noticed much later
+    recorded(shared, TrialState.COMPLETE, 3, **{CARRIED: 100.0})  # which the lost one had trained
+    recorded(shared, TrialState.WAITING, 0)
+    total = 1000 + 200 + 30 + 4 + 100 + 3
+    assert spent(shared.trials()) == pytest.approx(total, abs=1)
+    assert seconds(shared.trials()[5]) == pytest.approx(103, abs=1)
+
+    over = ledger(url, 100, timeout=total - 5)
+    assert over.is_complete()
+    assert over.claim() is None
+    larger = ledger(url, 100, timeout=total + 600)
+    assert not larger.is_complete()
+    assert larger.claim() is not None
+
+
+def test_a_trial_that_runs_when_the_time_is_spent_is_waited_for(sqlite: str) -> None:
+    mine, other = (ledger(sqlite, 10, timeout=60) for _ in range(2))
+    trial = other.claim()
+    assert trial is not None
+    recorded(mine, TrialState.PRUNED, 61)
+    assert mine.claim() is None
+    assert not mine.is_complete()
+    other.complete(trial, 0.5)
+    assert mine.is_complete()
+    assert len(finished(mine)) == 2
+
+
+def test_the_time_until_a_loss_was_noticed_is_not_spent(sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = ledger(sqlite, 10, first=(TEN,), timeout=60)
+    beat = {owner.BEAT: time.time() - 3600, owner.OWNER: owner.to_json(owner.this_process())}
+    recorded(shared, TrialState.RUNNING, 3610, **beat)
+    assert shared.is_out_of_time(shared.trials())
+    assert not shared.is_complete()
+    monkeypatch.setattr("clsweep.sweeps.owner.Owner.has_ended", lambda *_: True)
+    trial = shared.claim()
+    assert trial is not None
+    assert trial.number == 1
+
+
+def test_whichever_budget_is_spent_first_ends_the_search(sqlite: str) -> None:
+    shared = ledger(sqlite, 1, timeout=60)
+    trial = shared.claim()
+    assert trial is not None
+    shared.complete(trial, 0.5)
+    assert shared.is_complete()
+    assert shared.claim() is None

@@ -17,6 +17,7 @@ from sweeping import finish, worker
 from clsweep.sweeps import monitor, storage
 from clsweep.sweeps.monitor import Monitor, outcome, summary
 from clsweep.sweeps.plan import StudyPlan
+from clsweep.sweeps.status import of_time
 
 OVERRIDES = ("regularizer=si", "search.n_trials=2", "search.final_seeds=2", "search.pruner=null")
 
@@ -79,6 +80,30 @@ def test_the_summary_names_the_files_and_the_command(tmp_path: Path) -> None:
     assert f"{tmp_path}/trials.csv, best.yaml, final.csv" in text
     assert text.count(" ± ") == 1
     assert "the same values" in text  # on random images nothing is better than the default
+
+
+@pytest.mark.parametrize(
+    ("spent", "timeout", "shown"),
+    [
+        (12.4, 40, "12 of 40 s"),
+        (65, 90, "1:05 of 1:30 min"),
+        (1890, 3600, "0:31 of 1:00 h"),
+        (7140, 90000, "1:59 of 25:00 h"),
+    ],
+)
+def test_time_is_shown_in_the_unit_of_its_budget(spent: float, timeout: float, shown: str) -> None:
+    assert of_time(spent, timeout) == shown
+
+
+def test_a_budget_of_time_is_shown(tmp_path: Path) -> None:
+    study = worker(tmp_path, *OVERRIDES, "search.timeout=36000")
+    assert study.work_once()
+    out = Console(file=io.StringIO(), width=80)
+    out.print(monitor._progress([study], 80))
+    lines = printed(out).splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert "1/2" in lines[0]
+    assert lines[1].startswith("  0:00 of 10:00 h; 0 pruned, 0 failed; best 0.")
 
 
 LONG = "split_cifar100-ewc_separate-0a1b2c3d"

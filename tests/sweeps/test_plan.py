@@ -44,7 +44,7 @@ DECIDES_NOT = {
     *(f"dataset.{key}" for key in ("source", "train", "test", "layout", "resize", "n_classes", "root")),
     *(f"regularizer.{key}" for key in ("tuned", "tuned_for")),
     *(f"search.{key}" for key in ("n_trials", "final_seeds", "max_failures", "storage", "sampler", "sampler_options")),
-    *(f"search.{key}" for key in ("pruner", "pruner_options", "workers", "dry_run", "worker")),
+    *(f"search.{key}" for key in ("pruner", "pruner_options", "timeout", "workers", "dry_run", "worker")),
     *(
         "seeds",
         "budget",
@@ -84,6 +84,7 @@ def test_what_changes_results_makes_another_study(override: str) -> None:
     "override",
     [
         "search.n_trials=7",
+        "search.timeout=3600",
         "search.final_seeds=1",
         "search.pruner=null",
         "search.workers=2",

@@ -30,11 +30,12 @@ from clsweep.config import DatasetConfig
 from clsweep.data.datasets import ImageData, LabelledImages
 from clsweep.errors import InputError, MachineError
 from clsweep.sweeps import storage
-from clsweep.sweeps.ledger import ENDED, FAILED, INTERRUPTED, LOST, REASON
+from clsweep.sweeps.marks import ENDED, FAILED, INTERRUPTED, LOST, REASON
 from clsweep.sweeps.monitor import outcome, summary
 from clsweep.sweeps.owner import BEAT
 from clsweep.sweeps.plan import StudyPlan
-from clsweep.sweeps.status import seconds, status
+from clsweep.sweeps.spent import seconds
+from clsweep.sweeps.status import status
 
 DIVERGES_WHEN_STRONG = """
 import torch
@@ -300,6 +301,26 @@ def test_a_study_whose_trials_were_all_pruned_says_what_to_change(
     study = worker(tmp_path / "sweep", *overrides, space=searched)
     assert states(finish(study)).count("PRUNED") == pruned
     assert study.problem() == f"{study.plan.name}: {problem.format(file=file)}"
+
+
+def test_a_time_that_is_spent_before_a_trial_is_complete_is_told(tmp_path: Path) -> None:
+    prunes_all = ("search.pruner=threshold", "search.pruner_options={lower: 2, n_warmup_steps: 2}")
+    study = worker(tmp_path, "regularizer=si", "search.timeout=1e-3", *prunes_all)
+    assert states(finish(study)) == ["PRUNED"]
+    assert study.problem() == (
+        f"{study.plan.name}: search.timeout=0.001: was spent before a trial was complete (1 were pruned), so there is "
+        "no best one; expected a longer time, with which the same command goes on."
+    )
+    longer = worker(tmp_path, "regularizer=si", "search.timeout=3600", "search.n_trials=1", "search.pruner=null")
+    assert longer.plan.name == study.plan.name
+    assert states(finish(longer)) == ["PRUNED"]  # which counts
+    interrupted = worker(tmp_path / "other", "regularizer=si", "search.timeout=1e-3")
+    trial = interrupted.ledger.claim()
+    assert trial is not None
+    interrupted.ledger.interrupt(trial)
+    problem = interrupted.problem()
+    assert problem is not None
+    assert "was spent before a trial was complete, so there is no best one" in problem
 
 
 def test_a_study_whose_trials_were_all_lost_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

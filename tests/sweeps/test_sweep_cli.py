@@ -117,6 +117,35 @@ def test_a_dry_run_says_what_would_happen_and_leaves_nothing(tmp_path: Path, typ
     assert not folder.exists()
 
 
+def test_a_dry_run_says_which_budget_ends_the_search(tmp_path: Path, typed: Typed) -> None:
+    dry = ("regularizer=si", "search.dry_run=true", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    done = typed(*SWEEP, *dry, "search.timeout=1e-9")
+    assert done.returncode == 0, done.stderr
+    assert "search     1 trials of 1 seed(s), about" in done.stdout
+    spent = "time       0 of 0 s are spent (search.timeout=1e-09), which ends the search 39 trials early"
+    assert spent in done.stdout.splitlines()
+    done = typed(*SWEEP, *dry, "search.timeout=7200000")
+    assert "search     40 trials of 1 seed(s), about" in done.stdout
+    assert "0:00 of 2000:00 h are spent (search.timeout=7.2e+06), which is not reached" in done.stdout
+
+
+def test_the_search_ends_with_its_time_and_goes_on_with_more(tmp_path: Path, typed: Typed) -> None:
+    command = (*SWEEP, "regularizer=si", f"hydra.sweep.dir={tmp_path}")
+    done = typed(*command, "search.timeout=0.001")
+    assert done.returncode == 0, done.stderr
+    assert pd.read_csv(tmp_path / "trials.csv").state.tolist() == ["COMPLETE"]  # which ran when it was spent
+    assert len(pd.read_csv(tmp_path / "final.csv")) == 2
+    assert " of 0 s spent" in next(line for line in done.stdout.splitlines() if "trial 0 complete" in line)
+    assert "1 of 40 trials finished in " in done.stdout
+    again = typed(*command, "search.timeout=0.001")
+    assert again.returncode == 0, again.stderr
+    assert len(pd.read_csv(tmp_path / "trials.csv")) == 1
+    more = typed(*command, "search.timeout=3600", "search.n_trials=3")
+    assert more.returncode == 0, more.stderr
+    assert pd.read_csv(tmp_path / "trials.csv").state.isin(["COMPLETE", "PRUNED"]).sum() == 3
+    assert "3 of 3 trials finished in 0:00 of 1:00 h, " in more.stdout
+
+
 def test_a_key_that_some_of_the_methods_lack_is_for_the_others(tmp_path: Path, typed: Typed) -> None:
     for name in ("mine", "yours"):
         text = (ROOT / "custom_regularization.py").read_text()
@@ -164,6 +193,10 @@ def test_a_key_that_some_of_the_methods_lack_is_for_the_others(tmp_path: Path, t
         (("regularizer=si,mas", "regularizer.file=mine.py"), "regularizer.file: not a key of the chosen regularizer"),
         (("regularizer=si,mas", "regularizer.epsilom=1"), "did you mean regularizer.epsilon?"),
         (("regularizer=si,mass", "regularizer.fisher.labels=exact"), "regularizer=mass: expected one of"),
+        (("search.timeout=0",), "search.timeout=0.0: expected a number of seconds above 0, or null."),
+        (("search.timeout=-5",), "search.timeout=-5.0: expected a number of seconds above 0, or null."),
+        (("search.timeout=nan",), "search.timeout=nan: expected a number of seconds above 0, or null."),
+        (("search.timeout=1h",), "search.timeout=1h: expected a number, or null."),
         (("search.ntrials=3",), "search.ntrials: no such key here; did you mean search.n_trials?"),
         (("search.storage=mysql://me:secret@localhost/db",), "search.storage=mysql://me:***@localhost/db: its driver"),
         (("dataset=mnist", "dataset.root=nowhere"), "dataset=mnist"),

@@ -1,0 +1,10 @@
+"""What a sweep writes down of a trial beside what Optuna does: attributes, and how it ended."""
+
+from __future__ import annotations
+
+from typing import Final
+
+REASON: Final = "reason"
+ENDED: Final = "ended"
+CARRIED: Final = "carried_seconds"  # of runs that an earlier trial of the same point made
+FAILED, INTERRUPTED, LOST, VOID = "failed", "interrupted", "lost", "void"
