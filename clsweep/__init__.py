@@ -8,6 +8,9 @@
     tuned = clsweep.sweep("split_mnist", methods=["ewc", "my_method.py"], n_trials=20)
     tuned.table, tuned.best["ewc"], tuned.trials, tuned.finals
 
+    run = clsweep.run("split_mnist", method="si", overrides=["save_model=true"], folder="si").folder
+    clsweep.load_model(run), clsweep.evaluate(run)  # the trained network; its accuracies, measured again
+
 Importing the package is cheap: torch is imported by the modules that compute, when a run starts.
 """
 
@@ -18,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 from clsweep.errors import InputError, RunError
 
 if TYPE_CHECKING:
-    from clsweep.interface import Result, Tuned, run, sweep
+    from clsweep.interface import Result, Tuned, evaluate, load_model, run, sweep
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "Result", "RunError", "Tuned", "run", "sweep"]
+__all__ = ["InputError", "Result", "RunError", "Tuned", "evaluate", "load_model", "run", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

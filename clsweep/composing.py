@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -39,6 +41,20 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     with open_dict(made):
         del made["hydra"]
     return made
+
+
+def values(overrides: Sequence[str]) -> dict[str, Any]:
+    """What overrides change, by key, read by Hydra's grammar.
+
+    Args:
+        overrides: as they are typed.
+
+    Raises:
+        InputError: one can't be read.
+    """
+    with told_in_a_sentence():
+        parsed = OverridesParser.create().parse_overrides(arguments.for_hydra(overrides))
+        return {one.key_or_group: one.value() for one in parsed}
 
 
 def refuse_hydras(overrides: Sequence[str]) -> None:

@@ -36,6 +36,7 @@ PRECISIONS = ("float32", "bf16")
 ALL_LOGITS = "all"
 LOGITS = ("active", ALL_LOGITS)
 LAYOUTS = ("hwc", "chw")
+EVERY_CONTEXT = "every_context"
 # Streams that this package has, and what they need of the classes, which is checked before torch is imported.
 _STREAMS = "clsweep.data.streams"
 _SPLIT = f"{_STREAMS}.split"
@@ -50,6 +51,9 @@ _PART = Allowed(lambda value: 0 <= value < 1, "a number from 0 up to, not includ
 _NAME_OF_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _DEVICE = Allowed(lambda value: bool(_NAME_OF_DEVICE.fullmatch(value)), "auto, cpu, cuda or cuda:N (as in cuda:0)")
 _SECONDS = Allowed(POSITIVE.holds, "a number of seconds above 0")
+_SAVE_MODEL = Allowed(
+    lambda value: isinstance(value, bool) or value == EVERY_CONTEXT, f"false, true or {EVERY_CONTEXT}"
+)
 _IDLE = " for one on each idle core (or for as many as the launcher runs at once)"
 
 
@@ -203,6 +207,7 @@ class Config:
     threads: int | None = within(or_null(at_least(1)))
     figures: bool = MISSING
     tensorboard: bool = MISSING
+    save_model: Any = within(_SAVE_MODEL, False)  # true, false or every_context
     logger: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
 

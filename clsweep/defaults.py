@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import MISSING, fields, replace
 from functools import cache
 from pathlib import Path
@@ -37,8 +38,10 @@ def _composed(benchmark: Path) -> DictConfig:
     top, own = _loaded(conf / "config.yaml"), _loaded(benchmark)
     chosen = _chosen(top) | _chosen(own) | _NO_METHOD
     groups = {group: _loaded(conf / group / f"{name}.yaml") for group, name in chosen.items()}
-    values = OmegaConf.merge(top, groups, own)
-    assert isinstance(values, DictConfig)
+    return _without_hydra(OmegaConf.merge(top, groups, own))
+
+
+def _without_hydra(values: Any) -> DictConfig:
     return OmegaConf.masked_copy(values, [str(key) for key in values if key not in ("defaults", "hydra")])
 
 
@@ -56,6 +59,22 @@ def _chosen(file: DictConfig) -> dict[str, str]:
     groups = settings.groups()
     named = [(key.removeprefix("override").strip(" /"), name) for key, name in pairs if isinstance(name, str)]
     return {group: name for group, name in named if group in groups}
+
+
+def completed(values: Mapping[str, Any]) -> Config:
+    """A setting of which a part was written down; the rest is what `conf` has, without a method.
+
+    Args:
+        values: by key, as `clsweep.config.as_values` gives them.
+
+    Raises:
+        InputError: see `clsweep.config.parse`.
+    """
+    conf = settings.config_dir()
+    top = _loaded(conf / "config.yaml")
+    chosen = {group: name for group, name in (_chosen(top) | _NO_METHOD).items() if group not in values}
+    groups = {group: _loaded(conf / group / f"{name}.yaml") for group, name in chosen.items()}
+    return settings.parse(_without_hydra(OmegaConf.merge(top, groups, OmegaConf.create(dict(values)))))
 
 
 def protocol(config: Config) -> Protocol:

@@ -10,9 +10,10 @@ import logging
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,10 @@ from clsweep.seeding import GlobalStream
 from clsweep.sweeps import command, finals
 from clsweep.sweeps.monitor import Outcome
 from clsweep.training import run as training
+from clsweep.training.machine import prepare_cpu
 from clsweep.training.observers import Observer
+from clsweep.training.run import pick_device
+from clsweep.training.saved import MOVED, Saved
 
 logging.getLogger("clsweep").addHandler(logging.NullHandler())  # what is logged is the program's to show
 
@@ -118,6 +122,86 @@ def run(
     outcome.model.eval()
     table = results.accuracy_table(outcome.summary, outcome.cells)
     return Result(outcome.summary.row, table, outcome.model, place)
+
+
+def load_model(folder: str | Path, after: int | None = None, *, device: str = "cpu") -> nn.Module:
+    """The network that a run with `save_model=true` has saved, as it was trained; neither data nor method are needed.
+
+        model = clsweep.load_model("outputs/split_mnist/si/2026-01-31_12-00-00-000000-s0")
+        logits = model(images)  # [B, C, H, W], prepared as for training
+
+    `model.pt` is read as tensors alone. The code of a network of one's own is run, as `model.json` names it, so open
+    only folders that you trust. It is the code that was trained: what Python finds under its name where that is still
+    the same, else the copy in the folder.
+
+    Args:
+        folder: the run's; of a sweep that of a trial or a final run, of several seeds that of one.
+        after: how many contexts had been learned, from 1, where `save_model=every_context` has saved them; None: all.
+        device: `cpu`, `cuda`, `cuda:N` or `auto`, for a GPU where there is one.
+
+    Returns:
+        The network in eval mode. Its active outputs are those of the context learned last, as in the last step; with
+        `contract.logits=all` they are all outputs. What a method had put on the network isn't there.
+
+    Raises:
+        InputError: nothing is saved there, or it is damaged; the network isn't the one that was trained.
+    """
+    with _undisturbed():
+        kept = Saved.of(paths.absolute(folder), after)
+        model = kept.network(pick_device(device))
+    _warn(kept)
+    return model
+
+
+def evaluate(
+    folder: str | Path, after: int | None = None, overrides: Sequence[str] = (), *, device: str | None = None
+) -> pd.DataFrame:
+    """Measure a network that a run with `save_model=true` has saved, on all contexts, as the run did.
+
+        clsweep.evaluate("outputs/split_mnist/si/2026-01-31_12-00-00-000000-s0")
+
+    It agrees with the run's `accuracy.csv`: exactly on the same machine, elsewhere but for examples whose two largest
+    logits are equal up to rounding.
+
+    Args:
+        folder: as for `load_model`.
+        after: likewise.
+        overrides: where the data are, if not where the run found them: values of `dataset.root`, `dataset.train` and
+            `dataset.test`, each as it is typed on the command line.
+        device: `cpu`, `cuda`, `cuda:N` or `auto`; None: what the run was told.
+
+    Returns:
+        A row for each context and split: `after_context`, `context` (from 1), `split` (test, or validation where data
+        was held out), `accuracy` (0 to 1), `n` (examples).
+
+    Raises:
+        InputError: as for `load_model`, or the data aren't there or aren't those of the run.
+    """
+    with _undisturbed():
+        kept = Saved.of(paths.absolute(folder), after)
+        setting = kept.description.setting
+        prepare_cpu(setting["threads"])
+        cells = kept.measured(pick_device(device or setting["device"]), _moved(overrides))
+    _warn(kept)
+    return pd.DataFrame([asdict(cell) for cell in cells], columns=list(results.CELL_COLUMNS))
+
+
+def _moved(overrides: Sequence[str]) -> dict[str, Any]:
+    """Where the data are, by key."""
+    _check_overrides(overrides)
+    moved = composing.values(overrides)
+    for key, value in moved.items():
+        if key not in MOVED:
+            raise InputError(
+                f"overrides: {key}={value}: what was measured stays as it was; expected values of {', '.join(MOVED)} "
+                "alone."
+            )
+    return moved
+
+
+def _warn(kept: Saved) -> None:
+    if kept.note is not None:
+        warnings.warn(kept.note, stacklevel=3)
 
 
 @dataclass(frozen=True)

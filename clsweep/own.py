@@ -64,6 +64,7 @@ class _Kept:
 
 
 _kept: _Kept | None = None
+_first: Path | None = None  # the folder that is looked in before all others
 
 
 @contextmanager
@@ -78,6 +79,28 @@ def kept() -> Iterator[None]:
         yield
     finally:
         _kept = None
+
+
+@contextmanager
+def found_first_in(folder: Path) -> Iterator[None]:
+    """Look for modules in a folder first, such as a run's with its copies; afterwards names lead where they led before.
+
+    Args:
+        folder: absolute.
+    """
+    global _kept, _first
+    before, modules = (_kept, _first), dict(sys.modules)
+    _kept, _first = _Kept({}, {}), folder.resolve()
+    try:
+        yield
+    finally:
+        _kept, _first = before
+        for name, module in list(sys.modules.items()):
+            if modules.get(name) is not module and isinstance(_loader_of(module), _Read):
+                _forget(name, module)
+        for name, module in modules.items():
+            if name not in sys.modules:
+                _put_back(name, module)
 
 
 def main(path: str) -> str | None:
@@ -170,7 +193,7 @@ class _Finder:
 
 def _is_of_before(there: ModuleType, name: str, modules: Mapping[str, Own], state: str) -> bool:
     """Whether what is imported isn't what was read."""
-    loader = getattr(getattr(there, "__spec__", None), "loader", None)
+    loader = _loader_of(there)
     if isinstance(loader, _Read):
         return loader.state != state
     if isinstance(loader, imports.Kept):  # a method's, which has begun anew with this run
@@ -182,6 +205,10 @@ def _is_of_before(there: ModuleType, name: str, modules: Mapping[str, Own], stat
         return True
     # Somebody else's import: it is the same text where that is older than this process.
     return any(modules[one].file.stat().st_mtime >= _began() for one in _reached(name, modules))
+
+
+def _loader_of(module: ModuleType) -> object:
+    return getattr(getattr(module, "__spec__", None), "loader", None)
 
 
 @cache
@@ -198,6 +225,14 @@ def _forget(name: str, module: ModuleType) -> None:
     parent = sys.modules.get(package)
     if getattr(parent, leaf, None) is module:
         delattr(parent, leaf)
+
+
+def _put_back(name: str, module: ModuleType) -> None:
+    """Undo `_forget`."""
+    sys.modules[name] = module
+    package, _, leaf = name.rpartition(".")
+    if package in sys.modules:
+        setattr(sys.modules[package], leaf, module)
 
 
 def _state(name: str, modules: Mapping[str, Own]) -> str:
@@ -241,7 +276,8 @@ def _located(dotted: str) -> dict[str, tuple[Path, Path]]:
     names = dotted.split(".")
     if not dotted or names[0] in _NEVER:
         return {}
-    for folder in dict.fromkeys([*map(_resolved, sys.path), paths.here()]):
+    first = [] if _first is None else [_first]
+    for folder in dict.fromkeys([*first, *map(_resolved, sys.path), paths.here()]):
         found = {name: (folder, file) for name, file in _down(folder, names)}
         if found:
             last = list(found.values())[-1][1].resolve()

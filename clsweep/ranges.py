@@ -46,6 +46,7 @@ def check(of: Any, prefix: str = "") -> None:
     for one in dataclasses.fields(of):
         value, allowed = getattr(of, one.name), one.metadata.get(_ALLOWED)
         if allowed is not None and not allowed.holds(value):
-            raise InputError(f"{prefix}{one.name}={value}: expected {allowed.expected}.")
+            typed = "null" if value is None else value
+            raise InputError(f"{prefix}{one.name}={typed}: expected {allowed.expected}.")
         if dataclasses.is_dataclass(value):
             check(value, f"{prefix}{one.name}.")

@@ -4,6 +4,7 @@ from clsweep.paths import short
 from clsweep.results.loading import BEST_FILE, FINAL_FILE, REPORT_MARK, TRIALS_FILE, UNFINISHED, Problem, Results, load
 from clsweep.results.writing import (
     ACCURACY_FILE,
+    CELL_COLUMNS,
     FAILED,
     FINISHED,
     FORMAT_VERSION,
@@ -27,6 +28,7 @@ from clsweep.results.writing import (
 __all__ = [
     "ACCURACY_FILE",
     "BEST_FILE",
+    "CELL_COLUMNS",
     "FAILED",
     "FINAL_FILE",
     "FINISHED",

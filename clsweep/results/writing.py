@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import pandas as pd
@@ -253,14 +253,24 @@ def write_text(text: str, path: Path) -> None:
 
 
 def write_bytes(content: bytes, path: Path) -> None:
+    """Write a file, whole or not at all; see `write_by`."""
+    write_by(lambda file: file.write(content), path)
+
+
+def write_by(write: Callable[[BinaryIO], object], path: Path) -> None:
     """Write a file, whole or not at all; processes that write the same one at once don't disturb each other.
+
+    Args:
+        write: writes the content into a file that is open for it.
+        path: of the file.
 
     Raises:
         OSError: it can't be written; what was there before is as it was.
     """
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        partial.write_bytes(content)
+        with partial.open("wb") as file:
+            write(file)
         partial.replace(path)
     except BaseException as error:
         with suppress(OSError):

@@ -30,7 +30,7 @@ from clsweep.protocol import Protocol, targets
 from clsweep.results import Summary, metrics
 from clsweep.results.metrics import Cell
 from clsweep.seeding import GlobalStream, derived_seed
-from clsweep.training import observers, update
+from clsweep.training import observers, saved, update
 from clsweep.training.display import Display
 from clsweep.training.learner import Learner
 from clsweep.training.loop import Timings, Trainer, protocol_of
@@ -121,6 +121,7 @@ def run(
     started_at = datetime.now(UTC)
     if folder is not None:
         results.refuse_used(folder)
+    saved.check(config, folder)
     fewer_threads = prepare_cpu(config.threads)
     device = pick_device(config.device)
     method = _method(config)
@@ -166,6 +167,7 @@ def _trained(
     model = networks.build(
         config.network, stream.input_shape, stream.n_outputs, derived_seed(config.seed, "parameters")
     ).to(device)
+    keeper = saved.Keeper(config, stream, model, folder)
     learner = Learner(
         model, loaded.method, config.optimizer_setting, config.precision, shows_all=config.contract.logits == ALL_LOGITS
     )
@@ -186,6 +188,7 @@ def _trained(
             for cells in trainer.jointly() if config.stream == "joint" else trainer.sequentially():
                 record.cells += cells
                 record.write(results.RUNNING)  # at once: this process may be killed
+                keeper.keep(cells[0].after_context)
                 observer.context_done(cells)
         summary = record.write(results.FINISHED)
     except BaseException as error:  # whatever ends the run: what it has measured is kept

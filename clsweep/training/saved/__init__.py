@@ -1,0 +1,12 @@
+"""The networks that a run saves on request (`save_model`), and how they are networks again.
+
+`model.pt` is the plain `state_dict` of the network as it was built, on the CPU: what a method has put on the network,
+such as a teacher or hooks, is not in it. `model.json` beside it has what is needed to build the network without data,
+and the contexts with it, each key by inclusion: no more of the setting is in it. Reading unpickles nothing.
+"""
+
+from clsweep.training.saved.description import DESCRIPTION_FILE, MODEL_FILE
+from clsweep.training.saved.keeping import Keeper, check
+from clsweep.training.saved.reading import MOVED, Saved
+
+__all__ = ["DESCRIPTION_FILE", "MODEL_FILE", "MOVED", "Keeper", "Saved", "check"]
