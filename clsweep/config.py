@@ -49,7 +49,7 @@ _METHOD = "regularizer"
 OPEN_GROUPS, OWN_FILE = ("network", "optimizer"), "own"  # the file of a group for a class that has none
 _PART = Allowed(lambda value: 0 <= value < 1, "a number from 0 up to, not including, 1")
 _NAME_OF_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-_DEVICE = Allowed(lambda value: bool(_NAME_OF_DEVICE.fullmatch(value)), "auto, cpu, cuda or cuda:N (as in cuda:0)")
+DEVICE = Allowed(lambda value: bool(_NAME_OF_DEVICE.fullmatch(value)), "auto, cpu, cuda or cuda:N (as in cuda:0)")
 _SECONDS = Allowed(POSITIVE.holds, "a number of seconds above 0")
 _SAVE_MODEL = Allowed(
     lambda value: isinstance(value, bool) or value == EVERY_CONTEXT, f"false, true or {EVERY_CONTEXT}"
@@ -203,7 +203,7 @@ class Config:
     stream: str = within(one_of(*STREAMS))
     validation_fraction: float = within(_PART)
     precision: str = within(one_of(*PRECISIONS))
-    device: str = within(_DEVICE)
+    device: str = within(DEVICE)
     threads: int | None = within(or_null(at_least(1)))
     figures: bool = MISSING
     tensorboard: bool = MISSING

@@ -148,7 +148,7 @@ def load_model(folder: str | Path, after: int | None = None, *, device: str = "c
     """
     with _undisturbed():
         kept = Saved.of(paths.absolute(folder), after)
-        model = kept.network(pick_device(device))
+        model = kept.network(_device(device))
     _warn(kept)
     return model
 
@@ -181,7 +181,7 @@ def evaluate(
         kept = Saved.of(paths.absolute(folder), after)
         setting = kept.description.setting
         prepare_cpu(setting["threads"])
-        cells = kept.measured(pick_device(device or setting["device"]), _moved(overrides))
+        cells = kept.measured(_device(device or setting["device"]), _moved(overrides))
     _warn(kept)
     return pd.DataFrame([asdict(cell) for cell in cells], columns=list(results.CELL_COLUMNS))
 
@@ -197,6 +197,12 @@ def _moved(overrides: Sequence[str]) -> dict[str, Any]:
                 "alone."
             )
     return moved
+
+
+def _device(name: str) -> torch.device:
+    if not settings.DEVICE.holds(name):
+        raise InputError(f"device={name}: expected {settings.DEVICE.expected}.")
+    return pick_device(name)
 
 
 def _warn(kept: Saved) -> None:
@@ -262,6 +268,8 @@ def sweep(
     _check_overrides(overrides)
     trials = [] if n_trials is None else [f"search.n_trials={n_trials}"]
     typed = [f"benchmark={benchmark}", *_chosen_of(methods), *trials, *overrides]
+    if folder is None and composing.values(overrides).get("save_model", False) is not False:
+        raise InputError("save_model: there is no folder to keep the networks in; expected folder=... as well.")
     composing.refuse_hydras(typed)
     with _undisturbed(), _kept(folder) as place:
         with composing.told_in_a_sentence():

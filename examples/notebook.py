@@ -3,6 +3,8 @@
 # Each cell runs by itself in a notebook (VS Code and Jupytext read the marks); here with a tiny budget.
 
 # %%
+import tempfile
+
 import pandas as pd
 import torch
 
@@ -45,6 +47,11 @@ print(mine)
 
 # %% The trained network is an ordinary module: logits of the classes of the context learned last.
 print(mine.model(torch.zeros(1, 1, 28, 28)).shape)
+
+# %% save_model=true keeps it in the run's folder: to be loaded in another notebook, or measured again.
+with tempfile.TemporaryDirectory() as folder:
+    clsweep.run("split_mnist", method="si", overrides=[*SMALL, "save_model=true"], folder=folder, quiet=True)
+    print(clsweep.load_model(folder), clsweep.evaluate(folder), sep="\n")
 
 # %% A small sweep: each method tuned on held-out data, then trained anew with its best values.
 tuned = clsweep.sweep(

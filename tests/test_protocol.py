@@ -87,7 +87,16 @@ def test_each_field_tells_protocols_apart(field: str) -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["seed=3", "device=cpu", "threads=1", "figures=false", "regularizer=si", "dataset.root=here", "stream=joint"],
+    [
+        "seed=3",
+        "device=cpu",
+        "threads=1",
+        "figures=false",
+        "save_model=every_context",
+        "regularizer=si",
+        "dataset.root=here",
+        "stream=joint",
+    ],
 )
 def test_what_is_no_field_tells_nothing_apart(override: str) -> None:
     assert Protocol.of(setting("+benchmark=split_mnist", override)) == SPLIT_MNIST

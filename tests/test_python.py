@@ -323,6 +323,7 @@ def test_the_notebook_runs(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "Result(split_mnist si, seed 0: average accuracy 0." in printed
     assert "torch.Size([1, 2])\n" in printed
+    assert re.search(r"\n +after_context  context split  accuracy +n\n0 +3 +1 +test +0\.\d+ +\d+\n", printed)
     assert re.search(r"\nsi +0\.\d+ ", printed)
     assert re.search(r"\{'reg_strength': [\d.e+-]+, 'epsilon': [\d.e+-]+\}\n$", printed)
 

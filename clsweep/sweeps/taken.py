@@ -14,6 +14,7 @@ from clsweep.config import Config, to_yaml
 from clsweep.folders import SETTING
 from clsweep.protocol import Protocol
 from clsweep.results.metrics import Cell
+from clsweep.training import saved
 
 # What decides a run's result beside its protocol.
 _DECISIVE = ("regularizer", "stream", "seed")
@@ -58,7 +59,7 @@ def take(folder: Path, config: Config, left: Sequence[Path]) -> Taken | None:
 
 def _finished(folder: Path, config: Config) -> Taken | None:
     setting = folder / SETTING
-    if not setting.is_file() or not (folder / results.SUMMARY_FILE).is_file():
+    if not setting.is_file() or not (folder / results.SUMMARY_FILE).is_file() or not saved.are_there(config, folder):
         return None
     if _decisive(setting.read_text(encoding="utf-8")) != _decisive(to_yaml(config)):
         return None

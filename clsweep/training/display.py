@@ -146,7 +146,7 @@ class Display(Observer):
             f"time              {clock(summary.train_seconds)} training ({summary.iters_per_second:.0f} it/s), "
             f"{clock(summary.importance_seconds)} importance, {clock(summary.eval_seconds)} evaluation"
         )
-        self._print_files()
+        self._print_files("" if self._config.save_model is False else ", model.pt")
 
     def stopped(self, summary: Summary) -> None:
         """Print where the results of an unfinished run are."""

@@ -51,6 +51,7 @@ DECIDES_NOT = {
         "device",
         "threads",
         "figures",
+        "save_model",
         "tensorboard",
         "logger",
         "callbacks",

@@ -102,6 +102,16 @@ def test_a_run_that_was_finished_but_not_recorded_is_taken(tmp_path: Path, monke
     assert found.runs["status"].tolist() == ["finished"] * 2
 
 
+def test_a_run_without_the_network_that_is_to_be_saved_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_before_the_record(worker(tmp_path, *ONE), monkeypatch)
+    trained = counted_runs(monkeypatch)
+    finish(worker(tmp_path, *ONE, "save_model=true"))
+    assert trained == [tmp_path / "trial-0001"]
+    assert (tmp_path / "trial-0001" / "model.pt").is_file()
+
+
 def test_a_taken_trial_is_the_same_as_a_trained_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = (*ONE, "search.seeds=2")
     whole = finish(worker(tmp_path / "whole", *overrides))[0]

@@ -90,14 +90,19 @@ class Description:
             raise InputError(
                 f"{short(path)}: can't be read ({named(error)}); expected it as the run left it."
             ) from error
+        version = values.get("format_version") if isinstance(values, dict) else None
+        if isinstance(version, int) and version > _FORMAT_VERSION:
+            raise InputError(
+                f"{short(path)}: was written by clsweep {values.get('clsweep_version')}; expected that version or a "
+                f"later one to read it, and this is {clsweep.__version__}."
+            )
         try:
-            if values["format_version"] > _FORMAT_VERSION:
-                raise InputError(f"it is of clsweep {values['clsweep_version']}; this is {clsweep.__version__}")
             made = cls(**{one.name: values[one.name] for one in fields(cls)})
             channels, height, width = map(int, made.input_shape)
             targets_of(made.setting)
             return replace(
                 made,
+                setting={key: made.setting[key] for key in _NEEDED},
                 input_shape=(channels, height, width),
                 active=[(int(start), int(stop)) for start, stop in made.active],
             )

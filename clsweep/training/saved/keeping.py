@@ -42,6 +42,21 @@ def check(config: Config, folder: Path | None) -> None:
         )
 
 
+def are_there(config: Config, folder: Path) -> bool:
+    """Whether a finished run has left the networks that a setting asks for.
+
+    Args:
+        config: the setting.
+        folder: the run's.
+    """
+    if config.save_model is False:
+        return True
+    count = config.benchmark.contexts
+    needs_first = config.save_model == EVERY_CONTEXT and config.stream != "joint"
+    names = [MODEL_FILE, *([file_after(1, count)] if needs_first else [])]
+    return all((folder / name).is_file() for name in names)
+
+
 def _typed(config: Config) -> str:
     return f"save_model={EVERY_CONTEXT if config.save_model == EVERY_CONTEXT else 'true'}"
 

@@ -60,8 +60,9 @@ class Saved:
         description = Description.read(folder)
         n_contexts = len(description.active)
         learned = n_contexts if after is None else after
-        if learned not in range(1, n_contexts + 1):
-            raise InputError(f"after={after}: {short(folder)} is a run of {n_contexts} contexts; expected 1 to that.")
+        if learned not in range(1, n_contexts + 1) or isinstance(learned, bool):
+            expected = " or ".join(map(str, range(1, n_contexts + 1))) if n_contexts < 3 else f"1 to {n_contexts}"
+            raise InputError(f"after={after}: {short(folder)} is a run of {n_contexts} contexts; expected {expected}.")
         file = folder / (MODEL_FILE if learned == n_contexts else file_after(learned, n_contexts))
         if not file.is_file():
             numbers = range(1, n_contexts + 1)
