@@ -367,7 +367,7 @@ def test_a_network_that_a_method_has_changed_in_other_ways_is_told(
         model = clsweep.load_model(tmp_path / "run")
     images = torch.rand(3, 1, 28, 28)
     assert not torch.allclose(model(images), result.model(images))
-    with pytest.warns(UserWarning, match=r"accuracy\.csv is with that"):
+    with pytest.warns(UserWarning, match=r"accuracy\.csv was measured with that"):
         clsweep.evaluate(tmp_path / "run")
 
 
@@ -446,3 +446,54 @@ def test_a_sweep_saves_every_trial_and_final_run(tmp_path: Path) -> None:
     found = sorted(file.parent.name for file in tmp_path.rglob("model.pt"))
     assert found == sorted(folder.name for pattern in ("trial-*", "final-*") for folder in tmp_path.rglob(pattern))
     assert len(found) >= 2
+
+
+PARTS = {
+    "streams.py": """
+import torch
+from clsweep.data.streams import ContextData
+
+def fixed(data, contexts, classes_per_context):
+    for number in range(contexts):
+        classes = [2 * number, 2 * number + 1]
+        train, test = (torch.isin(part.labels, torch.tensor(classes)) for part in (data.train, data.test))
+        yield ContextData(classes, train, test)
+""",
+    "nets.py": """
+from torch import nn
+from .parts import Layer
+
+class Tied(nn.Module):
+    def __init__(self, n_outputs):
+        super().__init__()
+        self.first, self.second, self.out = Layer(784, 784), Layer(784, 784), nn.Linear(784, n_outputs)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return self.out(self.second(self.first(x.flatten(1)).relu()).relu())
+""",
+    "parts.py": "from torch.nn import Linear as Layer\n",
+    "optimizers.py": "from torch.optim import SGD\n\nclass Mine(SGD):\n    pass\n",
+    "__init__.py": "",
+}
+
+
+def test_a_package_of_ones_own_is_found_in_the_runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    package = f"own_package_{tmp_path.name}"
+    (tmp_path / package).mkdir()
+    for name, source in PARTS.items():
+        (tmp_path / package / name).write_text(source)
+    own = {"network": "nets.Tied", "optimizer": "optimizers.Mine", "benchmark.stream": "streams.fixed"}
+    targets = [f"{key}._target_={package}.{target}" for key, target in own.items()]
+    result = trained(Path("run"), "network=own", "optimizer=own", "optimizer.lr=0.01", *targets)
+    state = result.model.state_dict()
+    assert state["first.weight"].data_ptr() == state["second.weight"].data_ptr()
+    expected = measured(result, 2)
+    for name in PARTS:
+        (tmp_path / package / name).write_text("raise RuntimeError\n")
+    pd.testing.assert_frame_equal(clsweep.evaluate("run"), expected, check_exact=True)
+    (tmp_path / "run" / package / "streams.py").unlink()
+    assert clsweep.load_model("run")(torch.zeros(1, 1, 28, 28)).shape == (1, 2)  # which takes no stream
+    with pytest.raises(InputError, match=rf"^benchmark\.stream\._target_={package}\.streams\.fixed: neither what"):
+        clsweep.evaluate("run")

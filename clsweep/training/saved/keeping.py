@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from clsweep import process
 from clsweep.config import EVERY_CONTEXT, Config
 from clsweep.data.contexts import Stream
-from clsweep.errors import InputError
+from clsweep.errors import InputError, named
 from clsweep.networks import Classifier
 from clsweep.paths import short
 from clsweep.training import tensor_files
@@ -123,10 +123,10 @@ class Keeper:
                 return
             problem = (
                 "the network gives other outputs than in the run, as it is kept without what lies outside its "
-                "parameters and buffers, such as a method's hooks; accuracy.csv is with that"
+                "parameters and buffers, such as a method's hooks; accuracy.csv was measured with that"
             )
-        except InputError as error:
-            problem = str(error)
+        except Exception as error:  # of the network's own code, too: the run is finished whatever happens here
+            problem = f"the network can't be tried again ({named(error)})"
         replace(self._description, is_whole=False).write(self._folder)
         process.say("clsweep", f"{short(self._folder / MODEL_FILE)}: {problem}.")
 

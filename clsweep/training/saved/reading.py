@@ -79,7 +79,7 @@ class Saved:
             return None
         return (
             f"{short(self.file)}: in the run the network had more than its parameters and buffers, such as a method's "
-            "hooks, and gave other outputs than this one; accuracy.csv is with that."
+            "hooks, and gave other outputs than this one; accuracy.csv was measured with that."
         )
 
     def network(self, device: torch.device) -> Classifier:
