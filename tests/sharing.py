@@ -13,6 +13,7 @@ from optuna.storages import BaseStorage
 
 from clsweep.sweeps import storage
 from clsweep.sweeps.ledger import Ledger, open_study
+from clsweep.sweeps.pruners import pruner
 from clsweep.sweeps.space import Point, Space
 
 QUEUED: tuple[Point, ...] = tuple({"reg_strength": float(value)} for value in range(1, 21))
@@ -49,6 +50,24 @@ def take_part(url: str, n_trials: int) -> None:
         shared.complete(trial, 0.5)
 
 
+def take_part_in_halving(url: str, n_trials: int) -> None:
+    """Claim trials of nine steps, each worse than the last, stop them at rungs, and go on with the best of them."""
+    shared = ledger(url, n_trials, first=QUEUED[:n_trials])
+    shared.study.pruner = pruner("successive_halving", None, 9)
+    while not shared.is_complete():
+        trial = shared.claim()
+        if trial is None:
+            time.sleep(0.05)
+            continue
+        for step in range(1, 10):
+            trial.report(-trial.params["reg_strength"], step)
+            if step < 9 and trial.should_prune():
+                shared.prune(trial, "stopped")
+                break
+        else:
+            shared.complete(trial, 0.5)
+
+
 def claim_and_hang(url: str) -> None:
     """Claim a trial, say so, and never end it."""
     trial = ledger(url, 3, first=({"reg_strength": 10.0},)).claim()
@@ -58,7 +77,8 @@ def claim_and_hang(url: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "take_part":
-        take_part(sys.argv[2], int(sys.argv[3]))
-    else:
+    if sys.argv[1] == "claim_and_hang":
         claim_and_hang(sys.argv[2])
+    else:
+        part = take_part if sys.argv[1] == "take_part" else take_part_in_halving
+        part(sys.argv[2], int(sys.argv[3]))

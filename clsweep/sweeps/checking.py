@@ -39,7 +39,7 @@ def check_search(search: SearchConfig, space: Space, steps: int) -> None:
     if isinstance(options.get(_STARTUP), int):
         options = options | {_STARTUP: min(options[_STARTUP], _TRIALS)}
     chooses = sampler(search.sampler, options, 0)
-    judges = pruner(search.pruner, search.pruner_options)
+    judges = pruner(search.pruner, search.pruner_options, steps)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(0), pruner=judges)
     for number in range(_TRIALS):

@@ -28,7 +28,7 @@ from clsweep.sweeps.crew import crew_of, work_as
 from clsweep.sweeps.monitor import Monitor, Outcome
 from clsweep.sweeps.overrides import Sweep
 from clsweep.sweeps.plan import StudyPlan
-from clsweep.sweeps.status import named
+from clsweep.sweeps.status import named, status
 from clsweep.sweeps.worker import StudyWorker, rehearse_all
 from clsweep.training.machine import emulated_bf16
 from clsweep.training.run import check_fit, pick_device
@@ -164,7 +164,8 @@ def _announce(studies: Sequence[StudyWorker], url: str, out: Console) -> None:
     """Say what is there already, and what won't be tried."""
     out.print(f"storage  {url}", markup=False, soft_wrap=True)
     for study in studies:
-        plan, finished = study.plan, len(study.ledger.decided())
+        plan, now = study.plan, status(study.ledger.trials())
+        finished = now.finished + len(now.failed)
         notes = [f"{finished} trial{'s are' if finished > 1 else ' is'} there already"] if finished else []
         if not space.contains(plan.space, plan.default):
             notes.append(

@@ -18,6 +18,7 @@ from clsweep import config_files, results
 from clsweep.errors import InputError
 from clsweep.hyperparameters import STANDARD
 from clsweep.protocol import Protocol
+from clsweep.sweeps.continued import current
 from clsweep.sweeps.finals import FinalRun
 from clsweep.sweeps.marks import REASON
 from clsweep.sweeps.plan import StudyPlan
@@ -31,18 +32,18 @@ BEST = "best"
 def write(plan: StudyPlan, trials: Sequence[FrozenTrial]) -> None:
     """Write `trials.csv`, and `best.yaml` once a trial is complete.
 
-    `trials.csv` has a row for each trial that has begun: its number, Optuna's state, the digest of its protocol, the
-    hyperparameters, the average accuracy on validation and test data after the last context (means over its seeds;
-    empty where it was not reached), the mean validation accuracy over the learned contexts after each context (with
-    several seeds, for each seed), its time in seconds, its seeds, the folder of its runs, and why it failed or was
-    pruned.
+    `trials.csv` has a row for each trial that has begun, but for those that have gone on as another one: its number,
+    Optuna's state, the digest of its protocol, the hyperparameters, the average accuracy on validation and test data
+    after the last context (means over its seeds; empty where it was not reached), the mean validation accuracy over the
+    learned contexts after each context (with several seeds, for each seed), its time in seconds, its seeds, the folder
+    of its runs, and why it failed or was pruned.
 
     Args:
         plan: the study's.
         trials: all of them.
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
-    begun = [trial for trial in trials if trial.state != TrialState.WAITING]
+    begun = [trial for trial in current(trials) if trial.state != TrialState.WAITING]
     results.write_csv(pd.DataFrame([_row(plan, trial) for trial in begun]), plan.folder / results.TRIALS_FILE)
     best = status(trials).best
     if best is not None:

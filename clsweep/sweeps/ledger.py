@@ -8,6 +8,9 @@ Every process reads and writes the same storage and waits for nobody. What makes
   twice; that both step back is possible and mended by trying again.
 - A trial whose process is gone is marked as failed, and its point is put into the queue unless another trial has it.
   Both can be done twice, or be left half done, without harm.
+- A trial that was stopped at a rung may go on as another one (`promotion.py`), which is claimed with its point, its
+  owner and the stopped trial's number in one stroke. Of two that go on with the same one, the later steps back; where
+  one is lost or interrupted, the stopped trial goes on as yet another.
 - Whose a trial is stands in the storage with its claim (`database.py`, `journal.py`). Only between claiming a queued
   trial and saying so is there a moment in which a killed process leaves a trial without an owner.
 """
@@ -24,13 +27,15 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from clsweep.errors import InputError
 from clsweep.sweeps import owner as owners
 from clsweep.sweeps import space as spaces
-from clsweep.sweeps.marks import ENDED, FAILED, INTERRUPTED, LOST, REASON, VOID
+from clsweep.sweeps.continued import current
+from clsweep.sweeps.marks import CONTINUES, ENDED, FAILED, INTERRUPTED, LOST, REASON, VOID
 from clsweep.sweeps.owner import BEAT, OWNER, beating
+from clsweep.sweeps.promotion import Promotion
 from clsweep.sweeps.space import Point, Space
 from clsweep.sweeps.spent import spent
 
@@ -47,10 +52,10 @@ class Ledger:
     """The trials of one study.
 
     Attributes:
-        study: Optuna's.
+        study: Optuna's; where its pruner is a `Promotion`, stopped trials may go on.
         storage: where it is.
         space: what is searched.
-        n_trials: how many finished trials there are to be.
+        n_trials: how many points are to be tried, to their end or until they are stopped.
         first: points to be tried before the sampler chooses any.
         points: all that may be tried; None where the space is not finite.
         timeout: how long trials may take, in seconds, all together; None: as long as it takes.
@@ -74,6 +79,8 @@ class Ledger:
         trials = self.trials()
         if self.is_out_of_time(trials):
             return not any(trial.state == TrialState.RUNNING for trial in trials)
+        if self._to_continue(trials) or any(_is_running_on(trial) for trial in trials):
+            return False
         return len(self._counted(trials, _FINISHED)) >= self._budget(trials)
 
     def is_out_of_time(self, trials: Iterable[FrozenTrial]) -> bool:
@@ -81,7 +88,7 @@ class Ledger:
         return self.timeout is not None and spent(trials) >= self.timeout
 
     def claim(self) -> Trial | None:
-        """The next trial for this process, its point chosen.
+        """The next trial for this process: one that goes on where it was stopped before one with a new point.
 
         None where the time is spent, or others have claimed all that is left; those that run are to be waited for.
         """
@@ -89,6 +96,9 @@ class Ledger:
             self.reclaim()
             if self.is_out_of_time(self.trials()):
                 return None
+            going_on = self._go_on()
+            if going_on is not None:
+                return going_on
             self.queue_points()
             trials = self.trials()
             if len(self._counted(trials, _TAKEN)) >= self._budget(trials):
@@ -101,6 +111,37 @@ class Ledger:
             f"search.sampler: proposed points that have been tried {_MOST_STEPS_BACK} times in a row; expected another "
             "sampler, or a smaller search.n_trials."
         )
+
+    def _to_continue(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """The stopped trials whose points are to go on, the most urgent first."""
+        promotion = self.study.pruner
+        if not isinstance(promotion, Promotion):
+            return []
+        given_up = _given_up(trials)
+        return [
+            trial
+            for trial in promotion.to_continue(trials)
+            if self._may_be_tried(trial.params) and trial.params not in given_up
+        ]
+
+    def _go_on(self) -> Trial | None:
+        """Claim a trial that goes on with a stopped one's point; None where there is none for this process."""
+        for stopped in self._to_continue(self.trials()):
+            attributes = {**owners.signature(), CONTINUES: stopped.number}
+            claimed = create_trial(
+                state=TrialState.RUNNING,
+                params=stopped.params,
+                distributions=stopped.distributions,
+                user_attrs=attributes,
+            )
+            number = self.study._storage.create_new_trial(self.study._study_id, template_trial=claimed)
+            trial = Trial(self.study, number)
+            before = [one for one in self.trials() if one.user_attrs.get(CONTINUES) == stopped.number]
+            others = [one for one in before if one.number != trial.number and _stands_before(one, trial.number)]
+            if not others:
+                return trial
+            self._end(trial, VOID, f"trial {others[0].number} goes on with trial {stopped.number}")
+        return None
 
     def _ask(self) -> Trial | None:
         """Claim a trial; None where this process has to step back."""
@@ -132,8 +173,8 @@ class Ledger:
         return spaces.contains(self.space, point) and (self.points is None or point in self.points)
 
     def _counted(self, trials: Iterable[FrozenTrial], states: tuple[TrialState, ...]) -> list[FrozenTrial]:
-        """Trials that count towards the budget."""
-        chosen = [trial for trial in trials if trial.state in states]
+        """Trials that count towards the budget, each point once."""
+        chosen = [trial for trial in current(trials) if trial.state in states]
         return chosen if self.points is None else [trial for trial in chosen if trial.params in self.points]
 
     def _budget(self, trials: Iterable[FrozenTrial]) -> int:
@@ -272,6 +313,15 @@ def _is_settled(trial: FrozenTrial) -> bool:
     return trial.state in (TrialState.WAITING, TrialState.RUNNING) or _is_decided(trial)
 
 
+def _is_running_on(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.RUNNING and CONTINUES in trial.user_attrs
+
+
+def _stands_before(trial: FrozenTrial, number: int) -> bool:
+    """Whether a trial of this number leaves the point to another one that goes on with it."""
+    return trial.number < number if trial.state == TrialState.RUNNING else _is_decided(trial)
+
+
 def _has_failed(trial: FrozenTrial) -> bool:
     return bool(trial.user_attrs.get(ENDED) == FAILED)
 
@@ -285,9 +335,13 @@ def _given_up(trials: Iterable[FrozenTrial]) -> list[Point]:
 
 
 def given_back(trials: Iterable[FrozenTrial], point: Point) -> list[FrozenTrial]:
-    """The trials of a point that were lost or interrupted, the latest first: what they have finished is still good."""
-    marked = [trial for trial in trials if trial.user_attrs.get(ENDED) in (INTERRUPTED, LOST)]
-    return [trial for trial in reversed(marked) if trial.params == point]
+    """The trials of a point that were lost, interrupted or stopped, the latest first: what they have is still good."""
+    back = [
+        trial
+        for trial in trials
+        if trial.state == TrialState.PRUNED or trial.user_attrs.get(ENDED) in (INTERRUPTED, LOST)
+    ]
+    return [trial for trial in reversed(back) if trial.params == point]
 
 
 def open_study(storage: BaseStorage, name: str) -> Study:

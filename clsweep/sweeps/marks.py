@@ -8,3 +8,4 @@ REASON: Final = "reason"
 ENDED: Final = "ended"
 CARRIED: Final = "carried_seconds"  # of runs that an earlier trial of the same point made
 FAILED, INTERRUPTED, LOST, VOID = "failed", "interrupted", "lost", "void"
+CONTINUES: Final = "continues"  # the number of the trial, stopped at a rung, whose point this one goes on with

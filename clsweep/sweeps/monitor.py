@@ -23,6 +23,7 @@ from clsweep.results.statistics import estimate
 from clsweep.sweeps import finals, status
 from clsweep.sweeps.files import reproduce
 from clsweep.sweeps.finals import FinalRun
+from clsweep.sweeps.marks import CONTINUES
 from clsweep.sweeps.spent import own_seconds, seconds, spent
 from clsweep.sweeps.status import Status
 from clsweep.sweeps.worker import StudyWorker
@@ -109,7 +110,8 @@ def _events(study: StudyWorker) -> dict[tuple[str, ...], str]:
     lines: dict[tuple[str, ...], str] = {}
     finished, best, so_far = 0, None, 0.0  # when the trial ended: others have ended since
     for trial in ended:
-        finished += trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        if CONTINUES not in trial.user_attrs:  # whose point counts already
+            finished += trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         if trial.state == TrialState.COMPLETE and trial.value is not None:
             best = trial.value if best is None else max(best, trial.value)
         so_far += own_seconds(trial)
@@ -136,9 +138,15 @@ def _trial_line(study: StudyWorker, trial: FrozenTrial, finished: int, best: flo
     time = f"{_of_time(study, so_far)} spent" if study.ledger.timeout is not None else ""
     parts = [how, why if why != how else "", status.named(trial.params), took, time]
     return (
-        f"{study.plan.name}  {finished:>3}/{study.plan.n_trials}  trial {trial.number} "
+        f"{study.plan.name}  {finished:>3}/{study.plan.n_trials}  trial {trial.number} {_of(trial)}"
         f"{'  '.join(part for part in parts if part)}"
     )
+
+
+def _of(trial: FrozenTrial) -> str:
+    """Which stopped trial it goes on with, if one."""
+    before = trial.user_attrs.get(CONTINUES)
+    return "" if before is None else f"(trial {before} promoted) "
 
 
 def _progress(studies: Sequence[StudyWorker], width: int) -> Group:

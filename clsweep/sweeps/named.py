@@ -11,7 +11,7 @@ from clsweep.errors import InputError
 
 
 def find(module: ModuleType, base: type[Any], key: str, name: str) -> type[Any]:
-    """One of a module's classes by its name, in any case, with or without the last word.
+    """One of a module's classes by its name, in any case, with or without underscores and the last word.
 
     Args:
         module: where the classes are.
@@ -27,13 +27,18 @@ def find(module: ModuleType, base: type[Any], key: str, name: str) -> type[Any]:
         for one, kind in vars(module).items()
         if inspect.isclass(kind) and issubclass(kind, base) and kind is not base and not inspect.isabstract(kind)
     }
-    wanted = name.lower()
+    wanted = plain(name)
     found = classes.get(wanted, classes.get(wanted + key))
     if found is None:
         close = difflib.get_close_matches(wanted, classes, n=1, cutoff=0.4) or sorted(classes)
         names = ", ".join(classes[one].__name__ for one in close)
         raise InputError(f"search.{key}={name}: no such class in {module.__name__}; expected one such as {names}.")
     return found
+
+
+def plain(name: str) -> str:
+    """A name as it is looked for: `median_pruner` is MedianPruner."""
+    return name.lower().replace("_", "")
 
 
 def build(kind: type[Any], key: str, options: dict[str, Any]) -> Any:

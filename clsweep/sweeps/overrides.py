@@ -319,7 +319,7 @@ def check(plans: Sequence[StudyPlan]) -> None:
     """
     for plan in plans:
         _check_space(plan)
-        check_search(plan.config.search, plan.space, len(plan.seeds) * plan.contexts)
+        check_search(plan.config.search, plan.space, plan.steps)
     names = [plan.name for plan in plans]
     twice = [name for name in names if names.count(name) > 1]
     if twice:

@@ -70,16 +70,17 @@ def from_json(attribute: Mapping[str, Any]) -> Owner:
 
 def claimed_trial() -> FrozenTrial:
     """A new trial of this process's: a storage writes it with its owner at once, or not at all."""
-    return optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=_signature())
+    return optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=signature())
 
 
 def sign(storage: BaseStorage, trial_id: int) -> None:
     """Say that a trial is this process's, right after it was claimed."""
-    for key, value in _signature().items():
+    for key, value in signature().items():
         storage.set_trial_user_attr(trial_id, key, value)
 
 
-def _signature() -> dict[str, Any]:
+def signature() -> dict[str, Any]:
+    """What a trial of this process's has for attributes."""
     # The beat first: without one, another machine takes an owner for gone.
     return {BEAT: time.time(), OWNER: to_json(this_process())}
 

@@ -127,6 +127,11 @@ class StudyPlan:
         return self.config.benchmark.contexts
 
     @property
+    def steps(self) -> int:
+        """How often a trial reports: after each context of each seed."""
+        return len(self.seeds) * self.contexts
+
+    @property
     def validation_fraction(self) -> float:
         """The part of each context's training data that a trial is judged on."""
         return self.config.validation_fraction or HELD_OUT

@@ -1,4 +1,4 @@
-"""When a trial is stopped early: after each context by one of Optuna's pruners, between seeds by a paired test."""
+"""When a trial is stopped early: after each context by a pruner, between seeds by a paired test."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from scipy import stats
 
-from clsweep.sweeps.named import build, find
+from clsweep.errors import InputError
+from clsweep.sweeps.named import build, find, plain
+from clsweep.sweeps.promotion import Hyperband, Promotion, SuccessiveHalving
 
 _P_HOPELESS = 0.1
+# Optuna's pruners of these names stop trials for good.
+_OURS: dict[str, type[SuccessiveHalving]] = {"successivehalving": SuccessiveHalving, "hyperband": Hyperband}
 _WITHIN = "wrapped_pruner"  # PatientPruner's
 
 
@@ -44,26 +48,46 @@ class LatestValue(BasePruner):
         return self._pruner.prune(study, latest)
 
 
-def pruner(name: str | None, options: dict[str, Any] | None) -> BasePruner:
+def pruner(name: str | None, options: dict[str, Any] | None, steps: int) -> BasePruner:
     """The pruner of a study.
 
     Args:
         name: `search.pruner`; None: nothing is pruned.
         options: `search.pruner_options`; a pruner within another one (`wrapped_pruner`) is named as this one is.
+        steps: how many contexts a trial has, counted over its seeds.
 
     Raises:
-        InputError: Optuna has no such pruner, or it doesn't take these options.
+        InputError: there is no such pruner, or it doesn't take these options.
     """
     if name is None:
         return NopPruner()
+    ours = _OURS.get(plain(name).removesuffix("pruner"))
+    if ours is not None:
+        made: SuccessiveHalving = build(ours, "pruner", options or {})
+        return made.promotion(name, steps)
+    return _of_optunas(name, options, steps)
+
+
+def _of_optunas(name: str, options: dict[str, Any] | None, steps: int) -> BasePruner:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         arguments = {
-            one: pruner(value, None) if one == _WITHIN and isinstance(value, str) else value
+            one: _within(value, steps) if one == _WITHIN and isinstance(value, str) else value
             for one, value in (options or {}).items()
         }
         made = build(find(optuna.pruners, BasePruner, "pruner", name), "pruner", arguments)
     return LatestValue(made) if isinstance(made, PercentilePruner) else made
+
+
+def _within(name: str, steps: int) -> BasePruner:
+    """A pruner within another one."""
+    made = pruner(name, None, steps)
+    if isinstance(made, Promotion):
+        raise InputError(
+            f"search.pruner_options: {_WITHIN}={name}: promotes what it has stopped, which no pruner around it does; "
+            f"expected search.pruner={name}, or another one within."
+        )
+    return made
 
 
 def hopeless(trial: Sequence[Sequence[float]], best: Sequence[Sequence[float]]) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
+from clsweep.sweeps.continued import current
 from clsweep.sweeps.marks import ENDED, FAILED, INTERRUPTED, LOST, REASON, VOID
 from clsweep.sweeps.space import Point
 from clsweep.sweeps.spent import seconds
@@ -64,7 +65,8 @@ class Status:
 
 
 def status(trials: Sequence[FrozenTrial]) -> Status:
-    """Sort a study's trials."""
+    """Sort a study's trials, each point once: a trial that has gone on as another is left out."""
+    trials = current(trials)
     ended = [trial for trial in trials if trial.state == TrialState.FAIL]
     return Status(
         complete=[trial for trial in trials if trial.state == TrialState.COMPLETE],

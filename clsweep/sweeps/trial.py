@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from optuna.pruners import NopPruner
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
@@ -19,6 +20,7 @@ from clsweep.results.metrics import Cell
 from clsweep.sweeps.ledger import given_back
 from clsweep.sweeps.marks import CARRIED, REASON
 from clsweep.sweeps.plan import StudyPlan
+from clsweep.sweeps.promotion import Promotion
 from clsweep.sweeps.pruners import hopeless
 from clsweep.sweeps.taken import Taken, take
 from clsweep.training.observers import Observer
@@ -64,7 +66,18 @@ class Reporter(Observer):
             return
         value = self._report(cells, after)
         if after < self._last and self._trial.should_prune():
-            raise PrunedError(f"validation accuracy {value:.4f} after context {after} of {self._contexts}")
+            raise PrunedError(
+                f"{self._rung()}validation accuracy {value:.4f} after context {after} of {self._contexts}"
+            )
+
+    def _rung(self) -> str:
+        """Where the trial is stopped, if at a rung."""
+        promotion, step = self._trial.study.pruner, len(self._earlier) * self._contexts + len(self.on_contexts)
+        return f"stopped at {promotion.shown(step)}: " if isinstance(promotion, Promotion) else ""
+
+    def restored(self, measured: Sequence[Sequence[Cell]], iterations: int) -> None:
+        """Report what an earlier trial has trained; it was judged then."""
+        self.replay(measured)
 
     def replay(self, measured: Sequence[Sequence[Cell]]) -> None:
         """Report a finished run, context by context; what is trained already is not pruned."""
@@ -137,7 +150,7 @@ class Runner:
 
     def _compare(self, number: int, on_contexts: list[list[float]]) -> None:
         """End a trial that is clearly worse than the best one."""
-        if self.plan.config.search.pruner is None:
+        if isinstance(self.study.pruner, NopPruner | Promotion):  # which judges at its rungs
             return
         complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if not complete:

@@ -18,6 +18,7 @@ from clsweep.data.contexts import Stream
 from clsweep.errors import ClsweepError, InputError, MachineError, RunError, machine_error, named
 from clsweep.sweeps import files, verdict
 from clsweep.sweeps import space as spaces
+from clsweep.sweeps.continued import OnePerPoint
 from clsweep.sweeps.finals import Finals
 from clsweep.sweeps.ledger import Ledger, open_study
 from clsweep.sweeps.plan import StudyPlan
@@ -52,8 +53,8 @@ class StudyWorker:
         self.plan = plan
         search = plan.config.search
         study = open_study(storage, plan.name)
-        study.sampler = sampler(search.sampler, search.sampler_options, plan.config.seed)
-        study.pruner = pruner(search.pruner, search.pruner_options)
+        study.sampler = OnePerPoint(sampler(search.sampler, search.sampler_options, plan.config.seed))
+        study.pruner = pruner(search.pruner, search.pruner_options, plan.steps)
         points = spaces.grid(plan.space)
         whole_grid = points is not None and len(points) <= plan.n_trials
         first = [plan.default, *(points or [] if whole_grid else [])]

@@ -8,7 +8,7 @@ import numpy as np
 import optuna
 import pytest
 from builders import setting
-from optuna.pruners import MedianPruner, PatientPruner, SuccessiveHalvingPruner
+from optuna.pruners import MedianPruner, PatientPruner
 from optuna.study import Study
 
 from clsweep.errors import InputError
@@ -48,15 +48,14 @@ def test_a_trial_is_judged_by_its_latest_value() -> None:
 
 
 def test_pruners_by_name() -> None:
-    assert isinstance(pruner("MedianPruner", {"n_startup_trials": 2}), LatestValue)
+    assert isinstance(pruner("MedianPruner", {"n_startup_trials": 2}, 3), LatestValue)
     every_third = {"n_startup_trials": 3, "interval_steps": 3}
-    assert not prunes(pruner("median", every_third), [0.99, 0.5])
-    assert isinstance(pruner("percentile", {"percentile": 25.0}), LatestValue)
-    assert isinstance(pruner("SuccessiveHalving", {}), SuccessiveHalvingPruner)
-    patient = pruner("patient", {"wrapped_pruner": "median", "patience": 1})
+    assert not prunes(pruner("median", every_third, 3), [0.99, 0.5])
+    assert isinstance(pruner("percentile", {"percentile": 25.0}, 3), LatestValue)
+    patient = pruner("patient", {"wrapped_pruner": "median", "patience": 1}, 3)
     assert isinstance(patient, PatientPruner)
     assert isinstance(patient._wrapped_pruner, LatestValue)
-    assert not prunes(pruner(None, {}), [0.0, 0.0])
+    assert not prunes(pruner(None, {}, 3), [0.0, 0.0])
 
 
 @pytest.mark.parametrize(
@@ -85,12 +84,48 @@ def test_pruners_by_name() -> None:
         ("patient", {"patience": 1}, "search.pruner=PatientPruner: needs wrapped_pruner; expected "),
         ("patient", {"patience": 1, "wrapped_pruner": "medin"}, "search.pruner=medin: no such class in optuna.pruners"),
         ("BasePruner", {}, "search.pruner=BasePruner: no such class"),
+        (
+            "hyperband",
+            {"min_resource": 1},
+            "search.pruner_options: min_resource=1: is no context after the first, which is the same for all trials, "
+            "and before the last; expected 2.",
+        ),
+        (
+            "HyperbandPruner",
+            {"max_resource": 5},
+            "search.pruner_options: Hyperband has no argument max_resource; expected min_resource.",
+        ),
+        (
+            "successive_halving",
+            {"reduction_factor": 1},
+            "search.pruner_options={'reduction_factor': 1}: reduction_factor=1 is no integer of 2 or more; expected "
+            "arguments of SuccessiveHalving: min_resource, reduction_factor.",
+        ),
+        (
+            "successive_halving",
+            {"reduction_factor": "auto"},
+            "search.pruner_options={'reduction_factor': 'auto'}: reduction_factor=auto is no integer of 2 or more",
+        ),
+        (
+            "patient",
+            {"patience": 1, "wrapped_pruner": "hyperband"},
+            "search.pruner_options: wrapped_pruner=hyperband: promotes what it has stopped",
+        ),
     ],
 )
 def test_a_wrong_pruner_is_one_sentence(name: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError) as error:
-        pruner(name, options)
+        pruner(name, options, 3)
     assert str(error.value).startswith(message)
+
+
+def test_trials_of_two_contexts_have_no_rung() -> None:
+    with pytest.raises(InputError) as error:
+        pruner("hyperband", None, 2)
+    assert str(error.value) == (
+        "search.pruner=hyperband: stops trials after their second context at the earliest, and these have 2; expected "
+        "another pruner, or null."
+    )
 
 
 @pytest.mark.parametrize(
