@@ -5,7 +5,8 @@ From the bottom up:
 - `space` (what is searched), `plan` (one study, and what its results can be compared with);
 - `storage`, `samplers`, `pruners`: Optuna's, configured; `database` and `journal`, the two kinds of storage, as servers
   that go, full disks and killed processes leave them;
-- `owner`, `ledger`: a study's trials as several processes share them;
+- `promotion`, `continued`: which stopped trials go on, and which of a point's trials speaks for it;
+- `marks`, `spent`, `owner`, `ledger`: a study's trials as several processes share them, and how long they took;
 - `checking`: a sampler and a pruner tried before anything is made;
 - `streams`, `trial`, `finals`: the contexts, one trial, one final run; `taken`: one that was finished,
   but not recorded;
