@@ -51,12 +51,14 @@ class CheckSetting(Callback):
             kwargs: not used.
         """
         HydraConfig.instance().set_config(config)  # what a file of --config-dir refers to
+        from clsweep import resuming  # here, since it imports pandas
+
         with _exiting():
             config_files.refuse_overruled(config)
-            settings.parse(config)
+            parsed = settings.parse(config)
             _refuse_search(config, "expected --multirun as well")
             folder = Path(config.hydra.run.dir)
-            _refuse_used(folder)
+            resuming.refuse_others(parsed, folder)  # before Hydra writes this setting there
             _check_writable("hydra.run.dir", folder)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -96,10 +98,19 @@ def _exiting() -> Iterator[None]:
         raise SystemExit(process.report(_NAME, error)) from error
 
 
-def _refuse_used(folder: Path) -> None:
-    from clsweep.results import refuse_used  # here, since it imports pandas
+def _is_finished(config: Config, folder: Path) -> bool:
+    """Whether the run is there already, finished; says so."""
+    from clsweep import resuming  # here, since it imports pandas
 
-    refuse_used(folder)
+    resuming.refuse_others(config, folder)
+    row = resuming.finished(folder) if config.resume else None
+    if row is None:
+        return False
+    print(
+        f"finished already: average accuracy {float(row['average_accuracy']):.4f}, in {paths.short(folder)}; "
+        "resume=false trains it again"
+    )
+    return True
 
 
 def _check_writable(key: str, folder: Path) -> None:
@@ -162,6 +173,8 @@ def _run(config: Config, folder: Path) -> None:
         from clsweep.training.seeds import run_seeds  # here, since it imports torch
 
         run_seeds(config, folder, finish)
+        return
+    if _is_finished(config, folder):
         return
     from clsweep.training.run import run  # as above
 

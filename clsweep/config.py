@@ -206,6 +206,8 @@ class Config:
     device: str = within(DEVICE)
     threads: int | None = within(or_null(at_least(1)))
     figures: bool = MISSING
+    resume: bool = True
+    keep_checkpoints: bool = False
     tensorboard: bool = MISSING
     save_model: Any = within(_SAVE_MODEL, False)  # true, false or every_context
     logger: dict[str, Any] = field(default_factory=dict)

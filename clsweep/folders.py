@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
-from clsweep import results
+from clsweep import results, resuming
 from clsweep.config import Config, to_yaml
 from clsweep.data.contexts import Stream
+from clsweep.decisive import decisive
 from clsweep.methods.files import MethodFile
 from clsweep.methods.functions import Functions
 from clsweep.training.observers import Observer
@@ -42,7 +43,8 @@ def run_in(
         part_of: the study, or the seeds, that it is a part of.
     """
     setting = folder / SETTING
-    results.refuse_used(folder)
+    if config.resume:
+        resuming.refuse_other(folder, decisive(config, method_file))  # before its setting is lost
     setting.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(to_yaml(config), setting)
     with _logging_to(folder / "clsweep.log"):

@@ -22,9 +22,10 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from clsweep import cli, composing, own, paths, results
+from clsweep import cli, composing, own, paths, results, resuming
 from clsweep import config as settings
 from clsweep.config import Config
+from clsweep.decisive import decisive
 from clsweep.errors import InputError, RunError, is_machines, machine_error
 from clsweep.folders import SETTING, run_in
 from clsweep.methods import contract
@@ -94,7 +95,8 @@ def run(
             is.
         overrides: of the setting, each as it is typed on the command line: `"seed=3"`, `"optimizer.lr=1e-3"`.
         folder: for the files that a run leaves (`accuracy.csv`, `summary.csv`, its setting, a copy of the method's
-            file); made if it isn't there. None: nothing is written.
+            file); made if it isn't there. A run that was stopped there goes on, unless the method is an object. None:
+            nothing is written.
         quiet: print nothing.
 
     Raises:
@@ -395,13 +397,13 @@ def _outcome(
 ) -> training.Outcome:
     if folder is None:
         return training.run(config, None, observer, file=functions)
-    results.refuse_used(folder, "folder")
-    is_new = not folder.exists()
+    resuming.prepare(folder, decisive(config, functions), goes_on=config.resume, key="folder")
+    is_new = not (folder / SETTING).exists()
     try:
         return run_in(folder, config, observer, None, functions, rehearsed=False, part_of=None)
     except InputError:  # nothing was trained, and nothing is left
-        shutil.rmtree(folder / SETTING.parent, ignore_errors=True)
         if is_new:
+            shutil.rmtree(folder / SETTING.parent, ignore_errors=True)
             with suppress(OSError):
                 os.removedirs(folder)
         raise

@@ -20,8 +20,8 @@ from typing import Any, TextIO
 from clsweep.errors import ClsweepError, is_machines, machine_error
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
-# Ctrl-C, a cluster's time limit, a closed terminal.
-_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Ctrl-C, a cluster's time limit, a closed terminal, a cluster's warning before preemption.
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _SECONDS_TO_WIND_UP = 10.0
 
 
@@ -128,7 +128,7 @@ _interrupts = _Interrupts()
 
 
 def catch_interrupts() -> None:
-    """From now on SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt, so that what was measured is kept.
+    """From now on SIGINT, SIGTERM, SIGHUP and SIGUSR1 raise KeyboardInterrupt, so that what was measured is kept.
 
     What this process was told to ignore, as by nohup, it goes on ignoring; another program's handlers stay.
     """

@@ -35,7 +35,7 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(derived_seed(seed, *purpose))
 
 
-class _States(NamedTuple):
+class States(NamedTuple):
     """The states of every global random number generator that a method may draw from."""
 
     torch_cpu: torch.Tensor
@@ -52,45 +52,58 @@ class GlobalStream:
 
     Args:
         seed: where the stream starts.
+
+    Attributes:
+        states: where it stopped when it was last left; None where it hasn't begun.
     """
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._states: _States | None = None
+        self.states: States | None = None
+
+    def packable(self) -> tuple[Any, ...] | None:
+        """Where it stopped, as tensors, arrays and plain containers."""
+        return None if self.states is None else tuple(self.states)
+
+    def restore(self, states: tuple[Any, ...] | None) -> None:
+        """Go on where another one stopped."""
+        self.states = None if states is None else States(*states)
 
     @contextmanager
     def active(self) -> Iterator[None]:
         """Swap the stream in, and put the global generators back at the end, whatever happens inside."""
-        outside = _capture()
-        if self._states is None:
+        outside = capture()
+        if self.states is None:
             torch.manual_seed(self._seed)
             np.random.seed(self._seed % 2**32)
             random.seed(self._seed)
         else:
-            _restore(self._states)
+            restore(self.states)
         try:
             yield
         finally:
-            self._states = _capture()
-            _restore(outside)
+            self.states = capture()
+            restore(outside)
 
 
 def generator_states() -> bytes:
     """The states of the global generators, to compare."""
-    states = _capture()
+    states = capture()
     cuda = [state.cpu().numpy().tobytes() for state in states.torch_cuda]
     _, keys, *rest = states.numpy
     return repr((states.torch_cpu.numpy().tobytes(), keys.tobytes(), cuda, rest, states.python)).encode()
 
 
-def _capture() -> _States:
+def capture() -> States:
+    """The states of the global generators now."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return _States(torch.get_rng_state(), cuda, np.random.get_state(), random.getstate())
+    return States(torch.get_rng_state(), cuda, np.random.get_state(), random.getstate())
 
 
-def _restore(states: _States) -> None:
+def restore(states: States) -> None:
+    """Set the global generators; those of CUDA where it is in use."""
     torch.set_rng_state(states.torch_cpu)
-    if states.torch_cuda:
+    if states.torch_cuda and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(states.torch_cuda)
     np.random.set_state(states.numpy)
     random.setstate(states.python)

@@ -129,7 +129,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 def test_a_run_leaves_both_files_and_exit_code_0(finished: Finished) -> None:
     assert finished.process.returncode == 0, finished.process.stderr
     names = {path.name for path in finished.folder.iterdir()}
-    assert names == {"accuracy.csv", "summary.csv", "accuracy_matrix.png", "curves.png", ".hydra"}
+    assert names == {"accuracy.csv", "summary.csv", "accuracy_matrix.png", "curves.png", "setting.json", ".hydra"}
     assert measured_after(finished.folder) == [0, 1, 2]
     row = summary(finished.folder)
     assert row["status"] == "finished"
@@ -175,7 +175,7 @@ def test_the_same_command_gives_the_same_accuracies_byte_for_byte(finished: Fini
 
 def test_a_folder_with_results_is_not_written_to_again(finished: Finished) -> None:
     before = [(finished.folder / name).read_bytes() for name in ("accuracy.csv", "summary.csv")]
-    with pytest.raises(InputError, match="holds results already") as caught:
+    with pytest.raises(InputError, match=r"another setting \(regularizer: ewc there, si now\); expected") as caught:
         run(setting(*TINY, "regularizer=si"), finished.folder)
     assert caught.value.exit_code == 2
     assert [(finished.folder / name).read_bytes() for name in ("accuracy.csv", "summary.csv")] == before
@@ -313,7 +313,7 @@ def test_a_used_folder_is_refused_before_hydra_writes_into_it(finished: Finished
     setting_before = (finished.folder / ".hydra" / "overrides.yaml").read_bytes()
     process = typed(*TINY, "regularizer=si", f"hydra.run.dir={finished.folder}")
     assert process.returncode == 2
-    assert "holds results already" in process.stderr
+    assert "holds a run of another setting (regularizer: ewc there, si now)" in process.stderr
     assert (finished.folder / ".hydra" / "overrides.yaml").read_bytes() == setting_before
 
 

@@ -61,7 +61,7 @@ def interrupted(*signals: signal.Signals, ignored: Sequence[signal.Signals] = ()
     return child.returncode, printed, complained
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_an_interrupt_ends_with_130_after_the_winding_up(number: signal.Signals) -> None:
     assert interrupted(number) == (130, "kept\n", "program: interrupted.\n")
 

@@ -123,13 +123,18 @@ def test_files_are_written_where_a_folder_is_given_and_nowhere_else(
     made = quiet("si", "seed=3", folder=Path("new/run"))
     assert made.folder == tmp_path / "new" / "run"
     pd.testing.assert_frame_equal(measured(made), measured(si), check_exact=True)
-    assert {path.name for path in made.folder.iterdir()} == {"accuracy.csv", "summary.csv", ".hydra"}
+    assert {path.name for path in made.folder.iterdir()} == {"accuracy.csv", "summary.csv", "setting.json", ".hydra"}
     assert OmegaConf.load(made.folder / ".hydra" / "config.yaml").seed == 3
     (row,) = results.load(tmp_path / "new").runs.to_dict("records")
     assert row["average_accuracy"] == si.average_accuracy
     with pytest.raises(clsweep.InputError) as caught:
         quiet("si", folder=made.folder)
-    assert str(caught.value) == (f"folder={made.folder}: holds results already (summary.csv); expected another folder.")
+    assert str(caught.value) == (
+        f"folder={made.folder}: holds a run of another setting (seed: 3 there, 0 now); expected the same, another "
+        "folder, or resume=false to start over."
+    )
+    with pytest.raises(clsweep.InputError, match=r"^folder=.*: holds this run already, finished; expected another"):
+        quiet("si", "seed=3", folder=made.folder)
 
 
 NET = """

@@ -8,10 +8,10 @@ own: nothing of it lies on the network.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,7 +25,11 @@ from clsweep.networks import Classifier
 from clsweep.parameters import NamedTensors, snapshot
 from clsweep.seeding import GlobalStream
 
+if TYPE_CHECKING:
+    from clsweep.checkpoints.packing import Packer, Places, Unpacker
+
 _STATE = "state"
+_NOT_STATE = {"source", "network", "stream", "_path"}
 
 
 class Path(NamedTuple):
@@ -118,6 +122,22 @@ class Method(ABC):
     @abstractmethod
     def path(self) -> Path:
         """Where the path integral of this context is kept from now on."""
+
+    def places(self) -> list[Places]:
+        """What of its code is there in every process that runs it, for packing; see `clsweep.checkpoints`."""
+        return []
+
+    @abstractmethod
+    def pack(self, packer: Packer) -> dict[str, Any]:
+        """All that it keeps from context to context, beside what is on the network.
+
+        Raises:
+            UnpackableError: something of it can't be packed.
+        """
+
+    @abstractmethod
+    def restore(self, packed: Mapping[str, Any], unpacker: Unpacker) -> None:
+        """Go on from what was packed, in a process in which it has just been made."""
 
     def see(self, inputs: Tensor, labels: Tensor) -> None:
         """Take the batch of a step: inputs [B, C, H, W] and labels [B]."""
@@ -238,6 +258,22 @@ class BuiltIn(Method):
         """Go on from what `state_dict` gave."""
         for name, value in state.items():
             setattr(self, name, value)
+
+    def pack(self, packer: Packer) -> dict[str, Any]:
+        """Its state, and what a class of one's own keeps besides; see `Method`."""
+        fixed = {one.name for one in fields(self)} | _NOT_STATE
+        others = {name: value for name, value in vars(self).items() if name not in fixed}
+        return {
+            "state": packer.pack(self.state_dict(), self.source),
+            "others": packer.pack(others, self.source),
+            "stream": packer.pack(self.stream.packable(), "the method's random numbers"),
+        }
+
+    def restore(self, packed: Mapping[str, Any], unpacker: Unpacker) -> None:
+        """See `Method`."""
+        self.load_state_dict(unpacker.unpack(packed["state"]))
+        vars(self).update(unpacker.unpack(packed["others"]))
+        self.stream.restore(unpacker.unpack(packed["stream"]))
 
 
 def _tensors(state: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:

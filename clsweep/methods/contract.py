@@ -47,6 +47,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from clsweep.checkpoints.packing import Packer, Places, UnpackableError, Unpacker
 from clsweep.errors import (
     ClsweepError,
     InputError,
@@ -152,6 +153,25 @@ class FileMethod(Method):
     def path(self) -> Path:
         """What is on the model: the file may have put other tensors there."""
         return Path(self.model._custom_W, self.model._custom_p_old)
+
+    def places(self) -> list[Places]:
+        """The file's functions and classes, and those of the modules beside it."""
+        return [] if self._instance is None else [self._instance.code]
+
+    def pack(self, packer: Packer) -> dict[str, Any]:
+        """What the file's modules hold; see `Method`. What it has put on the network is the network's."""
+        if self._instance is None:
+            raise UnpackableError(f"{self.source} is an object, which may keep anything anywhere")
+        return {
+            "code": self._instance.code.pack(packer),
+            "stream": packer.pack(self.stream.packable(), "the method's random numbers"),
+        }
+
+    def restore(self, packed: Mapping[str, Any], unpacker: Unpacker) -> None:
+        """See `Method`."""
+        assert self._instance is not None
+        self._instance.code.restore(packed["code"], unpacker)
+        self.stream.restore(unpacker.unpack(packed["stream"]))
 
     def see(self, inputs: Tensor, labels: Tensor) -> None:
         """Put the step's batch on the model."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import NamedTuple
 
+from clsweep.checkpoints.code import Code
 from clsweep.errors import InputError, RunError, named, place
 from clsweep.imports import Kept
 from clsweep.methods.files import INSTALLATION, MethodFile, Module
@@ -33,6 +34,7 @@ class Instance:
 
     Attributes:
         module: the file's.
+        code: what its modules hold, for checkpoints; only while it is active.
 
     Raises:
         InputError: running it raised, or changed a setting of the process that may not change.
@@ -52,6 +54,7 @@ class Instance:
         self.module = self._imported[name] = importlib.util.module_from_spec(spec)
         with settings_put_back() as changed, self.active():
             _execute(self.module, of)
+            self.code = Code(self._own, self._names)
         self._starts = False
         if wrong := [name for name in (DEVICE, DTYPE, GRAD_MODE) if name in changed]:
             raise InputError(
@@ -80,6 +83,10 @@ class Instance:
             sys.modules.update(before)
             self._where = _where()
             _go(self._outside)
+
+    def _own(self) -> dict[str, ModuleType]:
+        """Its modules that have been imported, by name, while it is active."""
+        return {name: sys.modules[name] for name in sorted(self._names) if name in sys.modules}
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None

@@ -31,7 +31,7 @@ _Kind = tuple[torch.dtype, torch.Size, torch.device]
 DEVICE, DTYPE, GRAD_MODE = "torch's default device", "torch's default dtype", "torch's grad mode"
 _FILTERS, _PATH = "the warnings filters", "sys.path"
 HARMLESS = (_FILTERS, _PATH)  # what importing a library in a function changes, and no result depends on
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 @dataclass(frozen=True)

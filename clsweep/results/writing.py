@@ -16,7 +16,6 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import pandas as pd
 
-from clsweep.errors import InputError
 from clsweep.results.metrics import Cell, Matrix
 
 ACCURACY_FILE = "accuracy.csv"
@@ -183,21 +182,6 @@ def accuracy_matrix(cells: Sequence[Cell], split: str, contexts: int) -> Matrix:
         if cell.split == split:
             matrix[cell.after_context, cell.context - 1] = cell.accuracy
     return matrix
-
-
-def refuse_used(folder: Path, key: str = "hydra.run.dir") -> None:
-    """Refuse a run folder that holds results already: they would be lost.
-
-    Args:
-        folder: the run's.
-        key: what it was given by.
-
-    Raises:
-        InputError: it does.
-    """
-    for name in (SUMMARY_FILE, ACCURACY_FILE, SEEDS_FILE):
-        if (folder / name).exists():
-            raise InputError(f"{key}={folder}: holds results already ({name}); expected another folder.")
 
 
 def accuracy_table(summary: Summary, cells: Sequence[Cell]) -> pd.DataFrame:

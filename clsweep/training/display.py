@@ -36,7 +36,7 @@ class Display(Observer):
         config: the setting.
         console: where to print; by default the standard output.
         images: what the images are.
-        notes: what else the user should know, a sentence each.
+        notes: what else the user should know, a sentence each; may grow until the run begins.
         iterations: the optimizer steps on each context; by default those of the setting.
     """
 
@@ -45,12 +45,12 @@ class Display(Observer):
         config: Config,
         console: Console | None = None,
         images: str = "",
-        notes: Sequence[str] = (),
+        notes: list[str] | None = None,
         iterations: Sequence[int] = (),
     ) -> None:
         self._config = config
         self._images = images
-        self._notes = notes
+        self._notes = [] if notes is None else notes
         self._console = console or Console(highlight=False)
         if not self._console.is_terminal:
             self._console.width = _PLAIN_WIDTH
@@ -58,8 +58,9 @@ class Display(Observer):
         self._iterations = iterations or [config.benchmark.iters] * self._contexts
         self._ends = list(accumulate(self._iterations))
         self._total = self._ends[-1]
-        self._done = 0
+        self._done = self._before = 0  # steps, and those of an earlier part of the run
         self._folder: Path | None = None
+        self._has_begun = False
         self._started = self._updated = time.monotonic()
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -98,7 +99,20 @@ class Display(Observer):
             slow = [crowded(), library().note, emulated_bf16() if config.precision == "bf16" else None]
             notes += filter(None, slow)
         for note in notes:
-            self._print(f"{'note':<10} {note}")
+            self._print_note(note)
+        self._has_begun = True
+
+    def note(self, sentence: str) -> None:
+        """Print a sentence, with those of the beginning where the run hasn't begun."""
+        if self._has_begun:
+            self._print_note(sentence)
+        else:
+            self._notes.append(sentence)
+
+    def restored(self, measured: Sequence[Sequence[Cell]], iterations: int) -> None:
+        """Print what an earlier part of the run has measured."""
+        self._done = self._before = iterations
+        super().restored(measured, iterations)
 
     def step(self, loss: Tensor) -> None:
         """Count one optimizer step; draws at most ten times a second, or a line every half minute."""
@@ -130,7 +144,8 @@ class Display(Observer):
         validated = [cell.accuracy for cell in cells if cell.split == "validation"][:after]
         if validated:
             line += f"  validation mean {np.mean(validated):.4f}"
-        self._print(f"{line}  ({self._rate():.0f} it/s)")
+        rate = f"  ({self._rate():.0f} it/s)" if self._done > self._before else ""
+        self._print(f"{line}{rate}")
 
     def finished(self, matrix: Matrix, summary: Summary) -> None:
         """Print the accuracy matrix, the metrics and where the files are."""
@@ -173,11 +188,14 @@ class Display(Observer):
         return "joint training" if self._config.stream == "joint" else f"context {context}/{self._contexts}"
 
     def _rate(self) -> float:
-        return self._done / max(time.monotonic() - self._started, 1e-9)
+        return (self._done - self._before) / max(time.monotonic() - self._started, 1e-9)
 
     def _print_files(self, what: str = "") -> None:
         if self._folder is not None:
             self._print(f"files             {short(self._folder)}/summary.csv, accuracy.csv{what}")
+
+    def _print_note(self, note: str) -> None:
+        self._print(f"{'note':<10} {note}")
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, soft_wrap=True)

@@ -5,14 +5,17 @@ The training loop above this module does not care how many models it trains; a p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from clsweep.checkpoints.network import NetworkParts
+from clsweep.checkpoints.packing import Packer, Places, Unpacker
 from clsweep.errors import RunError
 from clsweep.methods.base import Finished, Method, Path, Squares
 from clsweep.methods.contract import PENALTY
@@ -60,6 +63,7 @@ class Learner:
         self._strength = 0.0  # of these squares
         self._is_fast = False
         self._path_addresses: list[int] = []
+        self._parts = NetworkParts(model)  # before the method has put anything there
         method.attach(self._network)
         self._start = snapshot(model)
 
@@ -67,6 +71,34 @@ class Learner:
     def update_name(self) -> str:
         """What changes the parameters at a step: `native`, `foreach` or `torch`; see `clsweep.training.update`."""
         return self._update.name
+
+    def places(self) -> list[Places]:
+        """What is there in every process that runs the same code: parts of the network, the method's code."""
+        return [self._parts, *self.method.places()]
+
+    def pack(self, packer: Packer) -> dict[str, Any]:
+        """All that goes from one context to the next.
+
+        Raises:
+            UnpackableError: something of it can't be packed.
+        """
+        return {
+            "learned": self._contexts_learned,
+            "network": self._parts.pack(packer),
+            "optimizer": packer.pack(self._update.state(), "the optimizer"),
+            "method": self.method.pack(packer),
+        }
+
+    def restore(self, packed: Mapping[str, Any], unpacker: Unpacker) -> None:
+        """Go on from what was packed; this learner has been made as that one was.
+
+        Raises:
+            DamagedError: it wasn't, or what was packed is damaged.
+        """
+        self._contexts_learned = packed["learned"]
+        self._parts.restore(packed["network"], unpacker)
+        self._update.load_state(unpacker.unpack(packed["optimizer"]))
+        self.method.restore(packed["method"], unpacker)
 
     def activate(self, outputs: Outputs) -> None:
         """Choose the active outputs."""

@@ -75,6 +75,7 @@ class Trainer:
         protocol: how.
         on_step: called after every optimizer step with its loss; see `Learner.step`.
         timings: filled on the way.
+        learned: how many contexts have been learned, by an earlier part of the run.
     """
 
     learner: Learner
@@ -82,24 +83,35 @@ class Trainer:
     protocol: TrainingProtocol
     on_step: Callable[[Tensor], None] = lambda loss: None
     timings: Timings = field(default_factory=Timings)
+    learned: int = 0
 
     def __post_init__(self) -> None:
         """How many steps each context has."""
         self._iterations = self.protocol.iterations(self.stream)
 
+    @property
+    def steps_learned(self) -> int:
+        """How many optimizer steps the contexts learned so far have taken."""
+        return sum(self._iterations[: self.learned])
+
     def sequentially(self) -> Iterator[list[Cell]]:
         """Train on one context after the other.
 
         Yields:
-            The cells of the untrained network, then those after each context.
+            The cells of the untrained network, then those after each context; of a run that goes on, those to come.
 
         Raises:
             RunError: the loss or the network became NaN or infinite, or the regularizer failed.
         """
-        yield self._evaluate(0)
-        for number in range(len(self.stream.contexts)):
-            self.learn(number)
-            yield self._evaluate(number + 1)
+        count = len(self.stream.contexts)
+        if self.learned == 0:
+            yield self._evaluate(0)
+        elif self.learned == count:  # nothing is left that would choose the outputs
+            self.learner.activate(self.stream.active(count - 1, count))
+        while self.learned < count:
+            self.learn(self.learned)
+            self.learned += 1
+            yield self._evaluate(self.learned)
 
     def jointly(self) -> Iterator[list[Cell]]:
         """Train on all contexts together for as many steps in total, each example with its own active classes.

@@ -88,6 +88,19 @@ class Observer:
         """Training starts."""
         return self
 
+    def note(self, sentence: str) -> None:
+        """Something that the user should know of the run, at any time."""
+
+    def restored(self, measured: Sequence[Sequence[Cell]], iterations: int) -> None:
+        """The run goes on where an earlier part of it was stopped; by default each moment is told as it was then.
+
+        Args:
+            measured: what that part measured, moment by moment, each as `context_done` is told it.
+            iterations: how many optimizer steps it made.
+        """
+        for cells in measured:
+            self.context_done(cells)
+
     def step(self, loss: Tensor) -> None:
         """One optimizer step was made; called thousands of times a second on small networks.
 
@@ -128,7 +141,7 @@ class Observer:
 
 
 _TOLD: Final = ("setting", "step", "context_done", "finished", "stopped")
-_ALL: Final = (*_TOLD, "__enter__", "__exit__")
+_ALL: Final = (*_TOLD, "restored", "__enter__", "__exit__")
 
 
 class Several(Observer):
@@ -147,6 +160,11 @@ class Several(Observer):
         """Tell all."""
         for one in self._observers:
             one.setting(run)
+
+    def restored(self, measured: Sequence[Sequence[Cell]], iterations: int) -> None:
+        """Tell all."""
+        for one in self._observers:
+            one.restored(measured, iterations)
 
     def step(self, loss: Tensor) -> None:
         """Tell those that listen."""
@@ -213,6 +231,13 @@ class Guarded(Observer):
     def setting(self, run: Started) -> None:
         """Tell it."""
         self._tell("setting", run)
+
+    def restored(self, measured: Sequence[Sequence[Cell]], iterations: int) -> None:
+        """Tell it."""
+        if "restored" in self._methods:
+            self._tell("restored", measured, iterations)
+        else:
+            super().restored(measured, iterations)
 
     def step(self, loss: Tensor) -> None:
         """Tell it."""

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 import clsweep
-from clsweep import architecture, networks, process, results, sources
+from clsweep import architecture, decisive, networks, process, results, resuming, sources
+from clsweep.checkpoints.packing import DamagedError
 from clsweep.config import ALL_LOGITS, Config, RegularizerConfig
 from clsweep.data import contexts, datasets
 from clsweep.data.identity import DIGEST
@@ -30,7 +31,9 @@ from clsweep.protocol import Protocol, targets
 from clsweep.results import Summary, metrics
 from clsweep.results.metrics import Cell
 from clsweep.seeding import GlobalStream, derived_seed
+from clsweep.targets import TARGET, Target
 from clsweep.training import observers, saved, update
+from clsweep.training.checkpoints import Checkpoint, Checkpoints, code_of, restore
 from clsweep.training.display import Display
 from clsweep.training.learner import Learner
 from clsweep.training.loop import Timings, Trainer, protocol_of
@@ -104,7 +107,8 @@ def run(
 
     Args:
         config: the checked setting.
-        folder: where `accuracy.csv` and `summary.csv` go; must exist and hold neither. None: nothing is written.
+        folder: where `accuracy.csv` and `summary.csv` go; must exist. Where it holds an unfinished run of the same
+            setting, that goes on. None: nothing is written.
         observer: is told what happens; by default it is printed.
         prepare: makes the contexts; a sweep keeps them from run to run.
         file: the method's, as a sweep read it when it began, or an object that has the functions; by default the file
@@ -113,34 +117,53 @@ def run(
         part_of: the sweep's study, or the seeds, that it is a part of.
 
     Raises:
-        InputError: the device, data, network or regularizer is not there or doesn't fit; nothing was trained.
+        InputError: the device, data, network or regularizer is not there or doesn't fit, or the folder holds a finished
+            run or another one; nothing was trained.
         RunError: the run failed on its way; what was measured has been written.
         PrunedError: the observer ended the run; what was measured has been written.
         KeyboardInterrupt: the run was interrupted; what was measured has been written.
     """
     started_at = datetime.now(UTC)
-    if folder is not None:
-        results.refuse_used(folder)
-    saved.check(config, folder)
     fewer_threads = prepare_cpu(config.threads)
     device = pick_device(config.device)
     method = _method(config)
     if config.stream == "joint":  # trained without a method, whatever it is called with
         file = None
     file = file or (None if method.file is None else read(method.file))
-    loaded = load(method, derived_seed(config.seed, "methods"), file)
+    setting = decisive.decisive(config, file)
+    was_there = False
+    if folder is not None:
+        was_there = resuming.prepare(folder, setting, goes_on=config.resume)
+    saved.check(config, folder)
+    loaded = _loaded(config, file)
     stream = (prepare or _prepared)(config, device)
     check_fit(config, stream, device)
     notes = [*loaded.notes(), *stream.notes, *([fewer_threads] if fewer_threads and device.type == "cpu" else [])]
-    if not rehearsed and not isinstance(file, Functions) and (file is not None or _has_own_network(config)):
-        notes += rehearse(config, stream, device, file)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
     iterations = protocol_of(config).iterations(stream)
     last = observer or Display(config, images=stream.images, notes=notes, iterations=iterations)
-    # What draws from the global generators while it trains, such as dropout, draws from the seed.
-    with GlobalStream(derived_seed(config.seed, "training")).active(), loaded.method.active():
-        return _trained(config, folder, last, stream, device, loaded, file, started_at, part_of)
+    checkpoints = Checkpoints(folder if _has_contexts(config) else None, setting, device, last.note)
+    for number, checkpoint in enumerate(checkpoints.usable()):
+        if was_there and checkpoint is None:
+            notes.append("the run that was stopped here had finished no context: it begins anew")
+        if checkpoint is None and not (rehearsed or isinstance(file, Functions)) and (file or _has_own_network(config)):
+            notes += rehearse(config, stream, device, file)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        loaded = _loaded(config, file) if number else loaded
+        run = _Run(config, folder, setting, stream, device, loaded, file, started_at, checkpoints)
+        # What draws from the global generators while it trains, such as dropout, draws from the seed.
+        with GlobalStream(derived_seed(config.seed, "training")).active(), loaded.method.active():
+            try:
+                return run.train(checkpoint, last, part_of)
+            except DamagedError as error:
+                assert checkpoint is not None
+                notes.append(f"the checkpoint after context {checkpoint['learned']} can't be used ({error})")
+    raise AssertionError("the last of them is the beginning")
+
+
+def _has_contexts(config: Config) -> bool:
+    """Whether there is a moment between two contexts, where a run can go on."""
+    return config.stream != "joint"
 
 
 def _has_own_network(config: Config) -> bool:
@@ -152,51 +175,87 @@ def _method(config: Config) -> RegularizerConfig:
     return _NO_REGULARIZER if config.stream == "joint" else config.regularizer
 
 
-def _trained(
-    config: Config,
-    folder: Path | None,
-    last: Observer,
-    stream: contexts.Stream,
-    device: torch.device,
-    loaded: Loaded,
-    file: MethodFile | Functions | None,
-    started_at: datetime,
-    part_of: PartOf | None,
-) -> Outcome:
-    """Train, measure and write, once everything is there; see `run`."""
-    model = networks.build(
-        config.network, stream.input_shape, stream.n_outputs, derived_seed(config.seed, "parameters")
-    ).to(device)
-    keeper = saved.Keeper(config, stream, model, folder)
-    learner = Learner(
-        model, loaded.method, config.optimizer_setting, config.precision, shows_all=config.contract.logits == ALL_LOGITS
-    )
-    own = observers.made(config)
-    observer = Several([*own, last])
-    protocol = protocol_of(config)
-    trainer = Trainer(learner, stream, protocol, observer.step)
-    record = Record(config, stream, device, _described(file, loaded, learner), started_at, trainer.timings, folder)
-    names, shown = loaded.hyperparameters, loaded.described()
-    part = part_of or PartOf("", f"{config.benchmark.name}-{config.shown_name}-s{config.seed}")
-    observer.setting(Started(config, record.setting(), names, shown, model, str(device), folder, part.study, part.name))
-    if folder is not None:
-        sources.copy(targets(config), folder)
-    if isinstance(file, MethodFile) and folder is not None:
-        file.copy_to(folder)  # as it was read: the file is there to be edited
-    try:
-        with observer:
-            for cells in trainer.jointly() if config.stream == "joint" else trainer.sequentially():
-                record.cells += cells
-                record.write(results.RUNNING)  # at once: this process may be killed
-                keeper.keep(cells[0].after_context)
-                observer.context_done(cells)
-        summary = record.write(results.FINISHED)
-    except BaseException as error:  # whatever ends the run: what it has measured is kept
-        if not record.ended:
-            observer.stopped(record.write(*_ending(error)))
-        raise
-    observer.finished(record.matrix("test"), summary)
-    return Outcome(summary, record.cells, model, {one.key: one.where for one in own if one.where})
+def _loaded(config: Config, file: MethodFile | Functions | None) -> Loaded:
+    return load(_method(config), derived_seed(config.seed, "methods"), file)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run when everything is there; see `run`."""
+
+    config: Config
+    folder: Path | None
+    setting: Mapping[str, Any]
+    stream: contexts.Stream
+    device: torch.device
+    loaded: Loaded
+    file: MethodFile | Functions | None
+    started_at: datetime
+    checkpoints: Checkpoints
+
+    def train(self, checkpoint: Checkpoint | None, last: Observer, part_of: PartOf | None) -> Outcome:
+        """Train, measure and write.
+
+        Args:
+            checkpoint: what the run goes on from; None: it begins.
+            last: the observer that may end it.
+            part_of: see `run`.
+
+        Raises:
+            DamagedError: it can't go on from that; nothing was written.
+        """
+        config, folder, loaded = self.config, self.folder, self.loaded
+        model = networks.build(
+            config.network, self.stream.input_shape, self.stream.n_outputs, derived_seed(config.seed, "parameters")
+        ).to(self.device)
+        shows_all = config.contract.logits == ALL_LOGITS
+        if checkpoint is not None:
+            learned = f"context {checkpoint['learned']} of {config.benchmark.contexts}"
+            last.note(f"going on after {learned}, where it was stopped")
+        keeper = saved.Keeper(config, self.stream, model, folder)
+        learner = Learner(model, loaded.method, config.optimizer_setting, config.precision, shows_all=shows_all)
+        code = code_of([*targets(config), *_own_class(_method(config))])
+        own = observers.made(config)
+        observer = Several([*own, last])
+        trainer = Trainer(learner, self.stream, protocol_of(config), observer.step)
+        method = _described(self.file, loaded, learner)
+        record = Record(config, self.stream, self.device, method, self.started_at, trainer.timings, folder)
+        before = [] if checkpoint is None else restore(checkpoint, trainer, code, record)
+        names, shown = loaded.hyperparameters, loaded.described()
+        part = part_of or PartOf("", f"{config.benchmark.name}-{config.shown_name}-s{config.seed}")
+        observer.setting(
+            Started(config, record.setting(), names, shown, model, str(self.device), folder, part.study, part.name)
+        )
+        if folder is not None:
+            decisive.write(folder, self.setting)
+            sources.copy(targets(config), folder)
+            if isinstance(self.file, MethodFile):
+                self.file.copy_to(folder)  # as it was read: the file is there to be edited
+        try:
+            with observer:
+                if before:
+                    observer.restored(before, trainer.steps_learned)
+                for cells in trainer.sequentially() if _has_contexts(config) else trainer.jointly():
+                    record.cells += cells
+                    keeper.keep(cells[0].after_context)
+                    if trainer.learned:
+                        self.checkpoints.save(trainer, code, record)
+                    record.write(results.RUNNING)  # at once: this process may be killed
+                    observer.context_done(cells)
+            summary = record.write(results.FINISHED)
+        except BaseException as error:  # whatever ends the run: what it has measured is kept
+            if not record.ended:
+                observer.stopped(record.write(*_ending(error)))
+            raise
+        if not config.keep_checkpoints:
+            self.checkpoints.remove()
+        observer.finished(record.matrix("test"), summary)
+        return Outcome(summary, record.cells, model, {one.key: one.where for one in own if one.where})
+
+
+def _own_class(method: RegularizerConfig) -> list[Target]:
+    """A method's class, which may be of one's own."""
+    return [] if method._target_ is None else [Target.of("regularizer", {TARGET: method._target_})]
 
 
 def check_fit(config: Config, stream: contexts.Stream, device: torch.device) -> None:
@@ -273,6 +332,8 @@ class Record:
         folder: where its files go; None: it has none.
 
     Attributes:
+        run_id: unique to the run.
+        started_at: ISO 8601.
         cells: the measured accuracies.
         ended: whether the files say how the run ended.
     """
@@ -293,13 +354,13 @@ class Record:
         self._stream = stream
         self._device = device
         self._method = method
-        self._started_at = started_at
+        self.started_at = started_at.isoformat(timespec="seconds")
         self._timings = timings
         self._folder = folder
         # Now: the checkout and the files may change, or be gone, by the end of the run.
         self._git_commit = _git_commit()
         self._protocol = Protocol.of(config)
-        self._run_id = f"{started_at:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+        self.run_id = f"{started_at:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
 
     def matrix(self, split: str) -> metrics.Matrix:
         """The accuracies of one split; see `clsweep.results.metrics`."""
@@ -334,7 +395,7 @@ class Record:
         nan = math.nan
         return Summary(
             format_version=results.FORMAT_VERSION,
-            run_id=self._run_id,
+            run_id=self.run_id,
             status=status,
             protocol=self._protocol.digest,
             **{**self._protocol.parts, "iters": max(protocol_of(config).iterations(self._stream))},
@@ -368,7 +429,7 @@ class Record:
             clsweep_version=clsweep.__version__,
             git_commit=self._git_commit,
             torch_version=torch.__version__,
-            started_at=self._started_at.isoformat(timespec="seconds"),
+            started_at=self.started_at,
             reason=reason,
             values={name: self._method.values[name] for name in self._method.hyperparameters if name not in STANDARD},
         )

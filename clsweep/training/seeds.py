@@ -5,20 +5,18 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 
-from clsweep import results
+from clsweep import results, resuming
 from clsweep.config import Config
 from clsweep.data.context_cache import ContextCache
 from clsweep.errors import InputError
 from clsweep.folders import run_in
 from clsweep.methods import files as method_files
 from clsweep.paths import short
-from clsweep.results import Summary
 from clsweep.results.statistics import estimate
 from clsweep.training.machine import give_back_memory
 from clsweep.training.run import PartOf
@@ -38,7 +36,8 @@ def run_seeds(config: Config, folder: Path, finished: Callable[[Config, Path, Ma
 
     Data, and a method's file, are read once. `seeds.csv` is written anew after every seed: a row for each metric with
     the number of finished seeds and of those asked for, the mean, and the ends of the 95 % interval, empty for one
-    seed. A run that fails or is interrupted ends it; what is finished is averaged.
+    seed. A run that fails or is interrupted ends it; what is finished is averaged. Typed again, it goes on: a seed that
+    is finished isn't trained again, and one that was stopped goes on itself.
 
     Args:
         config: the setting; its `seeds` says how many.
@@ -52,42 +51,43 @@ def run_seeds(config: Config, folder: Path, finished: Callable[[Config, Path, Ma
     """
     assert config.seeds is not None
     seeds = range(config.seed, config.seed + config.seeds)
+    resuming.refuse_others(config, folder)
     file = None if config.stream == "joint" else config.regularizer.file
     method_file = None if file is None else method_files.read(file)
     streams = ContextCache()
-    summaries: list[Summary] = []
-    _write(folder, summaries, len(seeds))  # at once: it tells this folder from that of a run
+    rows: list[Mapping[str, Any]] = []
+    trained = False
+    _write(folder, rows, len(seeds))  # at once: it tells this folder from that of a run
     try:
-        for seed in seeds:
-            one, place = replace(config, seed=seed, seeds=None), folder / f"seed-{seed}"
-            made = run_in(
-                place,
-                one,
-                None,
-                streams,
-                method_file,
-                rehearsed=bool(summaries),
-                part_of=PartOf(folder.name, place.name),
-            )
-            summaries.append(made.summary)
-            _write(folder, summaries, len(seeds))
-            finished(one, place, made.places)
-            del made  # a network
-            give_back_memory()
+        for one, place in resuming.runs(config, folder):
+            row = resuming.finished(place) if config.resume else None
+            is_new = not place.exists()
+            if row is None:
+                part = PartOf(folder.name, place.name)
+                made = run_in(place, one, None, streams, method_file, rehearsed=trained, part_of=part)
+                row, trained = made.summary.row, True
+                finished(one, place, made.places)
+                del made  # a network
+                give_back_memory()
+            else:
+                print(f"seed {one.seed}: finished already")
+            rows.append(row)
+            _write(folder, rows, len(seeds))
     except InputError:
-        if not summaries:
+        if is_new:
             shutil.rmtree(place)
+        if not rows and is_new:
             (folder / results.SEEDS_FILE).unlink()
         raise
     finally:
-        if summaries:
-            _print(folder, summaries, seeds)
+        if rows:
+            _print(folder, rows, seeds)
 
 
-def _rows(summaries: Sequence[Summary], of: int) -> list[dict[str, Any]]:
+def _rows(runs: Sequence[Mapping[str, Any]], of: int) -> list[dict[str, Any]]:
     rows = []
     for metric in _METRICS:
-        values = [getattr(one, metric) for one in summaries]
+        values = [float("nan" if run[metric] == "" else run[metric]) for run in runs]
         if values and not any(map(math.isnan, values)):  # joint training forgets nothing; nothing may be held out
             made = estimate(values)
             low, high = made.mean - made.half_width, made.mean + made.half_width
@@ -96,15 +96,15 @@ def _rows(summaries: Sequence[Summary], of: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _write(folder: Path, summaries: Sequence[Summary], of: int) -> None:
-    results.write_csv(pd.DataFrame(_rows(summaries, of), columns=list(_COLUMNS)), folder / results.SEEDS_FILE)
+def _write(folder: Path, runs: Sequence[Mapping[str, Any]], of: int) -> None:
+    results.write_csv(pd.DataFrame(_rows(runs, of), columns=list(_COLUMNS)), folder / results.SEEDS_FILE)
 
 
-def _print(folder: Path, summaries: Sequence[Summary], seeds: range) -> None:
-    numbers = [str(one.seed) for one in summaries]
+def _print(folder: Path, runs: Sequence[Mapping[str, Any]], seeds: range) -> None:
+    numbers = [str(run["seed"]) for run in runs]
     shown = numbers[0] if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
     print(f"seeds             {len(numbers)} of {len(seeds)} finished: {shown}")
-    for row in _rows(summaries, len(seeds)):
+    for row in _rows(runs, len(seeds)):
         interval = "" if math.isnan(row["low"]) else f" ± {row['mean'] - row['low']:.4f}"
         print(f"{_METRICS[row['metric']]:<18}{row['mean']:.4f}{interval}")
     if len(numbers) > 1:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from trees import summary
 
-from clsweep import results
+from clsweep import results, resuming
 from clsweep.errors import InputError
 from clsweep.results.metrics import Cell
 
@@ -112,10 +112,10 @@ def test_a_failed_write_leaves_the_earlier_file_as_it_was(disk_full: list[str], 
 @pytest.mark.parametrize("name", ["accuracy.csv", "summary.csv"])
 def test_a_folder_with_results_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "clsweep.log").touch()
-    results.refuse_used(tmp_path)  # a log alone is no result
+    resuming.refuse_other(tmp_path, {})  # a log alone is no result
     (tmp_path / name).touch()
     with pytest.raises(InputError) as caught:
-        results.refuse_used(tmp_path)
+        resuming.refuse_other(tmp_path, {})
     assert f"hydra.run.dir={tmp_path}" in str(caught.value)
     assert name in str(caught.value)
 

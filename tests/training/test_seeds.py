@@ -10,7 +10,7 @@ import pytest
 from builders import command, setting
 from test_cli import TINY, summary, without_run_id
 
-from clsweep import results
+from clsweep import results, resuming
 from clsweep.errors import InputError
 from clsweep.results.metrics import Cell
 from clsweep.results.statistics import estimate
@@ -64,7 +64,7 @@ def test_a_report_reads_each_seed_as_a_run(tmp_path: Path) -> None:
         [seed, "finished", "single"] for seed in (0, 1)
     ]
     with pytest.raises(InputError, match=r"holds results already \(seeds\.csv\)"):
-        results.refuse_used(tmp_path)
+        resuming.refuse_other(tmp_path, {})
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,11 @@ class Scalars(Observer):
         """Begin."""
         self.begin(run)
 
+    def restored(self, measured: Sequence[Sequence[Cell]], iterations: int) -> None:
+        """Log what an earlier part of the run has measured, and go on counting."""
+        super().restored(measured, iterations)
+        self._iterations = iterations
+
     def step(self, loss: Tensor) -> None:
         """Log the loss, seldom."""
         self._iterations += 1

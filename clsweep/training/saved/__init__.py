@@ -6,7 +6,7 @@ and the contexts with it, each key by inclusion: no more of the setting is in it
 """
 
 from clsweep.training.saved.description import DESCRIPTION_FILE, MODEL_FILE
-from clsweep.training.saved.keeping import Keeper, are_there, check
+from clsweep.training.saved.keeping import Keeper, are_there, check, remove
 from clsweep.training.saved.reading import MOVED, Saved
 
-__all__ = ["DESCRIPTION_FILE", "MODEL_FILE", "MOVED", "Keeper", "Saved", "are_there", "check"]
+__all__ = ["DESCRIPTION_FILE", "MODEL_FILE", "MOVED", "Keeper", "Saved", "are_there", "check", "remove"]

@@ -12,13 +12,12 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from clsweep import process
+from clsweep import process, tensor_files
 from clsweep.config import EVERY_CONTEXT, Config
 from clsweep.data.contexts import Stream
 from clsweep.errors import InputError, named
 from clsweep.networks import Classifier
 from clsweep.paths import short
-from clsweep.training import tensor_files
 from clsweep.training.saved.description import DESCRIPTION_FILE, MODEL_FILE, Description, file_after
 from clsweep.training.saved.reading import Saved
 
@@ -55,6 +54,13 @@ def are_there(config: Config, folder: Path) -> bool:
     needs_first = config.save_model == EVERY_CONTEXT and config.stream != "joint"
     names = [MODEL_FILE, *([file_after(1, count)] if needs_first else [])]
     return all((folder / name).is_file() for name in names)
+
+
+def remove(folder: Path) -> None:
+    """Remove the networks that a run has kept."""
+    if (folder / DESCRIPTION_FILE).exists():  # else a model.pt there is no run's
+        for path in (folder / MODEL_FILE, folder / DESCRIPTION_FILE, *folder.glob("model_after_*.pt")):
+            path.unlink(missing_ok=True)
 
 
 def _typed(config: Config) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 import torch
 from torch import Tensor, nn
 
-from clsweep import defaults, networks, own, sources
+from clsweep import defaults, networks, own, sources, tensor_files
 from clsweep.config import ALL_LOGITS, EVERY_CONTEXT, Config, RegularizerConfig
 from clsweep.data import contexts, datasets, identity
 from clsweep.errors import InputError, named
@@ -22,7 +22,6 @@ from clsweep.paths import short
 from clsweep.results.metrics import Cell
 from clsweep.seeding import derived_seed
 from clsweep.targets import TARGET, Target
-from clsweep.training import tensor_files
 from clsweep.training.learner import Learner
 from clsweep.training.loop import evaluate
 from clsweep.training.saved.description import DESCRIPTION_FILE, MODEL_FILE, Description, file_after, targets_of

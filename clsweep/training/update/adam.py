@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,20 @@ class AdamState:
         self.averages = [torch.zeros_like(p) for p in parameters]
         self.square_averages = [torch.zeros_like(p) for p in parameters]
         self.steps = steps
+
+    def state(self) -> dict[str, Any]:
+        """All of it; see `ParameterUpdate.state`."""
+        return {"averages": self.averages, "square_averages": self.square_averages, "steps": self.steps}
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take it over, into the same memory."""
+        for mine, given in zip(
+            (*self.averages, *self.square_averages, self.steps),
+            (*state["averages"], *state["square_averages"], state["steps"]),
+            strict=True,
+        ):
+            mine.copy_(given)
 
     def reset(self) -> None:
         """Begin anew, in the same memory."""

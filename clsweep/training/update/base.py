@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +68,17 @@ class ParameterUpdate:
         Args:
             iterations: how many steps it will have; None where no schedule asks for it.
         """
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Any]:
+        """The optimizer's state, which goes from context to context; what it holds may be packed, and is the live one.
+
+        Kinds of update that compute the same have the same state.
+        """
+        raise NotImplementedError
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave, in this process or another."""
         raise NotImplementedError
 
     def set_springs(self, springs: Mapping[nn.Parameter, Spring]) -> None:

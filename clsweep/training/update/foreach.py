@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,12 @@ class Optimizer(Protocol):
 
     def start_context(self, iterations: int | None) -> None:
         """See `ParameterUpdate.start_context`."""
+
+    def state(self) -> dict[str, Any]:
+        """See `ParameterUpdate.state`."""
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """See `ParameterUpdate.load_state`."""
 
     def arrange(self, numbers: list[int]) -> None:
         """Prepare for steps in which the parameters with these numbers have a gradient."""
@@ -49,6 +55,14 @@ class ForeachUpdate(ParameterUpdate):
     def start_context(self, iterations: int | None) -> None:
         """Begin a context; see `ParameterUpdate`."""
         self._optimizer.start_context(iterations)
+
+    def state(self) -> dict[str, Any]:
+        """See `ParameterUpdate`."""
+        return self._optimizer.state()
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """See `ParameterUpdate`."""
+        self._optimizer.load_state(state)
 
     def _arrange(self, numbers: list[int]) -> None:
         moving = [self._parameters[number] for number in numbers]
@@ -104,6 +118,14 @@ class FusedAdam:
         """Begin a context; see `Optimizer`."""
         if self._adam.reset:
             self._state.reset()
+
+    def state(self) -> dict[str, Any]:
+        """See `Optimizer`."""
+        return self._state.state()
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """See `Optimizer`."""
+        self._state.load_state(state)
 
     def arrange(self, numbers: list[int]) -> None:
         """Prepare for these parameters; see `Optimizer`."""

@@ -16,10 +16,11 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache as once
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -88,6 +89,14 @@ class NativeUpdate(ParameterUpdate):
         """Begin a context; see `ParameterUpdate`."""
         if self._reset:
             self._state.reset()
+
+    def state(self) -> dict[str, Any]:
+        """See `ParameterUpdate`."""
+        return self._state.state()
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """See `ParameterUpdate`."""
+        self._state.load_state(state)
 
     def _arrange(self, numbers: list[int]) -> None:
         self._moved = [self._parameters[number] for number in numbers]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from clsweep.targets import Target
 _FUSED = ("torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD")
 _IMPLEMENTATIONS = ("fused", "foreach", "differentiable", "capturable")
 _SCHEDULED = ("lr", "momentum", "betas")  # what a schedule may change
+_OF_PROCESS = ("step", "_zero_grad_profile_name")  # a schedule wraps the former
 _Kind = TypeVar("_Kind")
 
 
@@ -62,6 +63,15 @@ class TorchOptimizer:
                 group.pop("initial_lr", None)  # else it would be what the last schedule began with
                 group.update(values)
             self._schedule = _schedule(self._setting.schedule, self._optimizer, iterations)
+
+    def state(self) -> dict[str, Any]:
+        """All that the optimizer keeps: groups, state, and what a class of one's own has besides; see `Optimizer`."""
+        found = vars(self._optimizer).items()
+        return {name: value for name, value in found if name not in _OF_PROCESS and not name.endswith("_hooks")}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take it over, whole: what two of its parts share, they go on sharing; see `Optimizer`."""
+        vars(self._optimizer).update(state)
 
     def arrange(self, numbers: list[int]) -> None:
         """Nothing: PyTorch's optimizers look for gradients themselves."""

@@ -13,6 +13,8 @@ from clsweep.errors import InputError, named
 from clsweep.paths import short
 from clsweep.results.writing import write_by
 
+_CPU = torch.device("cpu")
+
 
 def write(value: object, path: Path) -> None:
     """Write tensors, and containers of them, whole or not at all, without a second copy in memory.
@@ -36,11 +38,12 @@ def _save(value: object, file: BinaryIO) -> None:
         raise
 
 
-def read(path: Path) -> Any:
-    """What a file holds, on the CPU; nothing is run.
+def read(path: Path, device: torch.device = _CPU) -> Any:
+    """What a file holds; nothing is run.
 
     Args:
         path: of the file.
+        device: where tensors go that weren't on the CPU.
 
     Raises:
         InputError: it isn't there, is damaged, or holds more than tensors and plain containers.
@@ -48,7 +51,9 @@ def read(path: Path) -> Any:
     try:
         damaged = _damaged(path)
         if damaged is None:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(
+                path, map_location=lambda storage, where: _placed(storage, where, device), weights_only=True
+            )
         reason = f"its part {damaged} isn't as it was written"
     except OSError as error:
         raise InputError(f"{short(path)}: {error.strerror or error}; expected a file that a run left.") from error
@@ -66,3 +71,7 @@ def _damaged(path: Path) -> str | None:
     """The first part whose content isn't what its checksum is of, which torch doesn't look at."""
     with zipfile.ZipFile(path) as archive:
         return archive.testzip()
+
+
+def _placed(storage: Any, where: str, device: torch.device) -> Any:
+    return storage if "cpu" in (where, device.type) else storage.to(device=device)

@@ -1,0 +1,97 @@
+"""A run's folder that holds something already: whether the run goes on there, is finished, or is another one."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from clsweep import checkpoints, decisive
+from clsweep.config import Config
+from clsweep.errors import InputError
+from clsweep.results.writing import ACCURACY_FILE, FINISHED, SEEDS_FILE, SUMMARY_FILE
+
+_ADVICE = "another folder, or resume=false to start over"
+
+
+def runs(config: Config, folder: Path) -> list[tuple[Config, Path]]:
+    """The runs of a setting, each with its folder: one, or one for each of its seeds."""
+    if config.seeds is None:
+        return [(config, folder)]
+    seeds = range(config.seed, config.seed + config.seeds)
+    return [(replace(config, seed=seed, seeds=None), folder / f"seed-{seed}") for seed in seeds]
+
+
+def refuse_others(config: Config, folder: Path) -> None:
+    """Refuse a folder that holds other results than those of a setting's runs; see `refuse_other`."""
+    if config.seeds is not None and (folder / SUMMARY_FILE).exists():
+        raise InputError(f"hydra.run.dir={folder}: holds the results of a single run; expected another folder.")
+    for one, place in runs(config, folder) if config.resume else []:
+        refuse_other(place, decisive.decisive(one))
+
+
+def finished(folder: Path) -> dict[str, str] | None:
+    """The row of a finished run's `summary.csv`, as it is written; None where there is none."""
+    try:
+        with (folder / SUMMARY_FILE).open(encoding="utf-8", newline="") as file:
+            row = next(csv.DictReader(file), {})
+    except (OSError, ValueError, csv.Error):
+        return None
+    return row if row.get("status") == FINISHED else None
+
+
+def refuse_other(folder: Path, setting: Mapping[str, Any], key: str = "hydra.run.dir") -> None:
+    """Refuse a folder that holds another run's results: they would be lost.
+
+    Args:
+        folder: the run's; it need not exist.
+        setting: what decides this run's result; see `clsweep.decisive`.
+        key: what the folder was given by.
+
+    Raises:
+        InputError: it does, or the folder is that of several runs.
+    """
+    used = [name for name in (SEEDS_FILE, SUMMARY_FILE, ACCURACY_FILE) if (folder / name).exists()]
+    if not used:
+        return
+    found = decisive.differences(folder, setting)
+    if found is None or SEEDS_FILE in used:
+        raise InputError(f"{key}={folder}: holds results already ({used[0]}); expected {_ADVICE}.")
+    if found:
+        raise InputError(f"{key}={folder}: holds a run of another setting ({found}); expected the same, {_ADVICE}.")
+
+
+def prepare(folder: Path, setting: Mapping[str, Any], *, goes_on: bool, key: str = "hydra.run.dir") -> bool:
+    """Make a folder ready for a run.
+
+    Args:
+        folder: the run's.
+        setting: what decides its result.
+        goes_on: whether an unfinished run of the same setting is to go on there; else what is there is removed.
+        key: what the folder was given by.
+
+    Returns:
+        Whether there is an unfinished run.
+
+    Raises:
+        InputError: the folder holds another run's results, or a finished run.
+    """
+    if not goes_on:
+        clear(folder)
+        return False
+    refuse_other(folder, setting, key)
+    if finished(folder) is not None:
+        raise InputError(f"{key}={folder}: holds this run already, finished; expected {_ADVICE}.")
+    return (folder / SUMMARY_FILE).exists()
+
+
+def clear(folder: Path) -> None:
+    """Remove the results of a run, and what it would go on from."""
+    from clsweep.training import saved  # here, since it imports torch
+
+    for name in (SUMMARY_FILE, ACCURACY_FILE, decisive.FILE):
+        (folder / name).unlink(missing_ok=True)
+    saved.remove(folder)
+    checkpoints.remove(folder)

@@ -1,0 +1,166 @@
+"""A run's checkpoints: what is in one, when one is written, and how a run goes on from one.
+
+Between two contexts little is alive: the network, the optimizer's state, what the method keeps, random streams, and
+what was measured. All of it is written after each context; see `clsweep.checkpoints` for how.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, astuple
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import torch
+
+from clsweep import checkpoints, own, seeding
+from clsweep.checkpoints.code import Code
+from clsweep.checkpoints.files import Store
+from clsweep.checkpoints.packing import DamagedError, Packer, UnpackableError, Unpacker
+from clsweep.results.metrics import Cell
+from clsweep.seeding import States
+from clsweep.targets import Target
+from clsweep.training.loop import Timings, Trainer
+
+log = logging.getLogger(__name__)
+
+NO_CHECKPOINTS: Final = "which a checkpoint can't hold: should the run be stopped, it starts over"
+Checkpoint = Mapping[str, Any]
+
+
+class Measured(Protocol):
+    """What a run has measured, and what it is called.
+
+    Attributes:
+        run_id: unique to the run.
+        started_at: ISO 8601.
+        cells: of all moments so far, in order.
+    """
+
+    run_id: str
+    started_at: str
+    cells: list[Cell]
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        folder: the run's; None: it leaves none.
+        setting: what decides the run's result; a checkpoint of another setting isn't used.
+        device: the run's.
+        tell: is given sentences for the user.
+    """
+
+    def __init__(
+        self, folder: Path | None, setting: Mapping[str, Any], device: torch.device, tell: Callable[[str], None]
+    ) -> None:
+        self._folder = folder  # None: there are to be none
+        self._setting = dict(setting)
+        self._device = device
+        self._tell = tell
+
+    def usable(self) -> Iterator[Checkpoint | None]:
+        """What the run may go on from, the best first; None in the end: it begins at the beginning."""
+        for content in [] if self._folder is None else Store(self._folder).load(self._device, self._tell):
+            if content.get("setting") == self._setting:
+                yield content
+        yield None
+
+    def _do_without(self, error: UnpackableError) -> None:
+        assert self._folder is not None
+        log.info("%s, %s", error, NO_CHECKPOINTS)
+        self._tell(f"{error}, {NO_CHECKPOINTS}")
+        checkpoints.remove(self._folder)
+        self._folder = None
+
+    def save(self, trainer: Trainer, code: Code, measured: Measured) -> None:
+        """Write a checkpoint after a context; where something can't be kept, say so once, and leave none.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        if self._folder is None:
+            return
+        try:
+            content = packed(trainer, code)
+        except UnpackableError as error:
+            self._do_without(error)
+            return
+        content |= {
+            "setting": self._setting,
+            "timings": asdict(trainer.timings),
+            "run": {"run_id": measured.run_id, "started_at": measured.started_at},
+            "cells": [astuple(cell) for cell in measured.cells],
+        }
+        Store(self._folder).save(trainer.learned, content)
+
+    def remove(self) -> None:
+        """Remove them: the run is finished."""
+        if self._folder is not None:
+            checkpoints.remove(self._folder)
+
+
+def packed(trainer: Trainer, code: Code) -> dict[str, Any]:
+    """What training goes on from, as tensors and plain containers.
+
+    Args:
+        trainer: between two contexts.
+        code: the user's own, but for a method's file.
+
+    Raises:
+        UnpackableError: something of it can't be kept.
+    """
+    learner = trainer.learner
+    packer = Packer([*learner.places(), code])
+    return {
+        "learner": learner.pack(packer),
+        "code": code.pack(packer),
+        "random": packer.pack(tuple(seeding.capture()), "the random numbers"),
+        "learned": trainer.learned,
+        "nodes": packer.nodes,
+    }
+
+
+def restore(checkpoint: Checkpoint, trainer: Trainer, code: Code, measured: Measured) -> list[list[Cell]]:
+    """Go on from a checkpoint.
+
+    Args:
+        checkpoint: what was in it.
+        trainer: of a learner that has just been made.
+        code: the user's own, but for a method's file.
+        measured: is filled.
+
+    Returns:
+        The cells, moment by moment.
+
+    Raises:
+        DamagedError: it doesn't fit; the trainer, the learner and the method can't be used any more.
+    """
+    learner = trainer.learner
+    unpacker = Unpacker([*learner.places(), code], checkpoint["nodes"], learner.device)
+    try:
+        learner.restore(checkpoint["learner"], unpacker)
+        code.restore(checkpoint["code"], unpacker)
+        seeding.restore(States(*unpacker.unpack(checkpoint["random"])))
+        trainer.learned = checkpoint["learned"]
+        vars(trainer.timings).update(asdict(Timings(**checkpoint["timings"])))
+        measured.run_id, measured.started_at = checkpoint["run"]["run_id"], checkpoint["run"]["started_at"]
+        measured.cells[:] = [Cell(*cell) for cell in checkpoint["cells"]]
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise DamagedError(str(error)) from error
+    return by_moment(measured.cells)
+
+
+def by_moment(cells: list[Cell]) -> list[list[Cell]]:
+    """Cells by the moment that they were measured at, in order."""
+    moments = sorted({cell.after_context for cell in cells})
+    return [[cell for cell in cells if cell.after_context == moment] for moment in moments]
+
+
+def code_of(targets: list[Target]) -> Code:
+    """The modules of the user's own that targets come from, such as a network's; they have been imported."""
+    names = {name for target in targets for path in target.paths for name in own.read(path)}
+    return Code(lambda: {name: sys.modules[name] for name in sorted(names) if name in sys.modules}, names)

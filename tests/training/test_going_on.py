@@ -1,0 +1,376 @@
+"""A run that was stopped goes on, and ends as if it never had been."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+import torch
+from builders import command, setting
+from test_cli import TINY, summary, without_run_id
+
+from clsweep import results, resuming
+from clsweep.config import Config
+from clsweep.errors import InputError
+from clsweep.results.metrics import Cell
+from clsweep.training.observers import Observer
+from clsweep.training.run import run
+from clsweep.training.seeds import run_seeds
+
+SHORT = (*TINY, "benchmark.contexts=3", "benchmark.iters=4", "figures=false", "threads=1", "device=cpu")
+METHODS = ("none", "l2", "ewc", "ewc_separate", "online_ewc", "si", "mas", "rwalk", "kfac_ewc", "custom")
+
+# Counts what it has seen wherever Python keeps anything, and says so where one of them is behind.
+FORGETFUL = """
+    import copy
+    import functools
+    import logging
+    import random
+    import re
+    from collections import Counter, OrderedDict, defaultdict, deque
+    from dataclasses import dataclass, field
+    from types import SimpleNamespace
+    from typing import NamedTuple
+
+    import numpy as np
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+    log = logging.getLogger(__name__)  # what can't be kept, and doesn't change
+    PATTERN, LOSS, KINDS = re.compile("x"), nn.CrossEntropyLoss(), {"relu": F.relu, "log": log}
+
+    COUNT = 0
+    START = []
+    TORCH, NUMPY, PYTHON = torch.Generator().manual_seed(3), np.random.default_rng(1), random.Random(5)
+    OLD_NUMPY = np.random.RandomState(2)
+
+
+    @dataclass
+    class Seen:
+        importance: torch.Tensor
+        layer: nn.Module
+        names: list = field(default_factory=list)
+
+
+    class Pair(NamedTuple):
+        first: int
+        second: tuple
+
+
+    class Total:
+        count = 0
+        by_context: dict = {}
+
+        @classmethod
+        def add(cls):
+            cls.count += 1
+            cls.by_context[cls.count] = torch.ones(2) * cls.count
+
+
+    def counter():
+        count = 0
+
+        def add():
+            nonlocal count
+            count += 1
+            return count
+
+        return add
+
+
+    add = counter()
+
+
+    def counted(function):
+        @functools.wraps(function)
+        def wrapped(*given):
+            wrapped.calls = getattr(wrapped, "calls", 0) + 1
+            return function(*given)
+
+        return wrapped
+
+
+    @counted
+    @torch.no_grad()
+    def estimate_importance(model, dataset, prev_params, device, _calls={"all": 0}):
+        global COUNT
+        COUNT += 1
+        _calls["all"] += 1
+        Total.add()
+        START.append(prev_params)
+        if COUNT == 1:
+            model.teacher = copy.deepcopy(model)
+            model.seen = Seen(torch.zeros(2), next(iter(model.children())), ["a"])
+            model.again = model.seen  # the same object by another name
+            model.kinds = [Counter("aab"), OrderedDict(b=1), defaultdict(list, {1: [2]}), deque([1, 2], maxlen=2), {3}]
+            model.others = SimpleNamespace(a=b"x", b=slice(1, 2), c=np.arange(3), d=torch.float16, e=Pair(1, (2, 3j)))
+            model.method = model.named_parameters
+            model.part = functools.partial(counter)
+            model.memory = dataset.tensors[0][:7]
+            model.weights = [p for p in model.parameters()]
+        model.seen.importance += COUNT
+        counts = {COUNT, _calls["all"], Total.count, len(Total.by_context), len(START), add()}
+        assert counts | {estimate_importance.calls} == {COUNT}, counts
+        assert model.again is model.seen
+        assert model.seen.layer is next(iter(model.children()))
+        assert float(model.seen.importance[0]) == COUNT * (COUNT + 1) / 2
+        assert model.kinds[3].maxlen == 2
+        assert model.kinds[2]["new"] == [] and model.kinds[2].pop("new") == []
+        assert model.others.e.second == (2, 3j) and type(model.others.e) is Pair
+        assert dict(model.method()).keys() == dict(model.named_parameters()).keys()
+        assert model.part()() == 1
+        assert model.memory.shape[0] == 7
+        assert model.weights[0] is next(model.parameters())  # and no copy of it
+        if COUNT > 1:
+            assert model.extra.item() == COUNT - 1
+        model.register_buffer("extra", torch.tensor(float(COUNT)), persistent=False)
+        drawn = float(torch.rand(1, generator=TORCH)) + NUMPY.random() + PYTHON.random() + OLD_NUMPY.rand()
+        drawn += float(torch.rand(1)) + random.random() + np.random.rand()
+        own = {name: p for name, p in model.named_parameters() if not name.startswith("teacher")}
+        teacher = dict(model.teacher.named_parameters())
+        return {n.replace(".", "__"): drawn + (p - teacher[n]) ** 2 for n, p in own.items()}
+
+
+    def compute_regularization_loss(model, importance_dict, prev_params_dict):
+        own = {name.replace(".", "__"): p for name, p in model.named_parameters()}
+        return sum((value * (own[n] - prev_params_dict[n]) ** 2).sum() for n, value in importance_dict.items())
+"""
+
+
+class Stops(Observer):
+    """Stops a run after a context, and keeps what it is told."""
+
+    def __init__(self, after: int | None = None) -> None:
+        self.after = after
+        self.notes: list[str] = []
+        self.before: list[int] = []
+        self.learned: list[int] = []
+        self.iterations = 0
+
+    def note(self, sentence: str) -> None:
+        self.notes.append(sentence)
+
+    def restored(self, measured: Sequence[Sequence[Cell]], iterations: int) -> None:
+        self.before = [cells[0].after_context for cells in measured]
+        self.iterations = iterations
+
+    def context_done(self, cells: Sequence[Cell]) -> None:
+        self.learned.append(cells[0].after_context)
+        if cells[0].after_context == self.after:
+            raise KeyboardInterrupt
+
+
+def stopped(config: Config, folder: Path, after: int) -> Stops:
+    """Run, and stop after a context."""
+    folder.mkdir(exist_ok=True)
+    observer = Stops(after)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, folder, observer)
+    return observer
+
+
+def finished(config: Config, folder: Path) -> Stops:
+    """Run to the end."""
+    folder.mkdir(exist_ok=True)
+    observer = Stops()
+    run(config, folder, observer)
+    return observer
+
+
+def kept(folder: Path) -> list[Path]:
+    return sorted((folder / "checkpoints").glob("*"))
+
+
+def method_file(folder: Path, text: str) -> str:
+    file = folder / "mine.py"
+    file.write_text(dedent(text))
+    return f"regularizer.file={file}"
+
+
+def goes_on(config: Config, folder: Path) -> None:
+    """Stop a run after each context, and hold it against one that nothing stops."""
+    finished(config, folder / "whole")
+    ids = set()
+    for after in (1, 2):
+        stopped(config, folder / "stopped", after)
+        row = summary(folder / "stopped")
+        assert row["status"] == "interrupted"
+        ids.add(row["run_id"])
+        assert len(kept(folder / "stopped")) == min(after, 2)
+    told = finished(config, folder / "stopped")
+    assert (told.before, told.learned, told.iterations) == ([0, 1, 2], [3], 8)
+    assert told.notes == ["going on after context 2 of 3, where it was stopped"]
+    whole, parts = (without_run_id(folder / name / "accuracy.csv") for name in ("whole", "stopped"))
+    assert whole == parts
+    assert {summary(folder / "stopped")["run_id"]} == ids  # it is one run
+    assert kept(folder / "stopped") == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_of_every_method_ends_as_if_it_had_not_been_stopped(method: str, tmp_path: Path) -> None:
+    goes_on(setting(*SHORT, f"regularizer={method}"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("optimizer=sgd", "optimizer.momentum=0.9"),
+        ("optimizer=adamw", "optimizer.schedule._target_=torch.optim.lr_scheduler.CosineAnnealingLR"),
+        ("network=cnn", "network.channels=[4,4]", "network.hidden=[8]"),
+        ("contract.logits=all", "precision=bf16"),
+        ("benchmark.scenario=class", "validation_fraction=0.2"),
+    ],
+    ids=lambda more: more[0],
+)
+def test_whatever_it_is_trained_with(more: tuple[str, ...], tmp_path: Path) -> None:
+    goes_on(setting(*SHORT, "regularizer=ewc", *more), tmp_path)
+
+
+def test_a_file_finds_again_what_it_kept_anywhere(tmp_path: Path) -> None:
+    goes_on(setting(*SHORT, method_file(tmp_path, FORGETFUL)), tmp_path)
+
+
+def test_what_cannot_be_kept_is_named_once_and_the_run_starts_over(tmp_path: Path) -> None:
+    text = """
+        def estimate_importance(model, dataset, prev_params, device):
+            model.scale = lambda value: value
+            return {}
+
+
+        def compute_regularization_loss(model, importance_dict, prev_params_dict):
+            return sum(p.sum() for p in model.parameters()) * 0.0
+    """
+    config = setting(*SHORT, method_file(tmp_path, text))
+    told = stopped(config, tmp_path / "run", 2)
+    assert kept(tmp_path / "run") == []
+    assert told.notes == [
+        "scale, an attribute of the network, is a lambda, which a checkpoint can't hold: should the run be stopped, it "
+        "starts over"
+    ]
+    assert finished(config, tmp_path / "run").learned == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("damage", ["a byte", "the end", "everything", "code"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(damage: str, tmp_path: Path) -> None:
+    config = setting(*SHORT, "regularizer=ewc")
+    finished(config, tmp_path / "whole")
+    stopped(config, tmp_path / "run", 2)
+    latest = kept(tmp_path / "run")[-1]
+    content = bytearray(latest.read_bytes())
+    if damage == "a byte":
+        content[len(content) // 2] ^= 1
+    if damage == "code":
+        torch.save({"setting": Runs(tmp_path / "ran")}, latest)
+    else:
+        latest.write_bytes({"the end": bytes(content[:-100]), "everything": b""}.get(damage, bytes(content)))
+    told = finished(config, tmp_path / "run")
+    assert told.learned == [2, 3]
+    assert told.notes[-1] == "going on after context 1 of 3, where it was stopped"
+    assert latest.name in told.notes[0]
+    assert told.notes[0].endswith("; going on without it")
+    assert without_run_id(tmp_path / "whole" / "accuracy.csv") == without_run_id(tmp_path / "run" / "accuracy.csv")
+    assert not (tmp_path / "ran").exists()
+
+
+class Runs:
+    """What unpickling runs."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[Path]]:
+        return Path.touch, (self.file,)
+
+
+def test_another_setting_is_refused_by_what_differs(tmp_path: Path) -> None:
+    stopped(setting(*SHORT, "regularizer=ewc", "regularizer.reg_strength=10"), tmp_path / "run", 1)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(InputError) as caught:
+        run(setting(*SHORT, "regularizer=ewc", "regularizer.reg_strength=20", "seed=3"), tmp_path / "run")
+    assert "holds a run of another setting (seed: 0 there, 3 now; regularizer.reg_strength: 10 there, 20 now)" in (
+        str(caught.value)
+    )
+    assert "resume=false to start over" in str(caught.value)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    told = finished(setting(*SHORT, "regularizer=ewc", "seed=3", "resume=false"), tmp_path / "run")
+    assert told.learned == [0, 1, 2, 3]
+
+
+def test_another_content_of_the_file_is_another_setting(tmp_path: Path) -> None:
+    config = setting(*SHORT, method_file(tmp_path, FORGETFUL))
+    stopped(config, tmp_path / "run", 1)
+    method_file(tmp_path, FORGETFUL + "    # edited\n")
+    with pytest.raises(InputError, match="the content of the method's file"):
+        run(config, tmp_path / "run")
+
+
+def test_what_decides_nothing_may_be_another(tmp_path: Path) -> None:
+    stopped(setting(*SHORT, "regularizer=ewc"), tmp_path / "run", 1)
+    told = finished(setting(*SHORT, "regularizer=ewc", "figures=true", "keep_checkpoints=true"), tmp_path / "run")
+    assert told.learned == [2, 3]
+    assert len(kept(tmp_path / "run")) == 2
+
+
+def test_the_same_command_goes_on_and_a_finished_run_is_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = (*SHORT, "regularizer=ewc", f"hydra.run.dir={tmp_path / 'run'}")
+    stopped(setting(*SHORT, "regularizer=ewc"), tmp_path / "run", 2)
+    assert command(monkeypatch, *typed) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "note       going on after context 2 of 3, where it was stopped" in lines
+    assert [line[:18] for line in lines if line.startswith("after")] == [f"after context  {n}/3" for n in (1, 2, 3)]
+    written = (tmp_path / "run" / "summary.csv").read_bytes()
+    assert command(monkeypatch, *typed) == 0
+    assert capsys.readouterr().out.startswith("finished already: average accuracy 0.")
+    assert (tmp_path / "run" / "summary.csv").read_bytes() == written
+    with pytest.raises(InputError, match=r"holds this run already, finished; expected another folder, or resume=false"):
+        run(setting(*SHORT, "regularizer=ewc"), tmp_path / "run")
+
+
+def test_files_are_there_from_the_first_context_on(tmp_path: Path) -> None:
+    class Reads(Observer):
+        def context_done(self, cells: Sequence[Cell]) -> None:
+            if cells[0].after_context == 1:
+                found = results.load(tmp_path)
+                assert found.problems == []
+                assert summary(tmp_path)["status"] == "running"
+                assert sorted(set(found.cells["after_context"])) == [0, 1]
+
+    run(setting(*SHORT, "regularizer=ewc"), tmp_path, Reads())
+    assert summary(tmp_path)["status"] == "finished"
+
+
+def test_several_seeds_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = setting(*SHORT, "regularizer=si", "seeds=3")
+    run_seeds(config, tmp_path, lambda *_: None)
+    whole = (tmp_path / "seeds.csv").read_bytes()
+    (tmp_path / "seed-2" / "summary.csv").unlink()
+    (tmp_path / "seed-1" / "summary.csv").unlink()
+    (tmp_path / "seed-1" / "accuracy.csv").unlink()
+    stopped(resuming.runs(config, tmp_path)[1][0], tmp_path / "seed-1", 1)
+    capsys.readouterr()
+    run_seeds(config, tmp_path, lambda *_: None)
+    printed = capsys.readouterr().out
+    assert "seed 0: finished already" in printed
+    assert "going on after context 1 of 3" in printed
+    assert (tmp_path / "seeds.csv").read_bytes() == whole
+
+
+def test_a_setting_is_written_that_says_what_decides(tmp_path: Path) -> None:
+    finished(setting(*SHORT, "regularizer=ewc"), tmp_path)
+    written = json.loads((tmp_path / "setting.json").read_text())
+    assert written["iters"] == 4
+    assert written["regularizer"] == "ewc"
+    assert not {"figures", "threads", "device", "resume", "keep_checkpoints", "search"} & written.keys()
+
+
+def test_a_checkpoint_is_read_without_unpickling(tmp_path: Path) -> None:
+    stopped(setting(*SHORT, method_file(tmp_path, FORGETFUL)), tmp_path / "run", 1)
+    (path,) = kept(tmp_path / "run")
+    content = torch.load(path, weights_only=True)
+    assert content["learned"] == 1
