@@ -19,10 +19,10 @@ from conftest import Typed
 from torch import nn
 
 import clsweep
+from clsweep import tensor_files
 from clsweep.errors import InputError
 from clsweep.protocol import Protocol
 from clsweep.sweeps.plan import study_name
-from clsweep.training import tensor_files
 
 TINY = ["dataset=mnist_5k", "benchmark.contexts=2", "benchmark.iters=8", "network.hidden=[8]"]
 HERE = ["device=cpu", "threads=1", "figures=false"]
