@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
@@ -76,3 +80,31 @@ def command(patch: pytest.MonkeyPatch, *arguments: str) -> int:
     """A command line in this process; its exit code."""
     patch.setattr(sys, "argv", ["clsweep", *arguments])
     return cli.main()
+
+
+class _Full:
+    """A file on a disk that is full after a few bytes."""
+
+    def __init__(self, file: Any, number: int) -> None:
+        self._file, self._number = file, number
+
+    def __enter__(self) -> _Full:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, content: bytes) -> int:
+        self._file.write(content[:7])
+        raise OSError(self._number, os.strerror(self._number))
+
+
+def refuse_writing(patch: pytest.MonkeyPatch, refused: Callable[[str], bool], number: int = errno.ENOSPC) -> None:
+    """Let writing some files fail half-way, by their names."""
+    opens = Path.open
+
+    def opened(self: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        file = opens(self, mode, *args, **options)
+        return _Full(file, number) if "w" in mode and refused(self.name) else file
+
+    patch.setattr(Path, "open", opened)

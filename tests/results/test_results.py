@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import refuse_writing
 from trees import summary
 
 from clsweep import results, resuming
@@ -75,17 +76,9 @@ def test_files_are_alone_in_the_folder_once_written(tmp_path: Path) -> None:
 
 @pytest.fixture
 def disk_full(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every write of the files named in the list stops after half a header."""
+    """Every write of the files named in the list stops after a few bytes."""
     broken: list[str] = []
-    write_bytes = Path.write_bytes
-
-    def half(self: Path, content: bytes) -> int:
-        if any(name in self.name for name in broken):
-            write_bytes(self, b"run_id,af")
-            raise OSError("No space left on device")
-        return write_bytes(self, content)
-
-    monkeypatch.setattr(Path, "write_bytes", half)
+    refuse_writing(monkeypatch, lambda name: any(one in name for one in broken))
     return broken
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 import sweeping
 import yaml
-from builders import image_data, setting
+from builders import image_data, refuse_writing, setting
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
@@ -484,11 +484,8 @@ def test_what_the_machine_refuses_is_no_trials_fault(
 ) -> None:
     study = worker(tmp_path, "regularizer=mas", "search.n_trials=1", "search.final_seeds=0")
 
-    def refuse(self: Path, content: bytes) -> int:
-        raise OSError(number, os.strerror(number))
-
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", refuse)
+        refuse_writing(patch, lambda name: True, number)
         with pytest.raises(OSError, match=os.strerror(number)) as told:
             study.work_once()
     assert told.value.filename == str(tmp_path / "trial-0000" / ".hydra" / "config.yaml")
