@@ -211,6 +211,7 @@ def _report(studies: Sequence[StudyWorker], out: Console) -> list[Outcome]:
     for study in studies:
         study.ledger.reclaim()
         study.write()
+        study.tidy()
     outcomes = [monitor.outcome(study) for study in studies]
     monitor.summary(outcomes, out)
     return outcomes

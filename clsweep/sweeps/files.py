@@ -24,7 +24,8 @@ from clsweep.sweeps.marks import REASON
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.spent import seconds
 from clsweep.sweeps.status import status
-from clsweep.sweeps.trial import FOLDER, SEEDS, TEST
+from clsweep.sweeps.taken import FOLDER
+from clsweep.sweeps.trial import SEEDS, TEST
 
 BEST = "best"
 

@@ -20,7 +20,8 @@ from clsweep.data.context_cache import ContextCache
 from clsweep.sweeps.ledger import Ledger
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.space import Point, Space
-from clsweep.sweeps.trial import FOLDER, take_or_run
+from clsweep.sweeps.taken import FOLDER
+from clsweep.sweeps.trial import take_or_run
 from clsweep.training.observers import Observer
 
 TUNED, DEFAULT = "tuned", "default"

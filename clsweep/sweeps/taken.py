@@ -1,23 +1,27 @@
-"""Runs that were finished but not recorded, as when their process was killed in between: taken, not trained again."""
+"""Runs that an earlier trial of the same point made, in whole or in part: taken over, not trained again.
+
+One that is finished was not recorded, as when its process was killed in between. One that isn't left checkpoints, and
+goes on. Either has its folder moved to where it belongs now.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from optuna.trial import FrozenTrial, Trial
 
-from clsweep import results
-from clsweep.config import Config, to_yaml
-from clsweep.folders import SETTING
-from clsweep.protocol import Protocol
+from clsweep import checkpoints, decisive, results
+from clsweep.config import Config
 from clsweep.results.metrics import Cell
+from clsweep.sweeps.plan import StudyPlan
 from clsweep.training import saved
 
-# What decides a run's result beside its protocol.
-_DECISIVE = ("regularizer", "stream", "seed")
+FOLDER = "folder"  # an attribute of a trial
+_SECONDS = ("train_seconds", "importance_seconds", "eval_seconds")
 
 
 @dataclass(frozen=True)
@@ -37,57 +41,92 @@ class Taken:
     measured: list[list[Cell]]
 
 
-def take(folder: Path, config: Config, left: Sequence[Path]) -> Taken | None:
+def take(folder: Path, config: Config, setting: Mapping[str, Any], left: Sequence[Path]) -> Taken | None:
     """Move a finished run of exactly this setting to where it belongs now.
 
     Args:
         folder: of the run that is to be; isn't there yet.
         config: its setting.
+        setting: what decides its result; see `clsweep.decisive`.
         left: the folders where one may lie.
 
     Returns:
         What it measured; None where there is none.
     """
     for one in left:
-        found = _finished(one, config)
-        if found is not None:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            one.rename(folder)
-            return found
+        if decisive.differences(one, setting) == "" and saved.are_there(config, one):
+            found = _finished(one)
+            if found is not None:
+                _move(one, folder)
+                return found
     return None
 
 
-def _finished(folder: Path, config: Config) -> Taken | None:
-    setting = folder / SETTING
-    if not setting.is_file() or not (folder / results.SUMMARY_FILE).is_file() or not saved.are_there(config, folder):
-        return None
-    if _decisive(setting.read_text(encoding="utf-8")) != _decisive(to_yaml(config)):
+def take_up(folder: Path, setting: Mapping[str, Any], left: Sequence[Path]) -> float | None:
+    """Move an unfinished run of exactly this setting to where it goes on.
+
+    Args:
+        folder: of the run that is to go on; isn't there yet.
+        setting: what decides its result; see `clsweep.decisive`.
+        left: the folders where one may lie.
+
+    Returns:
+        How long it has trained, in seconds; None where there is none.
+    """
+    for one in left:
+        if decisive.differences(one, setting) == "" and any((one / checkpoints.FOLDER).glob("*")):
+            _move(one, folder)
+            return _seconds(folder)
+    return None
+
+
+def _move(run: Path, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    run.rename(folder)
+
+
+def _finished(folder: Path) -> Taken | None:
+    if not (folder / results.SUMMARY_FILE).is_file():
         return None
     found = results.load(folder)
     if found.problems or found.runs["status"].tolist() != [results.FINISHED]:
         return None
     run = found.runs.iloc[0]
-    if Protocol.of_row(run.to_dict()) != Protocol.of(config):
-        return None
     moments = found.cells.groupby("after_context", sort=True)
     return Taken(
         average_accuracy=float(run["average_accuracy"]),
         validation_average_accuracy=float(run["validation_average_accuracy"]),
-        seconds=float(run[["train_seconds", "importance_seconds", "eval_seconds"]].sum()),
+        seconds=float(run[list(_SECONDS)].sum()),
         measured=[[_cell(row) for row in rows.to_dict("records")] for _, rows in moments],
     )
-
-
-def _decisive(text: str) -> Any:
-    """What decides a run's result beside its protocol, of its setting as YAML; where it is searched for does not."""
-    values = yaml.safe_load(text)
-    if not isinstance(values, dict) or not isinstance(values.get("regularizer"), dict):
-        return None
-    method = {key: value for key, value in values["regularizer"].items() if key != "space"}
-    return {key: values.get(key) for key in _DECISIVE} | {"regularizer": method}
 
 
 def _cell(row: dict[Any, Any]) -> Cell:
     return Cell(
         int(row["after_context"]), int(row["context"]), str(row["split"]), float(row["accuracy"]), int(row["n"])
     )
+
+
+def _seconds(folder: Path) -> float:
+    """How long an unfinished run has taken by its own account; 0 where there is none."""
+    try:
+        with (folder / results.SUMMARY_FILE).open(encoding="utf-8", newline="") as file:
+            row = next(csv.DictReader(file), {})
+        return sum(float(row[name]) for name in _SECONDS)
+    except (OSError, ValueError, KeyError, csv.Error):
+        return 0.0
+
+
+def remove_checkpoints(plan: StudyPlan, trial: Trial | FrozenTrial) -> None:
+    """Remove what a trial, or a final run, could go on from, unless it is asked to be kept.
+
+    Args:
+        plan: its study's.
+        trial: one that doesn't run.
+    """
+    name = trial.user_attrs.get(FOLDER)
+    if name is None or plan.config.keep_checkpoints:
+        return
+    folder = plan.folder / Path(name).name
+    for one in (folder, *folder.glob("seed-*")):
+        checkpoints.remove(one)

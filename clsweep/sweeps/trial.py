@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from optuna.pruners import NopPruner
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
-from clsweep import results
+from clsweep import decisive, results
 from clsweep.config import Config
 from clsweep.data.context_cache import ContextCache
 from clsweep.folders import run_in
@@ -19,14 +20,14 @@ from clsweep.results import Summary
 from clsweep.results.metrics import Cell
 from clsweep.sweeps.ledger import given_back
 from clsweep.sweeps.marks import CARRIED, REASON
+from clsweep.sweeps.owner import BEAT
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.promotion import Promotion
 from clsweep.sweeps.pruners import hopeless
-from clsweep.sweeps.taken import Taken, take
+from clsweep.sweeps.taken import FOLDER, Taken, take, take_up
 from clsweep.training.observers import Observer
 from clsweep.training.run import PartOf, PrunedError
 
-FOLDER = "folder"
 SEEDS = "seeds"
 TEST = "test_average_accuracy"
 ON_CONTEXTS = "validation_on_contexts"
@@ -65,6 +66,7 @@ class Reporter(Observer):
         if after == 0:
             return
         value = self._report(cells, after)
+        self._trial.set_user_attr(BEAT, time.time())  # should the process be killed, it has worked until now
         if after < self._last and self._trial.should_prune():
             raise PrunedError(
                 f"{self._rung()}validation accuracy {value:.4f} after context {after} of {self._contexts}"
@@ -164,7 +166,7 @@ class Runner:
 def take_or_run(
     trial: Trial, plan: StudyPlan, folder: Path, config: Config, observer: Observer, streams: ContextCache
 ) -> Summary | Taken:
-    """One run of a trial; one that an earlier trial of the same point has finished isn't made again.
+    """One run of a trial; what an earlier trial of the same point has trained of it isn't trained again.
 
     Args:
         trial: Optuna's.
@@ -177,11 +179,21 @@ def take_or_run(
     within = folder.relative_to(plan.folder).parts[1:]
     earlier = given_back(trial.study.get_trials(deepcopy=False), trial.params)
     named = [Path(one.user_attrs[FOLDER]).name for one in earlier if FOLDER in one.user_attrs]
-    found = take(folder, config, [plan.folder.joinpath(name, *within) for name in named])
+    left = [plan.folder.joinpath(name, *within) for name in named]
+    setting = decisive.decisive(config, plan.method_file)
+    found = take(folder, config, setting, left)
     if found is None:
+        trained = take_up(folder, setting, left) if config.resume else None
+        _carry(trial, trained or 0.0)
         part_of = PartOf(plan.name, folder.relative_to(plan.folder).as_posix())
         made = run_in(folder, config, observer, streams, plan.method_file, rehearsed=True, part_of=part_of)
         return made.summary
-    trial.set_user_attr(CARRIED, trial.user_attrs.get(CARRIED, 0.0) + found.seconds)
+    _carry(trial, found.seconds)
     trial.set_user_attr(REASON, "finished by an earlier trial of the same values, which could not be recorded")
     return found
+
+
+def _carry(trial: Trial, seconds: float) -> None:
+    """Write down how long an earlier trial has trained what this one took over."""
+    if seconds:
+        trial.set_user_attr(CARRIED, trial.user_attrs.get(CARRIED, 0.0) + seconds)

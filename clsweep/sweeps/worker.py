@@ -22,12 +22,14 @@ from clsweep.sweeps.continued import OnePerPoint
 from clsweep.sweeps.finals import Finals
 from clsweep.sweeps.ledger import Ledger, open_study
 from clsweep.sweeps.plan import StudyPlan
+from clsweep.sweeps.promotion import Promotion
 from clsweep.sweeps.pruners import pruner
 from clsweep.sweeps.samplers import sampler
 from clsweep.sweeps.space import Point
 from clsweep.sweeps.status import status
 from clsweep.sweeps.storage import ERRORS as STORAGE_ERRORS
 from clsweep.sweeps.storage import not_waited_for_when_interrupted
+from clsweep.sweeps.taken import remove_checkpoints
 from clsweep.sweeps.trial import Runner
 from clsweep.training.machine import give_back_memory, prepare_cpu
 from clsweep.training.rehearsal import rehearse
@@ -160,6 +162,16 @@ class StudyWorker:
                 raise RunError(str(error)) from error
             raise
 
+    def tidy(self) -> None:
+        """Remove what trials could go on from, once the search is over, and final runs, once these are done."""
+        if not self.ledger.is_complete():
+            return
+        finals = self.finals()
+        over = [self.ledger] if finals is None or not finals.ledger.is_complete() else [self.ledger, finals.ledger]
+        for trial in (one for ledger in over for one in ledger.trials()):
+            if trial.state.is_finished():
+                remove_checkpoints(self.plan, trial)
+
     def write(self) -> None:
         """Write the study's files."""
         files.write(self.plan, self.ledger.trials())
@@ -178,6 +190,7 @@ class StudyWorker:
                 self.write()
             raise
         self.write()
+        self.tidy()
         return True
 
     def _run(self, ledger: Ledger, trial: Trial, objective: Callable[[Trial], float]) -> None:
@@ -186,6 +199,8 @@ class StudyWorker:
                 value = objective(trial)
         except PrunedError as reason:
             ledger.prune(trial, str(reason))
+            if not isinstance(ledger.study.pruner, Promotion):
+                remove_checkpoints(self.plan, trial)
         except (InputError, MachineError, KeyboardInterrupt, SystemExit, OSError, *STORAGE_ERRORS) as error:
             # Not the trial's fault. What the method's own code does to files is: the contract has made it a RunError.
             # So is memory that doesn't suffice, which comes of the setting: the study's other points, and the other
@@ -195,6 +210,7 @@ class StudyWorker:
             raise
         except Exception as error:
             ledger.fail(trial, str(error) if isinstance(error, RunError) else named(error))
+            remove_checkpoints(self.plan, trial)
         else:
             ledger.complete(trial, value)
 

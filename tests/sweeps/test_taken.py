@@ -1,8 +1,9 @@
-"""Runs that were finished when their process was killed, before they could be recorded."""
+"""What an earlier trial of the same point has trained, in whole or in part, isn't trained again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,21 @@ import pandas as pd
 import pytest
 import sweeping
 from optuna.trial import FrozenTrial, TrialState
-from sweeping import finish, worker
+from sweeping import finish, random_images, worker
 
 from clsweep import results
 from clsweep.config import Config
+from clsweep.data.context_cache import ContextCache
+from clsweep.folders import run_in
+from clsweep.results.metrics import Cell
 from clsweep.sweeps import storage
-from clsweep.sweeps.trial import ON_CONTEXTS, SEEDS, TEST
+from clsweep.sweeps.marks import CARRIED, CONTINUES, REASON
+from clsweep.sweeps.spent import own_seconds, seconds, spent
+from clsweep.sweeps.status import status
+from clsweep.sweeps.trial import ON_CONTEXTS, SEEDS, TEST, Reporter
 from clsweep.sweeps.worker import StudyWorker
+from clsweep.training.loop import Trainer
+from clsweep.training.observers import Observer
 from clsweep.training.run import Outcome, run
 
 ONE = ("regularizer=mas", "search.n_trials=1", "search.final_seeds=0", "search.pruner=null")
@@ -150,8 +159,8 @@ def test_a_finished_final_run_is_taken(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        (".hydra/config.yaml", "\nseed: 0", "\nseed: 1"),
-        ("summary.csv", ",split_mnist,split,", ",split_mnist,permuted,"),
+        ("setting.json", '"seed": 0', '"seed": 1'),
+        ("setting.json", '"regularizer.reg_strength"', '"regularizer.gamma"'),
         ("summary.csv", ",finished,", ",interrupted,"),
         ("accuracy.csv", "run_id", "id"),
     ],
@@ -167,3 +176,217 @@ def test_what_is_not_exactly_the_run_is_trained(
     finish(worker(tmp_path, *ONE))
     assert trained == [tmp_path / "trial-0001"]
     assert file.is_file()
+
+
+class Trained:
+    """What is trained: the values and seed of each run, and the numbers of its contexts, in order.
+
+    Args:
+        patch: takes effect until it is undone.
+        until: how many contexts are trained before the process is killed; None: it lives.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch, until: int | None = None) -> None:
+        self.contexts: list[tuple[str, int, int]] = []
+        learn = Trainer.learn
+        current: list[Config] = []
+
+        def noted(config: Config, *others: Any, **named: Any) -> Outcome:
+            current.append(config)
+            return run(config, *others, **named)
+
+        def learned(trainer: Trainer, number: int) -> None:
+            if len(self.contexts) == until:
+                raise Killed
+            values = dict(sorted(current[-1].regularizer.values.items()))
+            self.contexts.append((str(values), current[-1].seed, number))
+            learn(trainer, number)
+
+        patch.setattr("clsweep.folders.run", noted)
+        patch.setattr(Trainer, "learn", learned)
+
+
+def killed_after(study: StudyWorker, patch: pytest.MonkeyPatch, contexts: int) -> list[tuple[str, int, int]]:
+    """Work on until so many contexts are trained, and be killed in the next one, if there is one."""
+    with patch.context() as patched:
+        trained = Trained(patched, until=contexts)
+        with suppress(Killed):
+            finish(study)
+    finals = study.finals()
+    for ledger in [study.ledger] if finals is None else [study.ledger, finals.ledger]:
+        for trial in ledger.trials():
+            if trial.state == TrialState.RUNNING:
+                ledger._mark_lost(trial, "its process ended")
+    return trained.contexts
+
+
+def checkpoints(folder: Path) -> list[str]:
+    """The runs that could go on."""
+    return sorted({path.parent.parent.relative_to(folder).as_posix() for path in folder.rglob("checkpoints/*")})
+
+
+def same_cells(one: Path, other: Path) -> bool:
+    first, second = (pd.read_csv(folder / "accuracy.csv").drop(columns="run_id") for folder in (one, other))
+    return first.equals(second)
+
+
+@pytest.mark.parametrize("contexts", [2, 4])  # of the first seed, and of the second
+def test_a_lost_trial_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contexts: int) -> None:
+    overrides = (*ONE, "search.seeds=2")
+    whole = finish(worker(tmp_path / "whole", *overrides))[0]
+    before = killed_after(worker(tmp_path / "killed", *overrides), monkeypatch, contexts)
+    lost = worker(tmp_path / "killed", *overrides).ledger.trials()[0]
+    assert len(lost.intermediate_values) == contexts
+    trained = Trained(monkeypatch)
+    study = worker(tmp_path / "killed", *overrides)
+    trials = finish(study)
+    assert states(trials) == ["FAIL", "COMPLETE"]
+    assert len(before) + len(trained.contexts) == len({*before, *trained.contexts}) == 2 * 3
+    for attribute in ("value", "params", "intermediate_values"):
+        assert getattr(trials[1], attribute) == getattr(whole, attribute)
+    for name in (SEEDS, TEST, ON_CONTEXTS):
+        assert trials[1].user_attrs[name] == whole.user_attrs[name]
+    for seed in ("seed-0", "seed-1"):
+        assert same_cells(tmp_path / "killed" / "trial-0001" / seed, tmp_path / "whole" / "trial-0000" / seed)
+    assert trials[1].user_attrs[CARRIED] > 0
+    # The time of both counts once, up to the last context of the lost one.
+    assert spent(trials) == pytest.approx(sum(seconds(one) for one in trials) - trials[1].user_attrs[CARRIED])
+    assert own_seconds(trials[0]) >= trials[1].user_attrs[CARRIED] * 0.5
+    assert checkpoints(tmp_path) == []
+    assert results.load(tmp_path / "killed").problems == []
+
+
+def test_an_interrupted_trial_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = worker(tmp_path, *ONE)
+
+    def interrupt(self: Reporter, cells: Sequence[Cell]) -> None:
+        if cells[0].after_context == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reporter, "context_done", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            study.work_once()
+    assert checkpoints(tmp_path) == ["trial-0000"]
+    trained = Trained(monkeypatch)
+    trials = finish(worker(tmp_path, *ONE))
+    assert states(trials) == ["FAIL", "COMPLETE"]
+    assert [number for *_, number in trained.contexts] == [2]
+    assert sorted(trials[1].intermediate_values) == [1, 2, 3]
+
+
+def test_a_final_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides = (*ONE, "search.final_seeds=2")
+    before = killed_after(worker(tmp_path, *overrides), monkeypatch, 5)
+    assert checkpoints(tmp_path) == ["final-0000"]
+    trained = Trained(monkeypatch)
+    finish(worker(tmp_path, *overrides))
+    assert len(before) + len(trained.contexts) == len({*before, *trained.contexts}) == 3 * 3
+    assert checkpoints(tmp_path) == []
+
+
+def test_resume_false_starts_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed_after(worker(tmp_path, *ONE), monkeypatch, 2)
+    trained = Trained(monkeypatch)
+    trials = finish(worker(tmp_path, *ONE, "resume=false"))
+    assert [number for *_, number in trained.contexts] == [0, 1, 2]
+    assert CARRIED not in trials[1].user_attrs
+
+
+def test_an_unfinished_run_of_another_setting_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed_after(worker(tmp_path, *ONE), monkeypatch, 2)
+    file = tmp_path / "trial-0000" / "setting.json"
+    file.write_text(file.read_text().replace('"lr": 0.001', '"lr": 0.01'))
+    trained = Trained(monkeypatch)
+    finish(worker(tmp_path, *ONE))
+    assert [number for *_, number in trained.contexts] == [0, 1, 2]
+    assert file.is_file()
+
+
+HALVED = (
+    "regularizer=mas",
+    "search.final_seeds=0",
+    "search.pruner=successive_halving",
+    "search.pruner_options={reduction_factor: 2}",
+)
+
+
+def test_a_promoted_trial_trains_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides = (*HALVED, "search.n_trials=10")
+    study = worker(tmp_path / "halved", *overrides)
+    with monkeypatch.context() as patch:
+        trained = Trained(patch)
+        trials = finish(study)
+    promoted = [one for one in trials if CONTINUES in one.user_attrs]
+    assert promoted
+    assert len(trained.contexts) == len(set(trained.contexts))  # none of them twice
+    now = status(trials)
+    assert now.finished == 10
+    assert len(trained.contexts) == 3 * len(now.complete) + 2 * len(now.pruned)
+    for trial in promoted:
+        folder = tmp_path / "halved" / f"trial-{trial.number:04d}"
+        assert not (tmp_path / "halved" / f"trial-{trial.user_attrs[CONTINUES]:04d}").exists()
+        run_in(
+            tmp_path / f"{trial.number}",
+            study.plan.trial_config(trial.params, 0),
+            Observer(),
+            ContextCache(random_images),
+            None,
+            rehearsed=True,
+            part_of=None,
+        )
+        assert same_cells(folder, tmp_path / f"{trial.number}")
+    stopped = [one for one in trials if one.state == TrialState.PRUNED]
+    assert all(one.user_attrs[REASON].startswith("stopped at rung 1 of 1: validation accuracy 0.") for one in stopped)
+    table = read(tmp_path / "halved")
+    assert table.number.tolist() == [
+        one.number for one in trials if one.number not in {p.user_attrs[CONTINUES] for p in promoted}
+    ]
+    assert len(table) == 10
+    found = results.load(tmp_path / "halved")
+    assert found.problems == []
+    assert sorted(found.runs.folder) == sorted(found.trials.folder)
+    assert checkpoints(tmp_path) == []
+
+
+def test_a_sweep_with_promotion_that_is_killed_in_every_second_context_trains_none_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = (*HALVED, "search.n_trials=6")
+    trained: list[tuple[str, int, int]] = []
+    while not (study := worker(tmp_path, *overrides)).is_done():
+        trained += killed_after(study, monkeypatch, 2)
+    trials = study.ledger.trials()
+    assert len(trained) == len(set(trained))
+    now = status(trials)
+    assert now.finished == 6
+    assert any(CONTINUES in one.user_attrs for one in now.marked)
+    assert len(trained) == 3 * len(now.complete) + 2 * len(now.pruned)
+
+
+def test_what_is_stopped_for_good_leaves_nothing_to_go_on_from(tmp_path: Path) -> None:
+    prunes_all = ("search.pruner=threshold", "search.pruner_options={lower: 2, n_warmup_steps: 2}")
+    overrides = ("regularizer=mas", "search.n_trials=3", "search.final_seeds=0")
+    study = worker(tmp_path / "pruned", *overrides, *prunes_all)
+    assert study.work_once()
+    assert states(study.ledger.trials()) == ["PRUNED"]
+    assert checkpoints(tmp_path) == []
+    halved = worker(tmp_path / "halved", *overrides, "search.pruner=successive_halving")
+    for _ in range(3):
+        assert checkpoints(tmp_path / "halved") == [
+            f"trial-{one.number:04d}" for one in halved.ledger.trials() if one.state == TrialState.PRUNED
+        ]
+        assert halved.work_once()
+    assert halved.is_done()
+    assert checkpoints(tmp_path) == []
+    kept = worker(tmp_path / "kept", *overrides, "search.pruner=successive_halving", "keep_checkpoints=true")
+    finish(kept)
+    assert checkpoints(tmp_path / "kept") == ["trial-0000", "trial-0001", "trial-0002"]
+
+
+def test_a_sweep_that_was_killed_after_its_search_leaves_no_checkpoints(tmp_path: Path) -> None:
+    overrides = ("regularizer=mas", "search.n_trials=3", "search.final_seeds=0", "search.pruner=successive_halving")
+    finish(worker(tmp_path, *overrides, "keep_checkpoints=true"))
+    assert checkpoints(tmp_path)
+    worker(tmp_path, *overrides).tidy()  # as at the end of the same command
+    assert checkpoints(tmp_path) == []
