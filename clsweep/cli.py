@@ -103,7 +103,7 @@ def _is_finished(config: Config, folder: Path) -> bool:
     from clsweep import resuming  # here, since it imports pandas
 
     resuming.refuse_others(config, folder)
-    row = resuming.finished(folder) if config.resume else None
+    row = resuming.taken_over(config, folder)
     if row is None:
         return False
     print(

@@ -42,6 +42,24 @@ def finished(folder: Path) -> dict[str, str] | None:
     return row if row.get("status") == FINISHED else None
 
 
+def taken_over(config: Config, folder: Path) -> dict[str, str] | None:
+    """The row of a finished run that isn't to be trained again; None where there is none.
+
+    Args:
+        config: the run's setting; what is there is of the same.
+        folder: the run's.
+
+    Raises:
+        InputError: it is finished, but has left no network, which the setting asks for.
+    """
+    row = finished(folder) if config.resume else None
+    if row is not None and config.save_model is not False:
+        from clsweep.training import saved  # here, since it imports torch
+
+        saved.refuse_without(config, folder)
+    return row
+
+
 def refuse_other(folder: Path, setting: Mapping[str, Any], key: str = "hydra.run.dir") -> None:
     """Refuse a folder that holds another run's results: they would be lost.
 

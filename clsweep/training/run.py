@@ -242,6 +242,7 @@ class _Run:
                         self.checkpoints.save(trainer, code, record)
                     record.write(results.RUNNING)  # at once: this process may be killed
                     observer.context_done(cells)
+                keeper.finish()
             summary = record.write(results.FINISHED)
         except BaseException as error:  # whatever ends the run: what it has measured is kept
             if not record.ended:

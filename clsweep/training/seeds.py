@@ -60,8 +60,8 @@ def run_seeds(config: Config, folder: Path, finished: Callable[[Config, Path, Ma
     _write(folder, rows, len(seeds))  # at once: it tells this folder from that of a run
     try:
         for one, place in resuming.runs(config, folder):
-            row = resuming.finished(place) if config.resume else None
             is_new = not place.exists()
+            row = resuming.taken_over(one, place)
             if row is None:
                 part = PartOf(folder.name, place.name)
                 made = run_in(place, one, None, streams, method_file, rehearsed=trained, part_of=part)

@@ -23,6 +23,7 @@ from clsweep import tensor_files
 from clsweep.errors import InputError
 from clsweep.protocol import Protocol
 from clsweep.sweeps.plan import study_name
+from clsweep.training.saved import Keeper
 
 TINY = ["dataset=mnist_5k", "benchmark.contexts=2", "benchmark.iters=8", "network.hidden=[8]"]
 HERE = ["device=cpu", "threads=1", "figures=false"]
@@ -86,7 +87,7 @@ def test_a_network_is_loaded_as_the_run_left_it(si: clsweep.Result) -> None:
         ("split_mnist", ["contract.logits=all", "precision=bf16"]),
         ("perm_mnist", ["benchmark.contexts=3", "seed=3"]),
         ("split_mnist", [*CNN, "benchmark.scenario=class", "optimizer=sgd"]),
-        ("split_mnist", ["network=resnet18", "network.width=2", "benchmark.iters=3", "validation_fraction=0.3"]),
+        ("split_mnist", ["network=resnet18", "network.width=1", "benchmark.contexts=1", "benchmark.iters=2"]),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
@@ -497,3 +498,55 @@ def test_a_package_of_ones_own_is_found_in_the_runs_folder(tmp_path: Path, monke
     assert clsweep.load_model("run")(torch.zeros(1, 1, 28, 28)).shape == (1, 2)  # which takes no stream
     with pytest.raises(InputError, match=rf"^benchmark\.stream\._target_={package}\.streams\.fixed: neither what"):
         clsweep.evaluate("run")
+
+
+def stopped(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, after: int) -> None:
+    """Begin a run, and stop it when a method of its keeper has been called a number of times."""
+    calls = []
+
+    def stopping(*given: Any) -> None:
+        calls.append(given)
+        if len(calls) > after:
+            raise KeyboardInterrupt
+        original(*given)
+
+    original = getattr(Keeper, name)
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeper, name, stopping)
+        with pytest.raises(KeyboardInterrupt):
+            trained(folder, "save_model=every_context")
+    assert not (folder / "model.pt").exists()
+
+
+@pytest.mark.parametrize(("name", "after"), [("keep", 2), ("finish", 0)])
+def test_a_run_that_goes_on_saves_what_an_undisturbed_one_does(
+    name: str,
+    after: int,
+    si: clsweep.Result,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stopped(tmp_path / "run", monkeypatch, name, after)
+    result = trained(tmp_path / "run", "save_model=every_context")
+    assert si.folder is not None
+    for file in ("model_after_01.pt", "model_after_02.pt", "model.pt", "model.json"):
+        assert (tmp_path / "run" / file).read_bytes() == (si.folder / file).read_bytes()
+    assert result.model(torch.zeros(1, 1, 28, 28)).shape == (1, 2)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("seeds", [[], ["seeds=2"]])
+def test_a_run_that_is_finished_without_a_network_does_not_get_one(
+    seeds: list[str], typed: Typed, tmp_path: Path
+) -> None:
+    tiny = ["benchmark=split_mnist", "regularizer=none", *TINY, *HERE, *seeds, f"hydra.run.dir={tmp_path}/run"]
+    assert typed(*tiny).returncode == 0
+    again = typed(*tiny, "save_model=true")
+    assert again.returncode == 2
+    within = "/seed-0" if seeds else ""
+    sentence = f"save_model=true: the run in {tmp_path}/run{within} is finished without it; expected another folder, or"
+    assert sentence in again.stderr
+    assert typed(*tiny, "save_model=true", "resume=false").returncode == 0
+    saving = typed(*tiny, "save_model=true")
+    assert (saving.returncode, "finished already" in saving.stdout) == (0, True)

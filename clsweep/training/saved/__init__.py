@@ -5,8 +5,7 @@ such as a teacher or hooks, is not in it. `model.json` beside it has what is nee
 and the contexts with it, each key by inclusion: no more of the setting is in it. Reading unpickles nothing.
 """
 
-from clsweep.training.saved.description import DESCRIPTION_FILE, MODEL_FILE
-from clsweep.training.saved.keeping import Keeper, are_there, check, remove
+from clsweep.training.saved.keeping import Keeper, are_there, check, refuse_without, remove
 from clsweep.training.saved.reading import MOVED, Saved
 
-__all__ = ["DESCRIPTION_FILE", "MODEL_FILE", "MOVED", "Keeper", "Saved", "are_there", "check", "remove"]
+__all__ = ["MOVED", "Keeper", "Saved", "are_there", "check", "refuse_without", "remove"]

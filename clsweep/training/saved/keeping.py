@@ -16,7 +16,7 @@ from clsweep import process, tensor_files
 from clsweep.config import EVERY_CONTEXT, Config
 from clsweep.data.contexts import Stream
 from clsweep.errors import InputError, named
-from clsweep.networks import Classifier
+from clsweep.networks import Classifier, outputs_of
 from clsweep.paths import short
 from clsweep.training.saved.description import DESCRIPTION_FILE, MODEL_FILE, Description, file_after
 from clsweep.training.saved.reading import Saved
@@ -56,6 +56,19 @@ def are_there(config: Config, folder: Path) -> bool:
     return all((folder / name).is_file() for name in names)
 
 
+def refuse_without(config: Config, folder: Path) -> None:
+    """Refuse a finished run that hasn't left the networks that a setting asks for.
+
+    Raises:
+        InputError: it hasn't.
+    """
+    if not are_there(config, folder):
+        raise InputError(
+            f"{_typed(config)}: the run in {short(folder)} is finished without it; expected another folder, or "
+            "resume=false to start over."
+        )
+
+
 def remove(folder: Path) -> None:
     """Remove the networks that a run has kept."""
     if (folder / DESCRIPTION_FILE).exists():  # else a model.pt there is no run's
@@ -82,21 +95,19 @@ class Keeper:
 
     def __init__(self, config: Config, stream: Stream, model: Classifier, folder: Path | None) -> None:
         self._model = model
+        self._outputs = outputs_of(model)  # now: a method may put a second network on it
         self._stream = stream
         self._folder = folder
-        self._moments: tuple[int, ...] = ()
-        if config.save_model is False:
+        self._wanted = config.save_model
+        if self._wanted is False:
             return
-        last = len(stream.contexts)
-        self._moments = tuple(range(1, last + 1)) if config.save_model == EVERY_CONTEXT else (last,)
-        self._is_every = config.save_model == EVERY_CONTEXT
         self._description = Description.of(config, stream)
         state = model.state_dict()
         self._names = list(state)
         _check_plain(state, _typed(config))
 
     def keep(self, learned: int) -> None:
-        """Write the network as it is now, where that is asked for.
+        """Write the network after a context, where those of every context are asked for.
 
         Args:
             learned: how many contexts have been learned and measured.
@@ -104,27 +115,36 @@ class Keeper:
         Raises:
             OSError: it can't be written.
         """
-        if learned not in self._moments or self._folder is None:
-            return
-        state = self._state()
-        n_contexts = len(self._stream.contexts)
+        if self._wanted == EVERY_CONTEXT and learned > 0:
+            self._write(file_after(learned, len(self._stream.contexts)))
+
+    def finish(self) -> None:
+        """Write the network at the end of the run, where it is asked for, and try it.
+
+        Its active outputs are then those of the context learned last, also where the run had nothing left to learn.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        if self._wanted is not False:
+            self._outputs.active = range(*self._description.active[-1])
+            self._try(self._write(MODEL_FILE))
+
+    def _write(self, name: str) -> Path:
+        assert self._folder is not None
         self._description.write(self._folder)
-        if self._is_every:
-            tensor_files.write(state, self._folder / file_after(learned, n_contexts))
-        if learned == n_contexts:
-            tensor_files.write(state, self._folder / MODEL_FILE)
-            self._try()
+        tensor_files.write(self._state(), self._folder / name)
+        return self._folder / name
 
     def _state(self) -> dict[str, Any]:
         """The network's own state, on the CPU; what a method has added has other names."""
         state = self._model.state_dict()
         return {name: _alone(state[name]) for name in self._names}
 
-    def _try(self) -> None:
-        """Read the network again, at the end of the run, and say where it isn't what was trained."""
-        assert self._folder is not None
+    def _try(self, file: Path) -> None:
+        """Read the network again, and say where it isn't what was trained."""
         try:
-            again = Saved.of(self._folder).network(next(self._model.parameters()).device)
+            again = Saved.of(file.parent).network(next(self._model.parameters()).device)
             if self._is_same(again):
                 return
             problem = (
@@ -133,8 +153,8 @@ class Keeper:
             )
         except Exception as error:  # of the network's own code, too: the run is finished whatever happens here
             problem = f"the network can't be tried again ({named(error)})"
-        replace(self._description, is_whole=False).write(self._folder)
-        process.say("clsweep", f"{short(self._folder / MODEL_FILE)}: {problem}.")
+        replace(self._description, is_whole=False).write(file.parent)
+        process.say("clsweep", f"{short(file)}: {problem}.")
 
     def _is_same(self, again: nn.Module) -> bool:
         """Whether another network gives what the run's does, for a few examples."""
