@@ -32,8 +32,8 @@ def write(value: object, path: Path) -> None:
 def _save(value: object, file: BinaryIO) -> None:
     try:
         torch.save(value, file)
-    except RuntimeError as error:  # of torch's archive, whose end is missing where the disk is full
-        if isinstance(error.__context__, OSError):
+    except RuntimeError as error:  # of torch's archive, whose end is missing where the disk is full, or at an interrupt
+        if isinstance(error.__context__, OSError | KeyboardInterrupt | SystemExit):
             raise error.__context__ from error
         raise
 

@@ -384,7 +384,7 @@ def test_saving_changes_no_result_and_no_identity(si: clsweep.Result, tmp_path: 
     assert study_name(plain) == study_name(saving)
 
 
-def test_a_full_disk_is_an_error_of_the_machine_and_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_of_the_machine() -> None:
     class Full(io.BytesIO):
         def write(self, content: Any) -> int:
             if self.tell() > 1_000:
@@ -393,6 +393,20 @@ def test_a_full_disk_is_an_error_of_the_machine_and_leaves_what_was_there(tmp_pa
 
     with pytest.raises(OSError, match="No space left on device"):
         tensor_files._save({"a": torch.zeros(10_000)}, Full())
+
+
+def test_what_is_interrupted_while_it_writes_is_no_other_error() -> None:
+    class Interrupted(io.BytesIO):
+        def write(self, content: Any) -> int:
+            if self.tell() > 1_000:
+                raise KeyboardInterrupt
+            return super().write(content)
+
+    with pytest.raises(KeyboardInterrupt):
+        tensor_files._save({"a": torch.zeros(10_000)}, Interrupted())
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     tensor_files.write({"a": torch.zeros(3)}, path)
     with pytest.raises(AttributeError, match="pickle"):
