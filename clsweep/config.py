@@ -180,6 +180,7 @@ class SearchConfig:
     sampler_options: dict[str, Any] | None = None
     pruner: str | None = None
     pruner_options: dict[str, Any] | None = None
+    share_first_context: bool = True
     workers: int | None = within(or_null(at_least(1), _IDLE), None)
     dry_run: bool = False
     space: dict[str, str] | None = None

@@ -21,6 +21,7 @@ from clsweep.targets import TARGET, Target
 
 FILE: Final = "setting.json"
 _METHOD: Final = "regularizer"
+_BESIDE: Final = ("stream", "seed")
 _NOTHING: Final = "nothing"
 _SHOWN: Final = 3
 
@@ -35,7 +36,7 @@ def decisive(config: Config, file: MethodFile | Functions | None = None) -> dict
     Raises:
         InputError: the method's file can't be read.
     """
-    found = Protocol.of(config).parts | {"stream": config.stream, "seed": config.seed}
+    found = Protocol.of(config).parts | {name: getattr(config, name) for name in _BESIDE}
     if config.stream != "joint":  # which is trained without a method
         found |= _method(config, file)
     made: dict[str, Any] = json.loads(json.dumps(found, default=str))
@@ -54,6 +55,11 @@ def _method(config: Config, file: MethodFile | Functions | None) -> dict[str, An
         found["the method's code"] = sources.digest([Target.of(_METHOD, {TARGET: method._target_})])
     values = {name: value for name, value in method.tuned.items() if name != "space"} | method.values
     return found | {f"{_METHOD}.{name}": value for name, value in values.items()}
+
+
+def of_training(setting: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of what decides a run's result that no method has a part in: that of its first context."""
+    return {name: setting[name] for name in (*Protocol.__dataclass_fields__, *_BESIDE)}
 
 
 def write(folder: Path, setting: Mapping[str, Any]) -> None:

@@ -30,6 +30,7 @@ def run_in(
     *,
     rehearsed: bool,
     part_of: PartOf | None,
+    first_contexts: Path | None = None,
 ) -> Outcome:
     """One run in a folder of its own, with its setting beside its results as Hydra leaves it.
 
@@ -41,6 +42,7 @@ def run_in(
         method_file: that of a method that is one, or an object that has the functions.
         rehearsed: whether its functions have been tried on a few examples.
         part_of: the study, or the seeds, that it is a part of.
+        first_contexts: see `clsweep.training.run.run`.
     """
     setting = folder / SETTING
     if config.resume:
@@ -48,7 +50,16 @@ def run_in(
     setting.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(to_yaml(config), setting)
     with _logging_to(folder / "clsweep.log"):
-        return run(config, folder, observer, prepare, method_file, rehearsed=rehearsed, part_of=part_of)
+        return run(
+            config,
+            folder,
+            observer,
+            prepare,
+            method_file,
+            rehearsed=rehearsed,
+            part_of=part_of,
+            first_contexts=first_contexts,
+        )
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 import torch
@@ -37,6 +37,8 @@ class NetworkParts:
         self._at |= {("class", name): type(module) for name, module in self._modules.items()}  # a copy is of them, too
         self._places = {id(value): place for place, value in reversed(self._at.items())}
         self._fixed = Fixed()
+        self._names = {(name, key) for name, key, _ in self._attributes()}
+        self._others: set[str] = set()
         for name, key, value in self._attributes():
             self._fixed.note(("attribute", name, key), value)
 
@@ -58,8 +60,12 @@ class NetworkParts:
                 if key not in _INTERNAL and key not in _OF_A_CONTEXT:
                     yield name, key, value
 
-    def pack(self, packer: Packer) -> dict[str, Any]:
+    def pack(self, packer: Packer, left_out: Collection[str] = ()) -> dict[str, Any]:
         """What the network holds now.
+
+        Args:
+            packer: packs it.
+            left_out: attributes of the whole network that don't belong to that.
 
         Raises:
             UnpackableError: something on it can't be packed, or a method has left hooks.
@@ -73,7 +79,7 @@ class NetworkParts:
             "attributes": [
                 (name, key, packer.pack(value, f"{key}, an attribute of the network,"))
                 for name, key, value in self._attributes()
-                if self.fixed(value) != ("attribute", name, key)
+                if self.fixed(value) != ("attribute", name, key) and not (name == "" and key in left_out)
             ],
             "added": [
                 (name, kind, key, packer.pack(value, f"{key}, which was added to the network,"))
@@ -112,6 +118,31 @@ class NetworkParts:
                 self._modules[name]._buffers[key] = value
             else:
                 raise DamagedError(f"{key} is of another shape than this network's")
+
+    def leave_out_of_training(self, model: nn.Module) -> None:
+        """What is on the network now isn't its own, and has no part in training: a method has put it there."""
+        self._others = {name for name in vars(model) if ("", name) not in self._names} | {"_custom_batch"}
+
+    def pack_trained(self, packer: Packer) -> dict[str, Any]:
+        """What training leaves, without what a method has put on the network.
+
+        Raises:
+            UnpackableError: something of the network's own can't be packed.
+        """
+        packed = self.pack(packer, left_out=self._others)
+        if packed["added"]:
+            raise UnpackableError("something was added to the network, which another run wouldn't have,")
+        return packed
+
+    def changes(self, before: Mapping[Place, Tensor]) -> list[str]:
+        """What of the network isn't as it was, or as it was built, and changes what it computes.
+
+        Args:
+            before: its values then.
+        """
+        changed = [str(place[-1]) for place, value in self.values().items() if not torch.equal(value, before[place])]
+        changed += [name for name, module in self._modules.items() if _hooks(module) != self._hooks[name]]
+        return changed + [name for name, module in self._modules.items() if "forward" in vars(module)]
 
     def restore(self, packed: Mapping[str, Any], unpacker: Unpacker) -> None:
         """Let the network hold what it held.

@@ -102,6 +102,11 @@ class Method(ABC):
     stream: GlobalStream
 
     @property
+    def leaves_first_context_alone(self) -> bool:
+        """Whether nothing of it has a part in the first context's training, which runs may share then."""
+        return not (self.transforms_gradients or self.takes_batch)
+
+    @property
     def model(self) -> Classifier:
         """The network."""
         return self.network.model

@@ -122,6 +122,11 @@ class FileMethod(Method):
         self.declared = of_file(getattr(functions, "HYPERPARAMETERS", tuple(STANDARD)), source)
         self.values = {name: one.default for name, one in self.declared.items()}
 
+    @property
+    def leaves_first_context_alone(self) -> bool:
+        """See `Method`; the batches only lie on the model."""
+        return not self.transforms_gradients
+
     def active(self) -> AbstractContextManager[None]:
         """Let a file's imports find the modules that belong to it; a run goes on in here from start to end.
 

@@ -74,7 +74,9 @@ class Summary:
         optimizer: its name and those of its arguments that are not the usual ones, or a `_target_` and its arguments.
         optimizer_reset: whether each context begins with a new state of the optimizer.
         schedule: what changes the learning rate within a context, a `_target_` and its arguments; empty: nothing.
-        train_seconds: training without importance estimation and evaluation.
+        train_seconds: training without importance estimation and evaluation, by this run itself.
+        shared_seconds: of another run, which trained and measured the first context for this one, too: no part of the
+            other times.
         update: what changes the parameters at a step: native (compiled C), foreach (PyTorch's
             operations; they round differently) or torch (an optimizer of PyTorch's kind).
         iters_per_second: steps made over `train_seconds`.
@@ -136,6 +138,7 @@ class Summary:
     train_seconds: float
     importance_seconds: float
     eval_seconds: float
+    shared_seconds: float
     iters_per_second: float
     peak_memory_mib: float
     clsweep_version: str

@@ -30,6 +30,7 @@ from clsweep.sweeps.overrides import Sweep
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.status import named, status
 from clsweep.sweeps.worker import StudyWorker, rehearse_all
+from clsweep.training import first_context
 from clsweep.training.machine import emulated_bf16
 from clsweep.training.run import check_fit, pick_device
 from clsweep.training.update import library
@@ -149,6 +150,9 @@ def sweep(
                 _report_if_possible(studies, out)
                 raise
             outcomes = _report(studies, out)
+            for plan in plans:
+                if plan.shared is not None:
+                    first_context.remove(plan.shared)
             _check_stopped(studies)
             return outcomes
     finally:

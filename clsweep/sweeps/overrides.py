@@ -28,6 +28,7 @@ from clsweep.sweeps.checking import check_search
 from clsweep.sweeps.plan import StudyPlan, searched, study_name
 from clsweep.sweeps.space import range_values
 from clsweep.targets import TARGET
+from clsweep.training.first_context import FOLDER as FIRST_CONTEXTS
 from clsweep.training.run import pick_device
 
 _METHOD = "regularizer"
@@ -290,10 +291,11 @@ def read(composed: DictConfig, loader: ConfigLoader, arguments: Sequence[str]) -
     configs = list(commands.configs())
     folder = absolute(composed.hydra.sweep.dir)
     is_default = folder == absolute(composed.hydra.sweeper.folder)
+    shared = folder / FIRST_CONTEXTS
     if len(configs) == 1 and not is_default:  # a single study has a folder that was named to itself
-        plans = [StudyPlan(configs[0], folder)]
+        plans = [StudyPlan(configs[0], folder, shared)]
     else:
-        plans = [StudyPlan(config, folder / study_name(config)) for config in configs]
+        plans = [StudyPlan(config, folder / study_name(config), shared) for config in configs]
     own = composed.hydra.overrides.hydra
     place = f"hydra.sweep.dir={role.typed(str(folder))}"  # as it is: it may hold the time
     command = ["--multirun", *_files(composed), *own, *arguments, place]

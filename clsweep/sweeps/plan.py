@@ -35,10 +35,19 @@ class StudyPlan:
     Attributes:
         config: the setting of a trial; what is searched holds its default values.
         folder: where its files and its runs' folders go.
+        shared: the folder of what the sweep's studies share; None: nothing.
     """
 
     config: Config
     folder: Path
+    shared: Path | None = None
+
+    @property
+    def first_contexts(self) -> Path | None:
+        """Where runs share their first contexts; None where they don't, or each trial's would be another one."""
+        of_training = [one for name, one in self.space.items() if "." in name and not name.startswith(_OF_METHOD)]
+        few = all(isinstance(one, CategoricalDistribution) for one in of_training)
+        return self.shared if self.config.search.share_first_context and few else None
 
     @cached_property
     def method_file(self) -> MethodFile | None:

@@ -186,7 +186,16 @@ def take_or_run(
         trained = take_up(folder, setting, left) if config.resume else None
         _carry(trial, trained or 0.0)
         part_of = PartOf(plan.name, folder.relative_to(plan.folder).as_posix())
-        made = run_in(folder, config, observer, streams, plan.method_file, rehearsed=True, part_of=part_of)
+        made = run_in(
+            folder,
+            config,
+            observer,
+            streams,
+            plan.method_file,
+            rehearsed=True,
+            part_of=part_of,
+            first_contexts=plan.first_contexts,
+        )
         return made.summary
     _carry(trial, found.seconds)
     trial.set_user_attr(REASON, "finished by an earlier trial of the same values, which could not be recorded")

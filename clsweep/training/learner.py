@@ -63,8 +63,10 @@ class Learner:
         self._strength = 0.0  # of these squares
         self._is_fast = False
         self._path_addresses: list[int] = []
+        self._totals: NamedTensors = {}  # of the path
         self._parts = NetworkParts(model)  # before the method has put anything there
         method.attach(self._network)
+        self._parts.leave_out_of_training(model)
         self._start = snapshot(model)
 
     @property
@@ -100,17 +102,61 @@ class Learner:
         self._update.load_state(unpacker.unpack(packed["optimizer"]))
         self.method.restore(packed["method"], unpacker)
 
+    def pack_trained(self, packer: Packer) -> dict[str, Any]:
+        """What a first context has left, of which no method knows; its path has been tracked.
+
+        Raises:
+            UnpackableError: something of it can't be packed.
+        """
+        return {
+            "network": self._parts.pack_trained(packer),
+            "optimizer": packer.pack(self._update.state(), "the optimizer"),
+            "path": self._totals,
+        }
+
+    def take_over(self, packed: Mapping[str, Any], unpacker: Unpacker) -> None:
+        """Go on from a first context that another learner has trained; this one has begun it.
+
+        Raises:
+            DamagedError: it was made otherwise.
+        """
+        self._parts.restore(packed["network"], unpacker)
+        self._update.load_state(unpacker.unpack(packed["optimizer"]))
+        if self.method.uses_path_integral:
+            totals, positions = self.method.path
+            for key, p in contract_parameters(self.model).items():
+                totals[key].copy_(packed["path"][key])
+                positions[key].copy_(p.detach())
+
+    def see(self, inputs: Tensor, labels: Tensor) -> None:
+        """Show the method the batch of a step, where it asks for that."""
+        if self.method.takes_batch:
+            self.method.see(inputs, self._as_shown(labels))
+
+    @contextmanager
+    def noticing_changes(self) -> Iterator[list[str]]:
+        """Notice whether what a network computes was changed.
+
+        Yields:
+            What was changed, filled at the end.
+        """
+        before = {place: value.clone() for place, value in self._parts.values().items()}
+        changes: list[str] = []
+        yield changes
+        changes += self._parts.changes(before)
+
     def activate(self, outputs: Outputs) -> None:
         """Choose the active outputs."""
         self._active = outputs
         if not self._shows_all:
             self._outputs.active = outputs
 
-    def start_context(self, iterations: int | None = None) -> None:
+    def start_context(self, iterations: int | None = None, *, tracks_path: bool = False) -> None:
         """Begin a context: the path integral is zero and starts at the current parameters.
 
         Args:
             iterations: how many steps it will have, for the optimizer's schedule; None where there is none.
+            tracks_path: whether the path integral is extended even where the method has no use for it.
         """
         model, method = self.model, self.method
         self._network.train()
@@ -126,7 +172,15 @@ class Learner:
         self._squares = method.squares() if self._contexts_learned > 0 and self._is_fast else None
         self._update.start_context(iterations)
         self._set_springs()
-        self._update.set_path_integrals(self._path_integrals())
+        paths = self._path_integrals()
+        self._totals = {key: paths[p].total for key, p in parameters.items() if p in paths}
+        if tracks_path and not self._totals:
+            own = {
+                p: torch.zeros_like(position) for p, position in positions.items()
+            }  # what the method sees is its own
+            paths = {p: PathIntegral(total, None) for p, total in own.items()}
+            self._totals = {key: own[p] for key, p in parameters.items()}
+        self._update.set_path_integrals(paths)
         self._path_addresses = self._addresses_of_path()
 
     def step(self, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -146,8 +200,7 @@ class Learner:
         for p in self._parameters:
             p.grad = None
         self._steps += 1
-        if self.method.takes_batch:
-            self.method.see(inputs, self._as_shown(labels))
+        self.see(inputs, labels)
         loss = F.cross_entropy(self.logits(inputs), labels)
         if self._contexts_learned == 0:
             loss.backward()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
 from clsweep.config import Config
 from clsweep.data.contexts import Part, Stream
@@ -18,6 +19,7 @@ from clsweep.errors import RunError
 from clsweep.results.metrics import Cell
 from clsweep.seeding import generator
 from clsweep.training.divergence import LossWatch
+from clsweep.training.first_context import Shared, Trained
 from clsweep.training.learner import Learner
 
 EVALUATION_BATCH = 1_000
@@ -26,12 +28,13 @@ _INDICES_AT_ONCE = 2**20
 
 @dataclass
 class Timings:
-    """Where a run's time went, in seconds, and how many steps it made."""
+    """Where a run's time went, in seconds, and how many steps it made; `shared` is what others spent on its behalf."""
 
     train: float = 0.0
     importance: float = 0.0
     evaluation: float = 0.0
     steps: int = 0
+    shared: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ class Trainer:
         on_step: called after every optimizer step with its loss; see `Learner.step`.
         timings: filled on the way.
         learned: how many contexts have been learned, by an earlier part of the run.
+        first: the first context, where runs share it.
+        on_taken: called with the number of optimizer steps that the first context took, where another run made them.
     """
 
     learner: Learner
@@ -84,6 +89,8 @@ class Trainer:
     on_step: Callable[[Tensor], None] = lambda loss: None
     timings: Timings = field(default_factory=Timings)
     learned: int = 0
+    first: Shared | None = None
+    on_taken: Callable[[int], None] = lambda steps: None
 
     def __post_init__(self) -> None:
         """How many steps each context has."""
@@ -104,7 +111,9 @@ class Trainer:
             RunError: the loss or the network became NaN or infinite, or the regularizer failed.
         """
         count = len(self.stream.contexts)
-        if self.learned == 0:
+        if self.learned == 0 and self.first is not None:
+            yield from self._learn_shared(self.first)
+        elif self.learned == 0:
             yield self._evaluate(0)
         elif self.learned == count:  # nothing is left that would choose the outputs
             self.learner.activate(self.stream.active(count - 1, count))
@@ -146,11 +155,51 @@ class Trainer:
         Raises:
             RunError: the loss or the network became NaN or infinite, or the regularizer failed.
         """
+        self._train(number)
+        self._end(number)
+
+    def _learn_shared(self, first: Shared) -> Iterator[list[Cell]]:
+        """Learn the first context, trained by whoever came first; yields as `sequentially` does."""
+        learner = self.learner
+        with first.claimed():
+            trained = self._take(first) if first.is_there() else None
+            if trained is None:
+                spent = self.timings.train + self.timings.evaluation
+                before = self._evaluate(0)
+                self._train(0, tracks_path=True)
+                after = self._evaluate(1)
+                spent = self.timings.train + self.timings.evaluation - spent
+                trained = Trained((before, after), spent, self._iterations[0])
+                first.keep(trained)
+        before, after = trained.cells
+        yield before
+        learner.activate(self.stream.active(0, 1))
+        with learner.noticing_changes() as changes:
+            self._end(0)
+        self.learned = 1
+        yield self._evaluate(1) if changes else after
+
+    def _take(self, first: Shared) -> Trained | None:
+        """Go on from where another run has trained the first context to."""
+        self.learner.activate(self.stream.active(0, 1))
+        self.learner.start_context(self._iterations[0])
+        trained = first.take()
+        if trained is not None:
+            inputs, labels = self._examples(0).tensors
+            *_, indices = self._indices(len(inputs), self._iterations[0], 0)
+            self.learner.see(inputs[indices[-1]], labels[indices[-1]])
+            self.timings.shared += trained.seconds
+            self.on_taken(trained.steps)
+        return trained
+
+    def _examples(self, number: int) -> TensorDataset:
+        return self.stream.contexts[number].train.gathered()
+
+    def _train(self, number: int, *, tracks_path: bool = False) -> None:
         self.learner.activate(self.stream.active(number, number + 1))
         with self._clock("train"):
-            dataset = self.stream.contexts[number].train.gathered()
-            inputs, labels = dataset.tensors
-            self.learner.start_context(self._iterations[number])
+            inputs, labels = self._examples(number).tensors
+            self.learner.start_context(self._iterations[number], tracks_path=tracks_path)
             self._steps(
                 lambda index: (inputs.index_select(0, index), labels.index_select(0, index)),
                 inputs,
@@ -158,8 +207,15 @@ class Trainer:
                 number,
                 f"context {number + 1}",
             )
+
+    def _end(self, number: int) -> None:
         with self._clock("importance"), self.learner.blaming():
-            self.learner.end_context(dataset)
+            self.learner.end_context(self._examples(number))
+
+    def _indices(self, count: int, iters: int, purpose: int | str) -> Iterator[Tensor]:
+        """The examples of every step, of `count`; see `batch_indices`."""
+        order = generator(self.protocol.seed, "batches", purpose)
+        return batch_indices(count, iters, self.protocol.batch_size, order)
 
     def _steps(
         self,
@@ -171,8 +227,7 @@ class Trainer:
     ) -> None:
         """Train on batches of a pool of examples: all of a context's inputs [n, ...], or those of all contexts."""
         learner = self.learner
-        order = generator(self.protocol.seed, "batches", purpose)
-        indices = batch_indices(len(pool), iters, self.protocol.batch_size, order)
+        indices = self._indices(len(pool), iters, purpose)
         watch = LossWatch(name, iters)
         with learner.blaming():
             for index in (index for some in indices for index in some.to(learner.device)):

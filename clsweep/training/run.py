@@ -35,6 +35,7 @@ from clsweep.targets import TARGET, Target
 from clsweep.training import observers, saved, update
 from clsweep.training.checkpoints import Checkpoint, Checkpoints, code_of, restore
 from clsweep.training.display import Display
+from clsweep.training.first_context import Shared
 from clsweep.training.learner import Learner
 from clsweep.training.loop import Timings, Trainer, protocol_of
 from clsweep.training.machine import prepare_cpu
@@ -54,6 +55,7 @@ _MEASURED = (
     "train_seconds",
     "importance_seconds",
     "eval_seconds",
+    "shared_seconds",
     "iters_per_second",
     "peak_memory_mib",
 )
@@ -102,6 +104,7 @@ def run(
     *,
     rehearsed: bool = False,
     part_of: PartOf | None = None,
+    first_contexts: Path | None = None,
 ) -> Outcome:
     """Train, measure and write one run.
 
@@ -115,6 +118,7 @@ def run(
             of the setting is read now.
         rehearsed: whether the file's functions have been tried on a few examples, as a sweep does once for all runs.
         part_of: the sweep's study, or the seeds, that it is a part of.
+        first_contexts: the folder of the first contexts that it shares with others; None: it trains its own.
 
     Raises:
         InputError: the device, data, network or regularizer is not there or doesn't fit, or the folder holds a finished
@@ -150,7 +154,7 @@ def run(
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         loaded = _loaded(config, file) if number else loaded
-        run = _Run(config, folder, setting, stream, device, loaded, file, started_at, checkpoints)
+        run = _Run(config, folder, setting, stream, device, loaded, file, started_at, checkpoints, first_contexts)
         # What draws from the global generators while it trains, such as dropout, draws from the seed.
         with GlobalStream(derived_seed(config.seed, "training")).active(), loaded.method.active():
             try:
@@ -192,6 +196,7 @@ class _Run:
     file: MethodFile | Functions | None
     started_at: datetime
     checkpoints: Checkpoints
+    first_contexts: Path | None
 
     def train(self, checkpoint: Checkpoint | None, last: Observer, part_of: PartOf | None) -> Outcome:
         """Train, measure and write.
@@ -218,6 +223,9 @@ class _Run:
         own = observers.made(config)
         observer = Several([*own, last])
         trainer = Trainer(learner, self.stream, protocol_of(config), observer.step)
+        if self.first_contexts is not None and loaded.method.leaves_first_context_alone:
+            trainer.first = Shared(self.first_contexts, self.setting, learner, code)
+            trainer.on_taken = lambda steps: observer.restored([], steps)
         method = _described(self.file, loaded, learner)
         record = Record(config, self.stream, self.device, method, self.started_at, trainer.timings, folder)
         before = [] if checkpoint is None else restore(checkpoint, trainer, code, record)
@@ -425,6 +433,7 @@ class Record:
             train_seconds=timings.train,
             importance_seconds=timings.importance,
             eval_seconds=timings.evaluation,
+            shared_seconds=timings.shared,
             iters_per_second=timings.steps / timings.train if timings.train else nan,
             peak_memory_mib=_peak_memory_mib(self._device),
             clsweep_version=clsweep.__version__,

@@ -1,0 +1,145 @@
+"""The first context, trained once for each protocol and seed, and shared by runs.
+
+No hyperparameter of a method touches it before its importance is estimated: there is no penalty yet. What stands at its
+end (parameters, buffers, the optimizer's state, the path integral, random streams, accuracies) is kept in a file, which
+whoever comes first makes and others take over. Results are those of runs that train it themselves, to the last digit:
+what would round differently (the kind of update, the number of threads, the processor) has a file of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from filelock import FileLock
+
+from clsweep import process, seeding, tensor_files
+from clsweep.checkpoints.code import Code
+from clsweep.checkpoints.packing import DamagedError, Packer, UnpackableError, Unpacker
+from clsweep.decisive import of_training
+from clsweep.errors import InputError
+from clsweep.results.metrics import Cell
+from clsweep.seeding import States
+from clsweep.training.learner import Learner
+
+log = logging.getLogger(__name__)
+
+FOLDER: Final = "first_contexts"
+_FORMAT: Final = 1
+_DIGEST: Final = 16  # bytes of the digest
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The first context, trained and measured.
+
+    Attributes:
+        cells: of the untrained network, and after the context.
+        seconds: what training and measuring took.
+        steps: optimizer steps made.
+    """
+
+    cells: tuple[list[Cell], list[Cell]]
+    seconds: float
+    steps: int
+
+
+class Shared:
+    """A first context that runs share.
+
+    Args:
+        folder: where the files are.
+        setting: what decides a run's result; see `clsweep.decisive`.
+        learner: the run's.
+        code: the user's own that it is trained with, but for a method's file.
+    """
+
+    def __init__(self, folder: Path, setting: Mapping[str, Any], learner: Learner, code: Code) -> None:
+        machine = {
+            "format": _FORMAT,
+            "torch": torch.__version__,
+            "device": learner.device.type,
+            "update": learner.update_name,
+            "threads": torch.get_num_threads(),
+            "processor": torch.backends.cpu.get_cpu_capability(),
+        }
+        text = json.dumps([of_training(setting), machine], sort_keys=True)
+        name = hashlib.blake2b(text.encode(), digest_size=_DIGEST).hexdigest()
+        self._path = folder / f"{name}.pt"
+        self._learner = learner
+        self._code = code
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Around looking for it and making it: another process that wants the same one waits meanwhile."""
+        with ExitStack() as lock:
+            # Where the file system has no locks, or another sweep has removed the folder, two may make it: each whole.
+            with suppress(NotImplementedError, FileNotFoundError):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                lock.enter_context(FileLock(self._path.with_suffix(".lock")))
+            yield
+
+    def is_there(self) -> bool:
+        """Whether somebody has made it."""
+        return self._path.exists()
+
+    def take(self) -> Trained | None:
+        """Take over what is there; the learner has begun the context.
+
+        Returns:
+            None where it can't be read.
+        """
+        try:
+            content = tensor_files.read(self._path, self._learner.device)
+            unpacker = Unpacker([*self._learner.places(), self._code], content["nodes"], self._learner.device)
+            self._learner.take_over(content["learner"], unpacker)
+            self._code.restore(content["code"], unpacker)
+            seeding.restore(States(*unpacker.unpack(content["random"])))
+            before, after = ([Cell(*cell) for cell in cells] for cells in content["cells"])
+            return Trained((before, after), content["seconds"], content["steps"])
+        except (InputError, DamagedError, LookupError, TypeError, ValueError, AttributeError) as error:
+            log.info("%s can't be used, and is made anew: %s", self._path, error)
+            return None
+
+    def keep(self, trained: Trained) -> None:
+        """Write down what the learner holds at the context's end, before its importance is estimated.
+
+        Nothing is written where something of it can't be.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        packer = Packer([*self._learner.places(), self._code])
+        try:
+            content = {
+                "learner": self._learner.pack_trained(packer),
+                "code": self._code.pack(packer),
+                "random": packer.pack(tuple(seeding.capture()), "the random numbers"),
+            }
+        except UnpackableError as error:
+            log.info("the first context isn't shared: %s", error)
+            return
+        content |= {
+            "nodes": packer.nodes,
+            "cells": [[astuple(cell) for cell in cells] for cells in trained.cells],
+            "seconds": trained.seconds,
+            "steps": trained.steps,
+        }
+        with process.interrupts_held():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            tensor_files.write(content, self._path)
+
+
+def remove(folder: Path) -> None:
+    """Remove the first contexts that runs have shared; who still wants one makes it again."""
+    for path in (*folder.glob("*.pt"), *folder.glob("*.lock")):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()

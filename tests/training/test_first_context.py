@@ -1,0 +1,142 @@
+"""The first context is trained once, and results are those of runs that train it themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from builders import setting
+from test_cli import TINY, summary, without_run_id
+from test_going_on import FORGETFUL, METHODS, method_file
+
+from clsweep.config import Config
+from clsweep.training import first_context
+from clsweep.training.observers import Observer
+from clsweep.training.run import run
+
+SHORT = (*TINY, "benchmark.contexts=2", "benchmark.iters=5", "figures=false", "threads=1", "device=cpu")
+
+
+def accuracies(config: Config, folder: Path, shared: Path | None = None) -> list[bytes]:
+    folder.mkdir()
+    run(config, folder, Observer(), rehearsed=True, first_contexts=shared)
+    return without_run_id(folder / "accuracy.csv")
+
+
+def is_shared(config: Config, folder: Path, other: str = "regularizer=ewc", more: tuple[str, ...] = ()) -> bool:
+    """Whether a run takes over what another method's has left; it ends as one that doesn't share in any case."""
+    shared = folder / "first"
+    accuracies(setting(*SHORT, other, *more), folder / "first one", shared)
+    assert summary(folder / "first one")["shared_seconds"] == 0
+    made = accuracies(config, folder / "second one", shared)
+    assert made == accuracies(config, folder / "alone")
+    return float(str(summary(folder / "second one")["shared_seconds"])) > 0
+
+
+@pytest.mark.parametrize("method", [one for one in METHODS if one != "ewc"])
+def test_every_method_takes_over_what_another_has_trained(method: str, tmp_path: Path) -> None:
+    assert is_shared(setting(*SHORT, f"regularizer={method}"), tmp_path)
+
+
+@pytest.mark.parametrize("other", ["si", "custom", "none"])
+def test_who_comes_first_makes_it_for_all(other: str, tmp_path: Path) -> None:
+    assert is_shared(setting(*SHORT, "regularizer=rwalk"), tmp_path, f"regularizer={other}")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("network=cnn", "network.channels=[4,4]", "network.hidden=[8]"),
+        ("optimizer=sgd", "optimizer.momentum=0.9"),
+        ("optimizer=adam", "optimizer.reset=true"),
+        ("optimizer=adamw", "optimizer.schedule._target_=torch.optim.lr_scheduler.CosineAnnealingLR"),
+        ("benchmark.scenario=class", "contract.logits=all", "validation_fraction=0.2"),
+    ],
+    ids=lambda more: " ".join(more[:2]),
+)
+def test_whatever_it_is_trained_with(more: tuple[str, ...], tmp_path: Path) -> None:
+    assert is_shared(setting(*SHORT, "regularizer=si", *more), tmp_path, more=more)
+
+
+def test_a_file_takes_it_over_as_if_it_had_trained_itself(tmp_path: Path) -> None:
+    assert is_shared(setting(*SHORT, method_file(tmp_path, FORGETFUL)), tmp_path)
+
+
+LOOKS = """
+    import torch
+
+
+    def estimate_importance(model, dataset, prev_params, device):
+        with open("{file}", "a") as file:
+            print(*(value.detach().double().sum().item() for value in seen(model, prev_params)), file=file)
+        {more}
+        return {{}}
+
+
+    def seen(model, prev_params):
+        yield from prev_params.values()
+        yield from model._custom_W.values()
+        yield from model._custom_p_old.values()
+        yield from model._custom_batch
+        yield from model.parameters()
+
+
+    def compute_regularization_loss(model, importance_dict, prev_params_dict):
+        return sum((p**2).sum() for p in model.parameters()) * 0.01
+"""
+
+
+def test_a_file_sees_what_it_would_have_seen(tmp_path: Path) -> None:
+    text = dedent(LOOKS).format(file=tmp_path / "seen", more="")
+    assert is_shared(setting(*SHORT, method_file(tmp_path, text)), tmp_path)
+    taken, _, own, _ = (tmp_path / "seen").read_text().splitlines()
+    assert taken == own
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "[p.data.mul_(0.5) for p in model.parameters()]",
+        "getattr(model, 'hidden')[0].register_forward_hook(lambda m, i, o: -o)",
+    ],
+)
+def test_a_file_that_changes_the_network_is_measured_anew(more: str, tmp_path: Path) -> None:
+    text = dedent(LOOKS).format(file=tmp_path / "seen", more=more)
+    assert is_shared(setting(*SHORT, method_file(tmp_path, text)), tmp_path)
+    plain = accuracies(setting(*SHORT, "regularizer=none"), tmp_path / "plain")
+    after_first = slice(3, 5)  # behind the header and the untrained network
+    assert plain[after_first] != without_run_id(tmp_path / "alone" / "accuracy.csv")[after_first]
+
+
+def test_a_file_that_transforms_gradients_trains_its_own(tmp_path: Path) -> None:
+    text = dedent(LOOKS).format(file=tmp_path / "seen", more="") + dedent("""
+        def transform_gradients(model, importance_dict, prev_params_dict):
+            for p in model.parameters():
+                p.grad *= 0.5
+    """)
+    assert not is_shared(setting(*SHORT, method_file(tmp_path, text)), tmp_path)
+
+
+@pytest.mark.parametrize("other", ["seed=1", "optimizer.lr=0.01", "benchmark.iters=4", "precision=bf16", "threads=2"])
+def test_another_protocol_or_machine_has_one_of_its_own(other: str, tmp_path: Path) -> None:
+    shared = tmp_path / "first"
+    accuracies(setting(*SHORT, "regularizer=ewc"), tmp_path / "one", shared)
+    accuracies(setting(*SHORT, "regularizer=ewc", other), tmp_path / "two", shared)
+    assert summary(tmp_path / "two")["shared_seconds"] == 0
+    assert len(list(shared.glob("*.pt"))) == 2
+
+
+def test_a_damaged_one_is_made_anew(tmp_path: Path) -> None:
+    shared = tmp_path / "first"
+    accuracies(setting(*SHORT, "regularizer=ewc"), tmp_path / "one", shared)
+    (path,) = shared.glob("*.pt")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    made = accuracies(setting(*SHORT, "regularizer=si"), tmp_path / "two", shared)
+    assert made == accuracies(setting(*SHORT, "regularizer=si"), tmp_path / "alone")
+    accuracies(setting(*SHORT, "regularizer=si"), tmp_path / "three", shared)
+    assert [summary(tmp_path / name)["shared_seconds"] == 0 for name in ("two", "three")] == [True, False]
+    first_context.remove(shared)
+    assert not shared.exists()
