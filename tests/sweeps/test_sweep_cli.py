@@ -91,6 +91,22 @@ def test_the_results_of_a_sweep_are_read_again(swept: tuple[Path, str]) -> None:
         assert finals[row["folder"]] == pytest.approx(row["test_average_accuracy"])
 
 
+def test_the_first_context_is_trained_once_and_nothing_else_changes(
+    swept: tuple[Path, str], tmp_path: Path, typed: Typed
+) -> None:
+    folder, _ = swept
+    runs = results.load(folder).runs
+    trained = runs[runs["shared_seconds"] == 0].groupby(["seed", "validation_fraction"]).size()
+    assert trained.to_dict() == {(0, 0.1): 1, (1000, 0.0): 1}  # of trials, and of final runs
+    assert len(runs) >= 8
+    assert not (folder / "first_contexts").exists()
+    alone = ("search.share_first_context=false", f"hydra.sweep.dir={tmp_path}")
+    assert typed(*SWEEP, "regularizer=ewc,si", "search.n_trials=3", *alone).returncode == 0
+    for path in sorted(tmp_path.rglob("accuracy.csv")):
+        assert without_run_id(path) == without_run_id(folder / path.relative_to(tmp_path)), path
+    assert (results.load(tmp_path).runs["shared_seconds"] == 0).all()
+
+
 def test_the_same_command_continues_its_study(swept: tuple[Path, str]) -> None:
     folder, _ = swept
     study = studies(folder)[0]
