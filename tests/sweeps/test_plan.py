@@ -45,6 +45,7 @@ DECIDES_NOT = {
     *(f"regularizer.{key}" for key in ("tuned", "tuned_for")),
     *(f"search.{key}" for key in ("n_trials", "final_seeds", "max_failures", "storage", "sampler", "sampler_options")),
     *(f"search.{key}" for key in ("pruner", "pruner_options", "timeout", "workers", "dry_run", "worker")),
+    "search.share_first_context",
     *(
         "seeds",
         "budget",
@@ -52,6 +53,8 @@ DECIDES_NOT = {
         "threads",
         "figures",
         "save_model",
+        "resume",
+        "keep_checkpoints",
         "tensorboard",
         "logger",
         "callbacks",
