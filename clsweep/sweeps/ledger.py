@@ -124,6 +124,11 @@ class Ledger:
             if self._may_be_tried(trial.params) and trial.params not in given_up
         ]
 
+    def left_behind(self) -> list[FrozenTrial]:
+        """The stopped trials that won't go on, while there are to be no more points than now."""
+        promotion = self.study.pruner
+        return promotion.left_behind(self.trials(), self.n_trials) if isinstance(promotion, Promotion) else []
+
     def _go_on(self) -> Trial | None:
         """Claim a trial that goes on with a stopped one's point; None where there is none for this process."""
         for stopped in self._to_continue(self.trials()):

@@ -117,6 +117,22 @@ class Promotion(BasePruner):
         ]
         return again + [trial for *_, trial in sorted(promotable)]
 
+    def left_behind(self, trials: Iterable[FrozenTrial], n_trials: int) -> list[FrozenTrial]:
+        """The stopped trials that so many are better than at their rung that they won't go on any more.
+
+        Args:
+            trials: all of the study's.
+            n_trials: how many points are to be tried in all.
+        """
+        trials = list(trials)
+        curves = _curves(trials)
+        behind = []
+        for trial in current(trials):
+            place = self._place(trial, curves) if trial.state == TrialState.PRUNED else None
+            if place is not None and _key(trial.params) not in self._ranked(curves, *place)[: self._share(n_trials)]:
+                behind.append(trial)
+        return behind
+
     def _place(self, trial: FrozenTrial, curves: dict[_Key, _Curve]) -> tuple[int, int] | None:
         """A stopped trial's bracket and rung; no rung where those of before were others, and it ended below them."""
         curve = curves[_key(trial.params)]
@@ -126,13 +142,21 @@ class Promotion(BasePruner):
 
     def _top(self, curves: dict[_Key, _Curve], bracket: int, rung: int) -> set[_Key]:
         """The points that go on from a rung, as things stand."""
+        ranked = self._ranked(curves, bracket, rung)
+        return set(ranked[: self._share(len(ranked))])
+
+    def _share(self, points: int) -> int:
+        """How many of the points at a rung go on."""
+        return max(1, points // self._reduction_factor)
+
+    def _ranked(self, curves: dict[_Key, _Curve], bracket: int, rung: int) -> list[_Key]:
+        """The points at a rung, the best first."""
         there = {
             key: curve
             for key, curve in curves.items()
             if rung in curve.values and self._bracket(curve.number) == bracket
         }
-        ranked = sorted(there, key=lambda key: (-_or_lowest(there[key].values[rung]), there[key].number))
-        return set(ranked[: max(1, len(ranked) // self._reduction_factor)])
+        return sorted(there, key=lambda key: (-_or_lowest(there[key].values[rung]), there[key].number))
 
     def _bracket(self, number: int) -> int:
         """A point's bracket, by the number of its first trial: in any stretch of numbers each has its part."""

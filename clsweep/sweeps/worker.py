@@ -163,7 +163,9 @@ class StudyWorker:
             raise
 
     def tidy(self) -> None:
-        """Remove what trials could go on from, once the search is over, and final runs, once these are done."""
+        """Remove what no trial will go on from: all of it once the search, or the final runs, are over."""
+        for trial in self.ledger.left_behind():
+            remove_checkpoints(self.plan, trial)
         if not self.ledger.is_complete():
             return
         finals = self.finals()

@@ -324,6 +324,21 @@ def test_what_fails_when_it_goes_on_is_not_tried_again_and_does_not_count(place:
     assert trial.params["x"] not in (0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
 
 
+def test_what_too_many_are_better_than_is_left_behind(place: InMemoryStorage) -> None:
+    shared = halving(place, 7, steps=5, points=[0.5, 0.4, 0.3, 0.2])
+    for _ in range(4):
+        trial = claimed(shared)
+        run(shared, trial, [float(trial.params["x"])] * 5)
+    assert [one.params["x"] for one in shared.left_behind()] == [0.3, 0.2]  # of seven two go on
+    more = halving(place, 9, steps=5)
+    assert [one.params["x"] for one in more.left_behind()] == [0.2]
+    replay(more, flat(5))
+    behind = {one.params["x"] for one in shared.left_behind()}
+    assert behind.isdisjoint(one.params["x"] for one in more.trials() if one.state == TrialState.COMPLETE)
+    more.study.pruner = pruner("median", None, 5)
+    assert more.left_behind() == []
+
+
 def test_time_that_is_spent_ends_promotion_too(place: InMemoryStorage) -> None:
     shared = promotable(place, 6)
     shared.timeout = 1e-9
