@@ -292,6 +292,10 @@ class Ledger:
             self.storage.set_trial_user_attr(trial._trial_id, REASON, reason)
             self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
+    def still_runs(self, trial: Trial) -> bool:
+        """Whether no other process has taken this one for gone, and its trial for lost."""
+        return self.storage.get_trial(trial._trial_id).state == TrialState.RUNNING
+
     def beating(self, trial: Trial) -> AbstractContextManager[None]:
         """A context in which other machines see that the trial is being run; its claim was the first beat."""
 

@@ -67,25 +67,27 @@ class Reporter(Observer):
             return
         value = self._report(cells, after)
         self._trial.set_user_attr(BEAT, time.time())  # should the process be killed, it has worked until now
-        if after < self._last and self._trial.should_prune():
-            raise PrunedError(
-                f"{self._rung()}validation accuracy {value:.4f} after context {after} of {self._contexts}"
-            )
-
-    def _rung(self) -> str:
-        """Where the trial is stopped, if at a rung."""
-        promotion, step = self._trial.study.pruner, len(self._earlier) * self._contexts + len(self.on_contexts)
-        return f"stopped at {promotion.shown(step)}: " if isinstance(promotion, Promotion) else ""
+        self._judge(value, after)
 
     def restored(self, measured: Sequence[Sequence[Cell]], iterations: int) -> None:
-        """Report what an earlier trial has trained; it was judged then."""
-        self.replay(measured)
+        """Report what an earlier trial has trained, context by context.
 
-    def replay(self, measured: Sequence[Sequence[Cell]]) -> None:
-        """Report a finished run, context by context; what is trained already is not pruned."""
+        It is judged at a rung alone: what is stopped there is not lost.
+
+        Raises:
+            PrunedError: the trial ends at a rung, and no earlier one of its point went on from there.
+        """
         for cells in measured:
             if cells[0].after_context > 0:
-                self._report(cells, cells[0].after_context)
+                value = self._report(cells, cells[0].after_context)
+        if self.on_contexts and isinstance(self._trial.study.pruner, Promotion):
+            self._judge(value, len(self.on_contexts))
+
+    def _judge(self, value: float, after: int) -> None:
+        if after < self._last and self._trial.should_prune():
+            promotion, step = self._trial.study.pruner, len(self._earlier) * self._contexts + after
+            where = f"stopped at {promotion.shown(step)}: " if isinstance(promotion, Promotion) else ""
+            raise PrunedError(f"{where}validation accuracy {value:.4f} after context {after} of {self._contexts}")
 
     def _report(self, cells: Sequence[Cell], after: int) -> float:
         self.on_contexts = [cell.accuracy for cell in cells if cell.split == "validation" and cell.context <= after]
@@ -141,7 +143,7 @@ class Runner:
             config = plan.trial_config(point, seed)
             made = take_or_run(trial, plan, plan.folder / name / within, config, reporter, self.streams)
             if isinstance(made, Taken):
-                reporter.replay(made.measured)
+                reporter.restored(made.measured, 0)
             summaries.append(made)
             on_contexts.append(reporter.on_contexts)
             trial.set_user_attr(ON_CONTEXTS, on_contexts)

@@ -207,6 +207,8 @@ class StudyWorker:
             # Not the trial's fault. What the method's own code does to files is: the contract has made it a RunError.
             # So is memory that doesn't suffice, which comes of the setting: the study's other points, and the other
             # studies, are not held up by it.
+            if isinstance(error, OSError) and not ledger.still_runs(trial):
+                return  # another process took this one for gone, and goes on with the trial's folder
             with suppress(OSError, *STORAGE_ERRORS):  # otherwise the trial is lost with its process, and tried again
                 ledger.interrupt(trial, _reason(error))
             raise

@@ -19,7 +19,8 @@ from clsweep.data.context_cache import ContextCache
 from clsweep.folders import run_in
 from clsweep.results.metrics import Cell
 from clsweep.sweeps import storage
-from clsweep.sweeps.marks import CARRIED, CONTINUES, REASON
+from clsweep.sweeps.marks import CARRIED, CONTINUES, ENDED, LOST, REASON
+from clsweep.sweeps.promotion import Promotion
 from clsweep.sweeps.spent import own_seconds, seconds, spent
 from clsweep.sweeps.status import status
 from clsweep.sweeps.trial import ON_CONTEXTS, SEEDS, TEST, Reporter
@@ -362,6 +363,44 @@ def test_a_sweep_with_promotion_that_is_killed_in_every_second_context_trains_no
     assert now.finished == 6
     assert any(CONTINUES in one.user_attrs for one in now.marked)
     assert len(trained) == 3 * len(now.complete) + 2 * len(now.pruned)
+
+
+def test_what_is_lost_at_a_rung_is_judged_there_by_whoever_takes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = (*HALVED, "search.n_trials=2")
+    study = worker(tmp_path, *overrides)
+    assert study.work_once()
+    with monkeypatch.context() as patch:
+        patch.setattr(Promotion, "prune", lambda _, study, trial: trial.last_step == 2 and _raise(Killed()))
+        with pytest.raises(Killed):
+            study.work_once()
+    study.ledger._mark_lost(study.ledger.trials()[1], "its process ended")
+    again = worker(tmp_path, *overrides)
+    monkeypatch.setattr(Promotion, "prune", lambda _, study, trial: trial.last_step == 2)
+    trained = Trained(monkeypatch)
+    assert again.work_once()
+    trial = again.ledger.trials()[2]
+    assert (trial.state, trial.params) == (TrialState.PRUNED, again.ledger.trials()[1].params)
+    assert sorted(trial.intermediate_values) == [1, 2]
+    assert trained.contexts == []
+
+
+def _raise(error: BaseException) -> bool:
+    raise error
+
+
+def test_who_was_taken_for_gone_leaves_the_trial_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = worker(tmp_path, *ONE)
+
+    def taken_away(reporter: Reporter, *_: object) -> None:
+        study.ledger._mark_lost(study.ledger.trials()[0], "its process ended")
+        (tmp_path / "trial-0000").rename(tmp_path / "trial-0001")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reporter, "context_done", taken_away)
+        assert study.work_once()  # where it can write no more
+    assert study.ledger.trials()[0].user_attrs[ENDED] == LOST
 
 
 def test_what_is_stopped_for_good_leaves_nothing_to_go_on_from(tmp_path: Path) -> None:
