@@ -14,7 +14,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, Trial
 
-from clsweep import checkpoints, decisive, results
+from clsweep import checkpoints, decisive, results, resuming
 from clsweep.config import Config
 from clsweep.results.metrics import Cell
 from clsweep.sweeps.plan import StudyPlan
@@ -86,7 +86,7 @@ def _move(run: Path, folder: Path) -> None:
 
 
 def _finished(folder: Path) -> Taken | None:
-    if not (folder / results.SUMMARY_FILE).is_file():
+    if resuming.finished(folder) is None:  # which takes a moment, unlike checking all that it says
         return None
     found = results.load(folder)
     if found.problems or found.runs["status"].tolist() != [results.FINISHED]:

@@ -313,7 +313,7 @@ HALVED = (
 
 
 def test_a_promoted_trial_trains_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    overrides = (*HALVED, "search.n_trials=10")
+    overrides = (*HALVED, "search.n_trials=6")
     study = worker(tmp_path / "halved", *overrides)
     with monkeypatch.context() as patch:
         trained = Trained(patch)
@@ -322,7 +322,7 @@ def test_a_promoted_trial_trains_what_is_left(tmp_path: Path, monkeypatch: pytes
     assert promoted
     assert len(trained.contexts) == len(set(trained.contexts))  # none of them twice
     now = status(trials)
-    assert now.finished == 10
+    assert now.finished == 6
     assert len(trained.contexts) == 3 * len(now.complete) + 2 * len(now.pruned)
     for trial in promoted:
         folder = tmp_path / "halved" / f"trial-{trial.number:04d}"
@@ -343,7 +343,7 @@ def test_a_promoted_trial_trains_what_is_left(tmp_path: Path, monkeypatch: pytes
     assert table.number.tolist() == [
         one.number for one in trials if one.number not in {p.user_attrs[CONTINUES] for p in promoted}
     ]
-    assert len(table) == 10
+    assert len(table) == 6
     found = results.load(tmp_path / "halved")
     assert found.problems == []
     assert sorted(found.runs.folder) == sorted(found.trials.folder)
