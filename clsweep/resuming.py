@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from clsweep import checkpoints, decisive
 from clsweep.config import Config
 from clsweep.errors import InputError
 from clsweep.results.writing import ACCURACY_FILE, FINISHED, SEEDS_FILE, SUMMARY_FILE
 
-_ADVICE = "another folder, or resume=false to start over"
+_SEED: Final = re.compile(r"seed-(\d+)")
+_ADVICE: Final = "another folder, or resume=false to start over"
 
 
 def runs(config: Config, folder: Path) -> list[tuple[Config, Path]]:
@@ -25,10 +27,21 @@ def runs(config: Config, folder: Path) -> list[tuple[Config, Path]]:
 
 
 def refuse_others(config: Config, folder: Path) -> None:
-    """Refuse a folder that holds other results than those of a setting's runs; see `refuse_other`."""
-    if config.seeds is not None and (folder / SUMMARY_FILE).exists():
-        raise InputError(f"hydra.run.dir={folder}: holds the results of a single run; expected another folder.")
-    for one, place in runs(config, folder) if config.resume else []:
+    """Refuse a folder that holds other results than those of a setting's runs; see `refuse_other`.
+
+    One run's folder is never that of several seeds, and all seeds in a folder are of one setting.
+    """
+    kinds = {SUMMARY_FILE: "a single run", SEEDS_FILE: "several seeds"}
+    other = SEEDS_FILE if config.seeds is None else SUMMARY_FILE
+    if (folder / other).exists():
+        raise InputError(f"hydra.run.dir={folder}: holds the results of {kinds[other]}; expected another folder.")
+    if not config.resume:
+        return
+    places = {folder: config}
+    if config.seeds is not None:
+        there = {int(found[1]): path for path in folder.glob("seed-*") if (found := _SEED.fullmatch(path.name))}
+        places = {path: replace(config, seed=seed, seeds=None) for seed, path in sorted(there.items())}
+    for place, one in places.items():
         refuse_other(place, decisive.decisive(one))
 
 
@@ -74,8 +87,8 @@ def refuse_other(folder: Path, setting: Mapping[str, Any], key: str = "hydra.run
     used = [name for name in (SEEDS_FILE, SUMMARY_FILE, ACCURACY_FILE) if (folder / name).exists()]
     if not used:
         return
-    found = decisive.differences(folder, setting)
-    if found is None or SEEDS_FILE in used:
+    found = None if SEEDS_FILE in used else decisive.differences(folder, setting)
+    if found is None:
         raise InputError(f"{key}={folder}: holds results already ({used[0]}); expected {_ADVICE}.")
     if found:
         raise InputError(f"{key}={folder}: holds a run of another setting ({found}); expected the same, {_ADVICE}.")
@@ -96,7 +109,7 @@ def prepare(folder: Path, setting: Mapping[str, Any], *, goes_on: bool, key: str
     Raises:
         InputError: the folder holds another run's results, or a finished run.
     """
-    if not goes_on:
+    if not goes_on and not (folder / SEEDS_FILE).exists():
         clear(folder)
         return False
     refuse_other(folder, setting, key)

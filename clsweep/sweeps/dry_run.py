@@ -11,6 +11,8 @@ from rich.console import Console
 from clsweep.data.context_cache import ContextCache
 from clsweep.sweeps import estimate, storage
 from clsweep.sweeps.plan import StudyPlan
+from clsweep.sweeps.promotion import Promotion
+from clsweep.sweeps.pruners import pruner
 from clsweep.sweeps.spent import spent
 from clsweep.sweeps.status import named, of_budget, of_time, status
 from clsweep.training.display import clock
@@ -50,7 +52,7 @@ def show(plans: Sequence[StudyPlan], url: str, out: Console) -> None:
             **({"time": time_left} if time_left else {}),
             "final": f"{final} runs on all training data, about {clock(final * a_run)}",
         }
-        for name, value in lines.items():
+        for name, value in (lines | {"disk": _disk(plan, to_do, streams)}).items():
             out.print(f"{name:<10} {value}", markup=False, soft_wrap=True)
         out.print()
     out.print(f"storage    {storage.shown(url)}", markup=False, soft_wrap=True)
@@ -59,6 +61,18 @@ def show(plans: Sequence[StudyPlan], url: str, out: Console) -> None:
         "and without pruning.",
         soft_wrap=True,
     )
+
+
+def _disk(plan: StudyPlan, to_do: int, streams: ContextCache) -> str:
+    """What the study takes on the disk while it works, beside its results."""
+    size = estimate.checkpoint_mib(plan.trial_config(plan.default, 0), streams)
+    seeds = len(plan.seeds) + len(plan.final_seeds)
+    first = f", and {seeds} first contexts," if plan.first_contexts is not None else ""
+    search = plan.config.search
+    waiting = isinstance(pruner(search.pruner, search.pruner_options, plan.contexts * len(plan.seeds)), Promotion)
+    held = f" and of {to_do} trials that wait for their promotion" if waiting else ""
+    end = "are kept" if plan.config.keep_checkpoints else "are gone when the study is done"
+    return f"a checkpoint has about {size:.0f} MiB; two of each run at work{held}{first} {end}"
 
 
 def _left(plan: StudyPlan, trials: Sequence[FrozenTrial], a_trial: float) -> tuple[int, str]:

@@ -18,6 +18,7 @@ from clsweep.training.run import pick_device
 
 _SIDE = 1_024
 _SECONDS_MEASURED = 0.2
+_NETWORKS_IN_CHECKPOINT = 5
 _STEP_OVER_FLOOR = 1.6  # a step with a penalty, importance and evaluation, over its matrix products alone
 
 
@@ -34,6 +35,18 @@ def run_seconds(config: Config, streams: ContextCache) -> float:
     stream = streams(config, torch.device("cpu"))
     steps = sum(protocol_of(config).iterations(stream))
     return _STEP_OVER_FLOOR * _step_operations(config, stream) * steps / _operations_per_second(config)
+
+
+def checkpoint_mib(config: Config, streams: ContextCache) -> float:
+    """About how large one checkpoint is: the network, Adam's averages, and a method's importance and anchor.
+
+    Args:
+        config: a run's setting.
+        streams: makes the contexts, whose images' shape decides.
+    """
+    stream = streams(config, torch.device("cpu"))
+    model = networks.build(config.network, stream.input_shape, stream.n_outputs, 0)
+    return sum(p.numel() * p.element_size() for p in model.parameters()) * _NETWORKS_IN_CHECKPOINT / 2**20
 
 
 def _step_operations(config: Config, stream: Stream) -> float:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, astuple
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -26,7 +26,6 @@ from clsweep.training.loop import Timings, Trainer
 
 log = logging.getLogger(__name__)
 
-NO_CHECKPOINTS: Final = "which a checkpoint can't hold: should the run be stopped, it starts over"
 Checkpoint = Mapping[str, Any]
 
 
@@ -71,8 +70,8 @@ class Checkpoints:
 
     def _do_without(self, error: UnpackableError) -> None:
         assert self._folder is not None
-        log.info("%s, %s", error, NO_CHECKPOINTS)
-        self._tell(f"{error}, {NO_CHECKPOINTS}")
+        log.info("%s", _told(error))
+        self._tell(_told(error))
         checkpoints.remove(self._folder)
         self._folder = None
 
@@ -122,6 +121,24 @@ def packed(trainer: Trainer, code: Code) -> dict[str, Any]:
         "learned": trainer.learned,
         "nodes": packer.nodes,
     }
+
+
+def obstacles(trainer: Trainer, code: Code) -> list[str]:
+    """Why a run would leave no checkpoints, in a sentence; none where it would.
+
+    Args:
+        trainer: between two contexts.
+        code: the user's own, but for a method's file.
+    """
+    try:
+        packed(trainer, code)
+    except UnpackableError as error:
+        return [_told(error)]
+    return []
+
+
+def _told(error: UnpackableError) -> str:
+    return f"{error}, which a checkpoint can't hold: should a run be stopped, it starts over"
 
 
 def restore(checkpoint: Checkpoint, trainer: Trainer, code: Code, measured: Measured) -> list[list[Cell]]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from clsweep import networks
+from clsweep import networks, protocol
 from clsweep.config import ALL_LOGITS, Config
 from clsweep.data.contexts import Part, Stream
 from clsweep.errors import InputError, MethodError, NotFiniteError, RunError
@@ -27,6 +27,7 @@ from clsweep.methods.files import MethodFile
 from clsweep.methods.loading import load
 from clsweep.methods.undisturbed import settings_put_back
 from clsweep.seeding import GlobalStream, derived_seed
+from clsweep.training import checkpoints
 from clsweep.training.learner import Learner
 from clsweep.training.loop import Trainer, TrainingProtocol, protocol_of
 
@@ -119,26 +120,27 @@ def _attempt(
         )
         with method.active():
             try:
-                _learn(learner, config, stream, length)
+                trainer = _learn(learner, config, stream, length)
             except MethodError:
                 raise
             except RunError:  # such as a loss that runs away: not the file's doing
-                pass
-        return learner.additions()
+                return learner.additions()
+            return learner.additions() + checkpoints.obstacles(trainer, checkpoints.code_of(protocol.targets(config)))
 
 
-def _learn(learner: Learner, config: Config, stream: Stream, length: _Length) -> None:
+def _learn(learner: Learner, config: Config, stream: Stream, length: _Length) -> Trainer:
     steps = min(length.steps, *protocol_of(config).iterations(stream))
-    protocol = TrainingProtocol(steps, min(length.batch_size, config.benchmark.batch_size), config.seed)
+    how_long = TrainingProtocol(steps, min(length.batch_size, config.benchmark.batch_size), config.seed)
 
     def look_closely(loss: Tensor) -> None:
         learner.check_dependence()
         for _ in range(_CALLS):
             learner.check_squares()
 
-    trainer = Trainer(learner, _shortened(stream, length), protocol, look_closely)
+    trainer = Trainer(learner, _shortened(stream, length), how_long, look_closely)
     for number in range(len(trainer.stream.contexts)):
         trainer.learn(number)
+    return trainer
 
 
 def _shortened(stream: Stream, length: _Length) -> Stream:

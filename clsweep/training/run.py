@@ -145,7 +145,12 @@ def run(
     notes = [*loaded.notes(), *stream.notes, *([fewer_threads] if fewer_threads and device.type == "cpu" else [])]
     iterations = protocol_of(config).iterations(stream)
     last = observer or Display(config, images=stream.images, notes=notes, iterations=iterations)
-    checkpoints = Checkpoints(folder if _has_contexts(config) else None, setting, device, last.note)
+
+    def tell(sentence: str) -> None:
+        if sentence not in notes:  # as a rehearsal may have said it
+            last.note(sentence)
+
+    checkpoints = Checkpoints(folder if _has_contexts(config) else None, setting, device, tell)
     for number, checkpoint in enumerate(checkpoints.usable()):
         if was_there and checkpoint is None:
             notes.append("the run that was stopped here had finished no context: it begins anew")

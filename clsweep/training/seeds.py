@@ -57,7 +57,8 @@ def run_seeds(config: Config, folder: Path, finished: Callable[[Config, Path, Ma
     streams = ContextCache()
     rows: list[Mapping[str, Any]] = []
     trained = False
-    _write(folder, rows, len(seeds))  # at once: it tells this folder from that of a run
+    if not (folder / results.SEEDS_FILE).exists():
+        _write(folder, rows, len(seeds))  # at once: it tells this folder from that of a run
     try:
         for one, place in resuming.runs(config, folder):
             is_new = not place.exists()

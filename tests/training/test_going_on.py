@@ -9,7 +9,8 @@ from textwrap import dedent
 
 import pytest
 import torch
-from builders import command, setting
+from builders import command, refuse_writing, setting
+from conftest import Typed
 from test_cli import TINY, summary, without_run_id
 
 from clsweep import results, resuming
@@ -169,7 +170,7 @@ def stopped(config: Config, folder: Path, after: int) -> Stops:
     folder.mkdir(exist_ok=True)
     observer = Stops(after)
     with pytest.raises(KeyboardInterrupt):
-        run(config, folder, observer)
+        run(config, folder, observer, rehearsed=True)
     return observer
 
 
@@ -177,7 +178,7 @@ def finished(config: Config, folder: Path) -> Stops:
     """Run to the end."""
     folder.mkdir(exist_ok=True)
     observer = Stops()
-    run(config, folder, observer)
+    run(config, folder, observer, rehearsed=True)
     return observer
 
 
@@ -234,7 +235,7 @@ def test_a_file_finds_again_what_it_kept_anywhere(tmp_path: Path) -> None:
     goes_on(setting(*SHORT, method_file(tmp_path, FORGETFUL)), tmp_path)
 
 
-def test_what_cannot_be_kept_is_named_once_and_the_run_starts_over(tmp_path: Path) -> None:
+def test_what_cannot_be_kept_is_named_once_and_the_run_starts_over(tmp_path: Path, typed: Typed) -> None:
     text = """
         def estimate_importance(model, dataset, prev_params, device):
             model.scale = lambda value: value
@@ -247,10 +248,13 @@ def test_what_cannot_be_kept_is_named_once_and_the_run_starts_over(tmp_path: Pat
     config = setting(*SHORT, method_file(tmp_path, text))
     told = stopped(config, tmp_path / "run", 2)
     assert kept(tmp_path / "run") == []
-    assert told.notes == [
-        "scale, an attribute of the network, is a lambda, which a checkpoint can't hold: should the run be stopped, it "
+    named = (
+        "scale, an attribute of the network, is a lambda, which a checkpoint can't hold: should a run be stopped, it "
         "starts over"
-    ]
+    )
+    assert told.notes == [named]
+    said = typed(*SHORT, f"regularizer.file={tmp_path / 'mine.py'}", f"hydra.run.dir={tmp_path / 'typed'}")
+    assert said.stdout.count(named) == 1
     assert finished(config, tmp_path / "run").learned == [0, 1, 2, 3]
 
 
@@ -332,6 +336,27 @@ def test_the_same_command_goes_on_and_a_finished_run_is_not_trained_again(
         run(setting(*SHORT, "regularizer=ewc"), tmp_path / "run")
 
 
+def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = (*SHORT, "regularizer=ewc", f"hydra.run.dir={tmp_path / 'run'}")
+    with monkeypatch.context() as patch:
+        refuse_writing(patch, lambda name: "context-02" in name)
+        said = typed(*arguments)
+    assert said.returncode == 1
+    assert said.stderr == (
+        f"clsweep: {tmp_path}/run/checkpoints/context-02.pt: No space left on device; what is finished is kept: when "
+        "that is mended, run the same command again.\n"
+    )
+    assert summary(tmp_path / "run")["status"] == "interrupted"
+    assert [path.name for path in kept(tmp_path / "run")] == ["context-01.pt"]
+    said = typed(*arguments)
+    assert said.returncode == 0
+    assert "going on after context 1 of 3" in said.stdout
+    finished(setting(*SHORT, "regularizer=ewc"), tmp_path / "whole")
+    assert without_run_id(tmp_path / "whole" / "accuracy.csv") == without_run_id(tmp_path / "run" / "accuracy.csv")
+
+
 def test_files_are_there_from_the_first_context_on(tmp_path: Path) -> None:
     class Reads(Observer):
         def context_done(self, cells: Sequence[Cell]) -> None:
@@ -343,6 +368,22 @@ def test_files_are_there_from_the_first_context_on(tmp_path: Path) -> None:
 
     run(setting(*SHORT, "regularizer=ewc"), tmp_path, Reads())
     assert summary(tmp_path)["status"] == "finished"
+
+
+def test_a_folder_of_seeds_is_of_one_setting_and_of_no_single_run(tmp_path: Path) -> None:
+    config = setting(*SHORT, "regularizer=none", "benchmark.iters=1", "seeds=1")
+    run_seeds(config, tmp_path, lambda *_: None)
+    before = (tmp_path / "seeds.csv").read_bytes()
+    other = setting(*SHORT, "regularizer=l2", "benchmark.iters=1", "seed=5", "seeds=1")
+    with pytest.raises(InputError, match=r"seed-0: holds a run of another setting \(regularizer: none there, l2 now"):
+        run_seeds(other, tmp_path, lambda *_: None)
+    for more in ("resume=true", "resume=false"):
+        single = setting(*SHORT, "regularizer=none", more)
+        with pytest.raises(InputError, match=r"holds the results of several seeds; expected another folder\."):
+            resuming.refuse_others(single, tmp_path)
+        with pytest.raises(InputError, match=r"holds results already \(seeds\.csv\)"):
+            run(single, tmp_path)
+    assert (tmp_path / "seeds.csv").read_bytes() == before
 
 
 def test_several_seeds_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -242,11 +242,12 @@ def test_what_a_file_adds_to_the_network_is_said_in_the_header(tmp_path: Path) -
     assert notes == [
         f"{file} adds parameters to the network, which are not trained: extra.weight, extra.bias",
         f"{file} leaves hooks on the network, which every step calls: head",
+        "a hook is left on the network (head), which a checkpoint can't hold: should a run be stopped, it starts over",
     ]
     out = io.StringIO()
     display = Display(config(), Console(file=out, width=200), notes=notes)
     display.setting(started(config(), tmp_path))
-    assert [line for line in out.getvalue().splitlines() if line.startswith("note")][:2] == [
+    assert [line for line in out.getvalue().splitlines() if line.startswith("note")][:3] == [
         f"{'note':<10} {note}" for note in notes
     ]
 
