@@ -14,7 +14,7 @@ import optuna
 import pytest
 import sharing
 from builders import ROOT
-from optuna.distributions import FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
@@ -337,6 +337,24 @@ def test_what_too_many_are_better_than_is_left_behind(place: InMemoryStorage) ->
     assert behind.isdisjoint(one.params["x"] for one in more.trials() if one.state == TrialState.COMPLETE)
     more.study.pruner = pruner("median", None, 5)
     assert more.left_behind() == []
+
+
+def test_every_point_of_a_finite_space_is_begun_once(place: InMemoryStorage) -> None:
+    values = (0.9, 0.5, 0.3, 0.1, 0.4, 0.2)
+    points: list[Point] = [{"x": x} for x in values]
+    study = open_study(place, "grid")
+    study.pruner = pruner("successive_halving", {}, 5)
+    shared = Ledger(study, place, {"x": CategoricalDistribution(values)}, 100, points, points)
+    while (trial := shared.claim()) is not None:
+        if trial.params["x"] == 0.3:
+            shared.fail(trial, "it diverged")
+        else:
+            run(shared, trial, [float(trial.params["x"])] * 5)
+    assert shared.is_complete()
+    begun = [one.params["x"] for one in shared.trials() if CONTINUES not in one.user_attrs]
+    assert sorted(begun) == sorted(values)
+    now = status(shared.trials())
+    assert (now.finished, len(now.failed), [one.params["x"] for one in now.complete]) == (5, 1, [0.9])
 
 
 def test_time_that_is_spent_ends_promotion_too(place: InMemoryStorage) -> None:
