@@ -69,8 +69,9 @@ def _disk(plan: StudyPlan, to_do: int, streams: ContextCache) -> str:
     seeds = len(plan.seeds) + len(plan.final_seeds)
     first = f", and {seeds} first contexts," if plan.first_contexts is not None else ""
     search = plan.config.search
-    waiting = isinstance(pruner(search.pruner, search.pruner_options, plan.contexts * len(plan.seeds)), Promotion)
-    held = f" and of {to_do} trials that wait for their promotion" if waiting else ""
+    promotion = pruner(search.pruner, search.pruner_options, plan.steps)
+    waiting = min(to_do, promotion.most_waiting(plan.n_trials)) if isinstance(promotion, Promotion) else 0
+    held = f" and of at most {waiting} trials that wait for their promotion" if waiting else ""
     end = "are kept" if plan.config.keep_checkpoints else "are gone when the study is done"
     return f"a checkpoint has about {size:.0f} MiB; two of each run at work{held}{first} {end}"
 

@@ -133,6 +133,11 @@ class Promotion(BasePruner):
                 behind.append(trial)
         return behind
 
+    def most_waiting(self, n_trials: int) -> int:
+        """How many stopped trials may be waiting to go on at the same time; see `left_behind`."""
+        rungs = sum(len(self.rungs[bracket:]) for bracket in range(len(self._brackets)))
+        return min(n_trials, rungs * self._share(n_trials))
+
     def _place(self, trial: FrozenTrial, curves: dict[_Key, _Curve]) -> tuple[int, int] | None:
         """A stopped trial's bracket and rung; no rung where those of before were others, and it ended below them."""
         curve = curves[_key(trial.params)]

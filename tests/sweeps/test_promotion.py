@@ -330,6 +330,8 @@ def test_what_too_many_are_better_than_is_left_behind(place: InMemoryStorage) ->
         trial = claimed(shared)
         run(shared, trial, [float(trial.params["x"])] * 5)
     assert [one.params["x"] for one in shared.left_behind()] == [0.3, 0.2]  # of seven two go on
+    assert isinstance(shared.study.pruner, Promotion)
+    assert shared.study.pruner.most_waiting(7) == 2
     more = halving(place, 9, steps=5)
     assert [one.params["x"] for one in more.left_behind()] == [0.2]
     replay(more, flat(5))
