@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, QMCSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -21,6 +21,8 @@ _GRID = (
     "goes through a grid, which a sweep does by itself where all that is searched are choices, as in "
     "regularizer.reg_strength=1,10,100"
 )
+_START = "n_startup_trials"
+_N_START = 5  # random points before a sampler chooses, where Optuna has 10: docs/tuning.md
 _NOT_NEEDED: dict[type[Any], str] = {
     optuna.samplers.GridSampler: _GRID,
     optuna.samplers.BruteForceSampler: _GRID,
@@ -47,7 +49,7 @@ class SeededByTrial(BaseSampler):
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Make the sampler anew; see `optuna.samplers.BaseSampler`."""
-        self._sampler = self._make(derived_seed(self._seed, "sampler", trial.number) % 2**32)
+        self._sampler = self._make(self._seed_of(trial))
         self._sampler.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -57,8 +59,18 @@ class SeededByTrial(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """See `optuna.samplers.BaseSampler`."""
-        return self._sampler.sample_relative(study, trial, search_space)
+        """A random point instead of one that a trial has; see `optuna.samplers.BaseSampler`.
+
+        The GP sampler is apt to choose an end of a range again and again.
+        """
+        point = self._sampler.sample_relative(study, trial, search_space)
+        if not point or all(one.params != point for one in study.get_trials(deepcopy=False)):
+            return point
+        anyhow = RandomSampler(self._seed_of(trial))
+        return {name: anyhow.sample_independent(study, trial, name, one) for name, one in search_space.items()}
+
+    def _seed_of(self, trial: FrozenTrial) -> int:
+        return derived_seed(self._seed, "sampler", trial.number) % 2**32
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -85,13 +97,16 @@ def sampler(name: str, options: dict[str, Any] | None, seed: int) -> BaseSampler
     kind = find(optuna.samplers, BaseSampler, "sampler", name)
     if kind in _NOT_NEEDED:
         raise InputError(f"search.sampler={name}: {_NOT_NEEDED[kind]}; expected another sampler.")
-    takes_seed = "seed" in inspect.signature(kind).parameters
+    takes = inspect.signature(kind).parameters
+    arguments = ({_START: _N_START} if _START in takes else {}) | (options or {})
 
     def make(own_seed: int) -> BaseSampler:
-        seeded = {"seed": own_seed} if takes_seed else {}
+        seeded = {"seed": own_seed} if "seed" in takes else {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            made: BaseSampler = build(kind, "sampler", (options or {}) | seeded)
+            made: BaseSampler = build(kind, "sampler", arguments | seeded)
         return made
 
+    if kind is QMCSampler:  # its points are those of one sequence, which the seed names
+        return make(seed)
     return SeededByTrial(make, seed)
