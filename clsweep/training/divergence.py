@@ -19,14 +19,15 @@ class LossWatch:
     Args:
         stretch: what to call it, such as "context 3".
         iters: how many steps it has.
+        done: how many of them an earlier part of the run has made.
     """
 
-    def __init__(self, stretch: str, iters: int) -> None:
+    def __init__(self, stretch: str, iters: int, done: int = 0) -> None:
         self._stretch = stretch
         self._iters = iters
         self._losses: list[Tensor] = []
         self._first: Tensor | None = None
-        self._seen = 0
+        self._seen = done
         self._last_look = time.monotonic()
 
     def add(self, loss: Tensor) -> None:

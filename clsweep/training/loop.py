@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -126,25 +127,26 @@ class Trainer:
         """Train on all contexts together for as many steps in total, each example with its own active classes.
 
         Yields:
-            The cells of the untrained network, then those at the end, which count as after the last context.
+            The cells of the untrained network; none after as many steps as each context has, where a run can go on, too
+            (`learned` counts these parts); and those at the end, which count as after the last context.
 
         Raises:
             RunError: the loss or the network became NaN or infinite.
         """
-        yield self._evaluate(0)
         count = len(self.stream.contexts)
+        if self.learned == 0:
+            yield self._evaluate(0)
         pool = _Pool(self.stream, self.learner.device)
-        iters = sum(self._iterations)
-        self.learner.start_context(iters)
+        self.learner.start_context(sum(self._iterations))
 
         def batch(index: Tensor) -> tuple[Tensor, Tensor]:
             inputs, labels, active = pool.take(index)
             self.learner.activate(active)
             return inputs, labels
 
-        with self._clock("train"):
-            self._steps(batch, pool, iters, "joint", "joint training")
-        yield self._evaluate(count)
+        for _ in self._steps(batch, pool, self._iterations, "joint", "joint training", self.learned):
+            self.learned += 1
+            yield self._evaluate(count) if self.learned == count else []
 
     def learn(self, number: int) -> None:
         """Train on one context, and let the regularizer estimate its importance.
@@ -197,16 +199,16 @@ class Trainer:
 
     def _train(self, number: int, *, tracks_path: bool = False) -> None:
         self.learner.activate(self.stream.active(number, number + 1))
+        iters = self._iterations[number]
         with self._clock("train"):
             inputs, labels = self._examples(number).tensors
-            self.learner.start_context(self._iterations[number], tracks_path=tracks_path)
-            self._steps(
-                lambda index: (inputs.index_select(0, index), labels.index_select(0, index)),
-                inputs,
-                self._iterations[number],
-                number,
-                f"context {number + 1}",
-            )
+            self.learner.start_context(iters, tracks_path=tracks_path)
+
+        def batch(index: Tensor) -> tuple[Tensor, Tensor]:
+            return inputs.index_select(0, index), labels.index_select(0, index)
+
+        for _ in self._steps(batch, inputs, [iters], number, f"context {number + 1}"):
+            pass
 
     def _end(self, number: int) -> None:
         with self._clock("importance"), self.learner.blaming():
@@ -221,23 +223,32 @@ class Trainer:
         self,
         batch: Callable[[Tensor], tuple[Tensor, Tensor]],
         pool: _Pool | Tensor,
-        iters: int,
+        parts: Sequence[int],
         purpose: int | str,
         name: str,
-    ) -> None:
-        """Train on batches of a pool of examples: all of a context's inputs [n, ...], or those of all contexts."""
-        learner = self.learner
-        indices = self._indices(len(pool), iters, purpose)
-        watch = LossWatch(name, iters)
-        with learner.blaming():
-            for index in (index for some in indices for index in some.to(learner.device)):
-                loss = learner.step(*batch(index))
-                watch.add(loss)
-                self.timings.steps += 1
-                self.on_step(loss)
-                if watch.is_due():
-                    self._check(watch.look(), watch, pool)
-        self._check(learner.not_finite(f"after the last iteration of {name}"), watch, pool)
+        begun: int = 0,
+    ) -> Iterator[None]:
+        """Train on batches of a pool of examples: all of a context's inputs [n, ...], or those of all contexts.
+
+        Yields:
+            After each part of the steps, but for the first `begun`, which were made before the run was stopped.
+        """
+        learner, iters, done = self.learner, sum(parts), sum(parts[:begun])
+        indices = (index for some in self._indices(len(pool), iters, purpose) for index in some.to(learner.device))
+        to_come = islice(indices, done, None)
+        watch = LossWatch(name, iters, done)
+        for part in parts[begun:]:
+            with self._clock("train"), learner.blaming():
+                for index in islice(to_come, part):
+                    loss = learner.step(*batch(index))
+                    watch.add(loss)
+                    self.timings.steps += 1
+                    self.on_step(loss)
+                    if watch.is_due():
+                        self._check(watch.look(), watch, pool)
+                self._check(watch.look(), watch, pool)
+                self._check(learner.not_finite(f"after the last iteration of {name}"), watch, pool)
+            yield
 
     def _check(self, problem: str | None, watch: LossWatch, pool: _Pool | Tensor) -> None:
         """Fail where there is a problem, with advice that fits its cause."""

@@ -150,7 +150,7 @@ def run(
         if sentence not in notes:  # as a rehearsal may have said it
             last.note(sentence)
 
-    checkpoints = Checkpoints(folder if _has_contexts(config) else None, setting, device, tell)
+    checkpoints = Checkpoints(folder if _can_go_on(config) else None, setting, device, tell)
     for number, checkpoint in enumerate(checkpoints.usable()):
         if was_there and checkpoint is None:
             notes.append("the run that was stopped here had finished no context: it begins anew")
@@ -170,9 +170,10 @@ def run(
     raise AssertionError("the last of them is the beginning")
 
 
-def _has_contexts(config: Config) -> bool:
-    """Whether there is a moment between two contexts, where a run can go on."""
-    return config.stream != "joint"
+def _can_go_on(config: Config) -> bool:
+    """Whether a run can go on where it was stopped: not within a context, with what the optimizer begins anew there."""
+    setting = config.optimizer_setting
+    return config.stream != "joint" or (not setting.reset and setting.schedule is None)
 
 
 def _has_own_network(config: Config) -> bool:
@@ -220,8 +221,9 @@ class _Run:
         ).to(self.device)
         shows_all = config.contract.logits == ALL_LOGITS
         if checkpoint is not None:
-            learned = f"context {checkpoint['learned']} of {config.benchmark.contexts}"
-            last.note(f"going on after {learned}, where it was stopped")
+            part = "part" if config.stream == "joint" else "context"
+            where = f"{part} {checkpoint['learned']} of {config.benchmark.contexts}"
+            last.note(f"going on after {where}, where it was stopped")
         keeper = saved.Keeper(config, self.stream, model, folder)
         learner = Learner(model, loaded.method, config.optimizer_setting, config.precision, shows_all=shows_all)
         code = code_of([*targets(config), *_own_class(_method(config))])
@@ -248,13 +250,15 @@ class _Run:
             with observer:
                 if before:
                     observer.restored(before, trainer.steps_learned)
-                for cells in trainer.sequentially() if _has_contexts(config) else trainer.jointly():
+                for cells in trainer.jointly() if config.stream == "joint" else trainer.sequentially():
                     record.cells += cells
-                    keeper.keep(cells[0].after_context)
+                    if cells:
+                        keeper.keep(cells[0].after_context)
                     if trainer.learned:
                         self.checkpoints.save(trainer, code, record)
-                    record.write(results.RUNNING)  # at once: this process may be killed
-                    observer.context_done(cells)
+                    if cells:
+                        record.write(results.RUNNING)  # at once: this process may be killed
+                        observer.context_done(cells)
                 keeper.finish()
             summary = record.write(results.FINISHED)
         except BaseException as error:  # whatever ends the run: what it has measured is kept

@@ -231,6 +231,44 @@ def test_whatever_it_is_trained_with(more: tuple[str, ...], tmp_path: Path) -> N
     goes_on(setting(*SHORT, "regularizer=ewc", *more), tmp_path)
 
 
+class StopsAt(Observer):
+    """Stops a run at a step, which it counts on."""
+
+    def __init__(self, at: int) -> None:
+        self.at, self.count = at, 0
+
+    def restored(self, measured: Sequence[Sequence[Cell]], iterations: int) -> None:
+        self.count = iterations
+
+    def step(self, loss: torch.Tensor) -> None:
+        self.count += 1
+        if self.count == self.at:
+            raise KeyboardInterrupt
+
+
+def test_joint_training_goes_on_after_each_part(tmp_path: Path) -> None:
+    config = setting(*SHORT, "stream=joint")
+    finished(config, tmp_path / "whole")
+    (tmp_path / "run").mkdir()
+    for at in (2, 6, 11):
+        with pytest.raises(KeyboardInterrupt):
+            run(config, tmp_path / "run", StopsAt(at))
+    told = finished(config, tmp_path / "run")
+    assert told.notes == ["going on after part 2 of 3, where it was stopped"]
+    assert (told.before, told.learned, told.iterations) == ([0], [3], 8)
+    assert without_run_id(tmp_path / "whole" / "accuracy.csv") == without_run_id(tmp_path / "run" / "accuracy.csv")
+
+
+def test_joint_training_with_a_schedule_starts_over(tmp_path: Path) -> None:
+    schedule = "optimizer.schedule._target_=torch.optim.lr_scheduler.CosineAnnealingLR"
+    config = setting(*SHORT, "stream=joint", schedule)
+    (tmp_path / "run").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "run", StopsAt(6))
+    assert kept(tmp_path / "run") == []
+    assert finished(config, tmp_path / "run").learned == [0, 3]
+
+
 def test_a_file_finds_again_what_it_kept_anywhere(tmp_path: Path) -> None:
     goes_on(setting(*SHORT, method_file(tmp_path, FORGETFUL)), tmp_path)
 
