@@ -221,8 +221,8 @@ class _Run:
         ).to(self.device)
         shows_all = config.contract.logits == ALL_LOGITS
         if checkpoint is not None:
-            part = "part" if config.stream == "joint" else "context"
-            where = f"{part} {checkpoint['learned']} of {config.benchmark.contexts}"
+            unit = "part" if config.stream == "joint" else "context"
+            where = f"{unit} {checkpoint['learned']} of {config.benchmark.contexts}"
             last.note(f"going on after {where}, where it was stopped")
         keeper = saved.Keeper(config, self.stream, model, folder)
         learner = Learner(model, loaded.method, config.optimizer_setting, config.precision, shows_all=shows_all)
