@@ -34,6 +34,9 @@ _TORCHS: Final = (torch.dtype, torch.layout, torch.memory_format)
 _PACKAGES: Final = ("torch.nn.modules.", "torch.optim.", "torch.utils.data.")
 _OURS: Final = {one.__qualname__: one for one in (Head, Selection)}
 
+# What a node that `Packer` didn't make may raise.
+MALFORMED: Final = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
+
 Packed = Any  # an atom, or ("node", its number)
 Place = tuple[Any, ...]  # of atoms
 
@@ -271,8 +274,13 @@ class Unpacker:
             return self._made[number]
         except DamagedError:
             raise
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except MALFORMED as error:
             raise DamagedError(str(error)) from error
+
+    def unpack_all(self) -> None:
+        """Make everything, to see whether it can be; see `unpack`."""
+        for number in range(len(self._nodes)):
+            self.unpack(("node", number))
 
     def _make(self, number: int, node: tuple[Any, ...]) -> None:
         kind, *parts = node

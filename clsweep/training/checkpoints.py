@@ -18,7 +18,7 @@ import torch
 from clsweep import checkpoints, own, seeding
 from clsweep.checkpoints.code import Code
 from clsweep.checkpoints.files import Store
-from clsweep.checkpoints.packing import DamagedError, Packer, UnpackableError, Unpacker
+from clsweep.checkpoints.packing import MALFORMED, DamagedError, Packer, UnpackableError, Unpacker
 from clsweep.results.metrics import Cell
 from clsweep.seeding import States
 from clsweep.targets import Target
@@ -166,7 +166,7 @@ def restore(checkpoint: Checkpoint, trainer: Trainer, code: Code, measured: Meas
         vars(trainer.timings).update(asdict(Timings(**checkpoint["timings"])))
         measured.run_id, measured.started_at = checkpoint["run"]["run_id"], checkpoint["run"]["started_at"]
         measured.cells[:] = [Cell(*cell) for cell in checkpoint["cells"]]
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except MALFORMED as error:
         raise DamagedError(str(error)) from error
     return by_moment(measured.cells)
 

@@ -22,9 +22,10 @@ from filelock import FileLock
 
 from clsweep import process, seeding, tensor_files
 from clsweep.checkpoints.code import Code
-from clsweep.checkpoints.packing import DamagedError, Packer, UnpackableError, Unpacker
+from clsweep.checkpoints.packing import MALFORMED, DamagedError, Packer, Places, UnpackableError, Unpacker
 from clsweep.decisive import of_training
-from clsweep.errors import InputError
+from clsweep.errors import InputError, RunError, named
+from clsweep.paths import short
 from clsweep.results.metrics import Cell
 from clsweep.seeding import States
 from clsweep.training.learner import Learner
@@ -75,6 +76,7 @@ class Shared:
         self._path = folder / f"{name}.pt"
         self._learner = learner
         self._code = code
+        self._places: list[Places] = [learner.parts, code]  # none of the method's, whose runs share it with others
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
@@ -95,18 +97,30 @@ class Shared:
 
         Returns:
             None where it can't be read.
+
+        Raises:
+            RunError: it is another network's.
         """
         try:
             content = tensor_files.read(self._path, self._learner.device)
-            unpacker = Unpacker([*self._learner.places(), self._code], content["nodes"], self._learner.device)
-            self._learner.take_over(content["learner"], unpacker)
-            self._code.restore(content["code"], unpacker)
-            seeding.restore(States(*unpacker.unpack(content["random"])))
+            unpacker = Unpacker(self._places, content["nodes"], self._learner.device)
+            unpacker.unpack_all()  # before the learner is touched
+            random = States(*unpacker.unpack(content["random"]))
             before, after = ([Cell(*cell) for cell in cells] for cells in content["cells"])
-            return Trained((before, after), content["seconds"], content["steps"])
-        except (InputError, DamagedError, LookupError, TypeError, ValueError, AttributeError) as error:
+            trained = Trained((before, after), content["seconds"], content["steps"])
+        except (InputError, DamagedError, *MALFORMED) as error:
             log.info("%s can't be used, and is made anew: %s", self._path, error)
             return None
+        try:
+            self._learner.take_over(content["learner"], unpacker)
+            self._code.restore(content["code"], unpacker)
+            seeding.restore(random)
+        except (DamagedError, *MALFORMED) as error:  # the learner is neither trained nor as it was built
+            raise RunError(
+                f"{short(self._path)}: isn't of this network ({named(error)}); expected it as a run left it: remove "
+                "it, and it is made anew."
+            ) from error
+        return trained
 
     def keep(self, trained: Trained) -> None:
         """Write down what the learner holds at the context's end, before its importance is estimated.
@@ -116,7 +130,7 @@ class Shared:
         Raises:
             OSError: it can't be written.
         """
-        packer = Packer([*self._learner.places(), self._code])
+        packer = Packer(self._places)
         try:
             content = {
                 "learner": self._learner.pack_trained(packer),

@@ -36,6 +36,9 @@ class Learner:
         precision: `float32`, or `bf16` for autocast of the task's loss and of evaluation.
         shows_all: whether `model(x)` gives a method the logits of all classes, and the labels count over these; the
             loss and the accuracies are of the active ones in any case.
+
+    Attributes:
+        parts: the network's, as it was built.
     """
 
     def __init__(
@@ -64,9 +67,9 @@ class Learner:
         self._is_fast = False
         self._path_addresses: list[int] = []
         self._totals: NamedTensors = {}  # of the path
-        self._parts = NetworkParts(model)  # before the method has put anything there
+        self.parts = NetworkParts(model)  # before the method has put anything there
         method.attach(self._network)
-        self._parts.leave_out_of_training(model)
+        self.parts.leave_out_of_training(model)
         self._start = snapshot(model)
 
     @property
@@ -76,7 +79,7 @@ class Learner:
 
     def places(self) -> list[Places]:
         """What is there in every process that runs the same code: parts of the network, the method's code."""
-        return [self._parts, *self.method.places()]
+        return [self.parts, *self.method.places()]
 
     def pack(self, packer: Packer) -> dict[str, Any]:
         """All that goes from one context to the next.
@@ -86,7 +89,7 @@ class Learner:
         """
         return {
             "learned": self._contexts_learned,
-            "network": self._parts.pack(packer),
+            "network": self.parts.pack(packer),
             "optimizer": packer.pack(self._update.state(), "the optimizer"),
             "method": self.method.pack(packer),
         }
@@ -98,7 +101,7 @@ class Learner:
             DamagedError: it wasn't, or what was packed is damaged.
         """
         self._contexts_learned = packed["learned"]
-        self._parts.restore(packed["network"], unpacker)
+        self.parts.restore(packed["network"], unpacker)
         self._update.load_state(unpacker.unpack(packed["optimizer"]))
         self.method.restore(packed["method"], unpacker)
 
@@ -109,7 +112,7 @@ class Learner:
             UnpackableError: something of it can't be packed.
         """
         return {
-            "network": self._parts.pack_trained(packer),
+            "network": self.parts.pack_trained(packer),
             "optimizer": packer.pack(self._update.state(), "the optimizer"),
             "path": self._totals,
         }
@@ -120,7 +123,7 @@ class Learner:
         Raises:
             DamagedError: it was made otherwise.
         """
-        self._parts.restore(packed["network"], unpacker)
+        self.parts.restore(packed["network"], unpacker)
         self._update.load_state(unpacker.unpack(packed["optimizer"]))
         if self.method.uses_path_integral:
             totals, positions = self.method.path
@@ -140,10 +143,10 @@ class Learner:
         Yields:
             What was changed, filled at the end.
         """
-        before = {place: value.clone() for place, value in self._parts.values().items()}
+        before = {place: value.clone() for place, value in self.parts.values().items()}
         changes: list[str] = []
         yield changes
-        changes += self._parts.changes(before)
+        changes += self.parts.changes(before)
 
     def activate(self, outputs: Outputs) -> None:
         """Choose the active outputs."""

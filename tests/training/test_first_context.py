@@ -11,6 +11,7 @@ from test_cli import TINY, summary, without_run_id
 from test_going_on import FORGETFUL, METHODS, method_file
 
 from clsweep.config import Config
+from clsweep.errors import RunError
 from clsweep.training import first_context
 from clsweep.training.observers import Observer
 from clsweep.training.run import run
@@ -107,6 +108,57 @@ def test_a_file_that_changes_the_network_is_measured_anew(more: str, tmp_path: P
     plain = accuracies(setting(*SHORT, "regularizer=none"), tmp_path / "plain")
     after_first = slice(3, 5)  # behind the header and the untrained network
     assert plain[after_first] != without_run_id(tmp_path / "alone" / "accuracy.csv")[after_first]
+
+
+NET = """
+    from torch import nn
+
+
+    class Counts:
+        def __init__(self):
+            self.batches = 0
+
+
+    class Net(nn.Module):
+        def __init__(self, input_shape, n_outputs):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, n_outputs))
+            self.counts = Counts()
+
+        def forward(self, images):
+            self.counts.batches += 1
+            return self.layers(images)
+"""
+
+
+def own_network(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    (folder / "own_net.py").write_text(dedent(NET))
+    monkeypatch.chdir(folder)
+    without = [one for one in SHORT if not one.startswith("network.")]
+    return *without, "network=own", "network._target_=own_net.Net"
+
+
+def test_an_own_network_keeps_objects_of_its_own_whatever_the_method_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = own_network(tmp_path, monkeypatch)
+    shared = tmp_path / "first"
+    for name, method in {"ewc": "regularizer=ewc", "file": method_file(tmp_path, FORGETFUL)}.items():
+        config = setting(*short, method)
+        made = accuracies(config, tmp_path / name, shared)
+        assert made == accuracies(config, tmp_path / f"{name} alone")
+    assert float(str(summary(tmp_path / "file")["shared_seconds"])) > 0
+
+
+def test_one_of_another_network_is_named_and_not_gone_on_from(tmp_path: Path) -> None:
+    shared = tmp_path / "first"
+    accuracies(setting(*SHORT, "regularizer=ewc"), tmp_path / "small", shared)
+    (small,) = shared.glob("*.pt")
+    accuracies(setting(*SHORT, "regularizer=ewc", "network.hidden=[16]"), tmp_path / "other", shared)
+    (other,) = set(shared.glob("*.pt")) - {small}
+    small.replace(other)
+    with pytest.raises(RunError, match=f"{other.name}: isn't of this network .*: remove it"):
+        accuracies(setting(*SHORT, "regularizer=si", "network.hidden=[16]"), tmp_path / "two", shared)
 
 
 def test_a_file_that_transforms_gradients_trains_its_own(tmp_path: Path) -> None:
