@@ -127,6 +127,8 @@ class Code:
 
     def place(self, value: object) -> Place | None:
         """See `Places`."""
+        if id(value) not in self._places and isinstance(value, FunctionType | type):
+            self._look(is_new=False)  # a function may have imported its module
         return self._places.get(id(value))
 
     def fixed(self, value: object) -> Place | None:
@@ -135,7 +137,16 @@ class Code:
 
     def at(self, place: Place) -> object:
         """See `Places`."""
+        self._import(place[0])
         return self._owners[place] if place in self._owners else self._fixed.at(place)
+
+    def _import(self, name: str) -> None:
+        """Import a module, as a function did in the process that packed."""
+        if (name,) not in self._owners:
+            if name not in self._names:
+                raise DamagedError(f"{name} is no module of this code")
+            importlib.import_module(name)
+            self._look(is_new=True)
 
     def pack(self, packer: Packer) -> dict[str, Any]:
         """What the modules hold now.
@@ -160,10 +171,7 @@ class Code:
             DamagedError: it isn't of this code.
         """
         for name in packed["modules"]:
-            if name not in self._names:
-                raise DamagedError(f"{name} is no module of this code")
-            importlib.import_module(name)  # one that a function has imported
-        self._look(is_new=True)
+            self._import(name)
         for place, key, value in packed["values"]:
             if tuple(place) not in self._owners:
                 raise DamagedError(f"{place} isn't in this code")

@@ -273,6 +273,34 @@ def test_a_file_finds_again_what_it_kept_anywhere(tmp_path: Path) -> None:
     goes_on(setting(*SHORT, method_file(tmp_path, FORGETFUL)), tmp_path)
 
 
+IMPORTS_LATE = """
+    import torch
+
+
+    def estimate_importance(model, dataset, prev_params, device):
+        from memory_of_mine import Memory
+
+        if not hasattr(model, "memory"):
+            model.memory = Memory()
+        model.memory.count += 1
+        return {name: torch.full_like(p, model.memory.count) for name, p in named(model).items()}
+
+
+    def named(model):
+        return {name.replace(".", "__"): p for name, p in model.named_parameters()}
+
+
+    def compute_regularization_loss(model, importance_dict, prev_params_dict):
+        own = named(model)
+        return sum((value * (own[n] - prev_params_dict[n]) ** 2).sum() for n, value in importance_dict.items())
+"""
+
+
+def test_an_object_of_a_module_that_a_function_imports_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "memory_of_mine.py").write_text("class Memory:\n    count = 0\n")
+    goes_on(setting(*SHORT, method_file(tmp_path, IMPORTS_LATE)), tmp_path)
+
+
 def test_what_cannot_be_kept_is_named_once_and_the_run_starts_over(tmp_path: Path, typed: Typed) -> None:
     text = """
         def estimate_importance(model, dataset, prev_params, device):
