@@ -345,16 +345,24 @@ class Unpacker:
         whose, *parts = of
         if whose == "ours":
             return _OURS[parts[0]]
-        if whose == "own":
+        if whose == "own":  # and nothing that this code has imported
             found = self.unpack(parts[0])
-        else:
-            module, name = parts
-            if not f"{module}.".startswith(_PACKAGES):
-                raise DamagedError(f"{module} is none of PyTorch's packages")
-            found = vars(_submodule(module))[name]
-        if not isinstance(found, type):
-            raise DamagedError(f"{found!r} is no class")
+            if not isinstance(found, type) or all(places.place(found) is None for places in self._places):
+                raise DamagedError(f"{found!r} is no class of this code")
+            return found
+        module, name = parts
+        if not f"{module}.".startswith(_PACKAGES):
+            raise DamagedError(f"{module} is none of PyTorch's packages")
+        found = vars(_submodule(module))[name]
+        if not isinstance(found, type) or (found.__module__, found.__qualname__) != (module, name):
+            raise DamagedError(f"{name} is no class of {module}'s own")
         return found
+
+    def _member(self, of: tuple[Any, ...], name: str) -> Any:
+        kind = self._class(of)
+        if not issubclass(kind, enum.Enum):
+            raise DamagedError(f"{kind!r} has no members")
+        return kind[name]
 
     def _named_tuple(self, of: tuple[Any, ...], parts: list[Packed]) -> Any:
         return tuple.__new__(self._class(of), self._all(parts))
@@ -440,7 +448,7 @@ _MADE: Final[dict[str, _Make]] = {
     "partial": Unpacker._partial,
     "method": Unpacker._method,
     "own parameters": lambda self, of: OwnParameters(self.unpack(of)),
-    "member": lambda self, of, name: self._class(of)[name],
+    "member": Unpacker._member,
     "named tuple": Unpacker._named_tuple,
 }
 

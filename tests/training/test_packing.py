@@ -1,0 +1,54 @@
+"""What a file that somebody else has written can't name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from clsweep.checkpoints.code import Code
+from clsweep.checkpoints.packing import DamagedError, Unpacker
+
+
+@pytest.fixture
+def code() -> Code:
+    module = ModuleType("mine")
+    exec("from pathlib import Path\nclass Own: pass", vars(module))
+    module.Own.__module__ = "mine"
+    return Code(lambda: {"mine": module}, {"mine"})
+
+
+def unpacked(code: Code, *nodes: Any) -> Any:
+    return Unpacker([code], list(nodes), torch.device("cpu")).unpack(("node", 0))
+
+
+def test_a_class_of_the_code_and_of_pytorch_is_made(code: Code) -> None:
+    own = unpacked(code, ("object", ("own", ("node", 1)), [("n", 3)]), ("place", 0, ("mine", "Own")))
+    assert (type(own).__name__, own.n) == ("Own", 3)
+    layer = unpacked(code, ("object", ("torch", "torch.nn.modules.linear", "Identity"), []))
+    assert type(layer) is torch.nn.Identity
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        ("own", ("node", 1)),  # imported there: with it a file could be removed
+        ("torch", "torch.utils.data.dataloader.os", "PathLike"),
+        ("torch", "torch.utils.data.dataloader.threading", "Thread"),
+        ("torch", "torch.nn.modules.linear", "Parameter"),
+        ("torch", "os", "PathLike"),
+    ],
+    ids=str,
+)
+def test_no_other_class_is_made(of: tuple[Any, ...], code: Code) -> None:
+    assert code.at(("mine", "Path")) is Path
+    with pytest.raises(DamagedError, match=r"is no class of|is none of"):
+        unpacked(code, ("object", of, []), ("place", 0, ("mine", "Path")))
+
+
+def test_no_other_module_is_imported(code: Code) -> None:
+    with pytest.raises(DamagedError, match="antigravity is no module of this code"):
+        unpacked(code, ("place", 0, ("antigravity", "fly_to")))
