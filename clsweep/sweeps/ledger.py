@@ -217,6 +217,10 @@ class Ledger:
             trial.set_user_attr(REASON, reason)
             self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
+    def is_decided(self, trial: Trial) -> bool:
+        """Whether a trial is finished for good, well or badly, and not taken for lost by another process."""
+        return _is_decided(self.storage.get_trial(trial._trial_id))
+
     def decided(self) -> set[int]:
         """The numbers of the trials that are finished for good, well or badly."""
         return {trial.number for trial in self.trials() if _is_decided(trial)}

@@ -201,7 +201,7 @@ class StudyWorker:
                 value = objective(trial)
         except PrunedError as reason:
             ledger.prune(trial, str(reason))
-            if not isinstance(ledger.study.pruner, Promotion):
+            if not isinstance(ledger.study.pruner, Promotion) and ledger.is_decided(trial):
                 remove_checkpoints(self.plan, trial)
         except (InputError, MachineError, KeyboardInterrupt, SystemExit, OSError, *STORAGE_ERRORS) as error:
             # Not the trial's fault. What the method's own code does to files is: the contract has made it a RunError.
@@ -214,7 +214,8 @@ class StudyWorker:
             raise
         except Exception as error:
             ledger.fail(trial, str(error) if isinstance(error, RunError) else named(error))
-            remove_checkpoints(self.plan, trial)
+            if ledger.is_decided(trial):  # else another process took it for gone, and goes on from them
+                remove_checkpoints(self.plan, trial)
         else:
             ledger.complete(trial, value)
 

@@ -403,6 +403,23 @@ def test_who_was_taken_for_gone_leaves_the_trial_to_others(tmp_path: Path, monke
     assert study.ledger.trials()[0].user_attrs[ENDED] == LOST
 
 
+def test_who_was_taken_for_gone_leaves_the_checkpoints_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = worker(tmp_path, *ONE)
+    report = Reporter._report
+
+    def taken_away(reporter: Reporter, cells: Sequence[Cell], after: int) -> float:
+        study.ledger._mark_lost(study.ledger.trials()[0], "its process ended")
+        return report(reporter, cells, after)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reporter, "_report", taken_away)
+        assert study.work_once()
+    assert study.ledger.trials()[0].user_attrs[ENDED] == LOST
+    assert checkpoints(tmp_path) == ["trial-0000"]
+
+
 def test_what_is_stopped_for_good_leaves_nothing_to_go_on_from(tmp_path: Path) -> None:
     prunes_all = ("search.pruner=threshold", "search.pruner_options={lower: 2, n_warmup_steps: 2}")
     overrides = ("regularizer=mas", "search.n_trials=3", "search.final_seeds=0")
