@@ -1,6 +1,6 @@
 """What a run leaves after each context, so that it can go on there: packing, what is packed, and the files."""
 
-import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -8,5 +8,10 @@ FOLDER: Final = "checkpoints"
 
 
 def remove(folder: Path) -> None:
-    """Remove those of a run, from its folder."""
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    """Remove those of a run, from its folder; what else lies beside them is somebody else's."""
+    place = folder / FOLDER
+    for path in (*place.glob("context-*.pt"), *place.glob(".context-*.partial")):
+        with suppress(OSError):
+            path.unlink()
+    with suppress(OSError):
+        place.rmdir()
