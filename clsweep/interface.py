@@ -397,7 +397,7 @@ def _outcome(
 ) -> training.Outcome:
     if folder is None:
         return training.run(config, None, observer, file=functions)
-    resuming.prepare(folder, decisive(config, functions), goes_on=config.resume, key="folder")
+    resuming.check(folder, decisive(config, functions), goes_on=config.resume, key="folder")
     is_new = not (folder / SETTING).exists()
     try:
         return run_in(folder, config, observer, None, functions, rehearsed=False, part_of=None)

@@ -94,23 +94,22 @@ def refuse_other(folder: Path, setting: Mapping[str, Any], key: str = "hydra.run
         raise InputError(f"{key}={folder}: holds a run of another setting ({found}); expected the same, {_ADVICE}.")
 
 
-def prepare(folder: Path, setting: Mapping[str, Any], *, goes_on: bool, key: str = "hydra.run.dir") -> bool:
-    """Make a folder ready for a run.
+def check(folder: Path, setting: Mapping[str, Any], *, goes_on: bool, key: str = "hydra.run.dir") -> bool:
+    """Check that a run may have a folder.
 
     Args:
         folder: the run's.
         setting: what decides its result.
-        goes_on: whether an unfinished run of the same setting is to go on there; else what is there is removed.
+        goes_on: whether an unfinished run of the same setting is to go on there; else the run starts over.
         key: what the folder was given by.
 
     Returns:
-        Whether there is an unfinished run.
+        Whether there is an unfinished run to go on with.
 
     Raises:
         InputError: the folder holds another run's results, or a finished run.
     """
     if not goes_on and not (folder / SEEDS_FILE).exists():
-        clear(folder)
         return False
     refuse_other(folder, setting, key)
     if finished(folder) is not None:

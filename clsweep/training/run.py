@@ -137,7 +137,7 @@ def run(
     setting = decisive.decisive(config, file)
     was_there = False
     if folder is not None:
-        was_there = resuming.prepare(folder, setting, goes_on=config.resume)
+        was_there = resuming.check(folder, setting, goes_on=config.resume)
     saved.check(config, folder)
     loaded = _loaded(config, file)
     stream = (prepare or _prepared)(config, device)
@@ -151,11 +151,13 @@ def run(
             last.note(sentence)
 
     checkpoints = Checkpoints(folder if _can_go_on(config) else None, setting, device, tell)
-    for number, checkpoint in enumerate(checkpoints.usable()):
+    for number, checkpoint in enumerate(checkpoints.usable() if config.resume else [None]):
         if was_there and checkpoint is None:
             notes.append("the run that was stopped here had finished no context: it begins anew")
         if checkpoint is None and not (rehearsed or isinstance(file, Functions)) and (file or _has_own_network(config)):
             notes += rehearse(config, stream, device, file)
+        if folder is not None and not config.resume:
+            resuming.clear(folder)  # now that nothing is wrong with what starts over
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         loaded = _loaded(config, file) if number else loaded

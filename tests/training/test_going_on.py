@@ -370,6 +370,25 @@ def test_another_setting_is_refused_by_what_differs(tmp_path: Path) -> None:
     assert told.learned == [0, 1, 2, 3]
 
 
+def test_what_starts_over_removes_nothing_before_it_can_begin(tmp_path: Path) -> None:
+    finished(setting(*SHORT, "regularizer=none", "save_model=true"), tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    text = "def estimate_importance(model, dataset, prev_params, device):\n    return 1\n"
+    broken = method_file(tmp_path, f"{text}def compute_regularization_loss(model, importance, prev):\n    return 1\n")
+    with pytest.raises(InputError):
+        run(setting(*SHORT, broken, "resume=false"), tmp_path / "run", Stops())
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize("more", ["resume=true", "resume=false"])
+def test_files_of_others_in_the_folder_are_left_alone(more: str, tmp_path: Path) -> None:
+    theirs = tmp_path / "run" / "checkpoints" / "best.pt"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("theirs")
+    finished(setting(*SHORT, "regularizer=none", more), tmp_path / "run")
+    assert kept(tmp_path / "run") == [theirs]
+
+
 def test_another_content_of_the_file_is_another_setting(tmp_path: Path) -> None:
     config = setting(*SHORT, method_file(tmp_path, FORGETFUL))
     stopped(config, tmp_path / "run", 1)
