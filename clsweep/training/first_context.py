@@ -66,7 +66,7 @@ class Shared:
         machine = {
             "format": _FORMAT,
             "torch": torch.__version__,
-            "device": learner.device.type,
+            "device": _kind(learner.device),
             "update": learner.update_name,
             "threads": torch.get_num_threads(),
             "processor": torch.backends.cpu.get_cpu_capability(),
@@ -83,7 +83,7 @@ class Shared:
         """Around looking for it and making it: another process that wants the same one waits meanwhile."""
         with ExitStack() as lock:
             # Where the file system has no locks, or another sweep has removed the folder, two may make it: each whole.
-            with suppress(NotImplementedError, FileNotFoundError):
+            with suppress(NotImplementedError, OSError):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 lock.enter_context(FileLock(self._path.with_suffix(".lock")))
             yield
@@ -151,9 +151,14 @@ class Shared:
             tensor_files.write(content, self._path)
 
 
+def _kind(device: torch.device) -> str:
+    """What computes: one kind of GPU rounds otherwise than another."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def remove(folder: Path) -> None:
     """Remove the first contexts that runs have shared; who still wants one makes it again."""
-    for path in (*folder.glob("*.pt"), *folder.glob("*.lock")):
+    for path in (*folder.glob("*.pt"), *folder.glob("*.lock"), *folder.glob(".*.pt.*.partial")):
         path.unlink(missing_ok=True)
     with suppress(OSError):
         folder.rmdir()

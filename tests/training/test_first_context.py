@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 from builders import setting
+from filelock import FileLock
 from test_cli import TINY, summary, without_run_id
 from test_going_on import FORGETFUL, METHODS, method_file
 
@@ -190,5 +192,17 @@ def test_a_damaged_one_is_made_anew(tmp_path: Path) -> None:
     assert made == accuracies(setting(*SHORT, "regularizer=si"), tmp_path / "alone")
     accuracies(setting(*SHORT, "regularizer=si"), tmp_path / "three", shared)
     assert [summary(tmp_path / name)["shared_seconds"] == 0 for name in ("two", "three")] == [True, False]
+    (shared / f".{path.name}.01234567.partial").write_bytes(content)  # as a killed process leaves it
     first_context.remove(shared)
     assert not shared.exists()
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOLCK, "No locks available"), NotImplementedError()], ids=repr)
+def test_where_there_are_no_locks_it_is_shared_without(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    assert is_shared(setting(*SHORT, "regularizer=si"), tmp_path)
