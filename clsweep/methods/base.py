@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
@@ -227,6 +227,12 @@ class BuiltIn(Method):
     def __post_init__(self) -> None:
         self.source = f"{type(self).__module__}.{type(self).__qualname__}"
 
+    @property
+    def leaves_first_context_alone(self) -> bool:
+        """See `Method`; a class of one's own may do anything to the network before it is trained."""
+        is_ours = type(self).attach is Method.attach and type(self).start_context is BuiltIn.start_context
+        return is_ours and super().leaves_first_context_alone
+
     def start_context(self, path: Path) -> None:
         """Keep the path, to be read at the context's end."""
         self._path = path
@@ -266,8 +272,9 @@ class BuiltIn(Method):
 
     def pack(self, packer: Packer) -> dict[str, Any]:
         """Its state, and what a class of one's own keeps besides; see `Method`."""
-        fixed = {one.name for one in fields(self)} | _NOT_STATE
-        others = {name: value for name, value in vars(self).items() if name not in fixed}
+        apart = self.state_dict().keys() | _NOT_STATE
+        # Hyperparameters, too, which it may change; options in a dataclass are frozen.
+        others = {name: one for name, one in vars(self).items() if name not in apart and not is_dataclass(one)}
         return {
             "state": packer.pack(self.state_dict(), self.source),
             "others": packer.pack(others, self.source),

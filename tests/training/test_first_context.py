@@ -10,7 +10,7 @@ import pytest
 from builders import setting
 from filelock import FileLock
 from test_cli import TINY, summary, without_run_id
-from test_going_on import FORGETFUL, METHODS, method_file
+from test_going_on import FORGETFUL, METHODS, method_file, own_method
 
 from clsweep.config import Config
 from clsweep.errors import RunError
@@ -170,6 +170,13 @@ def test_a_file_that_transforms_gradients_trains_its_own(tmp_path: Path) -> None
                 p.grad *= 0.5
     """)
     assert not is_shared(setting(*SHORT, method_file(tmp_path, text)), tmp_path)
+
+
+def test_a_class_that_changes_the_network_before_trains_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = "def attach(self, network): super().attach(network); [p.data.mul_(0.5) for p in network.model.parameters()]"
+    assert not is_shared(setting(*SHORT, *own_method(tmp_path, monkeypatch, more)), tmp_path)
 
 
 @pytest.mark.parametrize("other", ["seed=1", "optimizer.lr=0.01", "benchmark.iters=4", "precision=bf16", "threads=2"])

@@ -301,6 +301,33 @@ def test_an_object_of_a_module_that_a_function_imports_is_kept(tmp_path: Path) -
     goes_on(setting(*SHORT, method_file(tmp_path, IMPORTS_LATE)), tmp_path)
 
 
+OWN_METHOD = """
+    from dataclasses import dataclass
+
+    from clsweep.methods.ewc import EWC
+
+
+    @dataclass(eq=False)
+    class Mine(EWC):
+        {more}
+"""
+
+
+def own_method(folder: Path, monkeypatch: pytest.MonkeyPatch, more: str) -> tuple[str, ...]:
+    """A class that does more than EWC."""
+    module = f"method_of_{folder.name}"
+    (folder / f"{module}.py").write_text(dedent(OWN_METHOD).format(more=more))
+    monkeypatch.chdir(folder)
+    return "regularizer=ewc", "regularizer.name=mine", f"regularizer._target_={module}.Mine", "~tuned"
+
+
+def test_a_class_finds_again_the_hyperparameters_that_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = "def learn(self, finished): super().learn(finished); self.reg_strength *= 1e6"
+    goes_on(setting(*SHORT, *own_method(tmp_path, monkeypatch, more)), tmp_path)
+
+
 def test_what_cannot_be_kept_is_named_once_and_the_run_starts_over(tmp_path: Path, typed: Typed) -> None:
     text = """
         def estimate_importance(model, dataset, prev_params, device):
