@@ -1,41 +1,49 @@
 """What SIGKILL does to a sweep: processes of it are killed at random moments, and what is left at the end is counted.
 
-    python scripts/soak.py --kills 60
-    python scripts/soak.py --kills 40 --storage journal:outputs/soak/journal.log
-    python scripts/soak.py --kills 40 --storage postgresql+psycopg://USER@HOST/DATABASE
+    python scripts/soak.py --kills 200
+    python scripts/soak.py --kills 200 --storage journal:outputs/soak/journal.log
+    python scripts/soak.py --kills 200 --storage postgresql+psycopg://USER@HOST/DATABASE
+    python scripts/soak.py --kills 60 search.pruner=successive_halving
 
 A sweep over a grid of points runs once undisturbed, in `FOLDER/undisturbed` (one that is there is not made again).
-The same sweep then runs in `FOLDER/killed`, on the given storage, with a study and folders of its own: again and
-again one of its processes is killed, the sweep itself or a worker, and where none is left the same command is typed
-again. Hydra's overrides go to both. The table, also written to `--output FILE.csv`, should end in zeros: no point
-that is missing, finished twice or trained twice, and no result that differs from the undisturbed sweep's.
+The same sweep then runs in `FOLDER/killed`, on the given storage, with a study and folders of its own. It is typed in
+`--commands` places at the same time, with `--workers` processes each. Again and again a process is killed, and what has
+ended is typed again. Half of the kills come up to `--pause` seconds after a process began to train, a quarter within 50
+milliseconds of a context's first step or end (checkpoint, files, storage, claim), and a quarter from the start on.
+
+Hydra's overrides go to both sweeps, but a pruner's to the second alone: whatever a stopped trial has measured is to be
+that of the undisturbed one. The table, also written to `--output FILE.csv`, should end in zeros: no context that was
+trained twice (see `soaking.py`), no point that is missing or finished twice, no result that differs from the
+undisturbed sweep's, no file that can't be read or that shouldn't be left.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pandas as pd
 import psutil
+import soaking
+from soaking import BEGUN, SMALL, Command
 
 from clsweep import results
 
-SETTING = [
-    *("--multirun", "+benchmark=split_mnist", "dataset=mnist_5k", "budget=smoke", "threads=1"),
-    *("benchmark.iters=5", "benchmark.contexts=2", "regularizer=ewc", "search.final_seeds=2", "search.pruner=null"),
-]
-AT_WORK = 0.8  # of the kills wait until a run was begun, the others may hit any moment
+SETTING = ["--multirun", *SMALL, "regularizer=ewc", "search.final_seeds=2"]
+NO_PRUNER = "search.pruner=null"
 COUNTED = ("COMPLETE", "PRUNED")
 POINT = ["reg_strength", "gamma", "epsilon", "seed", "validation_fraction"]
+CELL = ["after_context", "context", "split"]
+AT_WORK, NEXT_LINE, FROM_START = "at work", "next line", "from the start"
+KINDS = (AT_WORK, AT_WORK, NEXT_LINE, FROM_START)
+SOON = 0.05  # seconds
+ZEROS = ("trained_twice", "missing", "repeated", "different", "unreadable", "left_over")
 
 
 @dataclass
@@ -44,40 +52,58 @@ class Soak:
 
     Attributes:
         storage: the kind of storage.
-        workers: how many.
+        pruner: the sweep's.
+        commands: how many were at work at the same time.
+        workers: of each.
         points: that the sweep has to try.
+        seed: of the moments.
         kills: processes that were killed.
-        starts: of the sweep.
+        in_context: of these, those that trained a context, estimated its importance, or evaluated.
+        in_writing: those that left a file which was written just then.
+        starts: of commands.
         seconds: from the first start to the end.
-        finished: trials that are finished in the end.
+        trials: that were begun.
         lost: trials that were marked as lost.
+        finished: trials that are finished in the end, or stopped for good.
+        contexts: see `soaking.Contexts`.
+        begun: see there.
+        trained_twice: see there.
         missing: points without a finished trial.
-        repeated: points with more than one finished trial.
-        trained_twice: runs, of the search or final, that were finished more than once.
+        repeated: points with more than one, and runs, of the search or final, that were finished more than once.
         different: runs whose accuracies are not those of the undisturbed sweep, or which only one of the two has.
         unreadable: files that can't be read.
+        left_over: files that shouldn't be there.
     """
 
     storage: str
+    pruner: str
+    commands: int
     workers: int
     points: int
+    seed: int
     kills: int = 0
+    in_context: int = 0
+    in_writing: int = 0
     starts: int = 0
     seconds: float = 0.0
-    finished: int = 0
+    trials: int = 0
     lost: int = 0
+    finished: int = 0
+    contexts: int = 0
+    begun: int = 0
+    trained_twice: int = 0
     missing: int = 0
     repeated: int = 0
-    trained_twice: int = 0
     different: int = 0
     unreadable: int = 0
+    left_over: int = 0
 
 
-def command(folder: Path, storage: str | None, points: int, workers: int, overrides: Sequence[str]) -> list[str]:
+def arguments(folder: Path, storage: str | None, points: int, workers: int, overrides: Sequence[str]) -> list[str]:
     """The sweep: a grid of strengths, so that both sweeps try the same ones."""
     strengths = ",".join(f"{10 ** (6 * number / max(1, points - 1)):.6g}" for number in range(points))
     made = [
-        *(sys.executable, "-m", "clsweep", *SETTING, f"hydra.sweep.dir={folder}"),
+        *(*SETTING, f"hydra.sweep.dir={folder}"),
         *(f"regularizer.reg_strength=choice({strengths})", f"search.n_trials={points}"),
     ]
     if storage is not None:
@@ -88,105 +114,182 @@ def command(folder: Path, storage: str | None, points: int, workers: int, overri
 def main() -> int:
     """Run both sweeps and count; 1 where something is not as it should be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=60, help="default: %(default)s")
-    parser.add_argument("--workers", type=int, default=2, help="default: %(default)s")
-    parser.add_argument("--points", type=int, default=60, help="trials of the sweep; default: %(default)s")
+    parser.add_argument("--kills", type=int, default=200, help="default: %(default)s")
+    parser.add_argument("--commands", type=int, default=2, help="at the same time; default: %(default)s")
+    parser.add_argument("--workers", type=int, default=1, help="of each command; default: %(default)s")
+    parser.add_argument("--points", type=int, default=80, help="trials of the sweep; default: %(default)s")
     parser.add_argument("--storage", help="default: SQLite in the sweep folder")
     parser.add_argument(
-        "--pause", type=float, default=4.0, help="most seconds from a run to a kill; default: %(default)s"
+        "--pause", type=float, default=2.0, help="most seconds from the first step to a kill; default: %(default)s"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the moments; default: %(default)s")
     parser.add_argument("--folder", type=Path, default=Path("outputs/soak"), help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path("soak.csv"), help="default: %(default)s")
     a, overrides = parser.parse_known_args()
     kind = "sqlite" if a.storage is None else a.storage.partition(":")[0].partition("+")[0]
-    soak = Soak(kind, a.workers, a.points)
+    pruner = next((one.partition("=")[2] for one in overrides if one.startswith("search.pruner=")), "null")
     killed, undisturbed = a.folder / "killed", a.folder / "undisturbed"
     if killed.exists():
         parser.error(f"--folder {a.folder}: {killed} is there already; expected another one, and an empty storage")
-    subprocess.run(command(undisturbed, None, a.points, a.workers, overrides), check=True, stdout=subprocess.DEVNULL)
-    arguments = command(killed, a.storage, a.points, a.workers, overrides)
-    disturb(arguments, killed, soak, a.kills, a.pause, random.Random(a.seed))
+    a.folder.mkdir(parents=True, exist_ok=True)
+    soaking.preload()
+    both = [one for one in overrides if not one.startswith("search.pruner")]
+    whole = arguments(undisturbed, None, a.points, 2, [NO_PRUNER, *both])
+    if (code := Command(whole, a.folder / "undisturbed.log").wait()) != 0:
+        parser.error(f"the undisturbed sweep ended with {code}: see {a.folder / 'undisturbed.log'}")
+    soak = Soak(kind, pruner, a.commands, a.workers, a.points, a.seed)
+    account = a.folder / "contexts.jsonl"
+    typed = arguments(killed, a.storage, a.points, a.workers, [NO_PRUNER, *soaking.override(account), *overrides])
+    Disturbed(typed, killed, account, soak, random.Random(a.seed), a.pause).until_done(a.kills)
     count(killed, undisturbed, soak)
+    vars(soak).update(asdict(soaking.contexts(account)))
     table = pd.DataFrame([asdict(soak)])
     table.to_csv(a.output, index=False)
     print(table.T.to_string(header=False))
-    return int(any((soak.missing, soak.repeated, soak.trained_twice, soak.different, soak.unreadable)))
+    return int(any(getattr(soak, name) for name in ZEROS))
 
 
-def disturb(
-    arguments: Sequence[str], folder: Path, soak: Soak, kills: int, pause: float, moments: random.Random
-) -> None:
-    """Start the sweep until it ends by itself, and kill some of its processes meanwhile.
+@dataclass
+class Place:
+    """Where the command is typed.
 
-    Raises:
-        RuntimeError: it ended with an error that no kill was the reason of.
+    Attributes:
+        command: that was typed last.
+        kind: of the kill that is to come.
+        seen: lines of the account when it was typed.
+        due: when the kill comes, by `time.monotonic`; None: that isn't known yet.
+        was_hit: whether a kill is what ended it.
     """
-    began = time.monotonic()
-    while True:
-        soak.starts += 1
-        with tempfile.TemporaryFile("w+") as said:
-            with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=said) as process:
-                hit = kill_some(process, folder, soak, kills, pause, moments)
-            if process.returncode == 0:
-                break
-            if not hit:
-                said.seek(0)
-                raise RuntimeError(f"the sweep ended with {process.returncode}: {said.read()}")
-    soak.seconds = round(time.monotonic() - began, 1)
-    if soak.kills < kills:
-        print(f"done after {soak.kills} kills; for more: more --points, or a shorter --pause", file=sys.stderr)
+
+    command: Command
+    kind: str
+    seen: int
+    due: float | None = None
+    was_hit: bool = False
 
 
-def kill_some(
-    process: subprocess.Popen[bytes], folder: Path, soak: Soak, kills: int, pause: float, moments: random.Random
-) -> bool:
-    """Kill processes of one start of the sweep until it ends or `kills` is reached; whether there was any."""
-    hit = False
-    before = runs(folder)
-    while soak.kills < kills and process.poll() is None:
-        if moments.random() < AT_WORK:
-            while process.poll() is None and runs(folder) == before:
-                time.sleep(0.1)
-        try:
-            process.wait(moments.uniform(0, pause))
-        except subprocess.TimeoutExpired:
-            with suppress(psutil.NoSuchProcess):  # it ended at this very moment
-                main_process = psutil.Process(process.pid)
-                moments.choice([main_process, *main_process.children(recursive=True)]).kill()
-                soak.kills += 1
-                hit = True
-            before = runs(folder)
-    return hit
+@dataclass
+class Disturbed:
+    """The sweep whose processes are killed.
+
+    Attributes:
+        arguments: that are typed.
+        folder: the sweep folder.
+        account: what its runs write down.
+        soak: is counted in.
+        moments: random.
+        pause: most seconds from the first step to a kill.
+    """
+
+    arguments: Sequence[str]
+    folder: Path
+    account: Path
+    soak: Soak
+    moments: random.Random
+    pause: float
+    _lines: list[dict[str, object]] = field(default_factory=list)
+
+    def until_done(self, kills: int) -> None:
+        """Kill, and type it again, until all commands have ended by themselves.
+
+        Raises:
+            RuntimeError: one ended with an error that no kill was the reason of.
+        """
+        began = time.monotonic()
+        places = [self._typed() for _ in range(self.soak.commands)]
+        while places:
+            time.sleep(0.01)
+            self._lines += soaking.lines(self.account, after=len(self._lines))
+            for place in list(places):
+                code = place.command.poll()
+                if code is None:
+                    if self.soak.kills < kills and self._is_due(place):
+                        self._kill(place)
+                    continue
+                places.remove(place)
+                if code != 0 and not place.was_hit:
+                    raise RuntimeError(f"a command ended with {code}: see {self._log}")
+                if code != 0:
+                    places.append(self._typed())
+        self.soak.seconds = round(time.monotonic() - began, 1)
+        if self.soak.kills < kills:
+            print(f"done after {self.soak.kills} kills; for more: more --points, or a shorter --pause", file=sys.stderr)
+
+    @property
+    def _log(self) -> Path:
+        return self.folder.with_name("killed.log")
+
+    def _typed(self) -> Place:
+        self.soak.starts += 1
+        return Place(Command(self.arguments, self._log), self.moments.choice(KINDS), len(self._lines))
+
+    def _is_due(self, place: Place) -> bool:
+        now = time.monotonic()
+        if place.due is None and place.kind == FROM_START:
+            place.due = place.command.began + self.moments.uniform(0, self.pause)
+        if place.due is None:
+            processes = {one.pid for one in processes_of(place)}
+            if any(line["pid"] in processes for line in self._lines[place.seen :]):
+                place.due = now + self.moments.uniform(0, SOON if place.kind == NEXT_LINE else self.pause)
+        return place.due is not None and now >= place.due
+
+    def _kill(self, place: Place) -> None:
+        place.due, place.kind, place.seen = None, self.moments.choice(KINDS[:-1]), len(self._lines)
+        with suppress(psutil.NoSuchProcess, IndexError):  # it ended at this very moment
+            chosen = self.moments.choice(list(processes_of(place)))
+            before = self._partial()
+            chosen.kill()
+            place.was_hit = True
+            self.soak.kills += 1
+            self.soak.in_writing += len(self._partial() - before) > 0
+            self._lines += soaking.lines(self.account, after=len(self._lines))
+            own = [line for line in self._lines if line["pid"] == chosen.pid]
+            self.soak.in_context += bool(own) and own[-1]["what"] == BEGUN
+
+    def _partial(self) -> set[Path]:
+        return set(self.folder.rglob("*.partial"))
 
 
-def runs(folder: Path) -> int:
-    """How many runs were begun."""
-    return sum(1 for name in ("trial-*", "final-*") for _ in folder.glob(name))
+def processes_of(place: Place) -> Iterator[psutil.Process]:
+    """A command's processes: its own, and its workers."""
+    with suppress(psutil.NoSuchProcess):
+        own = psutil.Process(place.command.pid)
+        yield own
+        yield from (one for one in own.children() if "clsweep" in one.cmdline())
 
 
 def count(killed: Path, undisturbed: Path, soak: Soak) -> None:
     """Fill in what is left of the two sweeps."""
     found = results.load(killed)
     trials = found.trials
-    finished = trials[trials["state"].isin(COUNTED)]["reg_strength"].value_counts()
-    soak.finished = int(finished.sum())
+    ended = trials[trials["state"].isin(COUNTED)]
+    complete = trials[trials["state"] == "COMPLETE"]["reg_strength"].value_counts()
+    soak.trials = len(trials)
+    soak.finished = ended["reg_strength"].nunique()
     soak.lost = int(trials["reason"].fillna("").str.startswith("its process ended").sum())
-    soak.missing = soak.points - len(finished)
-    soak.repeated = int((finished > 1).sum())
-    mine, other = accuracies(found), accuracies(results.load(undisturbed))
-    soak.trained_twice = sum(len(runs) - 1 for runs in mine.values())
-    soak.different = sum(
-        any(run != other.get(point, [None])[0] for run in mine.get(point, [()])) for point in mine.keys() | other.keys()
-    )
+    soak.missing = soak.points - soak.finished
+    finished, others = accuracies(found, [results.FINISHED]), accuracies(found, [results.PRUNED])
+    whole = accuracies(results.load(undisturbed), [results.FINISHED])
+    soak.repeated = int((complete > 1).sum()) + sum(len(runs) - 1 for runs in finished.values())
+    both = (
+        finished.keys() & whole.keys() if others else finished.keys() | whole.keys()
+    )  # another best has finals of its own
+    soak.different = sum(run != whole.get(point, [{}])[0] for point in both for run in finished.get(point, [{}]))
+    soak.different += sum(not run.items() <= whole[point][0].items() for point, runs in others.items() for run in runs)
     soak.unreadable = len(found.problems)
+    soak.left_over = len(list(soaking.left_over(killed)))
 
 
-def accuracies(found: results.Results) -> dict[tuple[float, ...], list[tuple[float, ...]]]:
-    """The accuracies of every finished run, by hyperparameters, seed and held-out fraction."""
-    runs = found.runs[found.runs["status"] == results.FINISHED]
-    cells = found.cells.groupby("folder")["accuracy"].agg(tuple)
-    made: dict[tuple[float, ...], list[tuple[float, ...]]] = {}
+Cells = dict[tuple[int | str, ...], float]
+
+
+def accuracies(found: results.Results, status: Sequence[str]) -> dict[tuple[float, ...], list[Cells]]:
+    """What every run that has ended so has measured, by hyperparameters, seed and held-out fraction."""
+    runs = found.runs[found.runs["status"].isin(status)]
+    cells: dict[str, Cells] = {}
+    for folder, accuracy, *cell in found.cells[["folder", "accuracy", *CELL]].itertuples(index=False):
+        cells.setdefault(folder, {})[tuple(cell)] = accuracy
+    made: dict[tuple[float, ...], list[Cells]] = {}
     points = runs[POINT].fillna(-1)  # a method has no value of a hyperparameter that it doesn't use
     for folder, *point in points.assign(folder=runs["folder"])[["folder", *POINT]].itertuples(index=False):
         made.setdefault(tuple(map(float, point)), []).append(cells[folder])

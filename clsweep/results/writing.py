@@ -6,6 +6,7 @@ Files are written whole under a temporary name and then renamed, so that a file 
 from __future__ import annotations
 
 import re
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -25,6 +26,7 @@ CELL_COLUMNS: Final = ("after_context", "context", "split", "accuracy", "n")
 RUNNING, FINISHED, INTERRUPTED, FAILED, PRUNED = "running", "finished", "interrupted", "failed", "pruned"
 STATUSES: Final = (RUNNING, FINISHED, INTERRUPTED, FAILED, PRUNED)
 FORMAT_VERSION: Final = 3
+_PARTIAL: Final = ".partial"
 # How a formula begins in a spreadsheet, and a text that begins like this with apostrophes before it.
 _FORMULA: Final = re.compile("'*[=+@\t\r\n\uff1d\uff0b\uff0d\uff20-]")
 
@@ -254,7 +256,7 @@ def write_by(write: Callable[[BinaryIO], object], path: Path) -> None:
     Raises:
         OSError: it can't be written; what was there before is as it was.
     """
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{_PARTIAL}")
     try:
         with partial.open("wb") as file:
             write(file)
@@ -265,3 +267,16 @@ def write_by(write: Callable[[BinaryIO], object], path: Path) -> None:
         if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             error.filename = str(path)  # which the operating system doesn't say
         raise
+
+
+def remove_partial(folder: Path, idle: float = 0.0) -> None:
+    """Remove what processes that were killed while they wrote have left, in a folder and below.
+
+    Args:
+        folder: where nobody writes, or others do with pauses shorter than `idle`.
+        idle: seconds that a file must not have been touched for.
+    """
+    for path in folder.rglob(f".*{_PARTIAL}"):
+        with suppress(OSError):  # written to its end, or removed, by now
+            if time.time() - path.stat().st_mtime >= idle:
+                path.unlink()

@@ -340,11 +340,18 @@ def _has_failed(trial: FrozenTrial) -> bool:
 
 
 def _given_up(trials: Iterable[FrozenTrial]) -> list[Point]:
-    """Points that failed, or whose process ended so often that they seem to be the reason (out of memory, say)."""
+    """Points that failed, or whose process ended so often that they seem to be the reason (out of memory, say).
+
+    What had come further than those before it with the same point was ended by something else: the next one goes on.
+    """
     trials = list(trials)
-    lost = [trial.params for trial in trials if trial.user_attrs.get(ENDED) == LOST and trial.user_attrs.get(OWNER)]
-    failed = [trial.params for trial in trials if _has_failed(trial)]
-    return failed + [point for point in lost if lost.count(point) >= _MOST_LOST]
+    given_up = [trial.params for trial in trials if _has_failed(trial)]
+    lost = [trial for trial in trials if trial.user_attrs.get(ENDED) == LOST and trial.user_attrs.get(OWNER)]
+    for point in [trial.params for trial in lost]:
+        steps = [-1 if one.last_step is None else one.last_step for one in lost if one.params == point]
+        if len(steps) - steps.index(max(steps)) >= _MOST_LOST:
+            given_up.append(point)
+    return given_up
 
 
 def given_back(trials: Iterable[FrozenTrial], point: Point) -> list[FrozenTrial]:

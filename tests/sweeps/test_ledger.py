@@ -325,6 +325,19 @@ def test_a_point_whose_process_ends_again_and_again_is_given_up(sqlite: str) -> 
     assert trial.params != TEN
 
 
+def test_a_point_that_gets_further_each_time_is_not_given_up(sqlite: str) -> None:
+    shared = ledger(sqlite, 2, first=(TEN,))
+    for step in range(1, ledgers._MOST_LOST + 3):
+        trial = shared.claim()
+        assert trial is not None
+        assert trial.params == TEN
+        trial.report(0.5, min(step, 3))  # killed in the fourth context from then on
+        shared._mark_lost(shared.trials()[trial.number], "killed")
+    trial = shared.claim()
+    assert trial is not None
+    assert trial.params != TEN
+
+
 def test_a_point_outside_of_a_narrower_space_is_not_run(sqlite: str) -> None:
     shared = ledger(sqlite, 2, space={"reg_strength": FloatDistribution(20.0, 30.0)})
     shared.study.enqueue_trial(TEN)
