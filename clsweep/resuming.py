@@ -12,7 +12,7 @@ from typing import Any, Final
 from clsweep import checkpoints, decisive
 from clsweep.config import Config
 from clsweep.errors import InputError
-from clsweep.results.writing import ACCURACY_FILE, FINISHED, SEEDS_FILE, SUMMARY_FILE
+from clsweep.results.writing import ACCURACY_FILE, FINISHED, SEEDS_FILE, SUMMARY_FILE, remove_partial
 
 _SEED: Final = re.compile(r"seed-(\d+)")
 _ADVICE: Final = "another folder, or resume=false to start over"
@@ -58,6 +58,8 @@ def finished(folder: Path) -> dict[str, str] | None:
 def taken_over(config: Config, folder: Path) -> dict[str, str] | None:
     """The row of a finished run that isn't to be trained again; None where there is none.
 
+    What it would have removed at its end is removed: its process may have been killed just before.
+
     Args:
         config: the run's setting; what is there is of the same.
         folder: the run's.
@@ -70,6 +72,10 @@ def taken_over(config: Config, folder: Path) -> dict[str, str] | None:
         from clsweep.training import saved  # here, since it imports torch
 
         saved.refuse_without(config, folder)
+    if row is not None:
+        remove_partial(folder)
+        if not config.keep_checkpoints:
+            checkpoints.remove(folder)
     return row
 
 
@@ -114,6 +120,7 @@ def check(folder: Path, setting: Mapping[str, Any], *, goes_on: bool, key: str =
     refuse_other(folder, setting, key)
     if finished(folder) is not None:
         raise InputError(f"{key}={folder}: holds this run already, finished; expected {_ADVICE}.")
+    remove_partial(folder)
     return (folder / SUMMARY_FILE).exists()
 
 
@@ -125,3 +132,4 @@ def clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     saved.remove(folder)
     checkpoints.remove(folder)
+    remove_partial(folder)

@@ -7,9 +7,8 @@
 
 A sweep over a grid of points runs once undisturbed, in `FOLDER/undisturbed` (one that is there is not made again).
 The same sweep then runs in `FOLDER/killed`, on the given storage, with a study and folders of its own. It is typed in
-`--commands` places at the same time, with `--workers` processes each. Again and again a process is killed, and what has
-ended is typed again. Half of the kills come up to `--pause` seconds after a process began to train, a quarter within 50
-milliseconds of a context's first step or end (checkpoint, files, storage, claim), and a quarter from the start on.
+`--commands` places at the same time, with `--workers` processes each. Again and again a process is killed
+(`soaking.Aim` says when), and what has ended is typed again.
 
 Hydra's overrides go to both sweeps, but a pruner's to the second alone: whatever a stopped trial has measured is to be
 that of the undisturbed one. The table, also written to `--output FILE.csv`, should end in zeros: no context that was
@@ -23,7 +22,7 @@ import argparse
 import random
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,18 +30,15 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import soaking
-from soaking import BEGUN, SMALL, Command
+from soaking import BEGUN, SMALL, Aim, Command
 
 from clsweep import results
 
-SETTING = ["--multirun", *SMALL, "regularizer=ewc", "search.final_seeds=2"]
+SETTING = [*SMALL, "regularizer=ewc", "search.final_seeds=2"]
 NO_PRUNER = "search.pruner=null"
 COUNTED = ("COMPLETE", "PRUNED")
 POINT = ["reg_strength", "gamma", "epsilon", "seed", "validation_fraction"]
 CELL = ["after_context", "context", "split"]
-AT_WORK, NEXT_LINE, FROM_START = "at work", "next line", "from the start"
-KINDS = (AT_WORK, AT_WORK, NEXT_LINE, FROM_START)
-SOON = 0.05  # seconds
 ZEROS = ("trained_twice", "missing", "repeated", "different", "unreadable", "left_over")
 
 
@@ -99,13 +95,10 @@ class Soak:
     left_over: int = 0
 
 
-def arguments(folder: Path, storage: str | None, points: int, workers: int, overrides: Sequence[str]) -> list[str]:
+def arguments(storage: str | None, points: int, workers: int, overrides: Sequence[str]) -> list[str]:
     """The sweep: a grid of strengths, so that both sweeps try the same ones."""
     strengths = ",".join(f"{10 ** (6 * number / max(1, points - 1)):.6g}" for number in range(points))
-    made = [
-        *(*SETTING, f"hydra.sweep.dir={folder}"),
-        *(f"regularizer.reg_strength=choice({strengths})", f"search.n_trials={points}"),
-    ]
+    made = [*SETTING, f"regularizer.reg_strength=choice({strengths})", f"search.n_trials={points}"]
     if storage is not None:
         made.append(f"search.storage='{storage}'")  # quoted for Hydra
     return [*made, f"search.workers={workers}", *overrides]
@@ -134,13 +127,14 @@ def main() -> int:
     a.folder.mkdir(parents=True, exist_ok=True)
     soaking.preload()
     both = [one for one in overrides if not one.startswith("search.pruner")]
-    whole = arguments(undisturbed, None, a.points, 2, [NO_PRUNER, *both])
-    if (code := Command(whole, a.folder / "undisturbed.log").wait()) != 0:
+    whole = arguments(None, a.points, 2, [NO_PRUNER, *both])
+    if (code := Command(soaking.sweep(whole, undisturbed), a.folder / "undisturbed.log").wait()) != 0:
         parser.error(f"the undisturbed sweep ended with {code}: see {a.folder / 'undisturbed.log'}")
     soak = Soak(kind, pruner, a.commands, a.workers, a.points, a.seed)
     account = a.folder / "contexts.jsonl"
-    typed = arguments(killed, a.storage, a.points, a.workers, [NO_PRUNER, *soaking.override(account), *overrides])
-    Disturbed(typed, killed, account, soak, random.Random(a.seed), a.pause).until_done(a.kills)
+    typed = arguments(a.storage, a.points, a.workers, [NO_PRUNER, *soaking.override(account), *overrides])
+    work = soaking.sweep(typed, killed)
+    Disturbed(work, killed, account, soak, random.Random(a.seed), a.pause).until_done(a.kills)
     count(killed, undisturbed, soak)
     vars(soak).update(asdict(soaking.contexts(account)))
     table = pd.DataFrame([asdict(soak)])
@@ -155,16 +149,14 @@ class Place:
 
     Attributes:
         command: that was typed last.
-        kind: of the kill that is to come.
-        seen: lines of the account when it was typed.
-        due: when the kill comes, by `time.monotonic`; None: that isn't known yet.
+        aim: when the next kill comes.
+        seen: lines of the account when that was decided.
         was_hit: whether a kill is what ended it.
     """
 
     command: Command
-    kind: str
+    aim: Aim
     seen: int
-    due: float | None = None
     was_hit: bool = False
 
 
@@ -173,7 +165,7 @@ class Disturbed:
     """The sweep whose processes are killed.
 
     Attributes:
-        arguments: that are typed.
+        work: what a command does.
         folder: the sweep folder.
         account: what its runs write down.
         soak: is counted in.
@@ -181,7 +173,7 @@ class Disturbed:
         pause: most seconds from the first step to a kill.
     """
 
-    arguments: Sequence[str]
+    work: Callable[[], int]
     folder: Path
     account: Path
     soak: Soak
@@ -221,20 +213,16 @@ class Disturbed:
 
     def _typed(self) -> Place:
         self.soak.starts += 1
-        return Place(Command(self.arguments, self._log), self.moments.choice(KINDS), len(self._lines))
+        aim = Aim(self.moments, self.pause, from_start=True)
+        return Place(Command(self.work, self._log), aim, len(self._lines))
 
     def _is_due(self, place: Place) -> bool:
-        now = time.monotonic()
-        if place.due is None and place.kind == FROM_START:
-            place.due = place.command.began + self.moments.uniform(0, self.pause)
-        if place.due is None:
-            processes = {one.pid for one in processes_of(place)}
-            if any(line["pid"] in processes for line in self._lines[place.seen :]):
-                place.due = now + self.moments.uniform(0, SOON if place.kind == NEXT_LINE else self.pause)
-        return place.due is not None and now >= place.due
+        new = self._lines[place.seen :]
+        pids = {one.pid for one in processes_of(place)} if new and self.soak.workers > 1 else {place.command.pid}
+        return place.aim.is_due(place.command, any(line["pid"] in pids for line in new))
 
     def _kill(self, place: Place) -> None:
-        place.due, place.kind, place.seen = None, self.moments.choice(KINDS[:-1]), len(self._lines)
+        place.aim, place.seen = Aim(self.moments, self.pause, from_start=False), len(self._lines)
         with suppress(psutil.NoSuchProcess, IndexError):  # it ended at this very moment
             chosen = self.moments.choice(list(processes_of(place)))
             before = self._partial()

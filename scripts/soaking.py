@@ -1,9 +1,10 @@
 """What the scripts share that kill processes: commands that start at once, and an account of every context begun.
 
-A command is a fork of this process, which has imported everything already: it starts in a second instead of ten, and a
-signal hits it as it would any other. What the contexts cost is told by an observer in every run, `Account`: a line in a
-file, in one write, when the first step of a context is made, and when the context is done, which is after its checkpoint
-was written. A context counts as trained twice where its first step is made although it was finished before:
+A command is a fork of this process, which has imported everything already, and composed a sweep's setting: it starts in
+a second instead of ten, and a signal hits it as it would any other. What the contexts cost is told by an observer in
+every run, `Account`: a line in a file, in one write, when the first step of a context is made, and when the context is
+done, which is after its checkpoint was written. A context counts as trained twice where its first step is made although
+it was finished before:
 
 - a line says that it was done, or that a run went on after it; or
 - its file is there: a checkpoint of this setting after it, in any run's folder of the sweep (the line may be missing,
@@ -22,7 +23,7 @@ import random
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from itertools import islice
@@ -43,6 +44,9 @@ SMALL: Final = (
     *("benchmark.iters=30", "network.hidden=[64]"),  # a run takes a second
 )
 BEGUN, DONE, GOES_ON = "begun", "done", "goes on"
+_AT_WORK, _NEXT_LINE, _FROM_START = "at work", "next line", "from the start"
+_KINDS: Final = (_AT_WORK, _AT_WORK, _NEXT_LINE, _FROM_START)
+_SOON: Final = 0.05  # seconds
 LEFT_OVER: Final = ("*.partial", "checkpoints", "first_contexts")
 
 
@@ -114,7 +118,7 @@ class Account:
 def _digest(run: Started, context: int) -> str:
     """What tells the context of a run from others; a first one is the same in all runs of a protocol and seed."""
     values = run.values
-    parts = [values["seed"], values["validation_fraction"]]
+    parts: list[object] = [values["seed"], values["validation_fraction"]]
     if context > 1:
         parts += [values["regularizer"], *(values.get(name) for name in run.hyperparameters)]
     return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
@@ -164,10 +168,10 @@ def override(file: Path) -> list[str]:
 
 
 class Command:
-    """`python -m clsweep ARGUMENTS` in a process of its own.
+    """A command in a process of its own.
 
     Args:
-        arguments: see above.
+        work: what it does; returns the exit code.
         log: its output is added to this file.
 
     Attributes:
@@ -175,12 +179,12 @@ class Command:
         began: when, by `time.monotonic`.
     """
 
-    def __init__(self, arguments: Sequence[str], log: Path) -> None:
+    def __init__(self, work: Callable[[], int], log: Path) -> None:
         self._code: int | None = None
         self.began = time.monotonic()
         self.pid = os.fork()
         if self.pid == 0:
-            _become(arguments, log)
+            _become(work, log)
 
     def poll(self) -> int | None:
         """The exit code, negative for a signal; None while it works."""
@@ -197,25 +201,49 @@ class Command:
         return code
 
 
-def _become(arguments: Sequence[str], log: Path) -> None:
-    code = 70
+def _become(work: Callable[[], int], log: Path) -> None:
+    from clsweep import process
+
+    code = process.FAILED
     try:
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for stream in (1, 2):
             os.dup2(output, stream)
         random.seed()  # a fork continues its parent's random numbers, and so would every other one
-        sys.argv = ["clsweep", *arguments]
-        from clsweep.__main__ import main
-
-        code = main()
+        code = process.run_last("clsweep", work)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
 
+def run(arguments: Sequence[str]) -> Callable[[], int]:
+    """`python -m clsweep ARGUMENTS`, for one run."""
+
+    def work() -> int:
+        from clsweep import cli
+
+        sys.argv = ["clsweep", *arguments]
+        return cli.main()
+
+    return work
+
+
+def sweep(arguments: Sequence[str], folder: Path) -> Callable[[], int]:
+    """`python -m clsweep --multirun ARGUMENTS hydra.sweep.dir=FOLDER`."""
+    from clsweep.sweeps import command, monitor
+
+    asked = command.read(arguments, folder)
+
+    def work() -> int:
+        command.sweep(asked, monitor.console())
+        return 0
+
+    return work
+
+
 def preload() -> None:
-    """Import what commands need, by a command in this process; let those find this module that are started otherwise."""
+    """Import what commands need, by one in this process; let those find this module that are started otherwise."""
     os.environ["OMP_NUM_THREADS"] = "1"
     here = str(Path(__file__).resolve().parent)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
@@ -226,6 +254,38 @@ def preload() -> None:
 
         if cli.main() != 0:
             raise RuntimeError("the first command ended with an error")
+
+
+class Aim:
+    """When the next signal hits a command.
+
+    Half come up to `pause` seconds after it began to train, a quarter within 50 milliseconds of a context's first step
+    or end (checkpoint, files, storage, claim), and a quarter from its start on.
+
+    Args:
+        moments: random.
+        pause: in seconds.
+        from_start: whether it has just been started.
+    """
+
+    def __init__(self, moments: random.Random, pause: float, *, from_start: bool) -> None:
+        self._moments = moments
+        self._pause = pause
+        self._kind = moments.choice(_KINDS if from_start else _KINDS[:-1])
+        self._due: float | None = None
+
+    def is_due(self, command: Command, has_written: bool) -> bool:
+        """Whether the moment has come.
+
+        Args:
+            command: that is to be hit.
+            has_written: whether a line of it was added to the account since it was aimed at.
+        """
+        now = time.monotonic()
+        if self._due is None and (has_written or self._kind == _FROM_START):
+            since = command.began if self._kind == _FROM_START else now
+            self._due = since + self._moments.uniform(0, _SOON if self._kind == _NEXT_LINE else self._pause)
+        return self._due is not None and now >= self._due
 
 
 def left_over(folder: Path) -> Iterator[Path]:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial
 from rich.console import Console
 
-from clsweep import composing, passwords
+from clsweep import composing, passwords, results
 from clsweep import config as settings
 from clsweep.arguments import for_hydra
 from clsweep.data.context_cache import ContextCache
@@ -34,6 +34,8 @@ from clsweep.training import first_context
 from clsweep.training.machine import emulated_bf16
 from clsweep.training.run import check_fit, pick_device
 from clsweep.training.update import library
+
+_SECONDS_OF_A_WRITE = 10.0  # a file that others write is touched more often
 
 
 def multirun(composed: DictConfig, loader: ConfigLoader, launcher: Launcher, arguments: Sequence[str]) -> None:
@@ -90,14 +92,18 @@ def tune(arguments: Sequence[str], folder: Path, out: Console | None = None) -> 
         RunError: a study was stopped since too many trials failed; the others went on.
         KeyboardInterrupt: it was interrupted; what is finished is kept and written.
     """
+    return sweep(read(arguments, folder), monitor.console() if out is None else out)
+
+
+def read(arguments: Sequence[str], folder: Path) -> Sweep:
+    """What arguments ask for; see `tune`."""
     typed = for_hydra(["--multirun", *passwords.hidden(arguments)])
     typed.remove("--multirun")
     of_hydra = [one for one in typed if one.lstrip("+~").startswith(("hydra.", "hydra/"))]
     place = f"hydra.sweep.dir={role.typed(str(absolute(folder)))}"
     with composing.loader() as loader:
         composed = loader.load_configuration("config", [*of_hydra, place], RunMode.RUN, from_shell=False)
-        asked = overrides.read(composed, loader, [one for one in typed if one not in of_hydra])
-    return sweep(asked, monitor.console() if out is None else out)
+        return overrides.read(composed, loader, [one for one in typed if one not in of_hydra])
 
 
 def sweep(
@@ -150,6 +156,7 @@ def sweep(
                 _report_if_possible(studies, out)
                 raise
             outcomes = _report(studies, out)
+            results.remove_partial(asked.folder, idle=_SECONDS_OF_A_WRITE)
             for plan in plans:
                 if plan.shared is not None:
                     first_context.remove(plan.shared)

@@ -345,7 +345,7 @@ def _given_up(trials: Iterable[FrozenTrial]) -> list[Point]:
     What had come further than those before it with the same point was ended by something else: the next one goes on.
     """
     trials = list(trials)
-    given_up = [trial.params for trial in trials if _has_failed(trial)]
+    given_up: list[Point] = [trial.params for trial in trials if _has_failed(trial)]
     lost = [trial for trial in trials if trial.user_attrs.get(ENDED) == LOST and trial.user_attrs.get(OWNER)]
     for point in [trial.params for trial in lost]:
         steps = [-1 if one.last_step is None else one.last_step for one in lost if one.params == point]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,18 @@ def test_a_file_that_was_not_written_whole_does_not_appear(
         results.write(tmp_path, summary(), CELLS)
     assert [name for name in ("accuracy.csv", "summary.csv") if (tmp_path / name).exists()] == whole
     assert list(tmp_path.iterdir()) == [tmp_path / name for name in whole]  # nothing half written is left either
+
+
+def test_what_a_killed_process_has_left_is_removed_but_not_what_is_being_written(tmp_path: Path) -> None:
+    results.write(tmp_path, summary(), CELLS)
+    old, new = tmp_path / ".summary.csv.0a.partial", tmp_path / ".summary.csv.0b.partial"
+    for path in (old, new):
+        path.write_bytes(b"")
+    os.utime(old, (0, 0))
+    results.remove_partial(tmp_path, idle=60)
+    assert (old.exists(), new.exists()) == (False, True)
+    results.remove_partial(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["accuracy.csv", "summary.csv"]
 
 
 def test_a_failed_write_leaves_the_earlier_file_as_it_was(disk_full: list[str], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -112,9 +113,15 @@ def test_the_same_command_continues_its_study(swept: tuple[Path, str]) -> None:
     study = studies(folder)[0]
     before = pd.read_csv(study / "trials.csv")
     places = (f"hydra.sweep.dir={study}", f"search.storage={url(folder)}")
+    for name in ("first_contexts/.0a.pt.0b.partial", ".trials.csv.0c.partial"):  # of a process that was killed
+        (study / name).parent.mkdir(exist_ok=True)
+        (study / name).write_bytes(b"PK")
+        os.utime(study / name, (0, 0))
     with closed_pipe() as unread:
         done = clsweep(*SWEEP, "regularizer=ewc", "search.n_trials=4", *places, stdout=unread)
     assert (done.returncode, done.stderr) == (0, f"clsweep: {LOST}")
+    assert not (study / "first_contexts").exists()
+    assert list(study.rglob("*.partial")) == []
     after = pd.read_csv(study / "trials.csv")
     assert len(after) == 4
     assert after.head(3).equals(before)

@@ -527,3 +527,19 @@ def test_a_checkpoint_is_read_without_unpickling(tmp_path: Path) -> None:
     (path,) = kept(tmp_path / "run")
     content = torch.load(path, weights_only=True)
     assert content["learned"] == 1
+
+
+def test_what_a_kill_has_left_half_written_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = (*SHORT, "regularizer=ewc", f"hydra.run.dir={tmp_path / 'run'}")
+    stopped(setting(*SHORT, "regularizer=ewc"), tmp_path / "run", 2)
+
+    def leave() -> None:
+        (tmp_path / "run" / ".accuracy.csv.0a.partial").write_text("run_id,")
+        (tmp_path / "run" / "checkpoints").mkdir(exist_ok=True)
+        (tmp_path / "run" / "checkpoints" / ".context-03.pt.0b.partial").write_bytes(b"PK")
+
+    for _ in ("before the end of the run", "between its end and that of its process"):
+        leave()
+        assert command(monkeypatch, *typed) == 0
+        assert not (tmp_path / "run" / "checkpoints").exists()
+        assert list((tmp_path / "run").rglob("*.partial")) == []
