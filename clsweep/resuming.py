@@ -120,7 +120,6 @@ def check(folder: Path, setting: Mapping[str, Any], *, goes_on: bool, key: str =
     refuse_other(folder, setting, key)
     if finished(folder) is not None:
         raise InputError(f"{key}={folder}: holds this run already, finished; expected {_ADVICE}.")
-    remove_partial(folder)
     return (folder / SUMMARY_FILE).exists()
 
 

@@ -110,7 +110,7 @@ class Account:
         if any(int(re.findall(r"\d+", name)[0]) >= context for name in files):
             return True
         shared = [one / FOLDER for one in folder.parents if (one / FOLDER).is_dir()]
-        like = SimpleNamespace(device=torch.device("cpu"), update_name=self._run.values["update"])
+        like = SimpleNamespace(device=torch.device("cpu"), update_name=self._run.values["update"], parts=None)
         firsts = [Shared(one, setting, cast("Learner", like), cast(Any, None)) for one in shared]
         return context == 1 and any(one.is_there() for one in firsts)
 
