@@ -8,7 +8,9 @@ iterations. A checkpoint is written after each context; its time is held against
 iterations as the budget says, from the same run's times: `share` is the part of a run's time that checkpoints take.
 
 With `--sweep`: reads a sweep that has been run. What each run trained, estimated and measured itself is held against
-the same and what it took over: `ratio` is the time of the sweep over that of one whose runs share nothing.
+the same and what it took over: `ratio` is the time of the sweep over that of one whose runs share nothing. With
+`--iters 5000 --workers 2` as well: how many trials an hour that comes to with as many iterations and workers, pruned
+ones counted, and how many whole runs of one thread, one after the other, that share nothing.
 """
 
 from __future__ import annotations
@@ -114,7 +116,7 @@ def costs(benchmarks: list[str], methods: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def savings(folder: Path) -> pd.DataFrame:
+def savings(folder: Path, iters: int | None, workers: int) -> pd.DataFrame:
     """A row for each study of a sweep and each kind of run in it."""
     runs = results.load(folder).runs
     runs["own"] = runs["train_seconds"] + runs["importance_seconds"] + runs["eval_seconds"]
@@ -122,6 +124,13 @@ def savings(folder: Path) -> pd.DataFrame:
     groups = runs.groupby(["study", "role"])
     made = groups[["own", "shared_seconds"]].sum().assign(runs=groups.size())
     made["ratio"] = made["own"] / (made["own"] + made["shared_seconds"])
+    if iters is not None:
+        longer = iters / runs["iters"]
+        runs["long"] = runs["own"] + (longer - 1) * runs["train_seconds"]
+        whole = runs[runs["status"] == results.FINISHED]
+        alone = (whole["long"] + longer * whole["shared_seconds"]).groupby([whole["study"], whole["role"]]).mean()
+        made["an_hour"] = 3_600 * workers / runs.groupby(["study", "role"])["long"].mean()
+        made["alone_an_hour"] = 3_600 / alone
     return made.reset_index().rename(columns={"own": "own_seconds"}).round(3)
 
 
@@ -141,9 +150,15 @@ def main() -> None:
     parser.add_argument("--benchmarks", nargs="+", default=[name for name, _ in RUNS])
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--sweep", type=Path, help="a sweep's folder")
+    parser.add_argument("--iters", type=int, help="iterations of a context, to extrapolate a sweep to")
+    parser.add_argument("--workers", type=int, default=1, help="workers of such a sweep")
     parser.add_argument("--output", type=Path, help="a CSV file")
     given = parser.parse_args()
-    table = costs(given.benchmarks, given.methods) if given.sweep is None else savings(given.sweep)
+    table = (
+        costs(given.benchmarks, given.methods)
+        if given.sweep is None
+        else savings(given.sweep, given.iters, given.workers)
+    )
     show(table)
     if given.output is not None:
         given.output.parent.mkdir(parents=True, exist_ok=True)
