@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from clsweep.checkpoints.code import Fixed
 from clsweep.checkpoints.packing import DamagedError, Packer, Place, UnpackableError, Unpacker
+from clsweep.networks.outputs import Head
 
 _KINDS: Final = ("_parameters", "_buffers", "_modules")
 _INTERNAL: Final = frozenset(vars(nn.Module()))
@@ -28,7 +29,6 @@ class NetworkParts:
 
     def __init__(self, model: nn.Module) -> None:
         self._modules = dict(model.named_modules())
-        self._hooks = {name: _hooks(module) for name, module in self._modules.items()}
         self._own = {(name, kind): dict(getattr(m, kind)) for name, m in self._modules.items() for kind in _KINDS}
         self._at: dict[Place, Any] = {("_modules", name): module for name, module in self._modules.items()}
         for (name, kind), values in self._own.items():
@@ -37,7 +37,8 @@ class NetworkParts:
         self._at |= {("class", name): type(module) for name, module in self._modules.items()}  # a copy is of them, too
         self._places = {id(value): place for place, value in reversed(self._at.items())}
         self._fixed = Fixed()
-        self._names = {(name, key) for name, key, _ in self._attributes()}
+        self._built = {(name, key): value for name, key, value in self._attributes()}
+        self._hooked = {name: _hooks_of(module) for name, module in self._modules.items()}
         self._others: set[str] = set()
         for name, key, value in self._attributes():
             self._fixed.note(("attribute", name, key), value)
@@ -71,7 +72,7 @@ class NetworkParts:
             UnpackableError: something on it can't be packed, or a method has left hooks.
         """
         for name, module in self._modules.items():
-            if _hooks(module) != self._hooks[name]:
+            if _hooks_of(module) != self._hooked[name]:
                 raise UnpackableError(f"a hook is left on the network ({name or 'on the whole'})")
         return {
             "values": self.values(),
@@ -121,7 +122,7 @@ class NetworkParts:
 
     def leave_out_of_training(self, model: nn.Module) -> None:
         """What is on the network now isn't its own, and has no part in training: a method has put it there."""
-        self._others = {name for name in vars(model) if ("", name) not in self._names} | {"_custom_batch"}
+        self._others = {name for name in vars(model) if ("", name) not in self._built} | {"_custom_batch"}
 
     def pack_trained(self, packer: Packer) -> dict[str, Any]:
         """What training leaves, without what a method has put on the network.
@@ -135,14 +136,22 @@ class NetworkParts:
         return packed
 
     def changes(self, before: Mapping[Place, Tensor]) -> list[str]:
-        """What of the network isn't as it was, or as it was built, and changes what it computes.
+        """What may change what the network computes: one too many costs a measurement, one too few a wrong result.
 
         Args:
             before: its values then.
         """
         changed = [str(place[-1]) for place, value in self.values().items() if not torch.equal(value, before[place])]
-        changed += [name for name, module in self._modules.items() if _hooks(module) != self._hooks[name]]
-        return changed + [name for name, module in self._modules.items() if "forward" in vars(module)]
+        for name, module in self._modules.items():
+            if type(module) is not self._at["class", name] or _hooks_of(module) != self._hooked[name]:
+                changed.append(name)
+        for name, key, value in self._attributes():
+            is_built = (name, key) in self._built
+            if is_built and value is not self._built[name, key] and not isinstance(self._modules[name], Head):
+                changed.append(key)
+            if not is_built and (name or hasattr(type(self._modules[name]), key)):
+                changed.append(key)
+        return changed
 
     def restore(self, packed: Mapping[str, Any], unpacker: Unpacker) -> None:
         """Let the network hold what it held.
@@ -161,5 +170,6 @@ class NetworkParts:
             object.__setattr__(self._modules[name], key, unpacker.unpack(value))
 
 
-def _hooks(module: nn.Module) -> tuple[int, ...]:
-    return tuple(len(value) for name, value in vars(module).items() if name.endswith("_hooks") and value is not None)
+def _hooks_of(module: nn.Module) -> list[int]:
+    kinds = [hooks for name, hooks in vars(module).items() if name.endswith("_hooks") and hooks]
+    return [id(hook) for hooks in kinds for hook in hooks.values()]

@@ -14,7 +14,6 @@ from __future__ import annotations
 import collections
 import copyreg
 import enum
-import functools
 import random
 from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType, MethodType, SimpleNamespace
@@ -129,6 +128,8 @@ class Packer:
         if kind is collections.defaultdict:
             factory = value.default_factory
             known = next((name for name, one in _FACTORIES.items() if one is factory), None)
+            if known is None and all(places.place(factory) is None for places in self._places):
+                raise UnpackableError(f"the default of {where} is {described(factory)}")
             if known is None:
                 factory = self.pack(factory, f"the default of {where}")
             return ("defaultdict", known, None if known is not None else factory, self._items(value, where))
@@ -202,9 +203,6 @@ class Packer:
         kind = type(value)
         if kind is SimpleNamespace:
             return ("namespace", self._attributes(value, where))
-        if kind is functools.partial:
-            parts = (value.func, value.args, value.keywords)
-            return ("partial", [self.pack(one, where) for one in parts])
         if kind is MethodType:
             if getattr(value.__self__, value.__name__, None) != value:
                 return None
@@ -327,6 +325,8 @@ class Unpacker:
 
     def _defaultdict(self, number: int, known: str | None, factory: Packed, items: list[tuple[Packed, Packed]]) -> None:
         made = _FACTORIES[known] if known is not None else self.unpack(factory)
+        if known is None and all(places.place(made) is None for places in self._places):
+            raise DamagedError(f"{made!r} is no function or class of the run's own code")
         self._fill(number, collections.defaultdict(made), items)
 
     def _namespace(self, number: int, attributes: list[tuple[str, Packed]]) -> None:
@@ -338,8 +338,12 @@ class Unpacker:
 
     def _with_attributes(self, number: int, made: Any, attributes: list[tuple[str, Packed]]) -> None:
         self._made[number] = made
+        slots = copyreg._slotnames(type(made))  # type: ignore[attr-defined]
         for name, value in attributes:
-            object.__setattr__(made, name, self.unpack(value))
+            if name in slots:
+                object.__setattr__(made, name, self.unpack(value))
+            else:
+                vars(made)[name] = self.unpack(value)
 
     def _class(self, of: tuple[Any, ...]) -> Any:
         whose, *parts = of
@@ -372,10 +376,6 @@ class Unpacker:
         if not isinstance(found, MethodType):
             raise DamagedError(f"{name} is no method")
         return found
-
-    def _partial(self, parts: list[Packed]) -> Any:
-        function, given, keywords = self._all(parts)
-        return functools.partial(function, *given, **keywords)
 
     def _torch_generator(self, state: Tensor, device: str) -> torch.Generator:
         made = torch.Generator("cpu" if device == "cpu" else self._device)
@@ -445,7 +445,6 @@ _MADE: Final[dict[str, _Make]] = {
     "random": Unpacker._random,
     "random state": Unpacker._random_state,
     "numpy generator": Unpacker._numpy_generator,
-    "partial": Unpacker._partial,
     "method": Unpacker._method,
     "own parameters": lambda self, of: OwnParameters(self.unpack(of)),
     "member": Unpacker._member,

@@ -163,13 +163,17 @@ class StudyWorker:
             raise
 
     def tidy(self) -> None:
-        """Remove what no trial will go on from: all of it once the search, or the final runs, are over."""
+        """Remove what no trial will go on from: all of it once the search, or the final runs, are over.
+
+        Where the time is spent, what was stopped goes on with a longer one.
+        """
         for trial in self.ledger.left_behind():
             remove_checkpoints(self.plan, trial)
         if not self.ledger.is_complete():
             return
         finals = self.finals()
-        over = [self.ledger] if finals is None or not finals.ledger.is_complete() else [self.ledger, finals.ledger]
+        over = [] if self.ledger.is_out_of_time(self.ledger.trials()) else [self.ledger]
+        over += [finals.ledger] if finals is not None and finals.ledger.is_complete() else []
         for trial in (one for ledger in over for one in ledger.trials()):
             if trial.state.is_finished():
                 remove_checkpoints(self.plan, trial)

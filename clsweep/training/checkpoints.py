@@ -64,7 +64,7 @@ class Checkpoints:
     def usable(self) -> Iterator[Checkpoint | None]:
         """What the run may go on from, the best first; None in the end: it begins at the beginning."""
         for content in [] if self._folder is None else Store(self._folder).load(self._device, self._tell):
-            if content.get("setting") == self._setting:
+            if content.get("setting") == self._setting and isinstance(content.get("learned"), int):
                 yield content
         yield None
 
@@ -157,8 +157,8 @@ def restore(checkpoint: Checkpoint, trainer: Trainer, code: Code, measured: Meas
         DamagedError: it doesn't fit; the trainer, the learner and the method can't be used any more.
     """
     learner = trainer.learner
-    unpacker = Unpacker([*learner.places(), code], checkpoint["nodes"], learner.device)
     try:
+        unpacker = Unpacker([*learner.places(), code], checkpoint["nodes"], learner.device)
         learner.restore(checkpoint["learner"], unpacker)
         code.restore(checkpoint["code"], unpacker)
         seeding.restore(States(*unpacker.unpack(checkpoint["random"])))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from clsweep import process, seeding, tensor_files
 from clsweep.checkpoints.code import Code
@@ -146,7 +146,7 @@ class Shared:
             "seconds": trained.seconds,
             "steps": trained.steps,
         }
-        with process.interrupts_held():
+        with process.interrupts_held(), suppress(FileNotFoundError):  # another sweep has just removed the folder
             self._path.parent.mkdir(parents=True, exist_ok=True)
             tensor_files.write(content, self._path)
 
@@ -157,8 +157,16 @@ def _kind(device: torch.device) -> str:
 
 
 def remove(folder: Path) -> None:
-    """Remove the first contexts that runs have shared; who still wants one makes it again."""
-    for path in (*folder.glob("*.pt"), *folder.glob("*.lock"), *folder.glob(".*.pt.*.partial")):
-        path.unlink(missing_ok=True)
+    """Remove the first contexts that runs have shared, but for those in use; who still wants one makes it again."""
+    for name in {path.stem for path in (*folder.glob("*.pt"), *folder.glob("*.lock"))}:
+        with ExitStack() as held:
+            try:
+                held.enter_context(FileLock(folder / f"{name}.lock", timeout=0))
+            except Timeout:
+                continue  # it is being made, or taken over
+            except (NotImplementedError, OSError):
+                pass  # a file system without locks
+            for path in (*folder.glob(f".{name}.pt.*.partial"), folder / f"{name}.pt", folder / f"{name}.lock"):
+                path.unlink(missing_ok=True)
     with suppress(OSError):
         folder.rmdir()

@@ -102,6 +102,7 @@ def test_a_file_sees_what_it_would_have_seen(tmp_path: Path) -> None:
     [
         "[p.data.mul_(0.5) for p in model.parameters()]",
         "getattr(model, 'hidden')[0].register_forward_hook(lambda m, i, o: -o)",
+        "model.forward = lambda x: -type(model).forward(model, x)",
     ],
 )
 def test_a_file_that_changes_the_network_is_measured_anew(more: str, tmp_path: Path) -> None:
@@ -200,6 +201,17 @@ def test_a_damaged_one_is_made_anew(tmp_path: Path) -> None:
     accuracies(setting(*SHORT, "regularizer=si"), tmp_path / "three", shared)
     assert [summary(tmp_path / name)["shared_seconds"] == 0 for name in ("two", "three")] == [True, False]
     (shared / f".{path.name}.01234567.partial").write_bytes(content)  # as a killed process leaves it
+    first_context.remove(shared)
+    assert not shared.exists()
+
+
+def test_one_in_use_is_not_removed(tmp_path: Path) -> None:
+    shared = tmp_path / "first"
+    accuracies(setting(*SHORT, "regularizer=ewc"), tmp_path / "one", shared)
+    (path,) = shared.glob("*.pt")
+    with FileLock(path.with_suffix(".lock")):
+        first_context.remove(shared)
+        assert path.exists()
     first_context.remove(shared)
     assert not shared.exists()
 
