@@ -52,8 +52,6 @@ class Store:
             device: where tensors go that weren't on the CPU.
             tell: is given a sentence for each one that is damaged, and passed over.
         """
-        for path in self._folder.glob(".context-*.partial"):  # of a process that was killed
-            path.unlink(missing_ok=True)
         for path in self._paths():
             try:
                 content = tensor_files.read(path, device)

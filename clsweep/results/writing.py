@@ -27,6 +27,7 @@ RUNNING, FINISHED, INTERRUPTED, FAILED, PRUNED = "running", "finished", "interru
 STATUSES: Final = (RUNNING, FINISHED, INTERRUPTED, FAILED, PRUNED)
 FORMAT_VERSION: Final = 3
 _PARTIAL: Final = ".partial"
+_PARTIALS: Final = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(_PARTIAL)}")  # as `write_by` calls them
 # How a formula begins in a spreadsheet, and a text that begins like this with apostrophes before it.
 _FORMULA: Final = re.compile("'*[=+@\t\r\n\uff1d\uff0b\uff0d\uff20-]")
 
@@ -278,5 +279,5 @@ def remove_partial(folder: Path, idle: float = 0.0) -> None:
     """
     for path in folder.rglob(f".*{_PARTIAL}"):
         with suppress(OSError):  # written to its end, or removed, by now
-            if time.time() - path.stat().st_mtime >= idle:
+            if _PARTIALS.fullmatch(path.name) and time.time() - path.stat().st_mtime >= idle:
                 path.unlink()

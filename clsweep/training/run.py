@@ -156,9 +156,9 @@ def run(
             notes.append("the run that was stopped here had finished no context: it begins anew")
         if checkpoint is None and not (rehearsed or isinstance(file, Functions)) and (file or _has_own_network(config)):
             notes += rehearse(config, stream, device, file)
-        if folder is not None and config.resume:
+        if folder is not None and config.resume and (folder / decisive.FILE).exists():
             results.remove_partial(folder)  # what an earlier part of the run was killed in the middle of
-        elif folder is not None:
+        elif folder is not None and not config.resume:
             resuming.clear(folder)  # now that nothing is wrong with what starts over
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)

@@ -542,9 +542,9 @@ def test_what_a_kill_has_left_half_written_is_removed(tmp_path: Path, monkeypatc
     stopped(setting(*SHORT, "regularizer=ewc"), tmp_path / "run", 2)
 
     def leave() -> None:
-        (tmp_path / "run" / ".accuracy.csv.0a.partial").write_text("run_id,")
+        (tmp_path / "run" / ".accuracy.csv.0123abcd.partial").write_text("run_id,")
         (tmp_path / "run" / "checkpoints").mkdir(exist_ok=True)
-        (tmp_path / "run" / "checkpoints" / ".context-03.pt.0b.partial").write_bytes(b"PK")
+        (tmp_path / "run" / "checkpoints" / ".context-03.pt.0123abcd.partial").write_bytes(b"PK")
 
     for _ in ("before the end of the run", "between its end and that of its process"):
         leave()
