@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -27,7 +28,7 @@ import clsweep
 from clsweep import arguments, config_files, own, passwords, paths, process, usage
 from clsweep import config as settings
 from clsweep.config import Config
-from clsweep.errors import ClsweepError, InputError, machine_error
+from clsweep.errors import ClsweepError, InputError, MachineError, machine_error
 from clsweep.methods import new_method
 from clsweep.sweeps import launchers
 
@@ -136,7 +137,13 @@ def _task(composed: DictConfig) -> ClsweepError | None:
     with paths.typed_in(Path(hydra_config.runtime.cwd)), own.kept(), process.lasting_output():
         if OmegaConf.select(composed, "search.worker") is not None:
             return _attempt(lambda: _work(composed))
-        problem = _attempt(lambda: _run(settings.parse(composed), folder))
+        try:
+            problem = _attempt(lambda: _run(settings.parse(composed), folder))
+        except KeyboardInterrupt:
+            _say_how_to_go_on(hydra_config.mode, folder)
+            raise
+        if isinstance(problem, MachineError):
+            _say_how_to_go_on(hydra_config.mode, folder)
     if problem is None:
         return None
     if hydra_config.mode == RunMode.MULTIRUN:
@@ -144,6 +151,13 @@ def _task(composed: DictConfig) -> ClsweepError | None:
     if isinstance(problem, InputError):
         _remove_if_unused(folder)
     raise SystemExit(process.report(_NAME, problem))  # Hydra adds lines of its own to other exceptions
+
+
+def _say_how_to_go_on(mode: RunMode | None, folder: Path) -> None:
+    if mode == RunMode.RUN:
+        print(
+            f"to go on          the same command with hydra.run.dir={shlex.quote(str(paths.short(folder)))}", flush=True
+        )
 
 
 def _remove_if_unused(folder: Path) -> None:

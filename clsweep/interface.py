@@ -95,7 +95,8 @@ def run(
             is.
         overrides: of the setting, each as it is typed on the command line: `"seed=3"`, `"optimizer.lr=1e-3"`.
         folder: for the files that a run leaves (`accuracy.csv`, `summary.csv`, its setting, a copy of the method's
-            file); made if it isn't there. A run that was stopped there goes on, unless the method is an object. None:
+            file); made if it isn't there. A run that was stopped there goes on, unless the method is an object: what
+            that keeps isn't known. A finished one is an error (overrides=["resume=false"] trains it again). None:
             nothing is written.
         quiet: print nothing.
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from clsweep import checkpoints, decisive
 from clsweep.config import Config
 from clsweep.errors import InputError
+from clsweep.results import TRIALS_FILE
 from clsweep.results.writing import ACCURACY_FILE, FINISHED, SEEDS_FILE, SUMMARY_FILE, remove_partial
 
 _SEED: Final = re.compile(r"seed-(\d+)")
@@ -92,10 +93,11 @@ def refuse_other(folder: Path, setting: Mapping[str, Any], key: str = "hydra.run
     Raises:
         InputError: it does, or the folder is that of several runs.
     """
-    used = [name for name in (SEEDS_FILE, SUMMARY_FILE, ACCURACY_FILE) if (folder / name).exists()]
+    several = (SEEDS_FILE, TRIALS_FILE)
+    used = [name for name in (*several, SUMMARY_FILE, ACCURACY_FILE) if (folder / name).exists()]
     if not used:
         return
-    found = None if SEEDS_FILE in used else decisive.differences(folder, setting)
+    found = None if used[0] in several else decisive.differences(folder, setting)
     if found is None:
         raise InputError(f"{key}={folder}: holds results already ({used[0]}); expected {_ADVICE}.")
     if found:

@@ -166,7 +166,7 @@ class FileMethod(Method):
     def pack(self, packer: Packer) -> dict[str, Any]:
         """What the file's modules hold; see `Method`. What it has put on the network is the network's."""
         if self._instance is None:
-            raise UnpackableError(f"{self.source} is an object, which may keep anything anywhere")
+            raise UnpackableError(f"{self.source} is an object of Python's and no file (method='my_method.py' is one)")
         return {
             "code": self._instance.code.pack(packer),
             "stream": packer.pack(self.stream.packable(), "the method's random numbers"),

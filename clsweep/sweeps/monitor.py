@@ -294,6 +294,8 @@ def _print_details(one: Outcome, out: Console) -> None:
         f"{len(now.pruned)} of them pruned; {len(now.failed)} failed"
     )
     lines = [_fitted(head, out)]
+    if time and now.finished < plan.n_trials:
+        lines.append("  time             is spent: the same command with a larger search.timeout goes on")
     if plan.method_file is not None:
         lines.append(f"  method           {plan.method_file.shown}")
     if now.marked:

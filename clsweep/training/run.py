@@ -153,7 +153,7 @@ def run(
     checkpoints = Checkpoints(folder if _can_go_on(config) else None, setting, device, tell)
     for number, checkpoint in enumerate(checkpoints.usable() if config.resume else [None]):
         if was_there and checkpoint is None:
-            notes.append("the run that was stopped here had finished no context: it begins anew")
+            notes.append("the run that was stopped here left no checkpoint to go on from: it begins anew")
         if checkpoint is None and not (rehearsed or isinstance(file, Functions)) and (file or _has_own_network(config)):
             notes += rehearse(config, stream, device, file)
         if folder is not None and config.resume and (folder / decisive.FILE).exists():

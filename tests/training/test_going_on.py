@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import dedent
@@ -17,6 +18,7 @@ from clsweep import results, resuming
 from clsweep.config import Config
 from clsweep.errors import InputError
 from clsweep.results.metrics import Cell
+from clsweep.training.loop import Trainer
 from clsweep.training.observers import Observer
 from clsweep.training.run import run
 from clsweep.training.seeds import run_seeds
@@ -475,6 +477,33 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(
     assert "going on after context 1 of 3" in said.stdout
     finished(setting(*SHORT, "regularizer=ewc"), tmp_path / "whole")
     assert without_run_id(tmp_path / "whole" / "accuracy.csv") == without_run_id(tmp_path / "run" / "accuracy.csv")
+
+
+def test_who_stops_a_run_is_told_how_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learn = Trainer.learn
+
+    def interrupted(self: Trainer, number: int) -> None:
+        if number == 2:
+            signal.raise_signal(signal.SIGUSR1)
+        learn(self, number)
+
+    arguments = (*SHORT, "regularizer=ewc", f"hydra.run.dir={tmp_path / 'a run'}")
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "learn", interrupted)
+        assert command(patch, *arguments) == 130
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1] == f"to go on          the same command with hydra.run.dir='{tmp_path / 'a run'}'"
+    assert said.err == "clsweep: interrupted.\n"
+    assert command(monkeypatch, *arguments) == 0
+    assert "going on after context 2 of 3" in capsys.readouterr().out
+
+
+def test_a_sweeps_folder_is_no_runs(tmp_path: Path) -> None:
+    (tmp_path / "trials.csv").touch()
+    with pytest.raises(InputError, match=r"holds results already \(trials\.csv\)"):
+        run(setting(*SHORT, "regularizer=ewc"), tmp_path)
 
 
 def test_files_are_there_from_the_first_context_on(tmp_path: Path) -> None:
