@@ -34,6 +34,7 @@ from clsweep.sweeps import launchers
 
 _NAME = "clsweep"
 _OUR_SWEEPER = "clsweep_optuna"
+_FIGURES = ("accuracy_matrix.png", "curves.png")
 _HYDRA_RAISES = "HYDRA_FULL_ERROR"
 
 
@@ -111,6 +112,7 @@ def _is_finished(config: Config, folder: Path) -> bool:
         f"finished already: average accuracy {float(row['average_accuracy']):.4f}, in {paths.short(folder)}; "
         "resume=false trains it again"
     )
+    finish(config, folder, {})  # its process may have been killed before
     return True
 
 
@@ -198,7 +200,7 @@ def _run(config: Config, folder: Path) -> None:
 def finish(
     config: Config, folder: Path | None, places: Mapping[str, str], tell: Callable[[str], object] = print
 ) -> None:
-    """What a single run leaves besides its results.
+    """What a single run leaves besides its results, where it isn't there yet.
 
     Args:
         config: its setting.
@@ -208,8 +210,16 @@ def finish(
     """
     for key, place in places.items():
         tell(f"{key.partition('.')[2]:<17} {place}")
-    if config.figures and folder is not None and _drawn(folder):
-        tell(f"figures           {paths.short(folder)}/accuracy_matrix.png, curves.png")
+    if config.figures and folder is not None and not _are_there(folder) and _drawn(folder):
+        tell(f"figures           {paths.short(folder)}/{', '.join(_FIGURES)}")
+
+
+def _are_there(folder: Path) -> bool:
+    """Whether a finished run's figures are those of its results."""
+    from clsweep import results  # here, since it imports pandas
+
+    figures, measured = [folder / name for name in _FIGURES], folder / results.ACCURACY_FILE
+    return all(one.exists() and one.stat().st_mtime_ns >= measured.stat().st_mtime_ns for one in figures)
 
 
 def _drawn(folder: Path) -> bool:

@@ -3,7 +3,8 @@
     python scripts/benchmark_memory.py --output outputs/reference/performance/memory.csv
 
 A hundred short trials each, in a process of its own, of `ewc`, of a file that keeps a copy of the network (a teacher),
-and of one whose copy is in a reference cycle. The memory should be the same after the first trials and after the last.
+and of one whose copy is in a reference cycle; each leaves a checkpoint after each context and takes over the first
+context. The memory should be the same after the first trials and after the last.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from clsweep.data.context_cache import ContextCache
 from clsweep.sweeps import storage
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.worker import StudyWorker
+from clsweep.training.first_context import FOLDER
 from clsweep.training.machine import give_back_memory
 
 SETTING = (
@@ -86,7 +88,8 @@ def _plan(method: str, trials: int, folder: Path) -> StudyPlan:
         file.write_text(source)
         chosen = ["regularizer=custom", f"regularizer.file={file}"]
     with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
-        return StudyPlan(parse(compose("config", [*SETTING, *chosen, f"search.n_trials={trials}"])), folder)
+        config = parse(compose("config", [*SETTING, *chosen, f"search.n_trials={trials}"]))
+    return StudyPlan(config, folder, folder / FOLDER)
 
 
 def main() -> None:

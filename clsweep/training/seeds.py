@@ -72,6 +72,7 @@ def run_seeds(config: Config, folder: Path, finished: Callable[[Config, Path, Ma
                 give_back_memory()
             else:
                 print(f"seed {one.seed}: finished already")
+                finished(one, place, {})
             rows.append(row)
             _write(folder, rows, len(seeds))
     except InputError:

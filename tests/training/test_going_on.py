@@ -580,3 +580,17 @@ def test_what_a_kill_has_left_half_written_is_removed(tmp_path: Path, monkeypatc
         assert command(monkeypatch, *typed) == 0
         assert not (tmp_path / "run" / "checkpoints").exists()
         assert list((tmp_path / "run").rglob("*.partial")) == []
+
+
+def test_figures_that_a_finished_run_has_not_drawn_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = (*SHORT, "regularizer=ewc", "figures=true", f"hydra.run.dir={tmp_path}")
+    names = ("accuracy_matrix.png", "curves.png")
+    finished(setting(*SHORT, "regularizer=ewc"), tmp_path)  # killed before it drew
+    assert command(monkeypatch, *typed) == 0
+    assert "accuracy_matrix.png, curves.png" in capsys.readouterr().out
+    drawn = [(tmp_path / name).stat().st_mtime_ns for name in names]
+    assert command(monkeypatch, *typed) == 0
+    assert "curves.png" not in capsys.readouterr().out
+    assert [(tmp_path / name).stat().st_mtime_ns for name in names] == drawn  # once is enough

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from clsweep.report.plots.style import INK, Look, Plot, grid_lines, legend, legend_columns, panels, shortened, styled
-from clsweep.results import ACCURACY_FILE
+from clsweep.results import ACCURACY_FILE, write_bytes
 
 _HEAT = "viridis"  # readable without colours, and for the colour-blind
 _PANELS_A_ROW = 5
@@ -206,7 +206,7 @@ def draw_run(folder: Path) -> None:
     tested = cells[cells["split"] == "test"]
     for name, draw in (("accuracy_matrix", run_matrix), ("curves", run_curves)):
         plot = Plot(name, "", "", draw(tested), tested)
-        (folder / f"{name}.png").write_bytes(plot.png())
+        write_bytes(plot.png(), folder / f"{name}.png")
 
 
 def _line(plain: Axes, curve: pd.DataFrame, look: Look) -> None:
