@@ -225,17 +225,18 @@ class Disturbed:
         place.aim, place.seen = Aim(self.moments, self.pause, from_start=False), len(self._lines)
         with suppress(psutil.NoSuchProcess, IndexError):  # it ended at this very moment
             chosen = self.moments.choice(list(processes_of(place)))
-            before = self._partial()
+            before = soaking.half_written(self.folder)
             chosen.kill()
+            if chosen.pid == place.command.pid:
+                place.command.wait()  # a process that dies isn't to be killed once more
+            else:
+                chosen.wait()
             place.was_hit = True
             self.soak.kills += 1
-            self.soak.in_writing += len(self._partial() - before) > 0
+            self.soak.in_writing += len(soaking.half_written(self.folder) - before) > 0
             self._lines += soaking.lines(self.account, after=len(self._lines))
             own = [line for line in self._lines if line["pid"] == chosen.pid]
             self.soak.in_context += bool(own) and own[-1]["what"] == BEGUN
-
-    def _partial(self) -> set[Path]:
-        return set(self.folder.rglob("*.partial"))
 
 
 def processes_of(place: Place) -> Iterator[psutil.Process]:

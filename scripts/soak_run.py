@@ -221,21 +221,18 @@ class Method:
             lines += soaking.lines(account, after=seen + len(lines))
             if aim.is_due(command, bool(lines)):
                 chosen = self._moments.choice(self._signals)
-                before = self._partial()
+                before = soaking.half_written(self._folder)
                 os.kill(command.pid, chosen)
                 if chosen == signal.SIGKILL:
                     self._soak.kills += 1
                     command.wait()
-                    self._soak.in_writing += len(self._partial() - before) > 0
+                    self._soak.in_writing += len(soaking.half_written(self._folder) - before) > 0
                 else:
                     self._soak.interrupts += 1
                 self._soak.in_context += bool(lines) and lines[-1]["what"] == BEGUN
                 return chosen
             time.sleep(0.002)
         return None
-
-    def _partial(self) -> set[Path]:
-        return set(self._folder.rglob("*.partial"))
 
     def _compare(self, name: str) -> None:
         soak, whole, mine = self._soak, self._folder / "whole", self._folder / name

@@ -23,6 +23,7 @@ import random
 import re
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -211,6 +212,8 @@ def _become(work: Callable[[], int], log: Path) -> None:
             os.dup2(output, stream)
         random.seed()  # a fork continues its parent's random numbers, and so would every other one
         code = process.run_last("clsweep", work)
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -286,6 +289,11 @@ class Aim:
             since = command.began if self._kind == _FROM_START else now
             self._due = since + self._moments.uniform(0, _SOON if self._kind == _NEXT_LINE else self._pause)
         return self._due is not None and now >= self._due
+
+
+def half_written(folder: Path) -> set[str]:
+    """Files that are being written, or that a killed process has left so."""
+    return {name for *_, names in os.walk(folder) for name in names if name.endswith(".partial")}
 
 
 def left_over(folder: Path) -> Iterator[Path]:

@@ -5,6 +5,7 @@ Files are written whole under a temporary name and then renamed, so that a file 
 
 from __future__ import annotations
 
+import os
 import re
 import time
 import uuid
@@ -277,7 +278,8 @@ def remove_partial(folder: Path, idle: float = 0.0) -> None:
         folder: where nobody writes, or others do with pauses shorter than `idle`.
         idle: seconds that a file must not have been touched for.
     """
-    for path in folder.rglob(f".*{_PARTIAL}"):
-        with suppress(OSError):  # written to its end, or removed, by now
-            if _PARTIALS.fullmatch(path.name) and time.time() - path.stat().st_mtime >= idle:
-                path.unlink()
+    for place, _, names in os.walk(folder):  # which passes over a folder that is removed meanwhile
+        for path in (Path(place, name) for name in names if _PARTIALS.fullmatch(name)):
+            with suppress(OSError):  # written to its end, or removed, by now
+                if time.time() - path.stat().st_mtime >= idle:
+                    path.unlink()

@@ -158,7 +158,10 @@ def _kind(device: torch.device) -> str:
 
 def remove(folder: Path) -> None:
     """Remove the first contexts that runs have shared, but for those in use; who still wants one makes it again."""
-    for name in {path.stem for path in (*folder.glob("*.pt"), *folder.glob("*.lock"))}:
+    names: set[str] = set()
+    with suppress(FileNotFoundError):  # another command of the same sweep has removed the folder at this moment
+        names = {path.stem for path in (*folder.glob("*.pt"), *folder.glob("*.lock"))}
+    for name in names:
         with ExitStack() as held:
             try:
                 held.enter_context(FileLock(folder / f"{name}.lock", timeout=0))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from trees import summary
 from clsweep import results, resuming
 from clsweep.errors import InputError
 from clsweep.results.metrics import Cell
+from clsweep.training import first_context
 
 REQUIRED = """
     run_id status benchmark scenario dataset n_train n_test contexts regularizer reg_strength gamma epsilon seed
@@ -104,6 +106,27 @@ def test_what_a_killed_process_has_left_is_removed_but_not_what_is_being_written
     assert (old.exists(), new.exists()) == (False, True)
     results.remove_partial(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["accuracy.csv", "summary.csv"]
+
+
+def test_folders_that_go_while_what_was_left_is_looked_for_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two commands of one sweep end at the same time, and each tidies up."""
+    for name in ("first_contexts", "trial-0000"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".a.csv.0a.partial").touch()
+    look = os.scandir
+
+    def gone(path: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
+        if Path(path).name == "first_contexts":
+            raise FileNotFoundError(path)
+        return look(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.scandir", gone)
+        results.remove_partial(tmp_path)
+        first_context.remove(tmp_path / "first_contexts")
+    assert [path.parent.name for path in tmp_path.rglob("*.partial")] == ["first_contexts"]
 
 
 def test_a_failed_write_leaves_the_earlier_file_as_it_was(disk_full: list[str], tmp_path: Path) -> None:
