@@ -98,7 +98,7 @@ def test_a_file_that_was_not_written_whole_does_not_appear(
 
 def test_what_a_killed_process_has_left_is_removed_but_not_what_is_being_written(tmp_path: Path) -> None:
     results.write(tmp_path, summary(), CELLS)
-    old, new = tmp_path / ".summary.csv.0a.partial", tmp_path / ".summary.csv.0b.partial"
+    old, new = tmp_path / ".summary.csv.0000000a.partial", tmp_path / ".summary.csv.0000000b.partial"
     for path in (old, new):
         path.write_bytes(b"")
     os.utime(old, (0, 0))
@@ -114,7 +114,7 @@ def test_folders_that_go_while_what_was_left_is_looked_for_are_passed_over(
     """Two commands of one sweep end at the same time, and each tidies up."""
     for name in ("first_contexts", "trial-0000"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / ".a.csv.0a.partial").touch()
+        (tmp_path / name / ".a.csv.0000000a.partial").touch()
     look = os.scandir
 
     def gone(path: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:

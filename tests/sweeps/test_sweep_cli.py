@@ -113,7 +113,7 @@ def test_the_same_command_continues_its_study(swept: tuple[Path, str]) -> None:
     study = studies(folder)[0]
     before = pd.read_csv(study / "trials.csv")
     places = (f"hydra.sweep.dir={study}", f"search.storage={url(folder)}")
-    for name in ("first_contexts/.0a.pt.0b.partial", ".trials.csv.0c.partial"):  # of a process that was killed
+    for name in ("first_contexts/.0a.pt.0000000b.partial", ".trials.csv.0000000c.partial"):  # of a killed process
         (study / name).parent.mkdir(exist_ok=True)
         (study / name).write_bytes(b"PK")
         os.utime(study / name, (0, 0))
