@@ -7,10 +7,11 @@ Without `--sweep`: runs with the benchmarks' real networks, numbers of examples 
 iterations. A checkpoint is written after each context; its time is held against that of a context with as many
 iterations as the budget says, from the same run's times: `share` is the part of a run's time that checkpoints take.
 
-With `--sweep`: reads a sweep that has been run. What each run trained, estimated and measured itself is held against
-the same and what it took over: `ratio` is the time of the sweep over that of one whose runs share nothing. With
-`--iters 5000 --workers 2` as well: how many trials an hour that comes to with as many iterations and workers, pruned
-ones counted, and how many whole runs of one thread, one after the other, that share nothing.
+With `--sweep`: reads a sweep that has been run, with `--iters` and `--workers` for a longer one. What its trials
+trained, estimated and measured themselves is held against the same and the first context of each that took one over,
+at the speed of its own other contexts: `ratio` is the time of the trials over that of trials that share nothing.
+`an_hour` is how many trials an hour that comes to with so many iterations and workers, pruned ones counted, and
+`alone_an_hour` how many whole runs of one thread, one after the other, that share nothing.
 """
 
 from __future__ import annotations
@@ -117,21 +118,29 @@ def costs(benchmarks: list[str], methods: list[str]) -> pd.DataFrame:
 
 
 def savings(folder: Path, iters: int | None, workers: int) -> pd.DataFrame:
-    """A row for each study of a sweep and each kind of run in it."""
-    runs = results.load(folder).runs
-    runs["own"] = runs["train_seconds"] + runs["importance_seconds"] + runs["eval_seconds"]
-    runs["study"] = runs["study"].map(lambda path: Path(path).name)
-    groups = runs.groupby(["study", "role"])
-    made = groups[["own", "shared_seconds"]].sum().assign(runs=groups.size())
-    made["ratio"] = made["own"] / (made["own"] + made["shared_seconds"])
-    if iters is not None:
-        longer = iters / runs["iters"]
-        runs["long"] = runs["own"] + (longer - 1) * runs["train_seconds"]
-        whole = runs[runs["status"] == results.FINISHED]
-        alone = (whole["long"] + longer * whole["shared_seconds"]).groupby([whole["study"], whole["role"]]).mean()
-        made["an_hour"] = 3_600 * workers / runs.groupby(["study", "role"])["long"].mean()
-        made["alone_an_hour"] = 3_600 / alone
-    return made.reset_index().rename(columns={"own": "own_seconds"}).round(3)
+    """A row for each study of a sweep."""
+    runs = results.load(folder).runs.query("role == 'trial'")
+    longer = 1 if iters is None else iters / runs["iters"]
+    train, measured = longer * runs["train_seconds"], runs["eval_seconds"]
+    own = train + runs["importance_seconds"] + measured
+    took = runs["shared_seconds"] > 0
+    first = (train + 2 * measured) / (runs["contexts"] - 1)  # trained, and measured before and after
+    whole = took & (runs["status"] == results.FINISHED)
+    rows = []
+    for study, of in runs.groupby("study").groups.items():
+        price = first[of][whole[of]].mean()
+        rows.append(
+            {
+                "study": Path(str(study)).name,
+                "trials": len(of),
+                "pruned": int((runs["status"][of] == results.PRUNED).sum()),
+                "ratio": own[of].sum() / (own[of].sum() + price * took[of].sum()),
+                "ratio_of_whole_runs": 1 - price / (own[of][whole[of]].mean() + price),
+                "an_hour": 3_600 * workers / own[of].mean(),
+                "alone_an_hour": 3_600 / (own[of][whole[of]].mean() + price),
+            }
+        )
+    return pd.DataFrame(rows).round(3)
 
 
 def show(table: pd.DataFrame) -> None:
