@@ -37,7 +37,13 @@ def is_shared(config: Config, folder: Path, other: str = "regularizer=ewc", more
     return float(str(summary(folder / "second one")["shared_seconds"])) > 0
 
 
-@pytest.mark.parametrize("method", [one for one in METHODS if one != "ewc"])
+_QUICK = ("si", "kfac_ewc", "custom")  # a sum of squares with a path, a penalty, a file
+
+
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(one, marks=[] if one in _QUICK else pytest.mark.slow) for one in METHODS if one != "ewc"],
+)
 def test_every_method_takes_over_what_another_has_trained(method: str, tmp_path: Path) -> None:
     assert is_shared(setting(*SHORT, f"regularizer={method}"), tmp_path)
 
