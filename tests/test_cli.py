@@ -284,7 +284,8 @@ def test_ctrl_c_ends_cleanly_and_keeps_what_was_measured(tmp_path: Path) -> None
             process.kill()
     assert process.returncode == 130
     assert complained == "clsweep: interrupted.\n"
-    assert printed.endswith(f"files             {folder}/summary.csv, accuracy.csv: what was measured\n")
+    files = f"files             {folder}/summary.csv, accuracy.csv: what was measured\n"
+    assert printed.endswith(f"{files}to go on          the same command with hydra.run.dir={folder}\n")
     assert "interrupted" not in printed  # once is enough
     row = summary(folder)
     assert row["status"] == "interrupted"
