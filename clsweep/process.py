@@ -40,6 +40,7 @@ def run(name: str, command: Callable[[], int]) -> int:
         return _run(name, command)
     finally:
         _set(before)
+        _interrupts.came = False  # it was this command's
 
 
 def run_last(name: str, command: Callable[[], int]) -> int:
@@ -108,9 +109,11 @@ class _Interrupts:
 
     def __init__(self) -> None:
         self._last = -math.inf
+        self.came = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if not self.are_winding_up:
+            self.came = True
             self.wind_up()
             raise KeyboardInterrupt
 
@@ -132,8 +135,19 @@ def catch_interrupts() -> None:
 
     What this process was told to ignore, as by nohup, it goes on ignoring; another program's handlers stay.
     """
+    _interrupts.came = False
     usual = (signal.SIG_DFL, signal.default_int_handler)
     _set({number: _interrupts for number, handler in _handlers().items() if handler in usual})
+
+
+def raise_if_interrupted() -> None:
+    """Raise an interrupt again that was lost: Python drops what is raised while it runs a finalizer, say.
+
+    Raises:
+        KeyboardInterrupt: one came since `catch_interrupts`.
+    """
+    if _interrupts.came:
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

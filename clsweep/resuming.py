@@ -69,8 +69,6 @@ def taken_over(config: Config, folder: Path) -> dict[str, str] | None:
         InputError: it is finished, but has left no network, which the setting asks for.
     """
     row = finished(folder) if config.resume else None
-    if row is not None and not config.keep_checkpoints:
-        checkpoints.remove(folder)  # of a process that was killed before it could
     if row is not None and config.save_model is not False:
         from clsweep.training import saved  # here, since it imports torch
 

@@ -17,14 +17,11 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
-from hydra import compose, initialize_config_dir
 
-from clsweep.config import config_dir, parse
 from clsweep.data.context_cache import ContextCache
-from clsweep.sweeps import storage
+from clsweep.sweeps import command, storage
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.worker import StudyWorker
-from clsweep.training.first_context import FOLDER
 from clsweep.training.machine import give_back_memory
 
 SETTING = (
@@ -87,9 +84,8 @@ def _plan(method: str, trials: int, folder: Path) -> StudyPlan:
         file = folder / "method.py"
         file.write_text(source)
         chosen = ["regularizer=custom", f"regularizer.file={file}"]
-    with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
-        config = parse(compose("config", [*SETTING, *chosen, f"search.n_trials={trials}"]))
-    return StudyPlan(config, folder, folder / FOLDER)
+    (plan,) = command.read([*SETTING, *chosen, f"search.n_trials={trials}"], folder).plans
+    return plan
 
 
 def main() -> None:

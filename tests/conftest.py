@@ -22,6 +22,18 @@ def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         yield
 
 
+@pytest.fixture
+def closed() -> Iterator[None]:
+    """Storages that `sharing` has opened are closed at the end."""
+    import sharing  # here, since it imports Optuna
+
+    from clsweep.sweeps import storage
+
+    yield
+    while sharing.opened:
+        storage.close(sharing.opened.pop())
+
+
 Typed = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

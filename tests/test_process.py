@@ -61,6 +61,27 @@ def interrupted(*signals: signal.Signals, ignored: Sequence[signal.Signals] = ()
     return child.returncode, printed, complained
 
 
+def test_an_interrupt_that_python_drops_is_raised_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Signals:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    monkeypatch.setattr(process, "_interrupts", process._Interrupts())  # another test's may be winding up
+    before = process._handlers()
+    process._set(dict.fromkeys(before, signal.SIG_DFL))
+    try:
+        process.catch_interrupts()
+        process.raise_if_interrupted()  # nothing came yet
+        Signals()
+        with pytest.raises(KeyboardInterrupt):
+            process.raise_if_interrupted()
+        process.catch_interrupts()
+        process.raise_if_interrupted()
+    finally:
+        process._set(before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_an_interrupt_ends_with_130_after_the_winding_up(number: signal.Signals) -> None:
     assert interrupted(number) == (130, "kept\n", "program: interrupted.\n")

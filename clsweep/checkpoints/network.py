@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from clsweep.checkpoints.code import Fixed
 from clsweep.checkpoints.packing import DamagedError, Packer, Place, UnpackableError, Unpacker
+from clsweep.networks.equipment import BATCH
 from clsweep.networks.outputs import Head
 
 _KINDS: Final = ("_parameters", "_buffers", "_modules")
@@ -122,7 +123,7 @@ class NetworkParts:
 
     def leave_out_of_training(self, model: nn.Module) -> None:
         """What is on the network now isn't its own, and has no part in training: a method has put it there."""
-        self._others = {name for name in vars(model) if ("", name) not in self._built} | {"_custom_batch"}
+        self._others = {name for name in vars(model) if ("", name) not in self._built} | {BATCH}
 
     def pack_trained(self, packer: Packer) -> dict[str, Any]:
         """What training leaves, without what a method has put on the network.

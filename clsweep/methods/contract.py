@@ -63,6 +63,7 @@ from clsweep.hyperparameters import STANDARD, of_file
 from clsweep.methods.base import Finished, Method, Path, Squares
 from clsweep.methods.instances import Instance
 from clsweep.methods.undisturbed import HARMLESS, Network, first_not_finite, settings_put_back
+from clsweep.networks.equipment import BATCH
 from clsweep.parameters import NamedTensors, contract_parameters, snapshot
 from clsweep.seeding import generator_states
 
@@ -72,7 +73,6 @@ ESTIMATE = "estimate_importance"
 PENALTY = "compute_regularization_loss"
 QUADRATIC = "quadratic_penalty"
 TRANSFORM = "transform_gradients"
-BATCH = "_custom_batch"
 _ARGUMENTS: dict[str, tuple[str, ...]] = {
     ESTIMATE: ("model", "dataset", "prev_params", "device"),
     PENALTY: ("model", "importance_dict", "prev_params_dict"),

@@ -62,6 +62,8 @@ class Classifier(nn.Module):
     _custom_prev_params: dict[str, Tensor]
 
 
+BATCH = "_custom_batch"  # what a file's method finds the step's batch under
+
 # What a run and methods put on a network, which may have no attribute of its own by these names.
 RESERVED = tuple(name for name in Classifier.__annotations__ if name not in ("head", "param_list"))
 

@@ -178,9 +178,8 @@ class Learner:
         paths = self._path_integrals()
         self._totals = {key: paths[p].total for key, p in parameters.items() if p in paths}
         if tracks_path and not self._totals:
-            own = {
-                p: torch.zeros_like(position) for p, position in positions.items()
-            }  # what the method sees is its own
+            # Beside what the method is shown, which it has said that it doesn't read, and which stays zero.
+            own = {p: torch.zeros_like(position) for p, position in positions.items()}
             paths = {p: PathIntegral(total, None) for p, total in own.items()}
             self._totals = {key: own[p] for key, p in parameters.items()}
         self._update.set_path_integrals(paths)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from clsweep import process
 from clsweep.config import Config
 from clsweep.data.contexts import Part, Stream
 from clsweep.data.transforms import of_several
@@ -157,18 +158,19 @@ class Trainer:
         Raises:
             RunError: the loss or the network became NaN or infinite, or the regularizer failed.
         """
-        self._train(number)
-        self._end(number)
+        examples = self._gathered(number)
+        self._train(number, examples)
+        self._end(examples)
 
     def _learn_shared(self, first: Shared) -> Iterator[list[Cell]]:
         """Learn the first context, trained by whoever came first; yields as `sequentially` does."""
-        learner = self.learner
+        learner, examples = self.learner, self._gathered(0)
         with first.claimed():
-            trained = self._take(first) if first.is_there() else None
+            trained = self._take(first, examples) if first.is_there() else None
             if trained is None:
                 spent = self.timings.train + self.timings.evaluation
                 before = self._evaluate(0)
-                self._train(0, tracks_path=True)
+                self._train(0, examples, tracks_path=True)
                 after = self._evaluate(1)
                 spent = self.timings.train + self.timings.evaluation - spent
                 trained = Trained((before, after), spent, self._iterations[0])
@@ -177,31 +179,33 @@ class Trainer:
         yield before
         learner.activate(self.stream.active(0, 1))
         with learner.noticing_changes() as changes:
-            self._end(0)
+            self._end(examples)
         self.learned = 1
         yield self._evaluate(1) if changes else after
 
-    def _take(self, first: Shared) -> Trained | None:
+    def _take(self, first: Shared, examples: TensorDataset) -> Trained | None:
         """Go on from where another run has trained the first context to."""
         self.learner.activate(self.stream.active(0, 1))
         self.learner.start_context(self._iterations[0])
         trained = first.take()
         if trained is not None:
-            inputs, labels = self._examples(0).tensors
+            inputs, labels = examples.tensors
             *_, indices = self._indices(len(inputs), self._iterations[0], 0)
             self.learner.see(inputs[indices[-1]], labels[indices[-1]])
             self.timings.shared += trained.seconds
             self.on_taken(trained.steps)
         return trained
 
-    def _examples(self, number: int) -> TensorDataset:
-        return self.stream.contexts[number].train.gathered()
+    def _gathered(self, number: int) -> TensorDataset:
+        """A context's training examples, made once for training and the estimate of the importance."""
+        with self._clock("train"):
+            return self.stream.contexts[number].train.gathered()
 
-    def _train(self, number: int, *, tracks_path: bool = False) -> None:
+    def _train(self, number: int, examples: TensorDataset, *, tracks_path: bool = False) -> None:
         self.learner.activate(self.stream.active(number, number + 1))
         iters = self._iterations[number]
+        inputs, labels = examples.tensors
         with self._clock("train"):
-            inputs, labels = self._examples(number).tensors
             self.learner.start_context(iters, tracks_path=tracks_path)
 
         def batch(index: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,9 +214,9 @@ class Trainer:
         for _ in self._steps(batch, inputs, [iters], number, f"context {number + 1}"):
             pass
 
-    def _end(self, number: int) -> None:
+    def _end(self, examples: TensorDataset) -> None:
         with self._clock("importance"), self.learner.blaming():
-            self.learner.end_context(self._examples(number))
+            self.learner.end_context(examples)
 
     def _indices(self, count: int, iters: int, purpose: int | str) -> Iterator[Tensor]:
         """The examples of every step, of `count`; see `batch_indices`."""
@@ -240,6 +244,7 @@ class Trainer:
         for part in parts[begun:]:
             with self._clock("train"), learner.blaming():
                 for index in islice(to_come, part):
+                    process.raise_if_interrupted()
                     loss = learner.step(*batch(index))
                     watch.add(loss)
                     self.timings.steps += 1

@@ -9,6 +9,7 @@ import pytest
 from builders import setting
 from test_cli import TINY
 
+from clsweep.config import Config
 from clsweep.results.metrics import Cell
 from clsweep.training.observers import Observer
 from clsweep.training.run import run
@@ -22,19 +23,23 @@ class Stops(Observer):
             raise KeyboardInterrupt
 
 
+def stopped(folder: Path, accounting: Sequence[str]) -> Config:
+    """The setting of a run that was stopped after its second context."""
+    short = (*TINY, "benchmark.contexts=3", "benchmark.iters=4", "figures=false", "threads=1", "regularizer=ewc")
+    config = setting(*short, *accounting)
+    folder.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        run(config, folder, Stops())
+    return config
+
+
 @pytest.mark.parametrize("lost", [0, 1, 2])
 def test_a_context_that_is_trained_again_is_counted(lost: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(__file__).resolve().parent.parent.parent / "scripts")
     import soaking
 
     account, folder = tmp_path / "account.jsonl", tmp_path / "run"
-    folder.mkdir()
-    config = setting(
-        *(*TINY, "benchmark.contexts=3", "benchmark.iters=4", "figures=false", "threads=1", "regularizer=ewc"),
-        *soaking.override(account),
-    )
-    with pytest.raises(KeyboardInterrupt):
-        run(config, folder, Stops())
+    config = stopped(folder, soaking.override(account))
     for path in sorted(folder.glob("checkpoints/*"))[2 - lost :]:
         path.unlink()
     run(config, folder, Observer())
@@ -50,13 +55,7 @@ def test_a_context_whose_checkpoint_is_there_is_finished_though_no_line_says_so(
     import soaking
 
     account, folder = tmp_path / "account.jsonl", tmp_path / "run"
-    folder.mkdir()
-    config = setting(
-        *(*TINY, "benchmark.contexts=3", "benchmark.iters=4", "figures=false", "threads=1", "regularizer=ewc"),
-        *soaking.override(account),
-    )
-    with pytest.raises(KeyboardInterrupt):
-        run(config, folder, Stops())
+    config = stopped(folder, soaking.override(account))
     account.unlink()
     kept = {path: path.read_bytes() for path in folder.glob("checkpoints/*")}
     for path in kept:

@@ -16,14 +16,13 @@ from typing import Any
 import optuna
 import postgres
 import pytest
-import sharing
 from builders import ROOT
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sharing import QUEUED, ledger
 
 from clsweep.errors import InputError
-from clsweep.sweeps import database, owner, storage
+from clsweep.sweeps import database, owner
 from clsweep.sweeps import ledger as ledgers
 from clsweep.sweeps.ledger import Ledger
 from clsweep.sweeps.marks import CARRIED, ENDED, FAILED, INTERRUPTED, LOST, REASON, VOID
@@ -34,11 +33,7 @@ N_TRIALS = 25
 TEN = {"reg_strength": 10.0}
 
 
-@pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    yield
-    while sharing.opened:
-        storage.close(sharing.opened.pop())
+pytestmark = pytest.mark.usefixtures("closed")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from optuna.samplers import RandomSampler, TPESampler
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from clsweep.sweeps import storage
 from clsweep.sweeps.continued import OnePerPoint, current
 from clsweep.sweeps.ledger import Ledger, open_study
 from clsweep.sweeps.marks import CONTINUES, ENDED, INTERRUPTED, LOST, VOID
@@ -33,11 +32,7 @@ SPACE: Space = {"x": FloatDistribution(0.0, 1.0)}
 Table = Callable[[Point], Sequence[float]]
 
 
-@pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    yield
-    while sharing.opened:
-        storage.close(sharing.opened.pop())
+pytestmark = pytest.mark.usefixtures("closed")
 
 
 @pytest.fixture

@@ -56,6 +56,11 @@ def killed_before_the_record(study: StudyWorker, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("clsweep.folders.run", killed)
     with pytest.raises(Killed):
         finish(study)
+    lose_running(study)
+
+
+def lose_running(study: StudyWorker) -> None:
+    """What another process does when it sees that this one has ended."""
     finals = study.finals()
     for ledger in [study.ledger] if finals is None else [study.ledger, finals.ledger]:
         for trial in ledger.trials():
@@ -213,11 +218,7 @@ def killed_after(study: StudyWorker, patch: pytest.MonkeyPatch, contexts: int) -
         trained = Trained(patched, until=contexts)
         with suppress(Killed):
             finish(study)
-    finals = study.finals()
-    for ledger in [study.ledger] if finals is None else [study.ledger, finals.ledger]:
-        for trial in ledger.trials():
-            if trial.state == TrialState.RUNNING:
-                ledger._mark_lost(trial, "its process ended")
+    lose_running(study)
     return trained.contexts
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import dedent
@@ -14,10 +15,11 @@ from builders import command, refuse_writing, setting
 from conftest import Typed
 from test_cli import TINY, summary, without_run_id
 
-from clsweep import results, resuming
+from clsweep import process, results, resuming
 from clsweep.config import Config
 from clsweep.errors import InputError
 from clsweep.results.metrics import Cell
+from clsweep.training.learner import Learner
 from clsweep.training.loop import Trainer
 from clsweep.training.observers import Observer
 from clsweep.training.run import run
@@ -491,6 +493,7 @@ def test_who_stops_a_run_is_told_how_it_goes_on(
 
     arguments = (*SHORT, "regularizer=ewc", f"hydra.run.dir={tmp_path / 'a run'}")
     with monkeypatch.context() as patch:
+        patch.setattr(process, "_interrupts", process._Interrupts())  # another test's may be winding up
         patch.setattr(Trainer, "learn", interrupted)
         assert command(patch, *arguments) == 130
     said = capsys.readouterr()
@@ -498,6 +501,30 @@ def test_who_stops_a_run_is_told_how_it_goes_on(
     assert said.err == "clsweep: interrupted.\n"
     assert command(monkeypatch, *arguments) == 0
     assert "going on after context 2 of 3" in capsys.readouterr().out
+
+
+def test_an_interrupt_that_python_drops_ends_the_run_at_the_next_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Signals:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGUSR1)
+
+    step = Learner.step
+    steps: list[int] = []
+
+    def dropped(self: Learner, *batch: torch.Tensor) -> torch.Tensor:
+        steps.append(len(steps))
+        if len(steps) == 6:
+            Signals()
+        return step(self, *batch)
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    monkeypatch.setattr(process, "_interrupts", process._Interrupts())
+    monkeypatch.setattr(Learner, "step", dropped)
+    assert command(monkeypatch, *SHORT, "regularizer=ewc", f"hydra.run.dir={tmp_path / 'run'}") == 130
+    assert len(steps) == 6
+    assert summary(tmp_path / "run")["status"] == "interrupted"
 
 
 def test_a_sweeps_folder_is_no_runs(tmp_path: Path) -> None:
