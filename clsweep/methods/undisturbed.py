@@ -85,6 +85,22 @@ def _set_autocast(device: str, value: tuple[bool, torch.dtype]) -> None:
     torch.set_autocast_dtype(device, value[1])
 
 
+def _autocast_depth() -> int:
+    """How many autocasts have been entered and not left."""
+    depth: int = torch.autocast_increment_nesting()
+    torch.autocast_decrement_nesting()
+    return depth - 1
+
+
+def _set_autocast_depth(depth: int) -> None:
+    """Where one is never left, weights that were cast once are used for ever after, whatever they have become."""
+    while _autocast_depth() > depth:
+        torch.autocast_decrement_nesting()
+    while _autocast_depth() < depth:
+        torch.autocast_increment_nesting()
+    torch.clear_autocast_cache()
+
+
 def _set_device(device: torch.device) -> None:
     torch.set_default_device(None if device.type == "cpu" else device)  # None: as it is from the start, which is faster
 
@@ -132,6 +148,7 @@ _SETTINGS = (
     _Setting("torch's number of threads", torch.get_num_threads, torch.set_num_threads),
     _Setting("autocast", lambda: _autocast("cpu"), lambda value: _set_autocast("cpu", value)),
     _Setting("autocast on CUDA", lambda: _autocast("cuda"), lambda value: _set_autocast("cuda", value)),
+    _Setting("autocast that was not left", _autocast_depth, _set_autocast_depth),
     _Setting("autocast's cache", torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled),
     _Setting("torch's deterministic mode", torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
     _Setting("torch's precision of matrix products", _matmul_precision, _set_matmul_precision),

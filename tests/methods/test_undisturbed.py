@@ -57,6 +57,12 @@ SETTINGS = {
 }
 
 
+def depth_of_autocast() -> int:
+    depth: int = torch.autocast_increment_nesting()
+    torch.autocast_decrement_nesting()
+    return depth - 1
+
+
 def settings() -> list[object]:
     cudnn = torch.backends.cudnn
     return [
@@ -65,6 +71,7 @@ def settings() -> list[object]:
         torch.is_grad_enabled(),
         torch.get_num_threads(),
         torch.is_autocast_enabled("cpu"),
+        depth_of_autocast(),
         torch.are_deterministic_algorithms_enabled(),
         torch.get_float32_matmul_precision(),
         (cudnn.enabled, cudnn.benchmark, cudnn.deterministic),
@@ -89,6 +96,20 @@ def test_settings_of_the_process_are_put_back(tmp_path: Path, statement: str) ->
     with settings_put_back():  # whatever goes wrong here must not reach other tests
         call_both(made)
         assert settings() == before
+
+
+def test_weights_that_were_cast_are_cast_again_after_an_autocast_that_was_not_left() -> None:
+    layer, inputs = torch.nn.Linear(2, 2), torch.ones(1, 2)
+    with settings_put_back():
+        torch.autocast("cpu", torch.bfloat16).__enter__()
+        layer(inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(inputs)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.zero_()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(inputs).abs().sum() == 0
 
 
 def test_settings_that_were_put_back_are_named() -> None:

@@ -224,7 +224,7 @@ def test_a_run_of_every_method_ends_as_if_it_had_not_been_stopped(method: str, t
         ("optimizer=sgd", "optimizer.momentum=0.9"),
         ("optimizer=adamw", "optimizer.schedule._target_=torch.optim.lr_scheduler.CosineAnnealingLR"),
         ("network=cnn", "network.channels=[4,4]", "network.hidden=[8]"),
-        ("contract.logits=all",),
+        ("contract.logits=all", "precision=bf16"),
         ("benchmark.scenario=class", "validation_fraction=0.2"),
     ],
     ids=lambda more: more[0],
