@@ -47,6 +47,7 @@ _ITERS = "${.iters_by_budget.${budget}}"  # as conf/benchmark/*.yaml has it
 _DATA = "CLSWEEP_DATA"
 _METHOD = "regularizer"
 OPEN_GROUPS, OWN_FILE = ("network", "optimizer"), "own"  # the file of a group for a class that has none
+PRESETS = "protocol"  # the group of `PresetConfig`; what makes runs comparable is `clsweep.protocol`
 _PART = Allowed(lambda value: 0 <= value < 1, "a number from 0 up to, not including, 1")
 _NAME_OF_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 DEVICE = Allowed(lambda value: bool(_NAME_OF_DEVICE.fullmatch(value)), "auto, cpu, cuda or cuda:N (as in cuda:0)")
@@ -110,6 +111,29 @@ class DatasetConfig:
 
 
 @dataclass
+class PresetConfig:
+    """What `protocol=NAME` (`conf/protocol`) gives a method, unless something else is typed.
+
+    Attributes:
+        name: of the preset.
+        values: of every method's hyperparameters and options, as far as it has them.
+        by_method: instead, or as well, for methods by their names.
+    """
+
+    name: str = MISSING
+    values: dict[str, Any] = field(default_factory=dict)
+    by_method: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def of(self, method: str) -> dict[str, Any]:
+        """The values for a method, by the names that it has for them; it may lack some.
+
+        Args:
+            method: its name.
+        """
+        return _flat(self.values) | _flat(self.by_method.get(method, {}))
+
+
+@dataclass
 class RegularizerConfig:
     """A method (`conf/regularizer`); either `_target_` or `file` says where its code is.
 
@@ -122,6 +146,7 @@ class RegularizerConfig:
         tuned: values that were tuned for the benchmark (`conf/tuned`), by hyperparameter, and in `space` what a sweep
             searches on it.
         tuned_for: the beginning of the digest of the file that they are for.
+        preset: values that come before them, where a run follows another protocol than ours.
         space: what a sweep searches, by hyperparameter, each a range in Hydra's syntax for sweeps; what isn't named
             here is the method's own.
         values: what is given of its hyperparameters and options, by name; `fisher.labels` is one.
@@ -132,8 +157,14 @@ class RegularizerConfig:
     file: str | None = None
     tuned: dict[str, Any] = field(default_factory=dict)
     tuned_for: str | None = None
+    preset: PresetConfig | None = None
     space: dict[str, str] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def preset_values(self) -> dict[str, Any]:
+        """What a preset gives this method, by the names that it has for them; it may lack some."""
+        return {} if self.preset is None else self.preset.of(self.name)
 
 
 @dataclass
@@ -262,7 +293,14 @@ def shown_name(regularizer: str, file: str) -> str:
     return stem if regularizer == OWN and stem not in ("", SHIPPED) else regularizer
 
 
+def times(factor: float, number: float) -> float:
+    """A product, an integer where it is whole, as a YAML file writes it: `${times:0.1,${benchmark.iters}}`."""
+    product = factor * number
+    return int(product) if product == int(product) else product
+
+
 OmegaConf.register_new_resolver("method_folder", method_folder, replace=True)
+OmegaConf.register_new_resolver("times", times, replace=True)
 
 
 def choices(group: str) -> str:
@@ -292,6 +330,7 @@ def parse(composed: DictConfig) -> Config:
     try:
         if not _has_benchmark(settings):
             raise missing_benchmark()
+        _check_preset(settings)
         _translate(settings)
         _gather(settings)
         merged = OmegaConf.merge(OmegaConf.structured(Config), settings)
@@ -312,6 +351,22 @@ def parse(composed: DictConfig) -> Config:
 def _has_benchmark(composed: DictConfig) -> bool:
     """Whether one was chosen, or is written in a file: values alone, as of `benchmark.iters=5`, are none."""
     return any(OmegaConf.select(composed, f"benchmark.{key}") is not None for key in ("name", "stream"))
+
+
+def _check_preset(composed: DictConfig) -> None:
+    """Check that what a preset refers to is there: a benchmark has published figures, or it has none."""
+    name = OmegaConf.select(composed, f"{_METHOD}.preset.name")
+    published = ("benchmark.published.reg_strength", "benchmark.published.protocol.iters")
+    if name is not None and any(OmegaConf.select(composed, key) is None for key in published):
+        known = [file.stem for file in sorted((config_dir() / "benchmark").glob("*.yaml")) if _has_figures(file)]
+        raise InputError(
+            f"{PRESETS}={name}: benchmark={OmegaConf.select(composed, 'benchmark.name')} has no published figures, "
+            f"whose protocol this is; expected one of {', '.join(known)}, or {' and '.join(published)} as well."
+        )
+
+
+def _has_figures(benchmark: Path) -> bool:
+    return OmegaConf.select(OmegaConf.load(benchmark), "benchmark.published") is not None
 
 
 def _check_budget(merged: Any) -> None:
@@ -521,7 +576,7 @@ def _root(root: str) -> str:
 @cache
 def groups() -> tuple[str, ...]:
     """The groups that a run chooses files from: of `logger` any number, of the others one."""
-    return tuple(name for name in get_type_hints(Config) if (config_dir() / name).is_dir())
+    return (*(name for name in get_type_hints(Config) if (config_dir() / name).is_dir()), PRESETS)
 
 
 @cache

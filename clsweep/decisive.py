@@ -53,7 +53,8 @@ def _method(config: Config, file: MethodFile | Functions | None) -> dict[str, An
     if method._target_ is not None:
         found[f"{_METHOD}.{TARGET}"] = method._target_
         found["the method's code"] = sources.digest([Target.of(_METHOD, {TARGET: method._target_})])
-    values = {name: value for name, value in method.tuned.items() if name != "space"} | method.values
+    tuned = {name: value for name, value in method.tuned.items() if name != "space"}
+    values = tuned | method.preset_values | method.values
     return found | {f"{_METHOD}.{name}": value for name, value in values.items()}
 
 

@@ -11,6 +11,7 @@ import keyword
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass, replace
+from types import MappingProxyType
 from typing import Any, get_type_hints
 
 from clsweep.errors import InputError
@@ -197,7 +198,7 @@ def _is_column(name: str) -> bool:
 
 
 # Keys of `regularizer` that say other things.
-_TAKEN = ("name", "file", "space", "tuned", "tuned_for", "values", "_target_", "fisher")
+_TAKEN = ("name", "file", "space", "tuned", "tuned_for", "preset", "values", "_target_", "fisher")
 
 
 def _allowed(default: object) -> Allowed | None:
@@ -212,7 +213,7 @@ class Resolved:
 
     Attributes:
         values: by name, of all that there are.
-        origins: by name: given, tuned or default.
+        origins: by name: given, preset, tuned or default.
         unused: given ones that the method doesn't have.
     """
 
@@ -221,11 +222,17 @@ class Resolved:
     unused: tuple[str, ...]
 
 
-GIVEN, TUNED, DEFAULT = "given", "tuned", "default"
+GIVEN, PRESET, TUNED, DEFAULT = "given", "preset", "tuned", "default"
 
 
-def resolve(declared: Declared, given: Mapping[str, Any], tuned: Mapping[str, Any], method: str) -> Resolved:
-    """The value of each hyperparameter: the given one, else the tuned one, else the default.
+def resolve(
+    declared: Declared,
+    given: Mapping[str, Any],
+    tuned: Mapping[str, Any],
+    method: str,
+    preset: Mapping[str, Any] = MappingProxyType({}),
+) -> Resolved:
+    """The value of each hyperparameter: the given one, else the preset's, else the tuned one, else the default.
 
     Args:
         declared: the method's hyperparameters.
@@ -233,6 +240,7 @@ def resolve(declared: Declared, given: Mapping[str, Any], tuned: Mapping[str, An
             may be given to any method, since several methods are often given the same.
         tuned: likewise.
         method: what to call the method.
+        preset: values by name; those of hyperparameters that the method lacks are for others.
 
     Raises:
         InputError: a given or a tuned one isn't declared, or may not be what it is.
@@ -246,7 +254,7 @@ def resolve(declared: Declared, given: Mapping[str, Any], tuned: Mapping[str, An
         declared[name].checked(f"tuned.{name}", value)
     values, origins = {}, {}
     for name, one in declared.items():
-        for origin, source in ((GIVEN, given), (TUNED, tuned)):
+        for origin, source in ((GIVEN, given), (PRESET, preset), (TUNED, tuned)):
             if name in source and (source[name] is not None or one.allowed.holds(None)):
                 values[name], origins[name] = one.checked(name, source[name]), origin
                 break

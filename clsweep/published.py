@@ -41,7 +41,7 @@ def figure(config: Config) -> str | None:
     own = _resolved(config)
     if own is None or config.method not in own.accuracy or Protocol.of(config) != own.protocol:
         return None
-    return f"{own.accuracy[config.method]:.3f} ({own.note})"
+    return f"{own.accuracy[config.method]:.4f} ({own.note})"
 
 
 def _resolved(config: Config) -> Published | None:

@@ -28,7 +28,7 @@ from clsweep.training.observers import Started
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
-GROUPS = ("benchmark", "dataset", "logger", "network", "optimizer", "regularizer", "search")
+GROUPS = ("benchmark", "dataset", "logger", "network", "optimizer", "protocol", "regularizer", "search")
 
 
 def compose(*overrides: str) -> DictConfig:

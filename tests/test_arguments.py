@@ -10,7 +10,7 @@ from clsweep import arguments
 from clsweep import config as settings
 from clsweep.errors import InputError
 
-GROUPS = ("benchmark", "dataset", "network", "optimizer", "regularizer", "search")
+GROUPS = ("benchmark", "dataset", "network", "optimizer", "protocol", "regularizer", "search")
 
 
 def test_the_groups_are_those_of_the_setting() -> None:

@@ -13,7 +13,7 @@ from clsweep import sources
 from clsweep.config import RegularizerConfig, config_dir
 from clsweep.data.identity import DIGEST
 from clsweep.errors import InputError
-from clsweep.hyperparameters import Declared, Resolved, instance, names, of_class, resolve
+from clsweep.hyperparameters import GIVEN, PRESET, Declared, Resolved, instance, names, of_class, resolve
 from clsweep.methods.base import BuiltIn, Method
 from clsweep.methods.contract import FileMethod
 from clsweep.methods.files import MethodFile, read
@@ -66,10 +66,14 @@ class Loaded:
 
     def described(self) -> list[str]:
         """Its hyperparameters with their values, and where these are from unless they were given."""
-        return [
-            f"{name}={_shown(self.resolved.values[name])}{_ORIGINS[self.resolved.origins[name]]}"
-            for name in self.hyperparameters
-        ]
+        return [f"{name}={_shown(self.resolved.values[name])}{self._origin(name)}" for name in self.hyperparameters]
+
+    def _origin(self, name: str) -> str:
+        """Where a value is from, in brackets; empty where it was given."""
+        origin = self.resolved.origins[name]
+        if origin == PRESET and self.config.preset is not None:
+            origin = self.config.preset.name
+        return "" if origin == GIVEN else f" ({origin})"
 
     def notes(self) -> list[str]:
         """What the user should know of the values, in sentences."""
@@ -77,9 +81,6 @@ class Loaded:
             f"{_KEY}.{name}={_shown(self.config.values[name])}: {self.method.source} has no {name}"
             for name in self.resolved.unused
         ]
-
-
-_ORIGINS = {"given": "", "tuned": " (tuned)", "default": " (default)"}
 
 
 def _shown(value: object) -> str:
@@ -135,7 +136,7 @@ def _of_functions(
     made: Instance | None = None,
 ) -> Loaded:
     method = FileMethod(functions, source, made)
-    resolved = resolve(method.declared, config.values, _values(tuned), source)
+    resolved = resolve(method.declared, config.values, _values(tuned), source, config.preset_values)
     method.values, method.stream = resolved.values, stream
     return _loaded(method, method.declared, config, tuned, resolved)
 
@@ -153,7 +154,7 @@ def _of_class(config: RegularizerConfig, stream: GlobalStream) -> Loaded:
             f"{BuiltIn.__name__} (a file with the two functions goes to {_KEY}.file)."
         )
     declared = of_class(found)
-    resolved = resolve(declared, config.values, _values(config.tuned), config.name)
+    resolved = resolve(declared, config.values, _values(config.tuned), config.name, config.preset_values)
     method = instance(found, resolved.values)
     method.stream = stream
     return _loaded(method, declared, config, config.tuned, resolved)

@@ -51,7 +51,7 @@ class Figure:
         if math.isnan(self.mean):
             return ""
         if self.note:
-            return f"{self.mean:.3f} ({self.note})"
+            return f"{self.mean:.4f} ({self.note})"
         text = f"{self.mean:.{self.decimals}f}"
         return text if math.isnan(self.half_width) else f"{text} ± {self.half_width:.{self.decimals}f}"
 

@@ -21,7 +21,7 @@ from clsweep import optimizers
 from clsweep.config import Config, RegularizerConfig, SearchConfig
 from clsweep.errors import InputError
 from clsweep.hyperparameters import STANDARD
-from clsweep.methods.loading import load
+from clsweep.methods.loading import Loaded, load
 from clsweep.paths import absolute
 from clsweep.sweeps import role, space, storage
 from clsweep.sweeps.checking import check_search
@@ -120,7 +120,9 @@ class Commands:
             pick_device(config.device)
         regularizer = config.regularizer
         method = load(regularizer)
-        ranges = searched(config, method, self.ranges, self._fixed)
+        ranges = searched(config, method, self.ranges, self._fixed | regularizer.preset_values.keys())
+        if config.stream != "joint":
+            _check_preset(method, ranges)
         return replace(config, regularizer=method.config, search=replace(config.search, space=ranges))
 
     def _first_values(self, combination: list[str]) -> list[str]:
@@ -131,6 +133,23 @@ class Commands:
         composed = self._loader.load_sweep_config(self._composed, combination)
         lacking = {name: text for name, text in apart.items() if not settings.has(composed, name)}
         return [f"++{name}={space.first(distribution)}" for name, distribution in space.parse(lacking).items()]
+
+
+def _check_preset(method: Loaded, ranges: Mapping[str, str]) -> None:
+    """Refuse to search nothing, where a preset gives all that would be searched its value.
+
+    Raises:
+        InputError: so it is.
+    """
+    preset = method.config.preset
+    if preset is None or ranges or not method.spaces:
+        return
+    name, text = next(iter(method.spaces.items()))
+    raise InputError(
+        f"{settings.PRESETS}={preset.name}: gives {', '.join(method.spaces)} of {method.config.name} a value, so that "
+        "nothing is left to be searched; expected hydra/sweeper=basic for runs as they are, or a range as well, "
+        f"{settings.key_of(name)}='{text}'."
+    )
 
 
 def _hyperparameter(override: Override) -> str | None:

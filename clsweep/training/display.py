@@ -83,6 +83,7 @@ class Display(Observer):
         rows = {
             "benchmark": f"{benchmark.name}: {benchmark.contexts} contexts, {benchmark.scenario}-incremental, "
             f"on {config.dataset.name}{made}{held_out}",
+            **_preset(config),
             "images": self._images,
             "method": "  ".join([config.shown_method, *run.shown]),
             "training": f"{self._length()}, batch {benchmark.batch_size}, {_optimizer(config)}",
@@ -207,6 +208,12 @@ def _optimizer(config: Config) -> str:
     reset = ", a new state in each context" if setting.reset else ""
     schedule = f", {setting.schedule_described}" if setting.schedule else ""
     return f"{name} lr {config.benchmark.lr:g}{schedule}{reset}"
+
+
+def _preset(config: Config) -> dict[str, str]:
+    """Whose protocol a run follows, where it isn't ours."""
+    preset, figures = config.regularizer.preset, config.benchmark.published
+    return {} if preset is None or figures is None else {"protocol": f"{preset.name}, as published by {figures.source}"}
 
 
 def _logits(config: Config) -> str:

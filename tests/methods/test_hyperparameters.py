@@ -108,7 +108,10 @@ TUPLE = (
 )
 ENTRY = 'expected a dict of "default" and "space", such as {"default": 2.0}.'
 OTHER = "expected another name."
-NAME = "expected a name such as temperature, and none of name, file, space, tuned, tuned_for, values, _target_, fisher."
+NAME = (
+    "expected a name such as temperature, and none of name, file, space, tuned, tuned_for, preset, values, _target_, "
+    "fisher."
+)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ DECIDES_NOT = {
     *(f"benchmark.{key}" for key in ("iters_by_budget", "published")),
     # the files and the layout only of one's own arrays, below
     *(f"dataset.{key}" for key in ("source", "train", "test", "layout", "resize", "n_classes", "root")),
-    *(f"regularizer.{key}" for key in ("tuned", "tuned_for")),
+    *(f"regularizer.{key}" for key in ("tuned", "tuned_for", "preset")),
     *(f"search.{key}" for key in ("n_trials", "final_seeds", "max_failures", "storage", "sampler", "sampler_options")),
     *(f"search.{key}" for key in ("pruner", "pruner_options", "timeout", "workers", "dry_run", "worker")),
     "search.share_first_context",

@@ -10,6 +10,7 @@ import torch
 from tiny import CLASSES, OUTPUTS, dataset, examples, file_method, method, network, optimizer, write
 
 from clsweep.config import RegularizerConfig
+from clsweep.methods.base import Anchored
 from clsweep.methods.loading import load
 from clsweep.parameters import snapshot
 from clsweep.training.learner import Learner
@@ -50,6 +51,24 @@ def test_a_file_sees_all_logits_and_labels_that_count_over_them(tmp_path: Path) 
     same = zip(snapshot(active.model).items(), snapshot(every.model).values(), strict=True)
     for (key, one), other in same:
         torch.testing.assert_close(one, other, msg=key)
+
+
+@pytest.mark.parametrize("name", ["ewc", "online_ewc"])
+def test_a_built_in_methods_fisher_is_that_of_the_softmax_over_what_it_sees(name: str) -> None:
+    """Row k of a linear head's bias has the information E[p_k (1 - p_k)], whatever the label."""
+    for shown in (False, True):
+        made = Learner(network(), load(method(name)).method, optimizer(), "float32", shows_all=shown)
+        made.activate(range(CLASSES))
+        made.start_context()
+        made.step(*examples(6, seed=1))
+        seen = dataset(9, seed=2)
+        with torch.no_grad():
+            p = made.model(seen.tensors[0]).softmax(1)
+        made.end_context(seen)
+        expected = torch.zeros(OUTPUTS)
+        expected[: p.shape[1]] = (p * (1 - p)).mean(0)
+        assert isinstance(made.method, Anchored)
+        torch.testing.assert_close(made.method.importance["head__bias"], expected)
 
 
 @pytest.mark.parametrize("name", ["ewc", "si", "kfac_ewc"])
