@@ -15,7 +15,7 @@ import hashlib
 import itertools
 from pathlib import Path
 
-from missing_runs import run_unless_finished
+from missing_runs import digest, run_unless_finished
 
 from clsweep import results
 from clsweep.paths import absolute, short
@@ -80,7 +80,8 @@ def main() -> int:
     for name, strength, seed in itertools.product(a.variants, a.strengths, a.seeds):
         file = write_variant(output / "files", name)
         own = [f"regularizer.file={file}", f"regularizer.reg_strength={strength:g}", f"seed={seed}", "figures=false"]
-        if code := run_unless_finished(output / "runs", [*own, *overrides]):
+        one = [*own, *overrides]
+        if code := run_unless_finished(output / "runs" / digest(one), one):
             return code
     print_table(output)
     return 0

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from missing_runs import run_unless_finished
+from missing_runs import digest, run_unless_finished
 
 from clsweep.sweeps.plan import FIRST_FINAL_SEED
 
@@ -65,8 +65,8 @@ def main() -> int:
         return 0
     single = [override for override in setting if not override.lstrip("+").startswith("search.")]
     for stream, seed in itertools.product(["joint", "sequential"], range(FIRST_FINAL_SEED, FIRST_FINAL_SEED + a.seeds)):
-        bound = ["regularizer=none", f"stream={stream}", f"seed={seed}"]
-        if code := run_unless_finished(a.output / f"{a.benchmark}-bounds", [*single, *bound]):
+        bound = [*single, "regularizer=none", f"stream={stream}", f"seed={seed}"]
+        if code := run_unless_finished(a.output / f"{a.benchmark}-bounds" / digest(bound), bound):
             return code
     report = ["-m", "clsweep.report", str(a.output), "--output", str(a.output / "report")]
     return subprocess.run([sys.executable, *report], check=False).returncode

@@ -1,0 +1,143 @@
+"""The finished runs of an experiment: in tables that are committed, whatever machine they were made on."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from clsweep import composing, decisive, results, resuming
+from clsweep import config as settings
+from clsweep.data.identity import DIGEST
+from clsweep.results.packed import TABLES
+from clsweep.results.packing import pack
+from evaluation.experiment import ROOT, Experiment, Made, Run
+
+KEPT = ROOT / "outputs" / "reference" / "experiments"
+MADE_HERE = ROOT / "outputs" / "experiments"
+_OVERRIDES = "overrides.yaml"
+
+
+def kept(experiment: Experiment) -> Made:
+    """The runs in an experiment's committed tables; those of earlier declarations and method files are among them.
+
+    Args:
+        experiment: whose.
+
+    Raises:
+        ValueError: the tables are damaged.
+    """
+    folder = KEPT / experiment.name
+    found = results.load(*([folder] if folder.is_dir() else []))
+    if found.problems:
+        raise ValueError(f"{found.problems[0].path}: {found.problems[0].message}")
+    runs = found.runs[found.runs["status"] == results.FINISHED]
+    names = {place: Path(place).name for place in runs["folder"]}
+    cells = found.cells[found.cells["folder"].isin(list(names))]
+    return Made(
+        runs.assign(name=runs["folder"].map(names)).set_index("name"), cells.assign(name=cells["folder"].map(names))
+    )
+
+
+def keep(experiment: Experiment, runs: Iterable[Run]) -> Made:
+    """Take finished runs that lie in folders into the committed tables.
+
+    Each table is replaced as a whole. Where a process is killed between two of them, the next call puts it right, as
+    the folders stay.
+
+    Args:
+        experiment: whose.
+        runs: those that may be there; what isn't, or isn't finished, is passed over.
+
+    Returns:
+        All that are kept now.
+    """
+    here, tables = MADE_HERE / experiment.name, KEPT / experiment.name
+    here.mkdir(parents=True, exist_ok=True)
+    with _alone(here):
+        made = kept(experiment)
+        fresh = [run.name for run in runs if run.name not in made.runs.index and _is_finished(run, here / run.name)]
+        if not fresh:
+            return made
+        with tempfile.TemporaryDirectory(dir=here, prefix=".packing-") as name:
+            for table in TABLES.values():
+                if (tables / table).is_file():
+                    _copy_rows(tables / table, Path(name) / table, without=fresh)
+            for run in fresh:
+                (Path(name) / run).mkdir()
+                _copy(here / run, Path(name) / run, [results.SUMMARY_FILE, results.ACCURACY_FILE, _OVERRIDES])
+                if (here / run / ".hydra").is_dir():
+                    shutil.copytree(here / run / ".hydra", Path(name) / run / ".hydra")
+            pack(Path(name), Path(name) / "packed")
+            tables.mkdir(parents=True, exist_ok=True)
+            # The runs last: a run without its accuracies is none.
+            for table in sorted(TABLES, key=lambda one: one == "runs"):
+                content = (Path(name) / "packed" / TABLES[table]).read_bytes()
+                results.write_bytes(content, tables / TABLES[table])
+        return kept(experiment)
+
+
+def take(experiment: Experiment, runs: Iterable[Run], source: Path) -> list[Run]:
+    """Copy finished runs that were made by hand to where this experiment's are made.
+
+    Args:
+        experiment: whose.
+        runs: those that are missing.
+        source: a folder with runs at any depth; one is taken where all that decides its result is what a missing
+            run has.
+
+    Returns:
+        Those that were found.
+    """
+    there = [file.parent for file in sorted(source.rglob(decisive.FILE)) if resuming.finished(file.parent) is not None]
+    taken = []
+    for run in runs if there else []:
+        setting = decisive.decisive(settings.parse(composing.composed(run.overrides)))
+        found = next((one for one in there if decisive.differences(one, setting) == ""), None)
+        if found is not None:
+            target = MADE_HERE / experiment.name / run.name
+            target.mkdir(parents=True, exist_ok=True)
+            # Not as it was typed, which may name folders of its machine.
+            (target / _OVERRIDES).write_text(yaml.safe_dump(list(run.overrides)))
+            _copy(found, target, [results.ACCURACY_FILE, decisive.FILE, results.SUMMARY_FILE])
+            taken.append(run)
+    return taken
+
+
+def missing(experiment: Experiment, made: Made) -> list[Run]:
+    """The runs that aren't kept, in their order; those that wait for others are among them."""
+    return [run for run in experiment.runs(made.runs) if run.waits or run.name not in made.runs.index]
+
+
+def _is_finished(run: Run, folder: Path) -> bool:
+    """Whether a folder has the run; its method's file may have been edited before it began."""
+    row = resuming.finished(folder)
+    return row is not None and (run.file is None or row["regularizer_digest"] == run.version[:DIGEST])
+
+
+def _copy(source: Path, target: Path, names: Iterable[str]) -> None:
+    for name in names:
+        if (source / name).is_file():
+            shutil.copy2(source / name, target / name)
+
+
+def _copy_rows(source: Path, target: Path, without: Sequence[str]) -> None:
+    """Copy a table without the rows of some runs, which a killed process has left in one table and not in another."""
+    rows = pd.read_csv(source, dtype=str, keep_default_na=False)
+    if "folder" in rows:
+        rows = rows[~rows["folder"].isin(without)]
+    rows.to_csv(target, index=False)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process writes an experiment's tables."""
+    with (folder / ".packing.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

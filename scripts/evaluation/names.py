@@ -1,0 +1,18 @@
+"""What methods and settings are called on the pages."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SHIPPED: Final = "shipped"
+METHODS: Final = {
+    SHIPPED: "`custom_regularization.py`",
+    "ewc": "EWC",
+    "online_ewc": "Online EWC",
+    "si": "SI",
+    "kfac_ewc": "EWC with whole Kronecker factors (`kfac_ewc`)",
+    "rwalk": "RWalk",
+    "none": "no penalty",
+    "joint": "all contexts jointly",
+}
+SETTINGS: Final = {"split_mnist": "Split-MNIST", "perm_mnist": "Permuted-MNIST", "split_cifar100": "Split-CIFAR100"}

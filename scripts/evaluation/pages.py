@@ -1,0 +1,73 @@
+"""The pages of `docs/experiments/`: what stands between two comments in them is written from the kept runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from clsweep.report.plots.style import Plot
+from clsweep.results import write_text
+from evaluation import keeping
+from evaluation.declared import EXPERIMENTS
+from evaluation.experiment import ROOT, Experiment
+
+PAGES: Final = ROOT / "docs" / "experiments"
+FIGURES: Final = ROOT / "docs" / "figures" / "experiments"
+INDEX: Final = "README.md"
+BEGIN: Final = "<!-- from here on written by scripts/experiments.py tables -->"
+END: Final = "<!-- to here -->"
+
+
+def write(experiments: Iterable[Experiment], figures: Path = FIGURES) -> None:
+    """Write the tables and figures of some experiments into their pages, and the index.
+
+    Args:
+        experiments: whose.
+        figures: the folder of the SVG files.
+    """
+    figures.mkdir(parents=True, exist_ok=True)
+    for experiment in experiments:
+        page = PAGES / f"{experiment.name}.md"
+        write_text(renewed(page.read_text(), tables(experiment)), page)
+        plot = figure(experiment)
+        if plot is not None:
+            (figures / f"{experiment.name}.svg").write_bytes(plot.svg())
+    write_text(renewed((PAGES / INDEX).read_text(), index()), PAGES / INDEX)
+
+
+def tables(experiment: Experiment) -> str:
+    """What an experiment's page has between the comments."""
+    plot, told = figure(experiment), experiment.tables(experiment, keeping.kept(experiment))
+    if plot is None:
+        return told
+    return f"{told}\n\n![{plot.title}](../figures/experiments/{experiment.name}.svg)\n\n{plot.caption}"
+
+
+def figure(experiment: Experiment) -> Plot | None:
+    """An experiment's figure; None where there is nothing to be drawn yet."""
+    return experiment.draw(experiment, keeping.kept(experiment))
+
+
+def index() -> str:
+    """What the index has between the comments."""
+    lines = ["| experiment | question | runs |", "| --- | --- | --- |"]
+    for one in EXPERIMENTS.values():
+        made = keeping.kept(one)
+        runs = one.runs(made.runs)
+        there = sum(run.name in made.runs.index for run in runs)
+        lines.append(f"| [{one.title}]({one.name}.md) | {one.question} | {there} of {len(runs)} |")
+    return "\n".join(lines)
+
+
+def renewed(page: str, content: str) -> str:
+    """A page with other content between the comments.
+
+    Raises:
+        ValueError: it hasn't both of them.
+    """
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"expected a line {BEGIN} and a line {END} below it")
+    return f"{before}{BEGIN}\n\n{content}\n\n{END}{after}"

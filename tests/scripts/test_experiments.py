@@ -1,0 +1,346 @@
+"""The project's experiments: which runs are made, what is kept of them, and the pages."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from builders import ROOT
+from trees import write_run
+
+import clsweep
+from clsweep import composing, decisive, results
+from clsweep import config as settings
+from clsweep.data.datasets import ImageData, LabelledImages
+from clsweep.data.streams import split
+from clsweep.protocol import Protocol
+from clsweep.results.packed import TABLES
+
+sys.path.insert(0, str(ROOT / "scripts"))
+import experiments
+import missing_runs
+from evaluation import keeping, making, pages, streams, tables
+from evaluation.declared import EXPERIMENTS
+from evaluation.experiment import Experiment, Made, Method, Run, Setting, merged
+
+NAMES = list(EXPERIMENTS)
+EWC = Method("ewc", ("regularizer=ewc",), strengths=(1.0, 10.0, 100.0))
+SI = Method("si", ("regularizer=si", "regularizer.reg_strength=10", "regularizer.epsilon=0.1"))
+SETTING = Setting("split_mnist", ("benchmark=split_mnist",), (EWC, SI), (("seed=5000",), ("seed=5001",)), minutes=1)
+EXPERIMENT = Experiment("one", "One", "Which?", (SETTING,), tables.comparison, lambda experiment, made: None)
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nothing is read or written in the checkout's outputs."""
+    monkeypatch.setattr(keeping, "KEPT", tmp_path / "kept")
+    monkeypatch.setattr(keeping, "MADE_HERE", tmp_path / "here")
+    return tmp_path
+
+
+def finish(run: Run, accuracy: float = 0.9, **changes: Any) -> Path:
+    """Leave a finished run where it is made."""
+    seed = int(next(one for one in run.overrides if one.startswith("seed=")).removeprefix("seed="))
+    values = {"regularizer": run.method, "reg_strength": run.strength or 10.0, "seed": seed} | changes
+    return write_run(keeping.MADE_HERE / EXPERIMENT.name / run.name, accuracy, **values)
+
+
+def runs() -> list[Run]:
+    return EXPERIMENT.runs(keeping.kept(EXPERIMENT).runs)
+
+
+def finish_searches(*accuracies: float) -> Made:
+    """Strengths were tried, with these accuracies on validation data."""
+    for run, accuracy in zip(SETTING.searches(EWC), accuracies, strict=True):
+        finish(run, validation_average_accuracy=accuracy, validation_fraction=0.1)
+    return keeping.keep(EXPERIMENT, runs())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_tables_of_a_page_are_what_the_kept_runs_give(name: str) -> None:
+    page = (pages.PAGES / f"{name}.md").read_text()
+    written = pages.renewed(page, pages.tables(EXPERIMENTS[name]))
+    assert page == written, "python scripts/experiments.py tables writes it"
+    assert all(heading in page for heading in ("## Setup\n", "## Result\n", "## Caveats\n", "## Reproduce\n"))
+
+
+def test_the_index_has_every_experiment() -> None:
+    page = (pages.PAGES / pages.INDEX).read_text()
+    assert page == pages.renewed(page, pages.index()), "python scripts/experiments.py tables writes it"
+    assert {file.stem for file in pages.PAGES.glob("*.md")} == {*NAMES, Path(pages.INDEX).stem}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_can_be_made_and_those_that_are_kept_are_of_the_declared_protocol(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    made = keeping.kept(EXPERIMENTS[name]).runs
+    groups: dict[tuple[str, str, bool], list[Run]] = {}
+    for run in EXPERIMENTS[name].runs(made):
+        groups.setdefault((run.setting, run.method, run.searches), []).append(run)
+    for own in groups.values():
+        config = settings.parse(composing.composed(own[0].overrides))
+        settings.check(config)
+        for run in own:
+            if run.name in made.index:
+                row = made.loc[run.name].to_dict()
+                assert Protocol.of_row(row) == Protocol.of(config, dataset_digest=row["dataset_digest"])
+                assert row["regularizer"] == config.method
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_kept_names_no_folder_of_a_machine(name: str) -> None:
+    runs = keeping.kept(EXPERIMENTS[name]).runs
+    texts = [one for one in runs if runs[one].dtype == "str" and one != "folder"]
+    for column in texts:
+        assert not runs[column].str.contains(r"(?:^|[= ])/", regex=True).any(), column
+    assert runs.index.is_unique
+
+
+def test_a_later_override_of_a_key_wins() -> None:
+    assert merged(("a=1", "+b=2"), ("b=3",), ("c=4",)) == ("a=1", "b=3", "c=4")
+
+
+def test_a_runs_name_is_told_by_its_overrides_in_any_order_and_by_its_methods_file(tmp_path: Path) -> None:
+    one = Run("s", "m", ("a=1", "b=2"), 1)
+    assert one.name == Run("s", "m", ("b=2", "a=1"), 1).name
+    assert one.name != Run("s", "m", ("a=1", "b=3"), 1).name
+    files = [tmp_path / "first.py", tmp_path / "second.py"]
+    for number, file in enumerate(files):
+        file.write_text(f"# {number}\n")
+    named = {Run("s", "m", ("a=1", "b=2"), 1, file=file).name for file in files}
+    assert len(named | {one.name}) == 3
+
+
+def test_strengths_are_searched_first_and_then_all_methods_of_a_seed(folders: Path) -> None:
+    before = runs()
+    assert [run.searches for run in before] == [True] * 3 + [False] * 4
+    assert [(run.method, run.draw, run.waits) for run in before[3:]] == [
+        ("ewc", ("seed=5000",), True),
+        ("si", ("seed=5000",), False),
+        ("ewc", ("seed=5001",), True),
+        ("si", ("seed=5001",), False),
+    ]
+    assert all("validation_fraction=0.1" in run.overrides and "seed=0" in run.overrides for run in before[:3])
+    finish_searches(0.8, 0.95, 0.9)
+    after = [run for run in runs() if run.method == "ewc" and not run.searches]
+    assert [(run.strength, run.waits) for run in after] == [(10.0, False)] * 2
+    assert "regularizer.reg_strength=10" in after[0].overrides
+    assert not any(one.startswith("validation_fraction") for one in after[0].overrides)
+
+
+def test_a_strength_is_chosen_by_validation_data_once_all_are_tried(folders: Path) -> None:
+    for run, accuracy, tested in zip(SETTING.searches(EWC), (0.8, 0.95, 0.9), (0.99, 0.1, 0.2), strict=True):
+        assert SETTING.chosen(EWC, keeping.kept(EXPERIMENT).runs) is None
+        finish(run, tested, validation_average_accuracy=accuracy, validation_fraction=0.1)
+        keeping.keep(EXPERIMENT, [run])
+    assert SETTING.chosen(EWC, keeping.kept(EXPERIMENT).runs) == 10.0
+
+
+def test_finished_runs_are_kept_once_and_others_are_not(folders: Path) -> None:
+    first, second, third, *_ = runs()
+    finish(first, 0.8)
+    finish(second, status=results.INTERRUPTED)
+    made = keeping.keep(EXPERIMENT, runs())
+    assert list(made.runs.index) == [first.name]
+    shutil.rmtree(keeping.MADE_HERE)  # another machine has the tables alone
+    finish(third, 0.7)
+    made = keeping.keep(EXPERIMENT, runs())
+    assert made.runs["average_accuracy"].to_dict() == pytest.approx({first.name: 0.8, third.name: 0.7})
+    assert set(made.cells["name"]) == {first.name, third.name}
+    assert first not in keeping.missing(EXPERIMENT, made)
+    assert second in keeping.missing(EXPERIMENT, made)
+
+
+@pytest.mark.parametrize("written", range(len(TABLES)))
+def test_a_process_may_be_killed_between_two_tables(
+    written: int, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, *_ = runs()
+    finish(first)
+    keeping.keep(EXPERIMENT, runs())
+    finish(second)
+    left = iter(range(written))
+
+    def write(content: bytes, path: Path) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        path.write_bytes(content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "write_bytes", write)
+        with pytest.raises(KeyboardInterrupt):
+            keeping.keep(EXPERIMENT, runs())
+    assert list(keeping.kept(EXPERIMENT).runs.index) == [first.name]
+    made = keeping.keep(EXPERIMENT, runs())
+    assert set(made.runs.index) == {first.name, second.name}
+    assert not made.cells.duplicated(["name", "split", "context", "after_context"]).any()
+
+
+def test_runs_of_another_version_of_a_file_are_not_kept_as_this_ones(folders: Path, tmp_path: Path) -> None:
+    file = tmp_path / "method.py"
+    file.write_text("# one version\n")
+    run = Run("split_mnist", "own", ("seed=5000",), 1, file=file)
+    finish(run, regularizer="custom", regularizer_digest="0" * 12)
+    assert keeping.keep(EXPERIMENT, [run]).runs.empty
+    shutil.rmtree(keeping.MADE_HERE)
+    finish(run, regularizer="custom", regularizer_digest=run.version[:12])
+    assert list(keeping.keep(EXPERIMENT, [run]).runs.index) == [run.name]
+
+
+def test_runs_that_were_made_by_hand_are_taken_over(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    *_, wanted = runs()
+    config = settings.parse(composing.composed(wanted.overrides))
+    for name, changed in (("same", {}), ("other", {"seed": 7}), ("unfinished", {})):
+        status = results.RUNNING if name == "unfinished" else results.FINISHED
+        folder = write_run(folders / "by_hand" / name, 0.95, regularizer="si", seed=5001, status=status)
+        decisive.write(folder, decisive.decisive(config) | changed)
+    taken = keeping.take(EXPERIMENT, [run for run in runs() if not run.waits], folders / "by_hand")
+    assert [run.name for run in taken] == [wanted.name]
+    made = keeping.keep(EXPERIMENT, taken)
+    assert made.runs.loc[wanted.name, "average_accuracy"] == pytest.approx(0.95)
+    assert made.runs.loc[wanted.name, "overrides"] == " ".join(wanted.overrides)
+
+
+@pytest.fixture
+def made(folders: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the runs that are made, in their order; none is trained."""
+    names: list[str] = []
+
+    def run(folder: Path, overrides: list[str]) -> int:
+        names.append(folder.name)
+        (one,) = (one for one in runs() if one.name == folder.name)
+        assert overrides == [*one.overrides, *making.NOT_DECIDING]
+        finish(one, validation_average_accuracy=one.strength or 0, validation_fraction=0.1 * one.searches)
+        return 0
+
+    monkeypatch.setattr(making, "run_unless_finished", run)
+    return names
+
+
+def test_a_command_makes_what_is_missing_and_the_next_one_nothing(made: list[str]) -> None:
+    finish(next(SETTING.searches(EWC)), validation_average_accuracy=0.5, validation_fraction=0.1)
+    assert making.make(making.Part(EXPERIMENT)) == 0
+    assert made == [run.name for run in runs()][1:]
+    assert {run.strength for run in runs() if run.method == "ewc" and not run.searches} == {100.0}
+    assert making.make(making.Part(EXPERIMENT)) == 0
+    assert len(made) == 6
+
+
+def test_a_part_may_be_made_and_no_run_is_started_late(made: list[str]) -> None:
+    making.make(making.Part(EXPERIMENT, "split_mnist", ["si"]), until=time.monotonic() - 1)
+    assert made == []
+    making.make(making.Part(EXPERIMENT, "split_mnist", ["si"]))
+    assert made == [run.name for run in runs() if run.method == "si"]
+
+
+@pytest.mark.parametrize(("code", "tried"), [(1, 5), (2, 1), (130, 1)])
+def test_a_run_that_fails_stops_the_others_only_where_they_would_fail_too(
+    code: int, tried: int, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[str] = []
+
+    def run(folder: Path, overrides: list[str]) -> int:
+        names.append(folder.name)
+        return code
+
+    monkeypatch.setattr(making, "run_unless_finished", run)
+    assert making.make(making.Part(EXPERIMENT)) == code
+    assert len(set(names)) == len(names) == tried  # what waits for a search is not tried
+
+
+def test_a_run_that_another_process_makes_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[list[str]] = []
+
+    class Done:
+        returncode = 3
+
+    def run(command: list[str], **options: Any) -> Done:
+        started.append(command)
+        return Done()
+
+    monkeypatch.setattr(subprocess, "run", run)
+    folder = tmp_path / "runs" / "one"
+    folder.parent.mkdir()
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert missing_runs.run_unless_finished(folder, ["seed=1"]) == 0
+    assert "another process is at it" in capsys.readouterr().out
+    assert missing_runs.run_unless_finished(folder, ["seed=1"]) == 3
+    write_run(folder)
+    assert missing_runs.run_unless_finished(folder, ["seed=1"]) == 0
+    assert [command[3:] for command in started] == [["seed=1", f"hydra.run.dir={folder}"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "nothing"], "nothing: no such experiment; expected one of reference_split_mnist,"),
+        (["run", "narrow/cifar"], "narrow/cifar: no such setting of narrow; expected one of split_mnist, perm_mnist."),
+        (["run", "narrow", "--methods", "mas"], "--methods mas: narrow has no such method; expected some of ewc,"),
+        (["tables", "nothing"], "nothing: no such experiment"),
+    ],
+)
+def test_a_name_that_is_not_there_is_a_sentence(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert experiments.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_list_has_every_method_of_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    assert experiments.main(["list"]) == 0
+    said = capsys.readouterr().out
+    for name in NAMES:
+        for setting in EXPERIMENTS[name].settings:
+            assert all(f"{name}/{setting.name} {method.name} " in said for method in setting.methods)
+
+
+def test_few_examples_are_a_part_of_each_class_and_the_test_images_stay() -> None:
+    labels = torch.arange(4).repeat_interleave(torch.tensor([100, 60, 40, 3]))
+    images = LabelledImages(torch.zeros(len(labels), 1, 2, 2), labels)
+    data = ImageData(images, images, 4)
+    for number, context in enumerate(streams.split_few(data, 2, 2, seed=1)):
+        counts = torch.bincount(labels[context.train], minlength=4)
+        expected = torch.tensor([10, 6, 4, 1])
+        assert all(counts[one] == (expected[one] if one in context.classes else 0) for one in range(4))
+        whole = list(split(data, 2, 2, seed=1))[number]
+        assert torch.equal(context.test, whole.test)
+    first, second = streams.permuted_few(data, 2, seed=1, input_shape=(1, 2, 2), part=0.5)
+    assert torch.bincount(labels[first.train]).tolist() == [50, 30, 20, 2]
+    assert not torch.equal(first.train, second.train)
+    assert len(first.train.unique()) == len(first.train)
+    again, _ = streams.permuted_few(data, 2, seed=1, input_shape=(1, 2, 2), part=0.5)
+    assert torch.equal(first.train, again.train)
+
+
+def test_a_shorter_stream_of_permutations_is_the_beginning_of_a_longer_one() -> None:
+    short = ["dataset=mnist_5k", "benchmark.iters=4", "network.hidden=[8]", "seed=3"]
+    few, more = (
+        clsweep.run("perm_mnist", method="ewc", overrides=[*short, f"benchmark.contexts={count}"]).accuracy
+        for count in (2, 4)
+    )
+    beginning = more[(more["after_context"] <= 2) & (more["context"] <= 2)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(few.drop(columns="run_id"), beginning.drop(columns="run_id"))
+
+
+def test_means_over_the_contexts_learned_so_far() -> None:
+    cells = pd.DataFrame(
+        [(1, 1, 0.8), (1, 2, 0.1), (2, 1, 0.6), (2, 2, 0.9)], columns=["after_context", "context", "accuracy"]
+    ).assign(name="one", split="test")
+    made = Made(pd.DataFrame(index=["one"]), cells)
+    assert made.learned(made.runs).loc["one"].to_dict() == {1: 0.8, 2: pytest.approx(0.75)}
+    assert np.isnan(made.learned(made.runs).to_numpy()).sum() == 0
