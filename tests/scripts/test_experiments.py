@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from builders import ROOT
+from builders import ROOT, setting
 from trees import write_run
 
 import clsweep
@@ -89,7 +89,7 @@ def test_runs_can_be_made_and_those_that_are_kept_are_of_the_declared_protocol(
     for run in EXPERIMENTS[name].runs(made):
         groups.setdefault((run.setting, run.method, run.searches), []).append(run)
     for own in groups.values():
-        config = settings.parse(composing.composed(own[0].overrides))
+        config = setting(*own[0].overrides)
         settings.check(config)
         for run in own:
             if run.name in made.index:
