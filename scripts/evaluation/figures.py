@@ -53,7 +53,7 @@ def _curves(setting: Setting, made: Made) -> pd.DataFrame:
 
 
 def _curve(plain: Axes, mine: pd.DataFrame, look: Look) -> None:
-    seeds = mine.groupby("after_context")["accuracy"].agg(["mean", "min", "max"])
+    seeds = mine.astype({"after_context": int}).groupby("after_context")["accuracy"].agg(["mean", "min", "max"])
     every = max(1, len(seeds) // 10)
     plain.plot(seeds["mean"], color=look.colour, linestyle=look.line, marker=look.marker, markevery=every)
     plain.fill_between(seeds.index, seeds["min"], seeds["max"], color=look.colour, alpha=0.2, linewidth=0)

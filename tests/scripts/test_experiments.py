@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from clsweep.results.packed import TABLES
 sys.path.insert(0, str(ROOT / "scripts"))
 import experiments
 import missing_runs
-from evaluation import keeping, making, pages, streams, tables
+from evaluation import figures, keeping, making, pages, streams, tables
 from evaluation.declared import EXPERIMENTS
 from evaluation.experiment import Experiment, Made, Method, Run, Setting, merged
 
@@ -36,6 +37,7 @@ NAMES = list(EXPERIMENTS)
 EWC = Method("ewc", ("regularizer=ewc",), strengths=(1.0, 10.0, 100.0))
 SI = Method("si", ("regularizer=si", "regularizer.reg_strength=10", "regularizer.epsilon=0.1"))
 SETTING = Setting("split_mnist", ("benchmark=split_mnist",), (EWC, SI), (("seed=5000",), ("seed=5001",)), minutes=1)
+REFERENCE = (EXPERIMENTS["reference_split_mnist"].tables, EXPERIMENTS["reference_split_mnist"].draw)
 EXPERIMENT = Experiment("one", "One", "Which?", (SETTING,), tables.comparison, lambda experiment, made: None)
 
 
@@ -305,8 +307,42 @@ def test_the_list_has_every_method_of_every_setting(capsys: pytest.CaptureFixtur
     assert experiments.main(["list"]) == 0
     said = capsys.readouterr().out
     for name in NAMES:
-        for setting in EXPERIMENTS[name].settings:
-            assert all(f"{name}/{setting.name} {method.name} " in said for method in setting.methods)
+        for one in EXPERIMENTS[name].settings:
+            assert all(f"{name}/{one.name} {method.name} " in said for method in one.methods)
+
+
+def test_methods_are_compared_by_their_kept_runs(folders: Path) -> None:
+    finish_searches(0.8, 0.9, 0.95)
+    for run, accuracy in zip(runs()[3:6], (0.91, 0.92, 0.93), strict=True):
+        finish(run, accuracy)
+    made = keeping.keep(EXPERIMENT, runs())
+    lines = tables.comparison(EXPERIMENT, made).splitlines()
+    assert lines[0] == "6 of 7 runs are made."
+    assert [line.split(" | ")[:4] for line in lines if line.startswith(("| EWC", "| SI"))] == [
+        ["| EWC", "100", "2", "0.9200 (0.9100, 0.9300)"],
+        ["| SI", "10", "1", "0.9200"],
+        ["| EWC", "1: 0.8000, 10: 0.9000, 100: 0.9500", "100 (an end of what was tried) |"],
+    ]
+    plot = figures.over_contexts(EXPERIMENT, made)
+    assert plot is not None
+    last = plot.data[plot.data["after_context"] == 3].groupby("method")["accuracy"].apply(sorted)
+    assert last["ewc"] == pytest.approx([0.91, 0.93])
+    assert last["si"] == pytest.approx([0.92])
+    assert plot.svg().startswith(b"<?xml")
+
+
+def test_published_figures_are_placed_among_the_seeds(folders: Path) -> None:
+    (whole,) = EXPERIMENTS["reference_split_mnist"].settings
+    methods = tuple(one for one in whole.methods if one.name == "ewc")
+    alone = Experiment("one", "One", "?", (replace(whole, methods=methods, draws=whole.draws[:4]),), *REFERENCE)
+    for run, accuracy in zip(alone.runs(pd.DataFrame()), (0.97, 0.93, 0.94, 0.95), strict=True):
+        finish(run, accuracy)
+    made = keeping.keep(alone, alone.runs(pd.DataFrame()))
+    row = tables.beside_published(alone, made, best=0.99).splitlines()[-1]
+    assert row == "| EWC | 10 | 0.9577 | 0.9700 | 0.9400 ± 0.0248 | 0.0100 | 0.9300 to 0.9500 | +1.8 |"
+    plot = figures.beside_published(alone, made, best=0.99)
+    assert plot is not None
+    assert sorted(plot.data["average_accuracy"]) == pytest.approx([0.93, 0.94, 0.95, 0.97])
 
 
 def test_few_examples_are_a_part_of_each_class_and_the_test_images_stay() -> None:
