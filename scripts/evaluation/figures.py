@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from clsweep.published import published
-from clsweep.report.plots.style import GREY, INK, LOOKS, Look, Plot, grid_lines, legend, legend_columns, panels, styled
+from clsweep.report.plots.style import GREY, INK, LEGEND_LINE, LOOKS, Look, Plot, grid_lines, styled
 from evaluation.experiment import Experiment, Made, Setting
 from evaluation.names import METHODS, SETTINGS, SHIPPED
 
-_SIZE = (3.1, 2.4)
+_SIZE = (3.7, 2.8)  # of a panel with its labels, in inches
 
 
 @styled
@@ -20,19 +25,18 @@ def over_contexts(experiment: Experiment, made: Made) -> Plot | None:
     settings = [one for one in experiment.settings if len(made.of(one))]
     if not settings:
         return None
-    methods = [one.name for one in experiment.settings[0].methods]
-    labels = [_label(one) for one in methods]
-    columns = legend_columns(labels, _SIZE[0] * len(settings))
-    lines = -(-len(methods) // columns)
-    figure, axes = panels(1, len(settings), _SIZE, legend_lines=lines, titled=len(settings) > 1)
     curves = pd.concat([_curves(setting, made) for setting in settings], ignore_index=True)
-    for setting, plain in zip(settings, axes[0], strict=True):
+    methods = [one for one in METHODS if one in set(curves["method"])]
+    figure, axes = _panels(1, len(settings), _SIZE)
+    for setting, plain in zip(settings, axes, strict=True):
         for method in methods:
             mine = curves[(curves["setting"] == setting.name) & (curves["method"] == method)]
             _curve(plain, mine, _look(method))
-        _finish(plain, setting, "contexts learned", titled=len(settings) > 1)
-    axes[0, 0].set_ylabel("mean test accuracy")
-    legend(figure, [_handle(one) for one in methods], columns)
+        plain.set_title(SETTINGS[setting.name])
+        plain.set_xlabel("contexts learned")
+        plain.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].set_ylabel("mean test accuracy")
+    _legend(figure, [_handle(one) for one in methods])
     return Plot(
         experiment.name,
         f"{experiment.title}: accuracy over contexts",
@@ -66,8 +70,8 @@ def beside_published(experiment: Experiment, made: Made, *, best: float) -> Plot
     runs = made.of(setting)
     if runs.empty:
         return None
-    figure, axes = panels(1, 1, (4.4, 0.45 * len(setting.methods)), legend_lines=1, left=1.9)
-    plain, theirs = axes[0, 0], published()[setting.name].accuracy
+    figure, (plain,) = _panels(1, 1, (5.4, 2.2))
+    theirs = published()[setting.name].accuracy
     first = " ".join(setting.draws[0])
     for row, method in enumerate(setting.methods):
         mine = runs[runs["method"] == method.name]
@@ -80,13 +84,12 @@ def beside_published(experiment: Experiment, made: Made, *, best: float) -> Plot
     plain.set_yticks(range(len(setting.methods)), [_label(one.name) for one in setting.methods])
     plain.invert_yaxis()
     plain.set_xlabel("average accuracy")
-    grid_lines(plain)
     handles = [
         Line2D([], [], color=INK, label="published"),
         Line2D([], [], color=GREY, marker="D", linestyle="", label=first.replace("=", " ")),
         Line2D([], [], color=GREY, marker="o", linestyle="", label="other seeds"),
     ]
-    legend(figure, handles, 3)
+    _legend(figure, handles)
     return Plot(
         experiment.name,
         f"{experiment.title}: runs beside the published figures",
@@ -97,11 +100,18 @@ def beside_published(experiment: Experiment, made: Made, *, best: float) -> Plot
     )
 
 
-def _finish(plain: Axes, setting: Setting, label: str, *, titled: bool) -> None:
-    if titled:
-        plain.set_title(SETTINGS[setting.name])
-    plain.set_xlabel(label)
-    grid_lines(plain)
+def _panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """A figure of equal panels, row by row, each of a size in inches with its labels."""
+    figure = Figure(figsize=(columns * size[0], rows * size[1] + LEGEND_LINE), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for plain in axes.flat:
+        grid_lines(plain)
+    return figure, list(axes.flat)
+
+
+def _legend(figure: Figure, handles: Sequence[Artist]) -> None:
+    """A line above the panels."""
+    figure.legend(handles=list(handles), loc="outside upper left", ncols=len(handles), columnspacing=1.2)
 
 
 def _look(method: str) -> Look:
@@ -109,8 +119,8 @@ def _look(method: str) -> Look:
 
 
 def _label(method: str) -> str:
-    """As figures have it: without Markdown."""
-    return METHODS[method].replace("EWC with whole Kronecker factors (`kfac_ewc`)", "kfac_ewc").replace("`", "")
+    """A method's name that figures have room for."""
+    return {SHIPPED: "shipped file", "kfac_ewc": "kfac_ewc"}.get(method) or METHODS[method]
 
 
 def _handle(method: str) -> Line2D:
