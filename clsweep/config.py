@@ -231,6 +231,9 @@ class Config:
     search: SearchConfig = MISSING
     seed: int = within(at_least(0))
     seeds: int | None = within(or_null(at_least(1)))
+    seed_order: int | None = within(or_null(at_least(0)), None)  # see `clsweep.seeding.Seeds`
+    seed_init: int | None = within(or_null(at_least(0)), None)
+    seed_batches: int | None = within(or_null(at_least(0)), None)
     budget: str = MISSING
     stream: str = within(one_of(*STREAMS))
     validation_fraction: float = within(_PART)
@@ -639,6 +642,8 @@ def check(config: Config) -> None:
     """
     ranges.check(config)
     benchmark = config.benchmark
+    if config.seeds is not None:
+        refuse_repeats(config, "seeds", config.seeds)
     _check_stream(benchmark.stream)
     _check_epochs(config)
     optimizers.check(config.optimizer, benchmark.lr)
@@ -652,6 +657,25 @@ def check(config: Config) -> None:
         from clsweep.training import observers  # here, since it looks for classes
 
         observers.check(config)
+
+
+def refuse_repeats(config: Config, key: str, count: int) -> None:
+    """Refuse several seeds where no part of a run's seed follows them.
+
+    Args:
+        config: the setting.
+        key: that asks for as many seeds.
+        count: how many.
+
+    Raises:
+        InputError: all runs would be the same.
+    """
+    parts = (config.seed_order, config.seed_init, config.seed_batches)
+    if count > 1 and None not in parts:
+        raise InputError(
+            f"{key}={count}: the seed's parts seed_order, seed_init and seed_batches are all given, so that every run "
+            f"would be the same; expected one of them left out, or {key}=1."
+        )
 
 
 def _check_epochs(config: Config) -> None:

@@ -63,6 +63,9 @@ _WORDS: Final[dict[str, Callable[[Any], str]]] = {
     "optimizer_reset": lambda value: "reset" if value else "kept",
     "validation_fraction": lambda value: f"held{number(value)}",
     "logits": lambda value: f"logits-{value}",
+    "seed_order": lambda value: f"order{value}",
+    "seed_init": lambda value: f"init{value}",
+    "seed_batches": lambda value: f"batches{value}",
     "image_size": lambda value: f"size{value}",
     "normalize": lambda value: "normalized" if value else "raw",
 }

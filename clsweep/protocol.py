@@ -23,6 +23,7 @@ _ACTIVE: Final = "active"
 _OURS: Final = "clsweep.data.streams."
 # How the contexts of a benchmark were made, for files that don't say it: no other benchmarks were there.
 _STREAMS_OF_BEFORE: Final = {"split_mnist": "split", "split_cifar100": "split", "perm_mnist": "permuted"}
+SEED_PARTS: Final = ("seed_order", "seed_init", "seed_batches")
 _CONTEXTS: Final = (
     *("benchmark_stream", "scenario", "dataset", "dataset_digest", "contexts", "classes_per_context", "image_size"),
     *("normalize", "validation_fraction", "code_digest"),
@@ -59,6 +60,11 @@ class Protocol:
         schedule: what changes the learning rate within a context, a `_target_` and its arguments; empty: nothing.
         epochs: passes over each context's training data, 0 where iterations were given.
         logits: active or all: of which classes a method sees the logits; active where those are all.
+        seed_order: the part of the seed that is the same whatever the seed, None where it follows the seed; see
+            `clsweep.seeding.Seeds`. Runs that have such a part are compared among themselves: their spread is less than
+            that over seeds.
+        seed_init: likewise.
+        seed_batches: likewise.
     """
 
     benchmark: str
@@ -82,6 +88,9 @@ class Protocol:
     schedule: str = ""
     epochs: int = 0
     logits: str = _ACTIVE
+    seed_order: int | None = None
+    seed_init: int | None = None
+    seed_batches: int | None = None
 
     @classmethod
     def of(cls, config: Config, dataset_digest: str | None = None) -> Self:
@@ -115,6 +124,9 @@ class Protocol:
             schedule=optimizer.schedule_described,
             epochs=benchmark.epochs or 0,
             logits=_ACTIVE if _shows_all_anyhow(benchmark.scenario) else config.contract.logits,
+            seed_order=config.seed_order,
+            seed_init=config.seed_init,
+            seed_batches=config.seed_batches,
         )
 
     @classmethod
@@ -193,6 +205,9 @@ class Protocol:
         yield self.precision
         if self.logits != _ACTIVE:
             yield f"logits of {self.logits} classes"
+        for part in SEED_PARTS:
+            if (given := getattr(self, part)) is not None:
+                yield f"{part}={given} whatever the seed"
         if self.code_digest:
             yield f"code of one's own {self.code_digest}"
 

@@ -1,4 +1,4 @@
-"""Independent random streams from one seed.
+"""Independent random streams from one seed, or from its parts.
 
 Each purpose has its own generator, so that what one part draws never shifts what another part sees: the first
 context is the same for every method and hyperparameter of one seed.
@@ -8,12 +8,43 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from clsweep.config import Config
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The parts of a run's seed. Each is the seed itself, unless `seed_order`, `seed_init` or `seed_batches` says more.
+
+    Attributes:
+        order: of what the contexts hold: class order, permutations, angles, what a stream of one's own draws, and which
+            examples are held out.
+        init: of the initial parameters.
+        batches: of the order of the examples, and of whatever draws while training: dropout, a method, its estimates.
+    """
+
+    order: int
+    init: int
+    batches: int
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """Those of a setting."""
+        return cls.of_values(vars(config))
+
+    @classmethod
+    def of_values(cls, values: Mapping[str, Any]) -> Self:
+        """The same from a setting's values, by key; a part that isn't there is as the seed."""
+        given = {name: values.get(f"seed_{name}") for name in ("order", "init", "batches")}
+        return cls(**{name: values["seed"] if part is None else part for name, part in given.items()})
 
 
 def derived_seed(seed: int, *purpose: str | int) -> int:

@@ -61,6 +61,7 @@ def test_a_published_figure_of_an_older_setting_is_not_shown() -> None:
         "validation_fraction=0.1",
         "stream=joint",
         "precision=bf16",
+        "seed_init=42",
     ],
 )
 def test_no_published_figure_beside_another_protocol(override: str) -> None:

@@ -13,6 +13,7 @@ from clsweep.data import contexts, datasets, identity
 from clsweep.data.contexts import Stream
 from clsweep.data.datasets import ImageData
 from clsweep.protocol import Protocol
+from clsweep.seeding import Seeds
 
 
 class ContextCache:
@@ -37,7 +38,7 @@ class ContextCache:
         Raises:
             InputError: the data are not there or don't fit.
         """
-        key = (Protocol.of(config).of_contexts, config.seed, str(device))
+        key = (Protocol.of(config).of_contexts, Seeds.of(config).order, str(device))
         if self._stream is None or self._stream[0] != key:
             self._stream = None  # two at once may be too much for the device
             self._stream = key, contexts.build(self._images(config.dataset), config, device)

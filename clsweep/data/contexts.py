@@ -22,7 +22,7 @@ from clsweep.data.scenarios import SCENARIOS, Outputs
 from clsweep.data.streams import ContextData
 from clsweep.data.transforms import Transform
 from clsweep.errors import InputError
-from clsweep.seeding import generator
+from clsweep.seeding import Seeds, generator
 from clsweep.targets import Target
 
 _BYTES_OF_ENTRY, _BYTES_OF_CELL = 8, 200  # of an accuracy in a matrix, and as what was measured
@@ -207,7 +207,7 @@ def _held_out(data: ImageData, config: Config, shown: Sequence[ContextData]) -> 
         used[one.train] = True
     used_classes = set(labels[used].unique().tolist())
     held_out = torch.zeros_like(used)
-    source = generator(config.seed, "validation")
+    source = generator(Seeds.of(config).order, "validation")
     for label in labels.unique().tolist():
         members = (labels == label).nonzero().squeeze(1)
         count = round(fraction * len(members))

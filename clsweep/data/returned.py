@@ -13,6 +13,7 @@ from clsweep.config import Config
 from clsweep.data.datasets import ImageData, LabelledImages
 from clsweep.data.streams import ContextData
 from clsweep.errors import ClsweepError, InputError, named
+from clsweep.seeding import Seeds
 from clsweep.targets import TARGET, Target
 
 
@@ -32,7 +33,8 @@ def contexts_of(target: Target, data: ImageData, config: Config, shape: tuple[in
         InputError: it raised, or returned what it shouldn't.
     """
     contexts, classes = config.benchmark.contexts, config.benchmark.classes_per_context
-    provided = {"contexts": contexts, "classes_per_context": classes, "seed": config.seed, "input_shape": shape}
+    seed = Seeds.of(config).order
+    provided = {"contexts": contexts, "classes_per_context": classes, "seed": seed, "input_shape": shape}
     made = target.make(data, **provided)
     if not isinstance(made, Iterable):
         raise InputError(f"{target.key}: {target.path} returned {_kind(made)}; expected a ContextData a context.")

@@ -11,7 +11,7 @@ import pandas as pd
 
 from clsweep import config as settings
 from clsweep.hyperparameters import STANDARD
-from clsweep.protocol import Protocol
+from clsweep.protocol import SEED_PARTS, Protocol
 from clsweep.report.plots.contexts import BOUNDS
 from clsweep.results import FINISHED, Results
 
@@ -143,18 +143,20 @@ def _shown(run: Mapping[Hashable, Any]) -> str:
 
 
 def _in_order(runs: pd.DataFrame) -> list[str]:
-    """The protocols: by benchmark, the fuller budget, more runs, more methods, the later ones first."""
-    groups = runs.groupby("protocol", sort=True)
+    """The protocols: by benchmark, the fuller budget, whole seeds, more runs, more methods, the later ones first."""
+    parted = runs[list(SEED_PARTS)].notna().any(axis=1)
+    groups = runs.assign(parted=parted).groupby("protocol", sort=True)
     table = groups.agg(
         benchmark=("benchmark", "first"),
         budget=("budget", "first"),
+        parted=("parted", "first"),
         methods=("method", "nunique"),
         size=("run_id", "size"),
         latest=("started_at", "max"),
     ).reset_index()
     table = table.assign(rank=table["budget"].map(_rank)).sort_values("latest", ascending=False, kind="stable")
     ordered = table.sort_values(
-        ["benchmark", "rank", "size", "methods"], ascending=[True, True, False, False], kind="stable"
+        ["benchmark", "rank", "parted", "size", "methods"], ascending=[True, True, True, False, False], kind="stable"
     )
     return list(ordered["protocol"])
 

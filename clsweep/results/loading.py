@@ -55,7 +55,7 @@ _KILLED = "it goes on, or was killed, {}"
 
 SINGLE, TRIAL, FINAL = "single", "trial", "final"
 
-_DTYPES = {"str": "str", "int": "Int64", "float": "float64", "bool": "boolean"}
+_DTYPES = {"str": "str", "int": "Int64", "int | None": "Int64", "float": "float64", "bool": "boolean"}
 # Without these columns a run can be compared with no other: a file must have them. One more column, or one less of the
 # others, is no reason not to read a file; what a file doesn't say is empty.
 _REQUIRED = (

@@ -70,6 +70,10 @@ class Summary:
         network: its name and the widths of its layers.
         code_digest: twelve characters of the SHA-256 of the files of one's own that a `_target_` names, and of the
             modules beside these that they import; empty where there are none.
+        seed: of all that is drawn, but for its parts that are given.
+        seed_order: the part of the seed that what the contexts hold comes from; empty where it is the seed.
+        seed_init: likewise, of the initial parameters.
+        seed_batches: likewise, of the order of the examples and what draws while training.
         budget: full, quick, smoke, or custom where `benchmark.iters` is not what the chosen budget says, or epochs are
             given.
         iters: optimizer steps for each context; for the largest one, where `epochs` says how many.
@@ -120,6 +124,9 @@ class Summary:
     gamma: float
     epsilon: float
     seed: int
+    seed_order: int | None
+    seed_init: int | None
+    seed_batches: int | None
     budget: str
     iters: int
     epochs: int

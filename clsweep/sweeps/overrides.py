@@ -116,6 +116,8 @@ class Commands:
                 f"seeds={config.seeds}: is for runs that aren't tuned; expected search.seeds={config.seeds}, which "
                 "judges every trial by the mean over as many, or the command without --multirun."
             )
+        for key in ("seeds", "final_seeds"):
+            settings.refuse_repeats(config, f"search.{key}", getattr(config.search, key))
         if "Slurm" not in self._composed.hydra.launcher._target_:  # its jobs run on other machines
             pick_device(config.device)
         regularizer = config.regularizer

@@ -87,8 +87,8 @@ class Display(Observer):
             "images": self._images,
             "method": "  ".join([config.shown_method, *run.shown]),
             "training": f"{self._length()}, batch {benchmark.batch_size}, {_optimizer(config)}",
-            "run": f"seed {config.seed}, {run.device}{_threads() if run.device == 'cpu' else ''}, {config.precision}"
-            f"{_logits(config)}",
+            "run": f"seed {config.seed}{_parts_of_seed(config)}, "
+            f"{run.device}{_threads() if run.device == 'cpu' else ''}, {config.precision}{_logits(config)}",
         }
         if run.folder is not None:
             rows["results"] = str(short(run.folder))
@@ -214,6 +214,12 @@ def _preset(config: Config) -> dict[str, str]:
     """Whose protocol a run follows, where it isn't ours."""
     preset, figures = config.regularizer.preset, config.benchmark.published
     return {} if preset is None or figures is None else {"protocol": f"{preset.name}, as published by {figures.source}"}
+
+
+def _parts_of_seed(config: Config) -> str:
+    parts = {"order": config.seed_order, "init": config.seed_init, "batches": config.seed_batches}
+    given = ", ".join(f"{name} {seed}" for name, seed in parts.items() if seed is not None)
+    return f" ({given})" if given else ""
 
 
 def _logits(config: Config) -> str:

@@ -19,7 +19,7 @@ from clsweep.data.contexts import Part, Stream
 from clsweep.data.transforms import of_several
 from clsweep.errors import RunError
 from clsweep.results.metrics import Cell
-from clsweep.seeding import generator
+from clsweep.seeding import Seeds, generator
 from clsweep.training.divergence import LossWatch
 from clsweep.training.first_context import Shared, Trained
 from clsweep.training.learner import Learner
@@ -67,7 +67,7 @@ class TrainingProtocol:
 def protocol_of(config: Config) -> TrainingProtocol:
     """That of a setting."""
     benchmark = config.benchmark
-    return TrainingProtocol(benchmark.iters, benchmark.batch_size, config.seed, benchmark.epochs)
+    return TrainingProtocol(benchmark.iters, benchmark.batch_size, Seeds.of(config).batches, benchmark.epochs)
 
 
 @dataclass

@@ -26,7 +26,7 @@ from clsweep.methods import contract
 from clsweep.methods.files import MethodFile
 from clsweep.methods.loading import load
 from clsweep.methods.undisturbed import settings_put_back
-from clsweep.seeding import GlobalStream, derived_seed
+from clsweep.seeding import GlobalStream, Seeds, derived_seed
 from clsweep.training import checkpoints
 from clsweep.training.learner import Learner
 from clsweep.training.loop import Trainer, TrainingProtocol, protocol_of
@@ -107,14 +107,14 @@ def _attempt(
     config: Config, stream: Stream, device: torch.device, file: MethodFile | None, length: _Length
 ) -> list[str]:
     """One try; see `rehearse`."""
-    seed = config.seed
-    with settings_put_back(), GlobalStream(seed).active(), _unlogged():
+    seeds = Seeds.of(config)
+    with settings_put_back(), GlobalStream(seeds.batches).active(), _unlogged():
         try:
-            method = load(config.regularizer, derived_seed(seed, "methods"), file).method
+            method = load(config.regularizer, derived_seed(seeds.batches, "methods"), file).method
         except InputError:  # it could be imported before: it is one that can't be imported twice in a process
             return []
         shape, n_outputs = stream.input_shape, stream.n_outputs
-        model = networks.build(config.network, shape, n_outputs, derived_seed(seed, "parameters")).to(device)
+        model = networks.build(config.network, shape, n_outputs, derived_seed(seeds.init, "parameters")).to(device)
         learner = Learner(
             model, method, config.optimizer_setting, config.precision, shows_all=config.contract.logits == ALL_LOGITS
         )
@@ -130,7 +130,7 @@ def _attempt(
 
 def _learn(learner: Learner, config: Config, stream: Stream, length: _Length) -> Trainer:
     steps = min(length.steps, *protocol_of(config).iterations(stream))
-    how_long = TrainingProtocol(steps, min(length.batch_size, config.benchmark.batch_size), config.seed)
+    how_long = TrainingProtocol(steps, min(length.batch_size, config.benchmark.batch_size), Seeds.of(config).batches)
 
     def look_closely(loss: Tensor) -> None:
         learner.check_dependence()

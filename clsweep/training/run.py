@@ -30,7 +30,7 @@ from clsweep.methods.loading import Loaded, load
 from clsweep.protocol import Protocol, targets
 from clsweep.results import Summary, metrics
 from clsweep.results.metrics import Cell
-from clsweep.seeding import GlobalStream, derived_seed
+from clsweep.seeding import GlobalStream, Seeds, derived_seed
 from clsweep.targets import TARGET, Target
 from clsweep.training import observers, saved, update
 from clsweep.training.checkpoints import Checkpoint, Checkpoints, code_of, restore
@@ -165,7 +165,7 @@ def run(
         loaded = _loaded(config, file) if number else loaded
         run = _Run(config, folder, setting, stream, device, loaded, file, started_at, checkpoints, first_contexts)
         # What draws from the global generators while it trains, such as dropout, draws from the seed.
-        with GlobalStream(derived_seed(config.seed, "training")).active(), loaded.method.active():
+        with GlobalStream(derived_seed(Seeds.of(config).batches, "training")).active(), loaded.method.active():
             try:
                 return run.train(checkpoint, last, part_of)
             except DamagedError as error:
@@ -190,7 +190,7 @@ def _method(config: Config) -> RegularizerConfig:
 
 
 def _loaded(config: Config, file: MethodFile | Functions | None) -> Loaded:
-    return load(_method(config), derived_seed(config.seed, "methods"), file)
+    return load(_method(config), derived_seed(Seeds.of(config).batches, "methods"), file)
 
 
 @dataclass(frozen=True)
@@ -220,9 +220,8 @@ class _Run:
             DamagedError: it can't go on from that; nothing was written.
         """
         config, folder, loaded = self.config, self.folder, self.loaded
-        model = networks.build(
-            config.network, self.stream.input_shape, self.stream.n_outputs, derived_seed(config.seed, "parameters")
-        ).to(self.device)
+        seed = derived_seed(Seeds.of(config).init, "parameters")
+        model = networks.build(config.network, self.stream.input_shape, self.stream.n_outputs, seed).to(self.device)
         shows_all = config.contract.logits == ALL_LOGITS
         if checkpoint is not None:
             unit = "part" if config.stream == "joint" else "context"

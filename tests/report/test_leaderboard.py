@@ -72,6 +72,20 @@ def test_runs_under_different_protocols_are_never_averaged(tmp_path: Path, name:
     assert made["protocol"].nunique() == 2
 
 
+def test_runs_with_a_part_of_the_seed_of_their_own_are_no_seeds_of_one_another(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(tmp_path / f"whole{seed}", 0.9, seed=seed)
+        for init in range(3):
+            write_run(tmp_path / f"init{seed}{init}", 0.5, seed=seed, seed_init=init)
+    chosen = select(results.load(tmp_path))
+    assert chosen.repeated == 0
+    made = leaderboard.rows(chosen.runs)
+    made = made[made["kind"] == "method"]
+    assert made["seed_init"].fillna(-1).tolist() == [-1, 2, 1, 0]  # more runs don't make it the benchmark's first
+    assert made["seeds"].tolist() == [3, 3, 3, 3]
+    assert made["average_accuracy"].tolist() == pytest.approx([0.9, 0.5, 0.5, 0.5])
+
+
 def test_seeds_that_leave_other_classes_out_have_other_images_and_are_one_protocol(tmp_path: Path) -> None:
     for seed, n_train in enumerate((36_017, 35_990)):  # three of five contexts: digits are not equally many
         write_run(tmp_path / str(seed), 0.9, seed=seed, n_train=n_train)

@@ -36,6 +36,7 @@ DECIDES = {
     "network",
     "contract.logits",
     *(f"regularizer.{key}" for key in ("name", "_target_", "file", "values", "space")),
+    *("seed_order", "seed_init", "seed_batches"),
     *("optimizer", "search.seeds", "search.space", "seed", "stream", "validation_fraction", "precision"),
 }
 DECIDES_NOT = {

@@ -22,11 +22,12 @@ from clsweep.targets import Target
 MODEL_FILE: Final = "model.pt"
 DESCRIPTION_FILE: Final = "model.json"
 _FORMAT_VERSION: Final = 1
-# The part of a setting that a network and its contexts come from.
+# The part of a setting that a network and its contexts come from; and what earlier files lack, which was null.
 _NEEDED: Final = (
     *("benchmark", "dataset", "network", "contract", "seed", "budget", "stream", "validation_fraction", "precision"),
     *("device", "threads"),
 )
+_LATER: Final = ("seed_order", "seed_init", "seed_batches")
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Description:
         return cls(
             format_version=_FORMAT_VERSION,
             clsweep_version=clsweep.__version__,
-            setting={key: values[key] for key in _NEEDED},
+            setting={key: values[key] for key in (*_NEEDED, *_LATER)},
             input_shape=stream.input_shape,
             n_outputs=stream.n_outputs,
             active=[(outputs.start, outputs.stop) for outputs in active],
@@ -102,7 +103,7 @@ class Description:
             targets_of(made.setting)
             return replace(
                 made,
-                setting={key: made.setting[key] for key in _NEEDED},
+                setting={key: made.setting[key] for key in _NEEDED} | {key: made.setting.get(key) for key in _LATER},
                 input_shape=(channels, height, width),
                 active=[(int(start), int(stop)) for start, stop in made.active],
             )

@@ -20,7 +20,7 @@ from clsweep.methods.loading import load
 from clsweep.networks import Classifier
 from clsweep.paths import short
 from clsweep.results.metrics import Cell
-from clsweep.seeding import derived_seed
+from clsweep.seeding import Seeds, derived_seed
 from clsweep.targets import TARGET, Target
 from clsweep.training.learner import Learner
 from clsweep.training.loop import evaluate
@@ -94,7 +94,7 @@ class Saved:
         state = tensor_files.read(self.file)
         network, _ = targets_of(description.setting)
         with self._trained_code(network):
-            seed = derived_seed(description.setting["seed"], "parameters")
+            seed = derived_seed(Seeds.of_values(description.setting).init, "parameters")
             model = networks.build(description.setting["network"], description.input_shape, description.n_outputs, seed)
         self._fill(model, state)
         networks.activate(model, range(*description.active[self.learned - 1]))
