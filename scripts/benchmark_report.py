@@ -24,7 +24,7 @@ from clsweep.results.metrics import Cell
 METHODS = 20
 BENCHMARKS = 4
 CONTEXTS = 10
-_NOTHING = {"str": "", "int": 0, "float": float("nan"), "bool": False}
+_NOTHING = {"str": "", "int": 0, "int | None": None, "float": float("nan"), "bool": False}
 
 
 def make(folder: Path, runs: int) -> None:

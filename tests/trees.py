@@ -16,7 +16,7 @@ from clsweep import results
 from clsweep.results import Summary, metrics
 from clsweep.results.metrics import Cell
 
-NOTHING: dict[str, Any] = {"str": "", "int": 0, "float": math.nan, "bool": False}
+NOTHING: dict[str, Any] = {"str": "", "int": 0, "int | None": None, "float": math.nan, "bool": False}
 _number = count()
 
 # The protocol of conf/benchmark/split_mnist.yaml.

@@ -299,7 +299,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "endless": (replace("summary.csv", ",60000,", ",inf,"), "n_train=inf; expected a whole number"),
     "odd version": (replace("summary.csv", "\n3,", "\n²,"), "format_version=²; expected a number"),
     "two columns": (replace("summary.csv", ",threads,", ",device,"), "two columns of the same name"),
-    "no seed": (replace("summary.csv", ",,7,full,", ",,,full,"), "seed is empty, but the run is finished"),
+    "no seed": (replace("summary.csv", ",,7,,,,full,", ",,,,,,full,"), "seed is empty, but the run is finished"),
     "average": (lambda folder: edit(folder / "summary.csv", average_accuracy=0.7), "says otherwise"),
     "shortened": (lambda folder: shorten(folder / "accuracy.csv"), "11 accuracies on test data; expected 12"),
     "twice": (lambda folder: double(folder / "accuracy.csv"), "an accuracy is given twice"),
