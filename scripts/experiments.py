@@ -12,6 +12,7 @@ several processes may run at once. Data is read from CLSWEEP_DATA, or data/.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from evaluation import keeping, pages
 from evaluation.declared import EXPERIMENTS
+from evaluation.experiment import ROOT
 from evaluation.making import Part, make
 
 from clsweep.errors import InputError
@@ -33,7 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("names", nargs="+", metavar="NAME", help="an experiment, or one setting of it: NAME/SETTING")
     run.add_argument("--for", dest="minutes", type=float, metavar="MINUTES", help="start no run after so many")
     run.add_argument("--methods", nargs="+", metavar="METHOD", help="run these alone; default: all")
-    run.add_argument("--take", type=Path, metavar="FOLDER", help="take over the finished runs below a folder first")
+    run.add_argument(
+        "--take",
+        type=lambda folder: Path(folder).absolute(),
+        metavar="FOLDER",
+        help="take over the finished runs below a folder first",
+    )
     tables = commands.add_parser("tables", help="write the tables and figures of docs/experiments/")
     tables.add_argument("names", nargs="*", metavar="NAME", help="default: all")
     a = parser.parse_args(arguments)
@@ -43,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif a.command == "tables":
             pages.write([_part(name).experiment for name in a.names] or EXPERIMENTS.values())
         else:
+            os.chdir(ROOT)  # where runs look for the shipped file and the streams
             until = None if a.minutes is None else time.monotonic() + 60 * a.minutes
             codes = [make(part, until, a.take) for part in [_part(name, a.methods) for name in a.names]]
             return next((code for code in codes if code), 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -13,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from clsweep.published import published
 from clsweep.report.plots.style import GREY, INK, LEGEND_LINE, LOOKS, Look, Plot, grid_lines, styled
+from evaluation import variance as components
 from evaluation.experiment import Experiment, Made, Setting
 from evaluation.names import METHODS, SETTINGS, SHIPPED
 
@@ -95,6 +97,35 @@ def beside_published(experiment: Experiment, made: Made, *, best: float) -> Plot
         f"{experiment.title}: runs beside the published figures",
         "Each dot is a run. Published is the method's own figure; beside the shipped file the best of all that were "
         "published for the benchmark.",
+        figure,
+        runs[["method", "draw", "average_accuracy"]],
+    )
+
+
+@styled
+def variance(experiment: Experiment, made: Made) -> Plot | None:
+    """The accuracies by class order, those of one initialisation connected: a panel for each method."""
+    setting = experiment.settings[0]
+    runs = made.of(setting)
+    methods = [one.name for one in setting.methods if (runs["method"] == one.name).any()]
+    if not methods:
+        return None
+    figure, axes = _panels(1, len(methods), _SIZE)
+    for method, plain in zip(methods, axes, strict=True):
+        crossed = components.table(runs[runs["method"] == method])
+        crossed = crossed.loc[crossed.mean(axis=1).sort_values().index]
+        places = np.arange(1, len(crossed) + 1)
+        for init in crossed:
+            plain.plot(places, crossed[init], color=_look(method).colour, alpha=0.4, marker="o", linewidth=0.8)
+        plain.set_xticks(places, [str(order) for order in crossed.index], rotation=90)
+        plain.set_title(_label(method))
+        plain.set_xlabel("class order")
+    axes[0].set_ylabel("average accuracy")
+    return Plot(
+        experiment.name,
+        f"{experiment.title}: accuracies by class order",
+        f"{SETTINGS[setting.name]}: each line is one initialisation over the class orders (`seed_order`), the worst "
+        "first. Lines that run together are spread by the order, lines apart by the initial parameters.",
         figure,
         runs[["method", "draw", "average_accuracy"]],
     )

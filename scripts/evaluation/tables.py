@@ -9,6 +9,7 @@ import pandas as pd
 
 from clsweep.published import published
 from clsweep.results.statistics import compare, estimate
+from evaluation import variance as components
 from evaluation.experiment import Experiment, Made, Setting
 from evaluation.names import METHODS, SETTINGS, SHIPPED
 
@@ -76,6 +77,20 @@ def beside_published(experiment: Experiment, made: Made, *, best: float) -> str:
             same = _interval(accuracy[accuracy.index == first].tolist())
             strength = _strength_and_seeds(mine)[0]
             lines.append([METHODS[method.name], strength, shown, same, _interval(rest), *_spread(rest, figure)])
+        parts += [_heading(experiment, setting), _markdown(lines)]
+    return _joined(parts)
+
+
+def variance(experiment: Experiment, made: Made) -> str:
+    """Where the spread between runs comes from."""
+    parts = [_count(experiment, made)]
+    for setting in experiment.settings:
+        runs, lines = made.of(setting), [["method", "runs", "mean", "standard deviation", *components.SOURCES]]
+        for method in setting.methods:
+            mine = runs[runs["method"] == method.name]
+            found = components.of(mine)
+            told = [NOT_RUN, *[""] * 5] if found is None else found.told()
+            lines.append([METHODS[method.name], *told])
         parts += [_heading(experiment, setting), _markdown(lines)]
     return _joined(parts)
 

@@ -29,7 +29,7 @@ from clsweep.results.packed import TABLES
 sys.path.insert(0, str(ROOT / "scripts"))
 import experiments
 import missing_runs
-from evaluation import figures, keeping, making, pages, streams, tables
+from evaluation import figures, keeping, making, pages, streams, tables, variance
 from evaluation.declared import EXPERIMENTS
 from evaluation.experiment import Experiment, Made, Method, Run, Setting, merged
 
@@ -87,17 +87,18 @@ def test_runs_can_be_made_and_those_that_are_kept_are_of_the_declared_protocol(
 ) -> None:
     monkeypatch.chdir(ROOT)
     made = keeping.kept(EXPERIMENTS[name]).runs
-    groups: dict[tuple[str, str, bool], list[Run]] = {}
+    groups = set()
     for run in EXPERIMENTS[name].runs(made):
-        groups.setdefault((run.setting, run.method, run.searches), []).append(run)
-    for own in groups.values():
-        config = setting(*own[0].overrides)
+        group = (run.setting, run.method, run.searches)
+        if group in groups and run.name not in made.index:
+            continue  # as the others, but for its seed
+        groups.add(group)
+        config = setting(*run.overrides)
         settings.check(config)
-        for run in own:
-            if run.name in made.index:
-                row = made.loc[run.name].to_dict()
-                assert Protocol.of_row(row) == Protocol.of(config, dataset_digest=row["dataset_digest"])
-                assert row["regularizer"] == config.method
+        if run.name in made.index:
+            row = made.loc[run.name].to_dict()
+            assert Protocol.of_row(row) == Protocol.of(config, dataset_digest=row["dataset_digest"])
+            assert (row["regularizer"], row["seed"]) == (config.method, config.seed)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -343,6 +344,55 @@ def test_published_figures_are_placed_among_the_seeds(folders: Path) -> None:
     plot = figures.beside_published(alone, made, best=0.99)
     assert plot is not None
     assert sorted(plot.data["average_accuracy"]) == pytest.approx([0.93, 0.94, 0.95, 0.97])
+
+
+def test_components_of_a_layout_without_noise_are_the_variances_of_its_effects() -> None:
+    rows, columns = np.array([0.1, 0.5, 0.2, 0.4]), np.array([0.0, 0.03, 0.01])
+    found = variance.two_way(rows[:, None] + columns)
+    assert found == pytest.approx([rows.var(ddof=1), columns.var(ddof=1), 0], abs=1e-12)
+
+
+def test_components_are_estimated_without_bias() -> None:
+    source, truth = np.random.default_rng(1), np.array([4.0, 1.0, 0.25])
+    sizes = ((10, 1), (1, 10), (10, 10))
+    layouts = (
+        sum(np.sqrt(one) * source.standard_normal(size) for one, size in zip(truth, sizes, strict=True))
+        for _ in range(2000)
+    )
+    mean = np.mean([variance.two_way(np.asarray(one)) for one in layouts], axis=0)
+    assert mean == pytest.approx(truth, rel=0.05)
+
+
+def test_intervals_of_shares_hold_the_truth_about_as_often_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(variance, "_DRAWS", 200)
+    source, truth = np.random.default_rng(2), np.array([0.5, 0.3, 0.2])
+    held = []
+    for _ in range(100):
+        effects = (source.standard_normal(size) for size in ((10, 1), (1, 10), (10, 10)))
+        found = variance.intervals(np.asarray(sum(np.sqrt(truth)[n] * one for n, one in enumerate(effects))))
+        held.append((found[:, 0] <= truth) & (truth <= found[:, 1]))
+    assert (np.mean(held, axis=0) > 0.75).all()
+
+
+def crossed(orders: int, inits: int, *missing: tuple[int, int]) -> pd.DataFrame:
+    """Runs of class orders with initialisations; the order is worth ten times as much."""
+    cells = [(order, init) for order in range(orders) for init in range(inits) if (order, init) not in missing]
+    draws = [f"seed=1 seed_batches=1 seed_order={order} seed_init={init}" for order, init in cells]
+    return pd.DataFrame({"draw": draws, "average_accuracy": [0.9 - 0.01 * one + 0.001 * two for one, two in cells]})
+
+
+def test_the_largest_complete_square_of_orders_and_initialisations_is_analysed() -> None:
+    assert variance.of(crossed(0, 0)) is None
+    assert variance.of(crossed(2, 2)) is None
+    assert variance.of(crossed(3, 3, (2, 2), (0, 1))) is None
+    found = variance.of(crossed(5, 5, (1, 4)))
+    assert found is not None
+    assert found.told()[0] == "16"
+    assert found.shares[0].startswith("99% (")
+    star = variance.of(crossed(3, 3, *((order, init) for order in (1, 2) for init in (1, 2))))
+    assert star is not None
+    assert star.values.tolist() == pytest.approx([0.9, 0.89, 0.88, 0.901, 0.902])
+    assert star.shares[0].startswith("standard deviation 0.0100 (")
 
 
 def test_few_examples_are_a_part_of_each_class_and_the_test_images_stay() -> None:
