@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from missing_runs import digest
@@ -112,10 +111,11 @@ class Setting:
         """
         for method in self.methods:
             yield from self.searches(method)
+        chosen = {method.name: self.chosen(method, made) for method in self.methods}
         for number, draw in enumerate(self.draws):
             for method in self.methods:
                 if method.draws is None or number < method.draws:
-                    yield self._final(method, draw, self.chosen(method, made))
+                    yield self._final(method, draw, chosen[method.name])
 
     def searches(self, method: Method) -> Iterator[Run]:
         """The runs that a method's strength is chosen by."""
@@ -157,16 +157,12 @@ class Made:
     cells: pd.DataFrame
 
     def of(self, setting: Setting) -> pd.DataFrame:
-        """A setting's runs but those that search: `runs` with the columns `method`, `strength` and `draw`."""
+        """A setting's runs but those that search: `runs` with the columns `method` and `draw`."""
         there = [
             run for run in setting.runs(self.runs) if not (run.searches or run.waits) and run.name in self.runs.index
         ]
-        named: dict[str, Sequence[Any]] = {
-            "method": [run.method for run in there],
-            "strength": [run.strength for run in there],
-            "draw": [" ".join(run.draw) for run in there],
-        }
-        return self.runs.loc[[run.name for run in there]].assign(**named)
+        methods, draws = [run.method for run in there], [" ".join(run.draw) for run in there]
+        return self.runs.loc[[run.name for run in there]].assign(method=methods, draw=draws)
 
     def learned(self, runs: pd.DataFrame) -> pd.DataFrame:
         """The mean test accuracy over the contexts learned so far: a row for each run, a column for each count."""
