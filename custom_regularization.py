@@ -34,10 +34,14 @@ batch norm, have a diagonal Fisher information. The Fisher information of each c
 of its output Hessian, so that a context of which the network is very sure weighs as much as another one.
 """
 
+import itertools
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
+from torch.utils.data import Dataset, default_collate
 from torch.utils.hooks import RemovableHandle
 
 # ==== editable region: begin ==========================================================================================
@@ -53,7 +57,9 @@ CONVOLUTION_BATCH = 250
 OUTPUT_DIRECTIONS = 16  # the rank of S S^T, at most
 INPUT_DIRECTIONS = 32  # the rank of V V^T, at most
 
+Call = tuple[nn.Module, Tensor, Tensor]  # a module, its input and its output
 Visit = tuple[nn.Module, Tensor, Tensor]  # a layer, its output, and what it wants to have with the output's gradient
+Window = tuple[tuple[int, int], ...]  # a convolution's stride, padding and dilation
 
 
 class Layer:
@@ -62,6 +68,7 @@ class Layer:
     Attributes:
         weight: the weight's key.
         bias: the bias's key; None where there is none or it has always been frozen.
+        window: of a convolution.
         inputs: A, the second moment of the inputs.
         outputs: G, the second moment of the gradients with respect to the outputs.
         leading_outputs: S [outputs, rank], with S S^T the leading part of G.
@@ -72,9 +79,9 @@ class Layer:
         projected_anchor: S^T W* and W* V, of the anchor W* = [weight | bias].
     """
 
-    def __init__(self, module: nn.Module, weight: str, bias: str | None) -> None:
-        matrix = module.get_parameter("weight").detach().flatten(1)
-        self.weight, self.bias = weight, bias
+    def __init__(self, weight: str, bias: str | None, parameter: Tensor, window: Window | None) -> None:
+        matrix = parameter.detach().flatten(1)
+        self.weight, self.bias, self.window = weight, bias, window
         n_outputs, n_inputs = matrix.shape[0], matrix.shape[1] + (bias is not None)
         self.inputs = matrix.new_zeros(n_inputs, n_inputs)
         self.outputs = matrix.new_zeros(n_outputs, n_outputs)
@@ -87,14 +94,16 @@ class Layer:
         """Add a batch's inputs; return the rows of the weight that gave the output."""
         self.examples += len(values)
         self._add_inputs(module, values)
-        return _computed_rows(module, values, output)
+        weight, bias = _own(module)
+        assert weight is not None
+        return torch.arange(len(weight)) if self.window else _computed_rows(weight, bias, values, output)
 
     def _add_inputs(self, module: nn.Module, values: Tensor) -> None:
         """Add a a^T, summed over positions."""
-        if isinstance(module, nn.Conv2d):
-            assert not isinstance(module.padding, str)
-            patches = F.unfold(values, module.kernel_size, module.dilation, module.padding, module.stride)
-            values = patches.transpose(1, 2)
+        weight, _ = _own(module)
+        if self.window and weight is not None:
+            stride, padding, dilation = self.window
+            values = F.unfold(values, weight.shape[2:], dilation, padding, stride).transpose(1, 2)
         rows = values.flatten(0, -2)
         if self.bias is not None:
             rows = F.pad(rows, (0, 1), value=1.0)
@@ -102,7 +111,7 @@ class Layer:
 
     def add_outputs(self, module: nn.Module, computed: Tensor, gradient: Tensor) -> None:
         """Add a batch's g g^T, averaged over positions, for the rows of the weight that were computed."""
-        values = gradient.flatten(2).transpose(1, 2) if isinstance(module, nn.Conv2d) else gradient
+        values = gradient.flatten(2).transpose(1, 2) if self.window else gradient
         rows = values.flatten(0, -2)
         moment = rows.T @ rows * (len(gradient) / len(rows))
         if len(computed) == len(self.outputs):  # an index would copy the whole matrix
@@ -232,10 +241,7 @@ class _Quadratic(torch.autograd.Function):
 
 
 def estimate_importance(
-    model: nn.Module,
-    dataset: torch.utils.data.TensorDataset,
-    prev_params: dict[str, Tensor],
-    device: torch.device,
+    model: nn.Module, dataset: Dataset[Any], prev_params: dict[str, Tensor], device: torch.device | str
 ) -> dict[str, Tensor]:
     """The Fisher information of the context that has just been learned.
 
@@ -248,22 +254,36 @@ def estimate_importance(
     factored layer nor in a batch norm.
 
     Args:
-        model: the network; `model(x)` returns the logits of the context's active classes.
+        model: the network; `model(x)` returns the logits of the context's active classes, or of all (see `_classes`).
         dataset: the context's training examples (x, y).
         prev_params: the parameters at the start of the context, by key.
-        device: where the model and the data are.
+        device: where the model is.
 
     Returns:
         By key, shaped as the parameter, the diagonal of this context's Fisher information, which in factored layers is
         that of G ⊗ A and only for information.
     """
     model.eval()
+    # Some harnesses call this under autocast, too, where gradients this small would be rounded.
+    with torch.enable_grad(), _without_autocast(model):
+        importance, layers = _estimate(model, dataset, device)
+        _keep(model, layers)
+    return importance
+
+
+def _estimate(
+    model: nn.Module, dataset: Dataset[Any], device: torch.device | str
+) -> tuple[dict[str, Tensor], list[Layer]]:
+    """The importance of a context by key, and its layers with factors."""
     parameters = {key: p for key, p in _parameters(model).items() if p.requires_grad}
-    inputs = dataset.tensors[0]
-    modules = _called(model, inputs[:2].to(device))  # two: a batch norm without running averages takes no single one
-    layers, norms = _layers(modules, parameters), _norms(modules, parameters)
-    convolutional = any(isinstance(module, nn.Conv2d) for module in layers)
-    chosen = torch.randperm(len(inputs))[: CONVOLUTION_EXAMPLES if convolutional else EXAMPLES].to(inputs.device)
+    n_examples = len(dataset)  # type: ignore[arg-type]
+    # Two: a batch norm without running averages takes no single one.
+    calls, logits = _called(model, _read(dataset, torch.arange(min(n_examples, 2)))[0].to(device))
+    layers, norms = _layers(calls, parameters), _norms(calls, parameters)
+    convolutional = any(layer.window for layer in layers.values())
+    chosen = torch.randperm(n_examples)[: CONVOLUTION_EXAMPLES if convolutional else EXAMPLES]
+    inputs, labels = _read(dataset, chosen)
+    classes = _classes(model, labels, logits.shape[1])
     covered = {key for layer in layers.values() for key in (layer.weight, layer.bias)}
     covered |= {key for norm in norms.values() for key in norm.keys.values()}
     others = {key: p for key, p in parameters.items() if key not in covered}
@@ -271,11 +291,10 @@ def estimate_importance(
     hessian_trace = 0.0
     visits: list[Visit] = []
     watched: dict[nn.Module, Layer | Normalization] = {**layers, **norms}
-    # Some harnesses call this under autocast, too, where gradients this small would be rounded.
-    with torch.enable_grad(), _without_autocast(model), _watch(watched, visits):
-        for index in chosen.split(CONVOLUTION_BATCH if convolutional else BATCH):
+    with _watch(watched, visits):
+        for batch in inputs.split(CONVOLUTION_BATCH if convolutional else BATCH):
             visits.clear()
-            logits = model(inputs[index].to(device))
+            logits = model(batch.to(device))[:, classes]
             p = logits.detach().softmax(1)
             noise = p.sqrt() * (2 * torch.randint_like(p, 2) - 1)
             noise -= p * noise.sum(1, keepdim=True)
@@ -293,9 +312,7 @@ def estimate_importance(
     for layer in layers.values():
         layer.normalize(hessian_trace)
         importance |= layer.diagonal(parameters)
-    with _without_autocast(model):
-        _keep(model, list(layers.values()))
-    return importance
+    return importance, list(layers.values())
 
 
 def compute_regularization_loss(
@@ -325,7 +342,8 @@ def compute_regularization_loss(
 
 def _parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters by key."""
-    return {name.replace(".", "__"): p for group in model.param_list for name, p in group()}  # type: ignore[union-attr]
+    groups: Any = getattr(model, "param_list", [model.named_parameters])
+    return {name.replace(".", "__"): p for group in groups for name, p in group()}
 
 
 def _without_autocast(model: nn.Module) -> torch.autocast:
@@ -348,38 +366,114 @@ class _Hooks:
             handle.remove()
 
 
-def _called(model: nn.Module, example: Tensor) -> list[nn.Module]:
-    """The modules whose forward pass runs: some networks read a layer's weight without calling the layer."""
-    called: dict[nn.Module, None] = {}
-
-    def record(module: nn.Module, *_: object) -> None:
-        called[module] = None
-
-    with torch.enable_grad(), _Hooks([module.register_forward_hook(record) for module in model.modules()]):
-        model(example)
-    return [module for module in model.modules() if module in called]
+def _read(dataset: Dataset[Any], index: Tensor) -> tuple[Tensor, Tensor]:
+    """The inputs and labels of the examples `index`, as batches."""
+    tensors = getattr(dataset, "tensors", None)
+    if tensors is not None:
+        return tensors[0][index.to(tensors[0].device)], tensors[1][index.to(tensors[1].device)]
+    inputs, labels = default_collate([tuple(dataset[int(number)])[:2] for number in index])
+    return inputs, labels
 
 
-def _layers(modules: list[nn.Module], parameters: dict[str, nn.Parameter]) -> dict[nn.Module, Layer]:
-    """The linear layers and convolutions whose weight is among `parameters`; tied weights count once."""
+def _classes(model: nn.Module, labels: Tensor, n_logits: int) -> Tensor | slice:
+    """Which logits are of the context's classes: the labels say it where the model gives more.
+
+    Whether it does is seen in the first context: later, where it learns to tell all classes so far apart, a model gives
+    more logits than a context has classes, and all of them count.
+    """
+    found = labels.unique()
+    fewer = 1 < len(found) < n_logits and int(found.max()) < n_logits and not found.is_floating_point()
+    if not hasattr(model, "_gives_all_logits"):
+        model._gives_all_logits = fewer  # type: ignore[assignment]
+    return found if fewer and model._gives_all_logits else slice(None)
+
+
+def _called(model: nn.Module, examples: Tensor) -> tuple[list[Call], Tensor]:
+    """The modules whose forward pass runs, with tensors, and the model's output.
+
+    Some networks read a layer's weight without calling the layer.
+    """
+    calls: dict[nn.Module, Call] = {}
+
+    def record(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        if len(arguments) == 1 and isinstance(arguments[0], Tensor) and isinstance(output, Tensor):
+            calls[module] = module, arguments[0].detach(), output.clone()  # what follows may write to it
+
+    with _Hooks([module.register_forward_hook(record) for module in model.modules()]):
+        logits: Tensor = model(examples)
+    return [calls[module] for module in model.modules() if module in calls], logits
+
+
+def _layers(calls: list[Call], parameters: dict[str, nn.Parameter]) -> dict[nn.Module, Layer]:
+    """The linear layers and convolutions whose weight is among `parameters`; tied weights count once.
+
+    A module is one if it computes what one computes with its own parameters, whatever it is called.
+    """
     keys = {p: key for key, p in parameters.items()}
     layers = {}
-    for module in modules:
-        plain = isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros"
-        if isinstance(module, nn.Linear) or (plain and not isinstance(module.padding, str)):
-            own = dict(module.named_parameters(recurse=False))  # without "weight" where that is computed from others
-            weight = keys.pop(own["weight"], None) if "weight" in own else None
-            bias = keys.get(own["bias"]) if "bias" in own else None
-            if weight is not None:
-                layers[module] = Layer(module, weight, bias)
+    for module, values, output in calls:
+        weight, bias = _own(module)
+        if weight is None or weight not in keys:
+            continue
+        window = _window(weight, bias, values, output) if weight.dim() == 4 else None
+        if window or (weight.dim() == 2 and _is_linear(weight, bias, values, output)):
+            layers[module] = Layer(keys.pop(weight), None if bias is None else keys.get(bias), weight, window)
     return layers
 
 
-def _norms(modules: list[nn.Module], parameters: dict[str, nn.Parameter]) -> dict[nn.Module, Normalization]:
+def _own(module: nn.Module) -> tuple[nn.Parameter | None, nn.Parameter | None]:
+    """A module's weight and bias: its only parameter of more than one dimension, and its only one of one, if any."""
+    own = list(module.parameters(recurse=False))
+    weights, biases = [p for p in own if p.dim() > 1], [p for p in own if p.dim() == 1]
+    if len(weights) != 1 or len(biases) > 1:
+        return None, None
+    return weights[0], biases[0] if biases else None
+
+
+def _is_linear(weight: Tensor, bias: Tensor | None, values: Tensor, output: Tensor) -> bool:
+    """Whether the output is that of a linear layer, or some of its columns."""
+    if values.dim() < 2 or values.shape[-1] != weight.shape[1] or not 0 < output.shape[-1] <= len(weight):
+        return False
+    if not output.requires_grad:
+        return False
+    rows = _computed_rows(weight, bias, values, output)
+    return _same(output, F.linear(values, weight, bias)[..., rows])
+
+
+def _window(weight: Tensor, bias: Tensor | None, values: Tensor, output: Tensor) -> Window | None:
+    """The stride, padding and dilation with which the output is that of a convolution, if it is that of one."""
+    if values.dim() != 4 or output.dim() != 4 or values.shape[1] != weight.shape[1]:
+        return None
+    candidates = []
+    for size, kernel, result in zip(values.shape[2:], weight.shape[2:], output.shape[2:], strict=True):
+        tried = itertools.product(range(1, max(kernel, 4) + 1), range(kernel + 1), range(1, 5))
+        candidates.append(
+            [
+                (stride, padding, dilation)
+                for stride, padding, dilation in tried
+                if (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1 == result
+            ]
+        )
+    for pair in itertools.product(*candidates):
+        stride, padding, dilation = zip(*pair, strict=True)
+        if _same(output, F.conv2d(values, weight, bias, stride, padding, dilation)):
+            return stride, padding, dilation
+    return None
+
+
+def _same(values: Tensor, expected: Tensor) -> bool:
+    """Whether they differ by rounding only."""
+    if values.shape != expected.shape:
+        return False
+    allowed = torch.finfo(values.dtype).eps ** 0.5 * expected.abs().max()
+    return bool((values - expected).abs().max() <= allowed)
+
+
+def _norms(calls: list[Call], parameters: dict[str, nn.Parameter]) -> dict[nn.Module, Normalization]:
     """The batch norms with running averages, as far as their scale and shift are among `parameters`."""
     names = {p: key for key, p in parameters.items()}
     norms: dict[nn.Module, Normalization] = {}
-    for module in modules:
+    for module, *_ in calls:
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
             keys = {name: names[p] for name, p in module.named_parameters() if p in names}
             if keys:
@@ -399,18 +493,16 @@ def _watch(watched: dict[nn.Module, Layer | Normalization], visits: list[Visit])
     return _Hooks([module.register_forward_hook(record) for module in watched])
 
 
-def _computed_rows(module: nn.Module, inputs: Tensor, output: Tensor) -> Tensor:
+def _computed_rows(weight: Tensor, bias: Tensor | None, inputs: Tensor, output: Tensor) -> Tensor:
     """The rows of the weight that gave the outputs, in their order: a head may compute those of active classes only.
 
     With respect to row r, the gradient of sum_j j * output_j is j(r) times the number of outputs for the bias, and j(r)
     times the sum of the inputs for the weight.
     """
-    weight = module.get_parameter("weight")
     count = output.shape[-1]
-    if isinstance(module, nn.Conv2d) or count == len(weight):
+    if count == len(weight):
         return torch.arange(len(weight), device=weight.device)
     numbers = torch.arange(1, count + 1, device=output.device)
-    bias = dict(module.named_parameters()).get("bias")
     trained = weight if bias is None or not bias.requires_grad else bias
     (gradient,) = torch.autograd.grad((output * numbers).sum(), trained, retain_graph=True)
     total = inputs.flatten(0, -2).sum(0) if trained is weight else gradient.new_ones(1)
