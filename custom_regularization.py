@@ -56,6 +56,7 @@ CONVOLUTION_EXAMPLES = 1_000  # the same, where there are convolutions: their in
 CONVOLUTION_BATCH = 250
 OUTPUT_DIRECTIONS = 16  # the rank of S S^T, at most
 INPUT_DIRECTIONS = 32  # the rank of V V^T, at most
+STRONGEST = 4.0  # a `reg_strength` above acts as this one: beyond, the network only learns less
 
 Call = tuple[nn.Module, Tensor, Tensor]  # a module, its input and its output
 Visit = tuple[nn.Module, Tensor, Tensor]  # a layer, its output, and what it wants to have with the output's gradient
@@ -337,7 +338,10 @@ def compute_regularization_loss(
     for key, value in importance_dict.items():
         if key not in covered:
             terms.append(0.5 * (value * (parameters[key] - prev_params_dict[key]).square()).sum())
-    return torch.stack(terms).sum() if terms else next(model.parameters()).new_zeros(())
+    if not terms:
+        return next(model.parameters()).new_zeros(())
+    strength = float(getattr(model, "reg_strength", STRONGEST))  # what the harness multiplies the penalty with
+    return torch.stack(terms).sum() * (STRONGEST / max(strength, STRONGEST))
 
 
 def _parameters(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -515,6 +515,36 @@ class WithoutGradients(nn.Linear):
             return super().forward(values)
 
 
+class OwnLinear(nn.Module):
+    """A linear layer of another class, whose weight has another name; it computes some of its rows."""
+
+    def __init__(self, n_inputs: int, n_outputs: int) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(n_outputs, n_inputs))
+        self.b = nn.Parameter(torch.randn(n_outputs))
+
+    def forward(self, values: Tensor) -> Tensor:
+        return (values @ self.w.T + self.b)[:, [4, 1, 2]]
+
+
+def test_a_layer_of_another_class_has_the_factors_of_pytorchs(shipped: Any) -> None:
+    torch.manual_seed(0)
+    own = OwnLinear(32, 6)
+    layer = Head(32, 6)
+    with torch.no_grad():
+        layer.weight.copy_(own.w)
+        layer.bias.copy_(own.b)
+    factors = []
+    for head in (own, layer):
+        model = model_of(nn.Flatten(), head)
+        torch.manual_seed(1)
+        estimated(shipped, model)
+        factors.append(layers_of(model)[0])
+    torch.testing.assert_close(factors[0].inputs, factors[1].inputs, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(factors[0].outputs, factors[1].outputs, rtol=1e-10, atol=1e-12)
+    assert factors[0].bias == "1__b"
+
+
 UNUSUAL: dict[str, Callable[[], nn.Module]] = {
     "never called": Borrower,
     "weight computed from others": lambda: nn.utils.parametrizations.weight_norm(nn.Linear(32, 6)),
@@ -582,6 +612,21 @@ def test_the_penalty_under_autocast_is_that_without(shipped: Any) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         given = shipped.compute_regularization_loss(model, importance, anchors)
     assert given.item() == expected.item()
+
+
+def test_a_strength_beyond_the_strongest_acts_as_the_strongest(shipped: Any) -> None:
+    """Where a harness has one strength for all methods, thousands for EWC's sake, the network can still learn."""
+    model = mlp()
+    importance = estimated(shipped, model)
+    anchors = {key: value + 0.1 for key, value in parameters(model).items()}
+    total = {}
+    for strength in (0.5, 1.0, shipped.STRONGEST, 100.0, 10_000.0):
+        model.reg_strength = strength  # type: ignore[assignment]
+        total[strength] = strength * shipped.compute_regularization_loss(model, importance, anchors).item()
+    assert total[1.0] == pytest.approx(2 * total[0.5])
+    assert total[shipped.STRONGEST] == pytest.approx(shipped.STRONGEST * total[1.0])
+    assert total[100.0] == pytest.approx(total[shipped.STRONGEST])
+    assert total[10_000.0] == pytest.approx(total[shipped.STRONGEST])
 
 
 def test_the_ablation_changes_the_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
