@@ -106,17 +106,17 @@ def test_a_network_that_does_not_fit_into_memory(
 @pytest.mark.parametrize(
     ("config", "of_each"),
     [
-        (mlp([100, 50]), 4 * (16 + 100 + 50)),  # the layers' inputs
-        (cnn([3], [8]), 4 * (16 + 3 * 16 + 3 * 16 + 8)),  # and the normalization's
+        (mlp([100, 50]), 4 * (25 + 100 + 50)),  # the layers' inputs
+        (cnn([3], [8]), 4 * (25 + 3 * 25 + 3 * 25 + 8)),  # and the normalization's
     ],
 )
 def test_a_batch_that_does_not_fit_into_memory(
     config: dict[str, Any], of_each: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "_free", lambda device: of_each * 10**6)
-    check(config, (1, 4, 4), 10, 10**6, CPU)
+    check(config, (1, 5, 5), 10, 10**6, CPU)
     with pytest.raises(InputError) as caught:
-        check(config, (1, 4, 4), 10, 10**6 + 1, CPU)
+        check(config, (1, 5, 5), 10, 10**6 + 1, CPU)
     assert str(caught.value).startswith("benchmark.batch_size=1000001: as many examples in network.hidden=[")
     assert str(caught.value).endswith("are free; expected smaller batches.")
 

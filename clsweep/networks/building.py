@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -131,7 +132,12 @@ def _check_batch(
 
 
 def _bytes_of_example(shapes: nn.Module, input_shape: tuple[int, int, int]) -> int:
-    """What a step keeps of each example for the way back."""
+    """What a step keeps of each example for the way back.
+
+    The network gets memory that holds anything: without any (on torch's meta device) a product imports torch's
+    compiler, which takes seconds. `shapes` must fit, then.
+    """
+    network = copy.deepcopy(shapes).to_empty(device="cpu")
 
     def kept(batch_size: int) -> int:
         sizes: dict[StorageWeakRef, int] = {}
@@ -142,7 +148,7 @@ def _bytes_of_example(shapes: nn.Module, input_shape: tuple[int, int, int]) -> i
             return value
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda value: value):
-            logits = shapes(torch.empty(batch_size, *input_shape, device="meta"))
+            logits = network(torch.empty(batch_size, *input_shape))
         assert logits.requires_grad  # what is kept lives as long as this does
         return sum(sizes.values())
 
