@@ -134,10 +134,10 @@ def _check_batch(
 def _bytes_of_example(shapes: nn.Module, input_shape: tuple[int, int, int]) -> int:
     """What a step keeps of each example for the way back.
 
-    The network gets memory that holds anything: without any (on torch's meta device) a product imports torch's
-    compiler, which takes seconds. `shapes` must fit, then.
+    The network gets memory, which holds anything: without any, on torch's meta device, a product imports torch's
+    compiler, which takes seconds, as `to_empty` would. `shapes` must fit, then.
     """
-    network = copy.deepcopy(shapes).to_empty(device="cpu")
+    network = copy.deepcopy(shapes)._apply(lambda value: torch.empty(value.shape, dtype=value.dtype))
 
     def kept(batch_size: int) -> int:
         sizes: dict[StorageWeakRef, int] = {}
