@@ -205,6 +205,24 @@ class Normalization:
         return {self.keys[name]: value for name, value in self.squares.items()}
 
 
+class FixedAverages:
+    """A batch norm's forward pass by the running averages that it has, in training, too.
+
+    They would drift from context to context, and no penalty sees them.
+
+    Args:
+        norm: the batch norm.
+    """
+
+    def __init__(self, norm: nn.modules.batchnorm._BatchNorm) -> None:
+        self.norm = norm
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """The values, normalized, scaled and shifted: an affine map of each channel."""
+        norm = self.norm
+        return F.batch_norm(values, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+
+
 class _Saved(FunctionCtx):
     """What the way back needs: C's two narrow factors and the shapes of weight and bias."""
 
@@ -269,6 +287,9 @@ def estimate_importance(
     with torch.enable_grad(), _without_autocast(model):
         importance, layers = _estimate(model, dataset, device)
         _keep(model, layers)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+            module.forward = FixedAverages(module)  # type: ignore[assignment]
     return importance
 
 

@@ -220,6 +220,22 @@ def randomize_norms(model: nn.Sequential) -> None:
             module.running_var.uniform_(0.5, 2)
 
 
+@pytest.mark.parametrize("name", ["cnn", "mlp"])
+def test_a_batch_norm_keeps_the_first_contexts_averages(shipped: Any, name: str) -> None:
+    """In training, too, so that an example's output depends on no other example; a copy has its own norm."""
+    model = _changed(NORMALIZED[name](), randomize_norms)
+    estimated(shipped, model)
+    expected = copy.deepcopy(model).eval()(IMAGES)
+    averages = {name: value.clone() for name, value in model.named_buffers()}
+    other = copy.deepcopy(model)
+    _changed(other, lambda model: [p.mul_(2) for p in model.parameters()])
+    torch.testing.assert_close(model.train()(IMAGES), expected, rtol=1e-10, atol=1e-12)
+    estimated(shipped, model)
+    model.train()(2 * IMAGES)
+    assert all(torch.equal(value, averages[name]) for name, value in model.named_buffers())
+    assert not torch.allclose(other.train()(IMAGES), expected)
+
+
 @pytest.mark.usefixtures("plus_signs")
 def test_other_parameters_have_the_squares_of_each_batchs_gradient(shipped: Any) -> None:
     model = model_of(nn.Flatten(), nn.LayerNorm(32), Head(32, 5))
