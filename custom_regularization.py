@@ -3,7 +3,9 @@
 The file needs torch alone, so it also drops into any other harness that keeps the same contract:
 
 - The keys of all dicts are the parameters' names with "." replaced by "__".
-- `model.param_list` holds functions that yield (name, parameter); `dataset.tensors` are all inputs and labels.
+- `model.param_list` holds functions that yield (name, parameter). `dataset[i]` is an example (x, y); clsweep has all of
+  them in `dataset.tensors`, too. Whether `model(x)` gives the logits of the context's classes or of all is the
+  harness's choice.
 - What `estimate_importance` returns is added, key by key, to `model._custom_importance`, which is what
   `compute_regularization_loss` gets as `importance_dict`. A parameter left out has no importance.
 - The total loss is: task loss + reg_strength * compute_regularization_loss(...), from the second context on.
@@ -31,7 +33,8 @@ own log-likelihood with respect to the layer's outputs (Martens & Grosse, "Optim
 Kronecker-factored approximate curvature", ICML 2015; for convolutions Grosse & Martens, "A Kronecker-factored
 approximate Fisher matrix for convolution layers", ICML 2016). All other parameters, such as the scales and shifts of
 batch norm, have a diagonal Fisher information. The Fisher information of each context is divided by the mean trace
-of its output Hessian, so that a context of which the network is very sure weighs as much as another one.
+of its output Hessian, so that a context of which the network is very sure weighs as much as another one. Batch norms
+keep the first context's averages, which would drift where no penalty sees it.
 """
 
 import itertools
@@ -46,7 +49,8 @@ from torch.utils.hooks import RemovableHandle
 
 # ==== editable region: begin ==========================================================================================
 
-HYPERPARAMETERS = ("reg_strength",)  # of reg_strength, gamma and epsilon, those that a sweep should search
+STRONGEST = 2.0  # a `reg_strength` above acts as this one: beyond, the network only learns less
+HYPERPARAMETERS = {"reg_strength": {"default": 1.0, "space": f"tag(log, interval(0.02, {STRONGEST}))"}}  # of a sweep
 USES_PATH_INTEGRAL = False
 PENALTY_IS_PURE = True  # what it keeps on the model, the anchor's projections, follows from its arguments
 
@@ -56,7 +60,6 @@ CONVOLUTION_EXAMPLES = 1_000  # the same, where there are convolutions: their in
 CONVOLUTION_BATCH = 250
 OUTPUT_DIRECTIONS = 16  # the rank of S S^T, at most
 INPUT_DIRECTIONS = 32  # the rank of V V^T, at most
-STRONGEST = 4.0  # a `reg_strength` above acts as this one: beyond, the network only learns less
 
 Call = tuple[nn.Module, Tensor, Tensor]  # a module, its input and its output
 Visit = tuple[nn.Module, Tensor, Tensor]  # a layer, its output, and what it wants to have with the output's gradient

@@ -233,6 +233,10 @@ def test_whatever_it_is_trained_with(more: tuple[str, ...], tmp_path: Path) -> N
     goes_on(setting(*SHORT, "regularizer=ewc", *more), tmp_path)
 
 
+def test_the_shipped_file_finds_the_batch_norms_that_it_has_fixed(tmp_path: Path) -> None:
+    goes_on(setting(*SHORT, "network=cnn", "network.channels=[4,4]", "network.hidden=[8]"), tmp_path)
+
+
 class StopsAt(Observer):
     """Stops a run at a step, which it counts on."""
 
