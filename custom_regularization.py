@@ -62,8 +62,8 @@ OUTPUT_DIRECTIONS = 16  # the rank of S S^T, at most
 INPUT_DIRECTIONS = 32  # the rank of V V^T, at most
 
 Call = tuple[nn.Module, Tensor, Tensor]  # a module, its input and its output
-Visit = tuple[nn.Module, Tensor, Tensor]  # a layer, its output, and what it wants to have with the output's gradient
-Window = tuple[tuple[int, int], ...]  # a convolution's stride, padding and dilation
+Visit = tuple[nn.Module, Tensor, Any]  # a layer, its output, and what it wants to have with the output's gradient
+Window = tuple[tuple[int, int], ...]  # a convolution's kernel size, stride, padding and dilation
 
 
 class Layer:
@@ -79,6 +79,7 @@ class Layer:
         leading_inputs: V [inputs, rank], with V V^T the leading part of A.
         other_inputs: d [inputs], the diagonal of A - V V^T.
         examples: how many examples the factors are summed over; a layer used twice sees each of them twice.
+        has_positions: whether it is used at several positions of an example, as a convolution is.
         anchor: the weight that the change is counted from; another tensor in each context.
         projected_anchor: S^T W* and W* V, of the anchor W* = [weight | bias].
     """
@@ -90,48 +91,64 @@ class Layer:
         self.inputs = matrix.new_zeros(n_inputs, n_inputs)
         self.outputs = matrix.new_zeros(n_outputs, n_outputs)
         self.leading_outputs = self.leading_inputs = self.other_inputs = matrix.new_zeros(0)
-        self.examples = 0
+        self.examples, self.has_positions = 0, False
         self.anchor = matrix.new_zeros(0)
         self.projected_anchor = (self.anchor, self.anchor)
 
-    def visit(self, module: nn.Module, values: Tensor, output: Tensor) -> Tensor:
-        """Add a batch's inputs; return the rows of the weight that gave the output."""
+    def visit(self, module: nn.Module, values: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+        """Count a batch; return its inputs, and the rows of the weight that gave the output."""
         self.examples += len(values)
-        self._add_inputs(module, values)
         weight, bias = _own(module)
         assert weight is not None
-        return torch.arange(len(weight)) if self.window else _computed_rows(weight, bias, values, output)
+        if self.window:
+            return values, torch.arange(len(weight))
+        return values, _computed_rows(weight, bias, values, output)
 
-    def _add_inputs(self, module: nn.Module, values: Tensor) -> None:
-        """Add a a^T, summed over positions."""
-        weight, _ = _own(module)
-        if self.window and weight is not None:
-            stride, padding, dilation = self.window
-            values = F.unfold(values, weight.shape[2:], dilation, padding, stride).transpose(1, 2)
-        rows = values.flatten(0, -2)
-        if self.bias is not None:
-            rows = F.pad(rows, (0, 1), value=1.0)
-        self.inputs.addmm_(rows.T, rows)
+    def _by_position(self, values: Tensor) -> Tensor:
+        """A batch's inputs [examples, positions, inputs], with a 1 for the bias."""
+        if self.window:
+            kernel, stride, padding, dilation = self.window
+            values = F.unfold(values, kernel, dilation, padding, stride).transpose(1, 2)
+        rows = values.reshape(len(values), -1, values.shape[-1])
+        return rows if self.bias is None else F.pad(rows, (0, 1), value=1.0)
 
-    def add_outputs(self, module: nn.Module, computed: Tensor, gradient: Tensor) -> None:
-        """Add a batch's g g^T, averaged over positions, for the rows of the weight that were computed."""
+    def add(self, needed: tuple[Tensor, Tensor], gradient: Tensor) -> None:
+        """Add a batch: with one position the moments of its inputs and gradients, else the partial traces of its sums.
+
+        An example's gradient W = sum_l g_l a_l^T has products of different positions in its square, which the moments
+        of single positions leave out. The sums of W^T W and W W^T are the partial traces of the sum of W ⊗ W.
+        """
+        inputs, used = self._by_position(needed[0]), needed[1]
         values = gradient.flatten(2).transpose(1, 2) if self.window else gradient
-        rows = values.flatten(0, -2)
-        moment = rows.T @ rows * (len(gradient) / len(rows))
-        if len(computed) == len(self.outputs):  # an index would copy the whole matrix
+        values = values.reshape(len(inputs), -1, values.shape[-1])
+        self.has_positions = inputs.shape[1] > 1
+        if not self.has_positions:
+            rows, moment = inputs.squeeze(1), values.squeeze(1).T @ values.squeeze(1)
+            self.inputs.addmm_(rows.T, rows)
+        elif inputs.shape[1] ** 2 < inputs.shape[2] * values.shape[2]:  # then W takes longer than products of positions
+            along_inputs = inputs @ inputs.transpose(1, 2) @ values
+            along_outputs = values @ values.transpose(1, 2) @ inputs
+            moment = values.flatten(0, 1).T @ along_inputs.flatten(0, 1)
+            self.inputs.addmm_(inputs.flatten(0, 1).T, along_outputs.flatten(0, 1))
+        else:
+            sums = values.transpose(1, 2) @ inputs
+            by_output = sums.transpose(0, 1).flatten(1)
+            moment = by_output @ by_output.T
+            self.inputs.addmm_(sums.flatten(0, 1).T, sums.flatten(0, 1))
+        if len(used) == len(self.outputs):  # an index would copy the whole matrix
             self.outputs += moment
         else:
-            self.outputs[computed.unsqueeze(1), computed] += moment
+            self.outputs[used.unsqueeze(1), used] += moment
 
     def normalize(self, hessian_trace: float) -> None:
         """Turn sums into A of trace 1 and G of the product's trace, over the mean trace of the output Hessian.
 
-        Of sums over n examples the product is n^2 times too large, the Hessian's sum n times. Where a layer is used k
-        times, both factors are sums over its uses: k times too much, as the count of its examples is.
+        Partial traces have that trace already. The product of two sums over n examples is n times too large; where a
+        layer is used k times, both are sums over its uses: k times too much, as the count of its examples is.
         """
         trace = self.inputs.trace()
         self.inputs /= trace.clamp_min(torch.finfo(trace.dtype).tiny)
-        self.outputs *= trace * (1 / max(self.examples, 1) / hessian_trace)
+        self.outputs *= (1.0 if self.has_positions else trace / max(self.examples, 1)) / hessian_trace
 
     def merge(self, earlier: "Layer") -> None:
         """Take in what earlier contexts left: G adds up, A is averaged, weighted with G's trace.
@@ -197,7 +214,7 @@ class Normalization:
         assert isinstance(module, nn.modules.batchnorm._BatchNorm)
         return F.batch_norm(values, module.running_mean, module.running_var, eps=module.eps)
 
-    def add_outputs(self, module: nn.Module, normalized: Tensor, gradient: Tensor) -> None:
+    def add(self, normalized: Tensor, gradient: Tensor) -> None:
         """Add the squares of each example's gradients: summed over positions, the output's and times its input."""
         for name, values in (("weight", gradient * normalized), ("bias", gradient)):
             if name in self.squares:
@@ -326,7 +343,7 @@ def _estimate(
             wanted = [*(output for _, output, _ in visits), *others.values()]
             gradients = _gradients((noise * logits).sum(), wanted)
             for (module, _, needed), gradient in zip(visits, gradients, strict=False):
-                watched[module].add_outputs(module, needed, gradient)
+                watched[module].add(needed, gradient)
             for key, gradient in zip(others, gradients[len(visits) :], strict=True):
                 squares[key] += gradient.square()
             hessian_trace += (p - p.square()).sum().item()
@@ -469,7 +486,7 @@ def _is_linear(weight: Tensor, bias: Tensor | None, values: Tensor, output: Tens
 
 
 def _window(weight: Tensor, bias: Tensor | None, values: Tensor, output: Tensor) -> Window | None:
-    """The stride, padding and dilation with which the output is that of a convolution, if it is that of one."""
+    """What cuts the patches where the output is that of a convolution, if it is that of one."""
     if values.dim() != 4 or output.dim() != 4 or values.shape[1] != weight.shape[1]:
         return None
     candidates = []
@@ -485,7 +502,7 @@ def _window(weight: Tensor, bias: Tensor | None, values: Tensor, output: Tensor)
     for pair in itertools.product(*candidates):
         stride, padding, dilation = zip(*pair, strict=True)
         if _same(output, F.conv2d(values, weight, bias, stride, padding, dilation)):
-            return stride, padding, dilation
+            return (weight.shape[2], weight.shape[3]), stride, padding, dilation
     return None
 
 

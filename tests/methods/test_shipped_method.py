@@ -93,10 +93,15 @@ def layers_of(model: nn.Module) -> list[Any]:
 
 
 def naive_factors(model: nn.Sequential) -> list[tuple[Tensor, Tensor]]:
-    """A and G of each layer by a loop over examples: A of trace 1, G with the product's trace over the Hessian's."""
+    """A and G of each layer by a loop over examples: A of trace 1, G with the product's trace over the Hessian's.
+
+    With one position the product is that of the two moments, with several it has the partial traces of the sum of
+    W ⊗ W, of an example's gradient W.
+    """
     factored = [module for module in dict.fromkeys(model) if isinstance(module, nn.Linear | nn.Conv2d)]
     inputs: dict[nn.Module, list[Tensor]] = {module: [] for module in factored}
     outputs: dict[nn.Module, list[Tensor]] = {module: [] for module in factored}
+    positions: dict[nn.Module, int] = {}
     uses = {module: sum(other is module for other in model) for module in factored}
     hessian = 0.0
     model.eval()
@@ -111,13 +116,13 @@ def naive_factors(model: nn.Sequential) -> list[tuple[Tensor, Tensor]]:
         hessian += backward_with_plus_signs(value)
         for module, given, output in visited:
             assert output.grad is not None
-            a, g = _moments(module, given, output.grad[0])
+            a, g, positions[module] = _moments(module, given, output.grad[0])
             inputs[module].append(a)
             outputs[module].append(g)
     made = []
     for module in factored:
         a, g = sum(inputs[module], torch.zeros(())), sum(outputs[module], torch.zeros(()))
-        scale = a.trace() / len(IMAGES) / hessian / uses[module]
+        scale = (1.0 if positions[module] > 1 else a.trace() / len(IMAGES) / uses[module]) / hessian
         made.append((a / a.trace(), g * scale))
     return made
 
@@ -129,8 +134,8 @@ def backward_with_plus_signs(logits: Tensor) -> float:
     return float((torch.diag(p) - torch.outer(p, p)).trace())
 
 
-def _moments(module: nn.Module, inputs: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum of a a^T and the mean of g g^T over one example's positions."""
+def _moments(module: nn.Module, inputs: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Of one example a a^T and g g^T or, with several positions, W^T W and W W^T; and the number of positions."""
     if isinstance(module, nn.Conv2d):
         assert not isinstance(module.padding, str)
         sizes = module.kernel_size, module.dilation, module.padding, module.stride
@@ -140,17 +145,16 @@ def _moments(module: nn.Module, inputs: Tensor, gradient: Tensor) -> tuple[Tenso
         columns, gradients = inputs.flatten(0, -2), gradient.reshape(-1, gradient.shape[-1])
     weight, bias = module.get_parameter("weight"), dict(module.named_parameters()).get("bias")
     has_one = bias is not None and bias.requires_grad
-    n_inputs = weight[0].numel() + has_one
-    a_moment = torch.zeros(n_inputs, n_inputs, dtype=torch.float64)
-    g_moment = torch.zeros(len(weight), len(weight), dtype=torch.float64)
+    sums = torch.zeros(len(weight), weight[0].numel() + has_one, dtype=torch.float64)
     rows = list(module.rows) if isinstance(module, Head) else list(range(len(weight)))
     for column, g in zip(columns, gradients, strict=True):
         a = torch.cat([column, column.new_ones(1)]) if has_one else column
-        a_moment = a_moment + torch.outer(a, a)
         full = torch.zeros(len(weight), dtype=torch.float64)
         full[rows] = g
-        g_moment = g_moment + torch.outer(full, full) / len(gradients)
-    return a_moment, g_moment
+        sums += torch.outer(full, a)
+    if len(columns) > 1:
+        return sums.T @ sums, sums @ sums.T, len(columns)
+    return torch.outer(a, a), torch.outer(full, full), 1
 
 
 LAYERS: dict[str, Callable[[], nn.Sequential]] = MODELS | {

@@ -196,19 +196,19 @@ WINDOWS = [
 ]
 
 
-@pytest.mark.parametrize("size", [(6, 6), (6, 5)], ids=["square", "oblong"])
+@pytest.mark.parametrize("image", [(6, 6), (6, 5)], ids=["square", "oblong"])
 @pytest.mark.parametrize("dilation", [1, 2])
 @pytest.mark.parametrize(("kernel", "stride", "padding"), WINDOWS, ids=str)
 def test_a_convolutions_stride_padding_and_dilation_are_seen(
-    shipped: Any, kernel: Any, stride: Any, padding: Any, dilation: int, size: tuple[int, int]
+    shipped: Any, kernel: Any, stride: Any, padding: Any, dilation: int, image: tuple[int, int]
 ) -> None:
     """The patches that they cut, times the weight, are what it gives."""
     torch.manual_seed(0)
     layer = nn.Conv2d(3, 4, kernel, stride, padding, dilation).double()
-    images = torch.randn(2, 3, *size, dtype=torch.float64)
+    images = torch.randn(2, 3, *image, dtype=torch.float64)
     output = layer(images)
-    found, pads, dilations = shipped._window(layer.weight, layer.bias, images, output)
-    patches = F.unfold(images, layer.weight.shape[2:], dilations, pads, found)
+    size, found, pads, dilations = shipped._window(layer.weight, layer.bias, images, output)
+    patches = F.unfold(images, size, dilations, pads, found)
     assert layer.bias is not None
     expected = (layer.weight.flatten(1) @ patches).view_as(output) + layer.bias.view(-1, 1, 1)
     torch.testing.assert_close(expected, output, rtol=1e-10, atol=1e-12)
