@@ -53,7 +53,7 @@ def _searched(
     )
 
 
-_SHIPPED_TRIED = (0.1, 0.3, 1.0, 3.0, 10.0)
+_SHIPPED_TRIED = (0.1, 0.3, 1.0, 2.0)  # beyond, it acts as 2
 _SPLIT_METHODS = _searched(
     ewc=(1e3, 1e4, 1e5, 1e6, 1e7),
     si=(1.0, 10.0, 100.0, 1e3, 1e4),
