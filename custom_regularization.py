@@ -30,11 +30,12 @@ all of G acts along the leading directions of the inputs; along the others, its 
 
 A is the second moment of the layer's inputs (with a 1 appended for the bias), G that of the gradients of the model's
 own log-likelihood with respect to the layer's outputs (Martens & Grosse, "Optimizing neural networks with
-Kronecker-factored approximate curvature", ICML 2015; for convolutions Grosse & Martens, "A Kronecker-factored
-approximate Fisher matrix for convolution layers", ICML 2016). All other parameters, such as the scales and shifts of
-batch norm, have a diagonal Fisher information. The Fisher information of each context is divided by the mean trace
-of its output Hessian, so that a context of which the network is very sure weighs as much as another one. Batch norms
-keep the first context's averages, which would drift where no penalty sees it.
+Kronecker-factored approximate curvature", ICML 2015). For convolutions, whose gradient is a sum over positions, their
+product has the partial traces of the Fisher information, where Grosse & Martens ("A Kronecker-factored approximate
+Fisher matrix for convolution layers", ICML 2016) take the positions for uncorrelated. All other parameters, such as
+the scales and shifts of batch norm, have a diagonal Fisher information. The Fisher information of each context is
+divided by the mean trace of its output Hessian, so that a context of which the network is very sure weighs as much as
+another one. Batch norms keep the first context's averages, which would drift where no penalty sees it.
 """
 
 import itertools
@@ -72,7 +73,7 @@ class Layer:
     Attributes:
         weight: the weight's key.
         bias: the bias's key; None where there is none or it has always been frozen.
-        window: of a convolution.
+        window: what cuts a convolution's patches; None of a linear layer.
         inputs: A, the second moment of the inputs.
         outputs: G, the second moment of the gradients with respect to the outputs.
         leading_outputs: S [outputs, rank], with S S^T the leading part of G.
@@ -148,7 +149,10 @@ class Layer:
         """
         trace = self.inputs.trace()
         self.inputs /= trace.clamp_min(torch.finfo(trace.dtype).tiny)
-        self.outputs *= (1.0 if self.has_positions else trace / max(self.examples, 1)) / hessian_trace
+        if self.has_positions:
+            self.outputs /= hessian_trace
+        else:
+            self.outputs *= trace * (1 / max(self.examples, 1) / hessian_trace)
 
     def merge(self, earlier: "Layer") -> None:
         """Take in what earlier contexts left: G adds up, A is averaged, weighted with G's trace.

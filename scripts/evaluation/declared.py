@@ -126,7 +126,7 @@ _ALL = (
                 "split_cifar100",
                 _CIFAR,
                 (
-                    _shipped("reg_strength=10", cost=1.4),
+                    _shipped("reg_strength=1", cost=1.4),
                     _method("ewc", "reg_strength=345"),
                     _method("online_ewc", "reg_strength=345", "gamma=0.75"),
                     _method("si", "reg_strength=2600", "epsilon=0.108"),
@@ -156,7 +156,7 @@ _ALL = (
                         strengths=(0.7, 2.2, 7.0, 22.0),
                         cost=3.0,
                     ),
-                    _shipped(strengths=(0.1, 0.3, 1.0, 3.0)),
+                    _shipped(strengths=(0.1, 0.3, 1.0, 2.0)),
                 ),
                 _fresh(2),
                 60,  # half of it for 10,100 accuracies
