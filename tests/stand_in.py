@@ -14,13 +14,16 @@ has one, `CONFIG_OVERRIDES`. What is special about it, to a file that was writte
     python tests/stand_in.py custom_regularization.py split_mnist --data DATA --strength 5000
 
 `DATA` has `MNIST/raw` as torchvision leaves it, and for Split-CIFAR100 `cifar100/train.npz` and `test.npz` with
-`images` [N, 32, 32, 3] and `labels` [N]. The last line it prints is the average accuracy on the test set.
+`images` [N, 32, 32, 3] and `labels` [N]. The last line begins with the average accuracy on the test set; `--rows FILE`
+adds it to a CSV file.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import csv
+import hashlib
 import importlib.util
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -295,6 +298,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, help="for each context; by default the published ones")
     parser.add_argument("--contexts", type=int, help="only the first ones")
     parser.add_argument("--bf16", action="store_true", help="the network's passes in bfloat16")
+    parser.add_argument("--rows", type=Path, help="a CSV file, to which a row with the result is added")
     a = parser.parse_args()
     how = BENCHMARKS[a.benchmark]
     changes = {"strength": a.strength, "iterations": a.iterations}
@@ -306,7 +310,31 @@ def main() -> None:
     contexts = contexts_of(train, test, how.contexts, a.benchmark == "perm_mnist")[: a.contexts]
     model = Network(train[0].shape[1:], how.channels, how.hidden, int(train[1].max()) + 1)
     for accuracies in learn(load(a.file), model, contexts, how, bf16=a.bf16):
-        print(f"{sum(accuracies) / len(accuracies):.4f}  ", *(f"{one:.3f}" for one in accuracies), flush=True)
+        average = sum(accuracies) / len(accuracies)
+        print(f"{average:.4f}  ", *(f"{one:.3f}" for one in accuracies), flush=True)
+    if a.rows is not None:
+        _add_row(
+            a.rows,
+            file=a.file.name,
+            digest=hashlib.sha256(a.file.read_bytes()).hexdigest()[:12],
+            benchmark=a.benchmark,
+            contexts=len(contexts),
+            iterations=how.iterations,
+            precision="bf16" if a.bf16 else "float32",
+            strength=how.strength,
+            seed=a.seed,
+            average_accuracy=average,
+        )
+
+
+def _add_row(rows: Path, **values: object) -> None:
+    """Add a row to a CSV file, with a header where it is new."""
+    is_new = not rows.exists()
+    with rows.open("a", newline="") as out:
+        writer = csv.DictWriter(out, list(values))
+        if is_new:
+            writer.writeheader()
+        writer.writerow(values)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from evaluation import figures, tables
+from evaluation import figures, other_harness, tables
 from evaluation.experiment import ROOT, Experiment, Method, Setting
 from evaluation.names import SHIPPED
 
@@ -125,6 +125,14 @@ _ALL = (
     _reference("split_mnist", "Split-MNIST", _PUBLISHED_SEEDS, 0.8, best=0.9870),
     _reference("perm_mnist", "Permuted-MNIST", _PUBLISHED_SEEDS, 6, best=0.8935),
     _reference("split_cifar100", "Split-CIFAR100", _seeds(42), 100, best=0.5463),
+    Experiment(
+        other_harness.NAME,
+        "The shipped file in another harness",
+        "Does the file, unchanged, beat the published figures where it knows nothing of the harness?",
+        (),
+        other_harness.table,
+        lambda experiment, made: None,
+    ),
     Experiment(
         "cifar_full",
         "Split-CIFAR100 at full budget",

@@ -56,7 +56,8 @@ def index() -> str:
         made = keeping.kept(one)
         runs = one.runs(made.runs)
         there = sum(run.name in made.runs.index for run in runs)
-        lines.append(f"| [{one.title}]({one.name}.md) | {one.question} | {there} of {len(runs)} |")
+        count = f"{there} of {len(runs)}" if one.settings else ""
+        lines.append(f"| [{one.title}]({one.name}.md) | {one.question} | {count} |")
     return "\n".join(lines)
 
 

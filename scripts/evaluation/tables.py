@@ -50,8 +50,8 @@ def after_contexts(experiment: Experiment, made: Made, *, counts: Sequence[int])
         for method in setting.methods:
             mine = runs[runs["method"] == method.name]
             values = [means.loc[means.index.isin(mine.index), count].tolist() if len(mine) else [] for count in counts]
-            lines.append([METHODS[method.name], *_strength_and_seeds(mine), *map(_interval, values)])
-        parts += [_heading(experiment, setting), _markdown(lines), _strengths(setting, made)]
+            lines.append([METHODS[method.name], *_strength_and_seeds(mine), *map(interval, values)])
+        parts += [_heading(experiment, setting), markdown(lines), _strengths(setting, made)]
     return _joined(parts)
 
 
@@ -74,10 +74,10 @@ def beside_published(experiment: Experiment, made: Made, *, best: float) -> str:
             rest = accuracy[accuracy.index.isin(others)].tolist()
             figure = best if method.name == SHIPPED else theirs[method.name]
             shown = f"{figure:.4f}{' (the best, of any method)' if method.name == SHIPPED else ''}"
-            same = _interval(accuracy[accuracy.index == first].tolist())
+            same = interval(accuracy[accuracy.index == first].tolist())
             strength = _strength_and_seeds(mine)[0]
-            lines.append([METHODS[method.name], strength, shown, same, _interval(rest), *_spread(rest, figure)])
-        parts += [_heading(experiment, setting), _markdown(lines)]
+            lines.append([METHODS[method.name], strength, shown, same, interval(rest), *_spread(rest, figure)])
+        parts += [_heading(experiment, setting), markdown(lines)]
     return _joined(parts)
 
 
@@ -91,7 +91,7 @@ def variance(experiment: Experiment, made: Made) -> str:
             found = components.of(mine)
             told = [NOT_RUN, *[""] * 5] if found is None else found.told()
             lines.append([METHODS[method.name], *told])
-        parts += [_heading(experiment, setting), _markdown(lines)]
+        parts += [_heading(experiment, setting), markdown(lines)]
     return _joined(parts)
 
 
@@ -114,12 +114,12 @@ def _compared(setting: Setting, runs: pd.DataFrame) -> str:
     by_seed = {name: _by_seed(runs[runs["method"] == name]) for name in runs["method"].unique()}
     for method in setting.methods:
         mine = runs[runs["method"] == method.name]
-        values = [_interval(mine[column].dropna().tolist(), or_else="") for column in _ACCURACIES]
+        values = [interval(mine[column].dropna().tolist(), or_else="") for column in _ACCURACIES]
         values[0] = values[0] or NOT_RUN
         difference = _difference(by_seed.get(SHIPPED, {}), by_seed.get(method.name, {}))
         difference = "" if method.name == SHIPPED else difference
         lines.append([METHODS[method.name], *_strength_and_seeds(mine), *values, difference])
-    return _markdown(lines)
+    return markdown(lines)
 
 
 def _strength_and_seeds(mine: pd.DataFrame) -> list[str]:
@@ -167,10 +167,10 @@ def _strengths(setting: Setting, made: Made) -> str:
         told = "" if chosen is None else f"{chosen:g}{' (an end of what was tried)' if at_end else ''}"
         if method.strengths:
             lines.append([METHODS[method.name], ", ".join(accuracies) or NOT_RUN, told])
-    return f"Strengths, seed 0, one run each:\n\n{_markdown(lines)}" if len(lines) > 1 else ""
+    return f"Strengths, seed 0, one run each:\n\n{markdown(lines)}" if len(lines) > 1 else ""
 
 
-def _interval(values: Sequence[float], or_else: str = NOT_RUN) -> str:
+def interval(values: Sequence[float], or_else: str = NOT_RUN) -> str:
     """The mean of some seeds with its 95 % interval; of two the values themselves, as an interval says little."""
     if not values:
         return or_else
@@ -190,7 +190,8 @@ def _spread(values: Sequence[float], figure: float) -> list[str]:
     return [f"{deviation:.4f}", f"{column.min():.4f} to {column.max():.4f}", place]
 
 
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """A table of cells; the first line is its head."""
     head, *rows = lines
     return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
 

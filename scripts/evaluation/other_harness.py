@@ -1,0 +1,45 @@
+"""The shipped file in a harness that knows nothing of clsweep, from the rows that `tests/stand_in.py --rows` leaves."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+import pandas as pd
+
+from evaluation import keeping
+from evaluation.experiment import ROOT, Experiment, Made
+from evaluation.names import SETTINGS
+from evaluation.tables import NOT_RUN, interval, markdown
+
+NAME: Final = "other_harness"
+# The strength of every method in the published comparison, and the best figure of all that were published.
+PUBLISHED: Final = {"split_mnist": (5_000, 0.9870), "perm_mnist": (10_000, 0.8935), "split_cifar100": (100, 0.5463)}
+
+
+def table(experiment: Experiment, made: Made) -> str:
+    """The average accuracy of the file as it is now, by benchmark, iterations and strength, beside the best figure.
+
+    Args:
+        experiment: this one.
+        made: of no use: these are no runs of clsweep.
+    """
+    file = keeping.KEPT / experiment.name / "rows.csv"
+    rows = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["digest", "benchmark"])
+    current = hashlib.sha256((ROOT / "custom_regularization.py").read_bytes()).hexdigest()[:12]
+    rows = rows[rows["digest"] == current]
+    lines = [["benchmark", "iterations", "precision", "strength", "seeds", "average accuracy", "best published"]]
+    for benchmark, (strength, best) in PUBLISHED.items():
+        mine = rows[rows["benchmark"] == benchmark]
+        name = SETTINGS[benchmark]
+        if mine.empty:
+            lines.append([name, "", "", str(strength), "", NOT_RUN, f"{best:.4f}"])
+            continue
+        for key, same in mine.groupby(["contexts", "iterations", "precision", "strength"]):
+            contexts, iterations, precision, used = key
+            part = "" if contexts == mine["contexts"].max() else f", {contexts} contexts"
+            beside = f"{best:.4f}" if used == strength else ""
+            values = same["average_accuracy"].tolist()
+            how = [f"{iterations:,}", str(precision), f"{used:g}", str(len(values))]
+            lines.append([name + part, *how, interval(values), beside])
+    return markdown(lines)
