@@ -324,12 +324,33 @@ def test_methods_are_compared_by_their_kept_runs(folders: Path) -> None:
         ["| SI", "10", "1", "0.9200"],
         ["| EWC", "1: 0.8000, 10: 0.9000, 100: 0.9500", "100 (an end of what was tried) |"],
     ]
+    later = tables.after_contexts(EXPERIMENT, made, counts=(1, 3)).splitlines()
+    assert later[2] == "| method | strength | seeds | 1 contexts | 3 contexts |"
+    assert later[4].startswith("| EWC | 100 | 2 | 0.9")
+    assert later[4].endswith(" | 0.9200 (0.9100, 0.9300) |")
     plot = figures.over_contexts(EXPERIMENT, made)
     assert plot is not None
     last = plot.data[plot.data["after_context"] == 3].groupby("method")["accuracy"].apply(sorted)
     assert last["ewc"] == pytest.approx([0.91, 0.93])
     assert last["si"] == pytest.approx([0.92])
     assert plot.svg().startswith(b"<?xml")
+
+
+def test_the_distance_to_joint_training_is_measured_over_common_seeds(folders: Path) -> None:
+    joint = Method("joint", ("regularizer=none", "stream=joint"), draws=2)
+    shipped = Method("shipped", ("regularizer=mas",))
+    whole = replace(SETTING, methods=(SI, shipped, joint), draws=(*SETTING.draws, ("seed=5002",)))
+    alone = replace(EXPERIMENT, settings=(whole,))
+    accuracies = {"si": (0.5, 0.6, 0.9), "shipped": (0.6, 0.7, 0.1), "joint": (0.7, 0.8)}
+    left = {name: iter(values) for name, values in accuracies.items()}
+    for run in alone.runs(pd.DataFrame()):
+        finish(run, next(left[run.method]), stream="joint" if run.method == "joint" else "sequential")
+    made = keeping.keep(alone, alone.runs(pd.DataFrame()))
+    said = tables.comparison(alone, made, to_joint=True)
+    assert "Over the 2 seeds that all three have, the shipped file (0.6500) closes 50% of the distance" in said
+    assert "| SI | 10 | 3 | 0.6667 ± 0.5171 |" in said
+    assert "-0.2000 (3 seeds, p 0.57) |" in said  # t = -2/3 with 2 degrees of freedom: p = 1 - t / sqrt(t^2 + 2)
+    assert "-0.1000 (2 seeds) |" in said
 
 
 def test_published_figures_are_placed_among_the_seeds(folders: Path) -> None:
