@@ -11,7 +11,7 @@ from functools import partial
 
 from evaluation import figures, other_harness, tables
 from evaluation.experiment import ROOT, Experiment, Method, Setting
-from evaluation.names import SHIPPED
+from evaluation.names import PUBLISHED_ORDER, SETTINGS, SHIPPED
 
 _BF16 = "precision=bf16"
 _RESPLIT = (
@@ -71,28 +71,31 @@ _PERM_METHODS = _searched(
 
 
 def _reference(
-    benchmark: str, title: str, seeds: tuple[tuple[str, ...], ...], minutes: float, best: float
+    benchmark: str,
+    seeds: tuple[tuple[str, ...], ...],
+    minutes: float,
+    best: float,
+    order: tuple[str, ...] | None = None,
 ) -> Experiment:
     """The published comparison.
 
     Args:
         benchmark: its name.
-        title: its name in words.
         seeds: the published one first.
         minutes: of a run without a penalty.
         best: the best figure of all that were published for the benchmark with the same task, whatever the method.
+        order: what makes the class order that the published figures have; None: there is none, or it isn't known.
     """
-    methods = tuple(_method(name) for name in ("ewc", "online_ewc", "si"))
-    setting = Setting(
-        benchmark, (f"benchmark={benchmark}", "protocol=reference"), (*methods, _shipped()), seeds, minutes
-    )
+    methods = (*(_method(name) for name in ("ewc", "online_ewc", "si")), _shipped())
+    whole = Setting(benchmark, (f"benchmark={benchmark}", "protocol=reference"), methods, seeds, minutes)
+    same = [] if order is None else [replace(whole, name=PUBLISHED_ORDER, overrides=(*whole.overrides, *order))]
     return Experiment(
         f"reference_{benchmark}",
-        f"The published comparison, reproduced: {title}",
+        f"The published comparison, reproduced: {SETTINGS[benchmark]}",
         "Do the baselines give the published figures in the published harness, and how does one file fare there?",
-        (setting,),
-        partial(tables.beside_published, best=best),
-        partial(figures.beside_published, best=best),
+        (*same, whole),
+        partial(tables.beside_published, benchmark=benchmark, best=best),
+        partial(figures.beside_published, benchmark=benchmark, best=best),
     )
 
 
@@ -122,9 +125,10 @@ _CIFAR_METHODS = (
 )
 
 _ALL = (
-    _reference("split_mnist", "Split-MNIST", _PUBLISHED_SEEDS, 0.8, best=0.9870),
-    _reference("perm_mnist", "Permuted-MNIST", _PUBLISHED_SEEDS, 6, best=0.8935),
-    _reference("split_cifar100", "Split-CIFAR100", _seeds(42), 100, best=0.5463),
+    # Digits 1 3, 5 8, 7 2, 9 4, 0 6: the permutation that seed 42 gives in numpy.
+    _reference("split_mnist", _PUBLISHED_SEEDS, 0.8, best=0.9870, order=("seed_order=33531",)),
+    _reference("perm_mnist", _PUBLISHED_SEEDS, 6, best=0.8935),
+    _reference("split_cifar100", _seeds(42), 100, best=0.5463),
     Experiment(
         other_harness.NAME,
         "The shipped file in another harness",

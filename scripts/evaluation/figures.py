@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from evaluation.experiment import Experiment, Made, Setting
 from evaluation.names import METHODS, SETTINGS, SHIPPED
 
 _SIZE = (3.7, 2.8)  # of a panel with its labels, in inches
+_OF_RUN = ["setting", "method", "draw", "average_accuracy"]
 
 
 @styled
@@ -66,26 +67,17 @@ def _curve(plain: Axes, mine: pd.DataFrame, look: Look) -> None:
 
 
 @styled
-def beside_published(experiment: Experiment, made: Made, *, best: float) -> Plot | None:
-    """The runs of each method as dots, the published figure as a line across them."""
-    (setting,) = experiment.settings
-    runs = made.of(setting)
-    if runs.empty:
+def beside_published(experiment: Experiment, made: Made, *, benchmark: str, best: float) -> Plot | None:
+    """The runs of each method as dots, the published figure as a line across them: a panel for each setting."""
+    settings = [one for one in experiment.settings if len(made.of(one))]
+    if not settings:
         return None
-    figure, (plain,) = _panels(1, 1, (5.4, 2.2))
-    theirs = published()[setting.name].accuracy
-    first = " ".join(setting.draws[0])
-    for row, method in enumerate(setting.methods):
-        mine = runs[runs["method"] == method.name]
-        others, same = (mine[(mine["draw"] == first) == is_first] for is_first in (False, True))
-        colour = _look(method.name).colour
-        plain.plot(others["average_accuracy"], [row] * len(others), "o", color=colour, alpha=0.6)
-        plain.plot(same["average_accuracy"], [row] * len(same), "D", color=colour, markersize=5)
-        figure_of = best if method.name == SHIPPED else theirs[method.name]
-        plain.plot([figure_of] * 2, [row - 0.35, row + 0.35], color=INK)
-    plain.set_yticks(range(len(setting.methods)), [_label(one.name) for one in setting.methods])
-    plain.invert_yaxis()
-    plain.set_xlabel("average accuracy")
+    figure, axes = _panels(len(settings), 1, (5.4, 2.2), sharex=True)
+    first = " ".join(experiment.settings[0].draws[0])
+    for setting, plain in zip(settings, axes, strict=True):
+        _dots(plain, setting, made.of(setting), published()[benchmark].accuracy | {SHIPPED: best})
+        plain.set_title(SETTINGS[setting.name] if len(settings) > 1 else "")
+    axes[-1].set_xlabel("average accuracy")
     handles = [
         Line2D([], [], color=INK, label="published"),
         Line2D([], [], color=GREY, marker="D", linestyle="", label=first.replace("=", " ")),
@@ -98,8 +90,21 @@ def beside_published(experiment: Experiment, made: Made, *, best: float) -> Plot
         "Each dot is a run. Published is the method's own figure; beside the shipped file the best of all that were "
         "published for the benchmark.",
         figure,
-        runs[["method", "draw", "average_accuracy"]],
+        pd.concat([made.of(one).assign(setting=one.name) for one in settings])[_OF_RUN],
     )
+
+
+def _dots(plain: Axes, setting: Setting, runs: pd.DataFrame, theirs: Mapping[str, float]) -> None:
+    first = " ".join(setting.draws[0])
+    for row, method in enumerate(setting.methods):
+        mine = runs[runs["method"] == method.name]
+        others, same = (mine[(mine["draw"] == first) == is_first] for is_first in (False, True))
+        colour = _look(method.name).colour
+        plain.plot(others["average_accuracy"], [row] * len(others), "o", color=colour, alpha=0.6)
+        plain.plot(same["average_accuracy"], [row] * len(same), "D", color=colour, markersize=5)
+        plain.plot([theirs[method.name]] * 2, [row - 0.35, row + 0.35], color=INK)
+    plain.set_yticks(range(len(setting.methods)), [_label(one.name) for one in setting.methods])
+    plain.invert_yaxis()
 
 
 @styled
@@ -131,10 +136,10 @@ def variance(experiment: Experiment, made: Made) -> Plot | None:
     )
 
 
-def _panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+def _panels(rows: int, columns: int, size: tuple[float, float], *, sharex: bool = False) -> tuple[Figure, list[Axes]]:
     """A figure of equal panels, row by row, each of a size in inches with its labels."""
     figure = Figure(figsize=(columns * size[0], rows * size[1] + LEGEND_LINE), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex)
     for plain in axes.flat:
         grid_lines(plain)
     return figure, list(axes.flat)

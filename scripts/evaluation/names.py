@@ -15,4 +15,10 @@ METHODS: Final = {
     "none": "no penalty",
     "joint": "all contexts jointly",
 }
-SETTINGS: Final = {"split_mnist": "Split-MNIST", "perm_mnist": "Permuted-MNIST", "split_cifar100": "Split-CIFAR100"}
+PUBLISHED_ORDER: Final = "published_order"
+SETTINGS: Final = {
+    "split_mnist": "Split-MNIST",
+    "perm_mnist": "Permuted-MNIST",
+    "split_cifar100": "Split-CIFAR100",
+    PUBLISHED_ORDER: "With the published class order",
+}

@@ -55,17 +55,18 @@ def after_contexts(experiment: Experiment, made: Made, *, counts: Sequence[int])
     return _joined(parts)
 
 
-def beside_published(experiment: Experiment, made: Made, *, best: float) -> str:
+def beside_published(experiment: Experiment, made: Made, *, benchmark: str, best: float) -> str:
     """Published figures, their seed here, and their place among other seeds.
 
     Args:
         experiment: whose runs.
         made: those that are there.
+        benchmark: whose figures.
         best: the best published figure, whatever the method, which stands beside the shipped file.
     """
     parts = [_count(experiment, made)]
     for setting in experiment.settings:
-        runs, theirs = made.of(setting), published()[setting.name].accuracy
+        runs, theirs = made.of(setting), published()[benchmark].accuracy
         first, *others = [" ".join(draw) for draw in setting.draws]
         lines = [["method", "strength", "published", first.replace("=", " "), *_OF_OTHERS]]
         for method in setting.methods:
