@@ -311,9 +311,7 @@ def estimate_importance(
     with torch.enable_grad(), _without_autocast(model):
         importance, layers = _estimate(model, dataset, device)
         _keep(model, layers)
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
-            module.forward = FixedAverages(module)  # type: ignore[assignment]
+    _fix_averages(model)
     return importance
 
 
@@ -557,6 +555,14 @@ def _computed_rows(weight: Tensor, bias: Tensor | None, inputs: Tensor, output: 
     total = inputs.flatten(0, -2).sum(0) if trained is weight else gradient.new_ones(1)
     number = gradient.view(len(weight), -1) @ total / total.square().sum()
     return number.nan_to_num().topk(count).indices.flip(0)
+
+
+def _fix_averages(model: nn.Module) -> None:
+    """Let each batch norm keep its running averages, if it has some, and no forward pass of its own."""
+    plain = nn.modules.batchnorm._BatchNorm
+    for module in model.modules():
+        if isinstance(module, plain) and type(module).forward is plain.forward and module.running_mean is not None:
+            module.forward = FixedAverages(module)  # type: ignore[assignment]
 
 
 def _gradients(value: Tensor, tensors: list[Tensor]) -> list[Tensor]:

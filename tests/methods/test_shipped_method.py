@@ -240,6 +240,16 @@ def test_a_batch_norm_keeps_the_first_contexts_averages(shipped: Any, name: str)
     assert not torch.allclose(other.train()(IMAGES), expected)
 
 
+def test_a_batch_norm_with_a_forward_pass_of_its_own_keeps_it(shipped: Any) -> None:
+    class Own(nn.BatchNorm1d):
+        def forward(self, values: Tensor) -> Tensor:
+            return 2 * super().forward(values)
+
+    model = model_of(nn.Flatten(), nn.Linear(32, 6), Own(6), Head(6, 5))
+    estimated(shipped, model)
+    assert "forward" not in vars(model[2])
+
+
 @pytest.mark.usefixtures("plus_signs")
 def test_other_parameters_have_the_squares_of_each_batchs_gradient(shipped: Any) -> None:
     model = model_of(nn.Flatten(), nn.LayerNorm(32), Head(32, 5))
