@@ -61,6 +61,14 @@ _SPLIT_METHODS = _searched(
     shipped=_SHIPPED_TRIED,
     kfac_cost=3.0,
 )
+# Where all was tried that the whole width has, the least EWC and kfac_ewc came out best: a decade less of both.
+_NARROW_SPLIT_METHODS = _searched(
+    ewc=(100.0, 1e3, 1e4, 1e5, 1e6),
+    si=(1.0, 10.0, 100.0, 1e3, 1e4),
+    kfac=(1.0, 10.0, 100.0, 1e3, 1e4),
+    shipped=_SHIPPED_TRIED,
+    kfac_cost=3.0,
+)
 _PERM_METHODS = _searched(
     ewc=(25.0, 80.0, 250.0, 800.0, 2500.0),
     si=(0.5, 1.6, 5.0, 16.0, 50.0),
@@ -220,7 +228,7 @@ _ALL = (
             Setting(
                 "split_mnist",
                 ("benchmark=split_mnist", "benchmark.iters=500", "network.hidden=[100,100]"),
-                _SPLIT_METHODS,
+                _NARROW_SPLIT_METHODS,
                 _fresh(5),
                 0.25,
             ),
