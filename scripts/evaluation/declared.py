@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from evaluation import figures, other_harness, tables
+from evaluation import cifar_gap, figures, other_harness, tables
 from evaluation.experiment import ROOT, Experiment, Method, Setting
 from evaluation.names import PUBLISHED_ORDER, SETTINGS, SHIPPED
 
@@ -143,6 +143,14 @@ _ALL = (
         "Does the file, unchanged, beat the published figures where it knows nothing of the harness?",
         (),
         other_harness.table,
+        lambda experiment, made: None,
+    ),
+    Experiment(
+        cifar_gap.NAME,
+        "What stands between the shipped file and joint training",
+        "What is lost on Split-CIFAR100 to batch norm, to convolutions' factors, to stiffness?",
+        (),
+        cifar_gap.tables,
         lambda experiment, made: None,
     ),
     Experiment(

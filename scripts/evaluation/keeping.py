@@ -20,6 +20,7 @@ from clsweep.results.packing import pack
 from evaluation.experiment import ROOT, Experiment, Made, Run
 
 KEPT = ROOT / "outputs" / "reference" / "experiments"
+MEASURED = ROOT / "outputs" / "reference" / "measured"  # CSV files of what is no run
 MADE_HERE = ROOT / "outputs" / "experiments"
 _OVERRIDES = "overrides.yaml"
 

@@ -24,7 +24,7 @@ def table(experiment: Experiment, made: Made) -> str:
         experiment: this one.
         made: of no use: these are no runs of clsweep.
     """
-    file = keeping.KEPT / experiment.name / "rows.csv"
+    file = keeping.MEASURED / f"{experiment.name}.csv"
     rows = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["digest", "benchmark"])
     current = hashlib.sha256((ROOT / "custom_regularization.py").read_bytes()).hexdigest()[:12]
     rows = rows[rows["digest"] == current]
