@@ -4,8 +4,8 @@ The file needs torch alone, so it also drops into any other harness that keeps t
 
 - The keys of all dicts are the parameters' names with "." replaced by "__".
 - `model.param_list` holds functions that yield (name, parameter). `dataset[i]` is an example (x, y); clsweep has all of
-  them in `dataset.tensors`, too. Whether `model(x)` gives the logits of the context's classes or of all is the
-  harness's choice.
+  them in `dataset.tensors`, too. `model(x)` gives the logits of the context's classes or, if the harness likes, of
+  all; the labels count over what it gives.
 - What `estimate_importance` returns is added, key by key, to `model._custom_importance`, which is what
   `compute_regularization_loss` gets as `importance_dict`. A parameter left out has no importance.
 - The total loss is: task loss + reg_strength * compute_regularization_loss(...), from the second context on.
@@ -45,7 +45,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset, TensorDataset, default_collate
 from torch.utils.hooks import RemovableHandle
 
 # ==== editable region: begin ==========================================================================================
@@ -59,6 +59,7 @@ EXAMPLES = 6_000  # how many of the context's examples the estimate is averaged 
 BATCH = 1_000  # how many of them at once
 CONVOLUTION_EXAMPLES = 1_000  # the same, where there are convolutions: their inputs are patches at every position
 CONVOLUTION_BATCH = 250
+LOOKED_AT = 32  # examples that show what a module computes
 OUTPUT_DIRECTIONS = 16  # the rank of S S^T, at most
 INPUT_DIRECTIONS = 32  # the rank of V V^T, at most
 
@@ -306,12 +307,15 @@ def estimate_importance(
         By key, shaped as the parameter, the diagonal of this context's Fisher information, which in factored layers is
         that of G ⊗ A and only for information.
     """
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     # Some harnesses call this under autocast, too, where gradients this small would be rounded.
     with torch.enable_grad(), _without_autocast(model):
         importance, layers = _estimate(model, dataset, device)
         _keep(model, layers)
     _fix_averages(model)
+    for module, mode in modes:
+        module.training = mode
     return importance
 
 
@@ -321,9 +325,8 @@ def _estimate(
     """The importance of a context by key, and its layers with factors."""
     parameters = {key: p for key, p in _parameters(model).items() if p.requires_grad}
     n_examples = len(dataset)  # type: ignore[arg-type]
-    # Two: a batch norm without running averages takes no single one.
-    calls, logits = _called(model, _read(dataset, torch.arange(min(n_examples, 2)))[0].to(device))
-    layers, norms = _layers(calls, parameters), _norms(calls, parameters)
+    calls, logits = _called(model, _read(dataset, torch.arange(min(n_examples, LOOKED_AT)))[0].to(device))
+    layers, norms = _layers(model, calls, parameters), _norms(calls, parameters)
     convolutional = any(layer.window for layer in layers.values())
     chosen = torch.randperm(n_examples)[: CONVOLUTION_EXAMPLES if convolutional else EXAMPLES]
     inputs, labels = _read(dataset, chosen)
@@ -415,9 +418,9 @@ class _Hooks:
 
 def _read(dataset: Dataset[Any], index: Tensor) -> tuple[Tensor, Tensor]:
     """The inputs and labels of the examples `index`, as batches."""
-    tensors = getattr(dataset, "tensors", None)
-    if tensors is not None:
-        return tensors[0][index.to(tensors[0].device)], tensors[1][index.to(tensors[1].device)]
+    if type(dataset) is TensorDataset:  # another class may do something with an example on its way
+        inputs, labels = dataset.tensors[:2]
+        return inputs[index.to(inputs.device)], labels[index.to(labels.device)]
     inputs, labels = default_collate([tuple(dataset[int(number)])[:2] for number in index])
     return inputs, labels
 
@@ -451,20 +454,28 @@ def _called(model: nn.Module, examples: Tensor) -> tuple[list[Call], Tensor]:
     return [calls[module] for module in model.modules() if module in calls], logits
 
 
-def _layers(calls: list[Call], parameters: dict[str, nn.Parameter]) -> dict[nn.Module, Layer]:
+def _layers(model: nn.Module, calls: list[Call], parameters: dict[str, nn.Parameter]) -> dict[nn.Module, Layer]:
     """The linear layers and convolutions whose weight is among `parameters`; tied weights count once.
 
-    A module is one if it computes what one computes with its own parameters, whatever it is called.
+    A module is one if it computes what one computes with its own parameters, whatever it is called. The first context
+    that sees it decides: what has an importance of one kind can't have another kind added.
     """
     keys = {p: key for key, p in parameters.items()}
+    decided: dict[str, Window | bool] = getattr(model, "_decided_layers", {})
     layers = {}
     for module, values, output in calls:
         weight, bias = _own(module)
         if weight is None or weight not in keys:
             continue
-        window = _window(weight, bias, values, output) if weight.dim() == 4 else None
-        if window or (weight.dim() == 2 and _is_linear(weight, bias, values, output)):
+        key = keys[weight]
+        if key not in decided and weight.dim() == 4:
+            decided[key] = _window(weight, bias, values, output) or False
+        elif key not in decided:
+            decided[key] = weight.dim() == 2 and _is_linear(weight, bias, values, output)
+        if found := decided[key]:
+            window = None if isinstance(found, bool) else found
             layers[module] = Layer(keys.pop(weight), None if bias is None else keys.get(bias), weight, window)
+    model._decided_layers = decided  # type: ignore[assignment]
     return layers
 
 
@@ -479,9 +490,9 @@ def _own(module: nn.Module) -> tuple[nn.Parameter | None, nn.Parameter | None]:
 
 def _is_linear(weight: Tensor, bias: Tensor | None, values: Tensor, output: Tensor) -> bool:
     """Whether the output is that of a linear layer, or some of its columns."""
-    if values.dim() < 2 or values.shape[-1] != weight.shape[1] or not 0 < output.shape[-1] <= len(weight):
+    if not (values.is_floating_point() and values.dim() > 1 and output.requires_grad):
         return False
-    if not output.requires_grad:
+    if values.shape[-1] != weight.shape[1] or not 0 < output.shape[-1] <= len(weight):
         return False
     rows = _computed_rows(weight, bias, values, output)
     return _same(output, F.linear(values, weight, bias)[..., rows])
@@ -521,7 +532,7 @@ def _norms(calls: list[Call], parameters: dict[str, nn.Parameter]) -> dict[nn.Mo
     names = {p: key for key, p in parameters.items()}
     norms: dict[nn.Module, Normalization] = {}
     for module, *_ in calls:
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+        if _has_averages(module):
             keys = {name: names[p] for name, p in module.named_parameters() if p in names}
             if keys:
                 norms[module] = Normalization(module, keys)
@@ -558,11 +569,16 @@ def _computed_rows(weight: Tensor, bias: Tensor | None, inputs: Tensor, output: 
 
 
 def _fix_averages(model: nn.Module) -> None:
-    """Let each batch norm keep its running averages, if it has some, and no forward pass of its own."""
-    plain = nn.modules.batchnorm._BatchNorm
+    """Let each batch norm keep its running averages."""
     for module in model.modules():
-        if isinstance(module, plain) and type(module).forward is plain.forward and module.running_mean is not None:
-            module.forward = FixedAverages(module)  # type: ignore[assignment]
+        if _has_averages(module):
+            module.forward = FixedAverages(module)  # type: ignore[arg-type]
+
+
+def _has_averages(module: nn.Module) -> bool:
+    """Whether it is a batch norm with running averages, and with no forward pass of its own."""
+    plain = nn.modules.batchnorm._BatchNorm
+    return isinstance(module, plain) and type(module).forward is plain.forward and module.running_mean is not None
 
 
 def _gradients(value: Tensor, tensors: list[Tensor]) -> list[Tensor]:

@@ -241,13 +241,57 @@ def test_a_batch_norm_keeps_the_first_contexts_averages(shipped: Any, name: str)
 
 
 def test_a_batch_norm_with_a_forward_pass_of_its_own_keeps_it(shipped: Any) -> None:
+    """What it computes is not known, so that its scale and shift count as any other parameters."""
+
     class Own(nn.BatchNorm1d):
         def forward(self, values: Tensor) -> Tensor:
             return 2 * super().forward(values)
 
+    torch.manual_seed(0)
     model = model_of(nn.Flatten(), nn.Linear(32, 6), Own(6), Head(6, 5))
-    estimated(shipped, model)
+    other = copy.deepcopy(model)
+    other[2].__class__ = nn.BatchNorm1d
+    with torch.no_grad():
+        for p in other[2].parameters():
+            p.mul_(2)
+    expected, given = (estimated(shipped, one) for one in (other, model))
     assert "forward" not in vars(model[2])
+    assert "forward" in vars(other[2])
+    assert given["2__weight"].sum() > 1.5 * expected["2__weight"].sum()  # not a fourth of it
+
+
+def test_a_layer_stays_what_it_was_in_the_first_context(shipped: Any) -> None:
+    """With other values it may compute something else: its importance of then would be of another kind."""
+
+    class Bent(nn.Linear):
+        bent = 0.0
+
+        def forward(self, values: Tensor) -> Tensor:
+            return super().forward(values).clamp_min(-self.bent)
+
+    for factored, values in ((["2__weight"], (0.0, 1e9)), (["1__weight", "2__weight"], (1e9, 0.0))):
+        layer = Bent(32, 6)
+        model = model_of(nn.Flatten(), layer, Head(6, 5))
+        for layer.bent in values:
+            estimated(shipped, model)
+            assert [one.weight for one in layers_of(model)] == factored
+
+
+def test_an_embedding_is_no_linear_layer(shipped: Any) -> None:
+    """Not even where a text has as many words as the embedding has numbers for one."""
+    model = model_of(nn.Embedding(50, 16), nn.Flatten(), Head(256, 5))
+    texts = torch.randint(50, (13, 16))
+    importance = shipped.estimate_importance(model, TensorDataset(texts, torch.zeros(13)), parameters(model), CPU)
+    assert importance["0__weight"].max() > 0
+    assert [layer.weight for layer in layers_of(model)] == ["2__weight"]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_each_module_keeps_its_mode(shipped: Any, training: bool) -> None:
+    model = cnn().train(training)
+    model[1].eval()
+    estimated(shipped, model)
+    assert [module.training for module in model] == [training, False, *[training] * 4]
 
 
 @pytest.mark.usefixtures("plus_signs")

@@ -99,7 +99,16 @@ def test_layers_of_other_classes_have_the_importance_of_pytorchs(shipped: Any, c
     assert len(model._factored_layers) == len(channels) + 3  # type: ignore[arg-type]
 
 
+class Halved(TensorDataset):
+    """Does something with an example on its way."""
+
+    def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
+        images, labels = self.tensors
+        return images[index] / 2, labels[index]
+
+
 DATASETS: dict[str, Callable[[], Any]] = {
+    "tensors that are no examples yet": lambda: Halved(2 * IMAGES, LABELS),
     "one example at a time": lambda: Examples(IMAGES, LABELS, torch.arange(13), None),
     "a list": lambda: [(image, int(label)) for image, label in zip(IMAGES, LABELS, strict=True)],
     "NumPy's arrays": lambda: [(image.numpy(), label.numpy()) for image, label in zip(IMAGES, LABELS, strict=True)],
