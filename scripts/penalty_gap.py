@@ -108,6 +108,7 @@ def train(walk: Walk, model: nn.Module, method: Method, strength: float, iters: 
     inputs, labels = walk.examples(walk.after, "train")
     order = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(model.parameters(), walk.lr)
+    model.reg_strength = strength  # type: ignore[assignment]  # which a file may look at
     model.train()
     for _ in range(iters):
         batch = torch.randint(len(inputs), (walk.batch_size,), generator=order)

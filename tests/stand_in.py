@@ -200,7 +200,6 @@ def learn(
     strength = how.strength * getattr(method, "CONFIG_OVERRIDES", {}).get("reg_strength_scale", 1.0)
     named = {name.replace(".", "__"): p for name, p in model.named_parameters()}
     optimizer = torch.optim.Adam(model.parameters(), lr=how.lr)
-    copies = []
     for number, context in enumerate(contexts):
         start = {key: p.detach().clone() for key, p in named.items()}
         path = {key: torch.zeros_like(p) for key, p in named.items()}
@@ -230,8 +229,8 @@ def learn(
             summed = {key: value + carried.get(key, 0) for key, value in importance.items()}
             model._custom_importance = summed  # type: ignore[assignment]
             model._custom_prev_params = {key: p.detach().clone() for key, p in named.items()}  # type: ignore[assignment]
-        copies = [copy.deepcopy(model).eval()]
-        yield [_accuracy(copies[0], one) for one in contexts[: number + 1]]
+        copied = copy.deepcopy(model).eval()
+        yield [_accuracy(copied, one) for one in contexts[: number + 1]]
 
 
 def _batches(rows: Tensor, iterations: int, size: int) -> Iterator[Tensor]:

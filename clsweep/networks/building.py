@@ -135,7 +135,8 @@ def _bytes_of_example(shapes: nn.Module, input_shape: tuple[int, int, int]) -> i
     """What a step keeps of each example for the way back.
 
     The network gets memory, which holds anything: without any, on torch's meta device, a product imports torch's
-    compiler, which takes seconds, as `to_empty` would. `shapes` must fit, then.
+    compiler, which takes seconds, as `to_empty` would. `shapes` must fit, then. What the CPU's convolutions keep for
+    themselves, such as patches, counts, too.
     """
     network = copy.deepcopy(shapes)._apply(lambda value: torch.empty(value.shape, dtype=value.dtype))
 

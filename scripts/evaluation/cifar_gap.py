@@ -14,7 +14,7 @@ NAME: Final = "cifar_gap"
 _FILES: Final = {
     "moving_averages.py": "moving averages",
     "fixed_averages.py": "the first context's averages",
-    "fixed_averages_and_partial_traces.py": "the same, and partial traces: the shipped file",
+    "fixed_averages_and_partial_traces.py": "the same, and partial traces",
 }
 
 

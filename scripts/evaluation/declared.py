@@ -100,7 +100,7 @@ def _reference(
     return Experiment(
         f"reference_{benchmark}",
         f"The published comparison, reproduced: {SETTINGS[benchmark]}",
-        "Do the baselines give the published figures in the published harness, and how does one file fare there?",
+        "Do the baselines give the published figures by the published protocol, and how does one file fare there?",
         (*same, whole),
         partial(tables.beside_published, benchmark=benchmark, best=best),
         partial(figures.beside_published, benchmark=benchmark, best=best),

@@ -27,7 +27,7 @@ def table(experiment: Experiment, made: Made) -> str:
     file = keeping.MEASURED / f"{experiment.name}.csv"
     rows = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["digest", "benchmark"])
     current = hashlib.sha256((ROOT / "custom_regularization.py").read_bytes()).hexdigest()[:12]
-    rows = rows[rows["digest"] == current]
+    rows = rows[rows["digest"] == current].drop_duplicates()
     lines = [["benchmark", "iterations", "precision", "strength", "seeds", "average accuracy", "best published"]]
     for benchmark, (strength, best) in PUBLISHED.items():
         mine = rows[rows["benchmark"] == benchmark]

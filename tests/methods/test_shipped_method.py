@@ -720,5 +720,7 @@ def test_the_ablation_changes_the_penalty(monkeypatch: pytest.MonkeyPatch) -> No
             importance = estimated(module, model, images * (1 + context))
         anchors = {key: value + 1 for key, value in parameters(model).items()}
         penalties[name] = module.compute_regularization_loss(model, importance, anchors).item()
+        model.reg_strength = 1e6  # type: ignore[assignment]
+        assert module.compute_regularization_loss(model, importance, anchors).item() == penalties[name]
     for one, other in itertools.combinations(penalties, 2):
         assert abs(penalties[one] / penalties[other] - 1) > 1e-4, (one, other)

@@ -77,7 +77,7 @@ def share(url: str, n_processes: int) -> None:
     assert all(point in points for point in QUEUED)
 
 
-@pytest.mark.parametrize("n_processes", [pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("n_processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_processes_share_a_budget_on_sqlite(sqlite: str, n_processes: int) -> None:
     share(sqlite, n_processes)
 
@@ -86,7 +86,7 @@ def test_processes_share_a_budget_on_a_journal(tmp_path: Path) -> None:
     share(f"journal:{tmp_path / 'journal.log'}", 4)
 
 
-@pytest.mark.parametrize("n_processes", [pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("n_processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_processes_share_a_budget_on_postgresql(postgresql: str, n_processes: int) -> None:
     share(postgresql, n_processes)
 

@@ -442,7 +442,7 @@ def test_optunas_samplers_choose_among_points_that_have_gone_on(place: InMemoryS
     assert status(trials).finished == 8
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+@pytest.mark.parametrize("kind", [pytest.param("sqlite", marks=pytest.mark.slow), "journal"])
 def test_processes_share_promotions(kind: str, tmp_path: Path) -> None:
     url = f"journal:{tmp_path / 'journal.log'}" if kind == "journal" else f"sqlite:///{tmp_path / 'studies.db'}"
     with ExitStack() as stack:

@@ -351,6 +351,7 @@ def test_a_promoted_trial_trains_what_is_left(tmp_path: Path, monkeypatch: pytes
     assert checkpoints(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_sweep_with_promotion_that_is_killed_in_every_second_context_trains_none_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
