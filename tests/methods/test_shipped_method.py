@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from stand_in import load
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -57,18 +57,9 @@ MODELS: dict[str, Callable[[], nn.Sequential]] = {"mlp": mlp, "without bias": la
 @pytest.fixture
 def shipped(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The file, with batches that don't divide the examples."""
-    module = _module(SHIPPED)
+    module = load(SHIPPED)
     monkeypatch.setattr(module, "BATCH", 5)
     monkeypatch.setattr(module, "CONVOLUTION_BATCH", 5)
-    return module
-
-
-def _module(path: Path) -> Any:
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
     return module
 
 
@@ -706,7 +697,7 @@ def test_a_strength_beyond_the_strongest_acts_as_the_strongest(shipped: Any) -> 
 def test_the_ablation_changes_the_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its variants change the file's text, which may have changed itself."""
     monkeypatch.syspath_prepend(SHIPPED.parent / "scripts")
-    ablation = _module(SHIPPED.parent / "scripts" / "ablation.py")
+    ablation = load(SHIPPED.parent / "scripts" / "ablation.py")
     images = torch.randn(13, 50, dtype=torch.float64)
     torch.manual_seed(0)
     started = model_of(nn.Linear(50, 40), nn.ReLU(), Head(40, 5))
