@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from evaluation import cifar_gap, figures, other_harness, tables
+from evaluation import ablation, cifar_gap, figures, other_harness, tables, tuned
 from evaluation.experiment import ROOT, Experiment, Method, Setting
 from evaluation.names import PUBLISHED_ORDER, SETTINGS, SHIPPED
 
@@ -133,6 +133,14 @@ _CIFAR_METHODS = (
 )
 
 _ALL = (
+    Experiment(
+        tuned.NAME,
+        "Methods that are tuned alike",
+        "Which method is best where each has the hyperparameters that suit it?",
+        (),
+        tuned.tables,
+        lambda experiment, made: None,
+    ),
     # Digits 1 3, 5 8, 7 2, 9 4, 0 6: the permutation that seed 42 gives in numpy.
     _reference("split_mnist", _PUBLISHED_SEEDS, 0.8, best=0.9870, order=("seed_order=33531",)),
     _reference("perm_mnist", _PUBLISHED_SEEDS, 6, best=0.8935),
@@ -143,6 +151,14 @@ _ALL = (
         "Does the file, unchanged, beat the published figures where it knows nothing of the harness?",
         (),
         other_harness.table,
+        lambda experiment, made: None,
+    ),
+    Experiment(
+        ablation.NAME,
+        "What each part of the shipped file is worth",
+        "What is lost where one ingredient is taken away?",
+        (),
+        ablation.tables,
         lambda experiment, made: None,
     ),
     Experiment(

@@ -19,8 +19,9 @@ from clsweep.results.packed import TABLES
 from clsweep.results.packing import pack
 from evaluation.experiment import ROOT, Experiment, Made, Run
 
-KEPT = ROOT / "outputs" / "reference" / "experiments"
-MEASURED = ROOT / "outputs" / "reference" / "measured"  # CSV files of what is no run
+REFERENCE = ROOT / "outputs" / "reference"
+KEPT = REFERENCE / "experiments"
+MEASURED = REFERENCE / "measured"  # CSV files of what is no run
 MADE_HERE = ROOT / "outputs" / "experiments"
 _OVERRIDES = "overrides.yaml"
 

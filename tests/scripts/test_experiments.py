@@ -291,7 +291,7 @@ def test_a_run_that_another_process_makes_is_left_to_it(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "nothing"], "nothing: no such experiment; expected one of reference_split_mnist,"),
+        (["run", "nothing"], "nothing: no such experiment; expected one of tuned,"),
         (["run", "narrow/cifar"], "narrow/cifar: no such setting of narrow; expected one of split_mnist, perm_mnist."),
         (["run", "narrow", "--methods", "mas"], "--methods mas: narrow has no such method; expected some of ewc,"),
         (["tables", "nothing"], "nothing: no such experiment"),
