@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from clsweep.errors import InputError
-from clsweep.report import figures
+from clsweep.report import figures, names
 from clsweep.report.figures import Drawn, Job, Undrawn
 from clsweep.report.plots import style
 from clsweep.report.sections import Section, StudySection, section, study_section
@@ -27,11 +27,11 @@ def contents(found: Results, chosen: Selection, table: pd.DataFrame) -> tuple[li
         A section for each protocol, and one for each study.
     """
     groups = [part for _, part in table.groupby("protocol", sort=False)]
-    titles = figures.numbered([_title(part.iloc[0]) for part in groups])
+    titles = names.numbered([names.protocol_title(part.iloc[0].to_dict()) for part in groups])
     slugs = figures.slugs(titles)
     looks = style.looks(table["method"].drop_duplicates())
-    study_names = figures.study_names(found)
-    study_slugs = figures.slugs([f"study-{name}" for name in study_names])
+    study_slugs = figures.slugs([f"study-{name}" for name in figures.study_names(found)])
+    study_titles = names.numbered(names.study_titles(found))
     studies = list(found.studies["study"])
     spaces = [space if isinstance(space, dict) else {} for space in found.studies["space"]]
     trials = [found.trials[found.trials["study"] == study] for study in studies]
@@ -39,16 +39,16 @@ def contents(found: Results, chosen: Selection, table: pd.DataFrame) -> tuple[li
     for slug, title, part in zip(slugs, titles, groups, strict=True):
         runs = chosen.runs[chosen.runs["protocol"] == part["protocol"].iloc[0]]
         jobs.append(list(figures.of_protocol(slug, title, part, runs, found.cells, looks)))
-    for slug, name, study, mine, space in zip(study_slugs, study_names, studies, trials, spaces, strict=True):
+    for slug, name, study, mine, space in zip(study_slugs, study_titles, studies, trials, spaces, strict=True):
         jobs.append(_of_study(slug, name, study, mine, space, found))
     parts = _drawn(jobs, found)
     sections = [
         section(slug, title, part, own) for slug, title, part, own in zip(slugs, titles, groups, parts, strict=False)
     ]
     study_sections = [
-        study_section(slug, name, mine, found.finals[found.finals["study"] == study], list(space), own)
+        study_section(slug, name, study, mine, found.finals[found.finals["study"] == study], list(space), own)
         for slug, name, study, mine, space, own in zip(
-            study_slugs, study_names, studies, trials, spaces, parts[len(groups) :], strict=True
+            study_slugs, study_titles, studies, trials, spaces, parts[len(groups) :], strict=True
         )
     ]
     return sections, study_sections
@@ -75,13 +75,3 @@ def _drawn(jobs: Sequence[Sequence[Job]], found: Results) -> list[list[Drawn]]:
             Problem(one.name, f"this figure was not drawn ({one.reason})") for one in own if isinstance(one, Undrawn)
         )
     return parts
-
-
-def _title(protocol: pd.Series) -> str:
-    """What tells protocols apart at first sight."""
-    epochs = 0 if pd.isna(protocol["epochs"]) else protocol["epochs"]
-    length = f"{epochs} epoch{'s' if epochs > 1 else ''}" if epochs else f"{protocol['iters']} iterations"
-    budget = length if protocol["budget"] == "custom" else f"{protocol['budget']} budget"
-    precision = "" if protocol["precision"] == "float32" else f", {protocol['precision']}"
-    version = ", older file format" if pd.isna(protocol["classes_per_context"]) else ""
-    return f"{protocol['benchmark']} ({protocol['scenario']}) on {protocol['dataset']}, {budget}{precision}{version}"

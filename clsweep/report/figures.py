@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +11,7 @@ from pathlib import Path
 import joblib
 import pandas as pd
 
+from clsweep.report.names import numbered
 from clsweep.report.plots.contexts import JOINT, accuracy_curves, forgetting_curves, matrices
 from clsweep.report.plots.style import INK, Look, Plot
 from clsweep.results import Results
@@ -150,20 +150,6 @@ def slugs(names: Sequence[str]) -> list[str]:
 
 def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-")
-
-
-def numbered(names: Sequence[str]) -> list[str]:
-    """The names, with a number behind those that are the same.
-
-    Args:
-        names: of whatever is drawn.
-    """
-    counts, seen = Counter(names), Counter[str]()
-    made = []
-    for name in names:
-        seen[name] += 1
-        made.append(f"{name}, {seen[name]} of {counts[name]}" if counts[name] > 1 else name)
-    return made
 
 
 def study_names(results: Results) -> list[str]:

@@ -1,8 +1,8 @@
 """The leaderboard: a row for each method and its values under each protocol, with intervals over seeds.
 
 A method's place must not be chosen by what is being reported. Where it was run with several values, its row on the
-leaderboard is that of the values a sweep chose on validation data, else that of the most seeds, else of the earliest
-run, and never that of the best test accuracy.
+leaderboard is that of the values a sweep chose on validation data, else that of the most seeds, else that of a sweep's
+default values, else that of the latest run, and never that of the best test accuracy. The row says which it was.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def rows(runs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A row for each protocol, method and setting, in the order in which they are shown: the columns of `PROTOCOL`;
         `kind` (method, bound or published); `method`; `setting`; `chosen` (tuned or
-        default, by a sweep); `main`, whether it is the method's row; `seeds`, their number; for each of `METRICS`
+        default, by a sweep); `main`, whether it is the method's row; `why`, how that was chosen among several, else
+        empty; `seeds`, their number; for each of `METRICS`
         `<metric>` (the mean), `<metric>_low` and `<metric>_high` (of its 95 % interval), and for those in `MARKED`
         `<metric>_best`, whether it is better than all other methods by `TEST`; then the comparison with the method of
         the highest mean average accuracy: `difference` (less than 0 where worse), `difference_low`,
@@ -44,7 +45,7 @@ def rows(runs: pd.DataFrame) -> pd.DataFrame:
     timed = runs.assign(seconds=runs["train_seconds"] + runs["importance_seconds"] + runs["eval_seconds"])
     table = _summaries(timed)
     table["kind"] = table["method"].isin(BOUNDS).map({True: BOUND, False: METHOD})
-    table["main"] = _main(table)
+    table = table.assign(**_main(table))
     parts = [_compared(group.copy(), timed) for _, group in table.groupby("protocol", sort=False)]
     parts += [_published_rows(group) for _, group in table.groupby("protocol", sort=False)]
     whole = pd.concat([part for part in parts if len(part)], ignore_index=True) if parts else table
@@ -57,7 +58,7 @@ def rows(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _columns() -> list[str]:
-    columns = [*PROTOCOL, "kind", "method", "setting", "chosen", "main", "seeds"]
+    columns = [*PROTOCOL, "kind", "method", "setting", "chosen", "main", "why", "seeds"]
     for metric in METRICS:
         columns += [metric, f"{metric}_low", f"{metric}_high", *([f"{metric}_best"] if metric in MARKED else [])]
     return [*columns, "difference", "difference_low", "difference_high", "p", "common_seeds"]
@@ -67,7 +68,7 @@ def _summaries(runs: pd.DataFrame) -> pd.DataFrame:
     first = runs.groupby(_ROW, sort=False)
     table = runs.loc[first.head(1).index, list(dict.fromkeys([*PROTOCOL, *_ROW]))].reset_index(drop=True)
     table["chosen"] = first["chosen"].max().to_numpy()  # tuned > default > neither, as it is spelt
-    table["started_at"] = first["started_at"].min().to_numpy()
+    table["started_at"] = first["started_at"].max().to_numpy()
     for metric in METRICS:
         made = estimates(runs, _ROW, metric)
         table[[metric, f"{metric}_low", f"{metric}_high"]] = made[["mean", "low", "high"]]
@@ -75,13 +76,39 @@ def _summaries(runs: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _main(table: pd.DataFrame) -> pd.Series:
-    """Whether a row stands for its method; see the module."""
-    ordered = table.assign(tuned=table["chosen"] == TUNED).sort_values(
-        ["tuned", "seeds", "started_at"], ascending=[False, False, True], kind="stable"
+def _main(table: pd.DataFrame) -> dict[str, pd.Series]:
+    """Whether a row stands for its method, and why; see the module."""
+    ordered = table.assign(rank=table["chosen"].map(_RANKS)).sort_values(
+        ["rank", "seeds", "chosen", "started_at"], ascending=[True, False, False, False], kind="stable"
     )
-    chosen = ordered.drop_duplicates(["protocol", "method"]).index
-    return pd.Series(table.index.isin(chosen), index=table.index)
+    groups = ordered.groupby(["protocol", "method"], sort=False)
+    reasons = {group.index[0]: _why(group) for _, group in groups}
+    return {
+        "main": pd.Series(table.index.isin(list(reasons)), index=table.index),
+        "why": pd.Series(reasons).reindex(table.index, fill_value=""),
+    }
+
+
+_RANKS: Final = {TUNED: 0, "default": 1, "": 1}
+
+
+def _why(settings: pd.DataFrame) -> str:
+    """What the first of a method's settings has before the others, in words."""
+    first, others = settings.iloc[0], settings.iloc[1:]
+    if others.empty:
+        return ""
+    among = f"of {len(settings)} settings"
+    rivals = others[others["rank"] == first["rank"]]
+    if rivals.empty:
+        return f"{among} the one tuned on validation data"
+    tuned = ", tuned on validation data," if first["rank"] == 0 else ""
+    level = rivals[rivals["seeds"] == first["seeds"]]
+    if level.empty:
+        return f"{among} the one{tuned} with the most seeds"
+    if (level["chosen"] != first["chosen"]).all():
+        return f"{among} a sweep's default values"
+    untuned = ", none of them tuned" if first["rank"] else ", tuned on validation data"
+    return f"{among} the latest with the most seeds{untuned}"
 
 
 def _compared(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
@@ -132,6 +159,7 @@ def _published_rows(table: pd.DataFrame) -> pd.DataFrame:
             "chosen": "",
             "kind": PUBLISHED,
             "main": True,
+            "why": "",
             "seeds": 1,
             "average_accuracy": list(figures.accuracy.values()),
         }

@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import pandas as pd
@@ -70,6 +70,8 @@ class Row:
         difference: to the leader in average accuracy, NaN where they have no two seeds in common.
         lead: the same with its interval, as text.
         test: p and the number of common seeds, as text.
+        why: how the method's row was chosen among its settings, empty for another row and where there is but one.
+        details: in the overview, the hyperparameters of each cell and how they were chosen.
     """
 
     kind: str
@@ -81,6 +83,25 @@ class Row:
     difference: float = math.nan
     lead: str = ""
     test: str = ""
+    why: str = ""
+    details: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A further table on the page, below the figures of a protocol or of a study.
+
+    Attributes:
+        title: one line.
+        caption: what it says, and how it was computed.
+        heads: of the columns.
+        rows: a text for each column.
+    """
+
+    title: str
+    caption: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -93,6 +114,7 @@ class Section:
         protocol: all of it in one line.
         rows: its leaderboard.
         drawn: its figures.
+        tables: what else is told of it.
     """
 
     slug: str
@@ -100,6 +122,7 @@ class Section:
     protocol: str
     rows: list[Row]
     drawn: list[Drawn]
+    tables: list[Table] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -108,21 +131,25 @@ class StudySection:
 
     Attributes:
         slug: of its files and its place on the page.
-        name: the study's.
+        title: what it is of.
+        folder: where it lies.
         summary: its trials, in one line.
         best: its best trial, in one line.
         finals: what the final runs with the tuned and the default values reached, in one line each.
         note: why a figure is missing.
         drawn: its figures.
+        tables: what else is told of it.
     """
 
     slug: str
-    name: str
+    title: str
+    folder: str
     summary: str
     best: str
     finals: list[str]
     note: str
     drawn: list[Drawn]
+    tables: list[Table] = field(default_factory=list)
 
 
 def section(slug: str, title: str, table: pd.DataFrame, drawn: Sequence[Drawn]) -> Section:
@@ -140,16 +167,18 @@ def section(slug: str, title: str, table: pd.DataFrame, drawn: Sequence[Drawn]) 
 
 def _row(row: dict[Any, Any]) -> Row:
     figures: list[Figure | None] = [_figure(row, metric) for metric in METRICS]
-    setting = _rounded(row["setting"])
-    if row["chosen"]:
-        setting += f" ({row['chosen']})"
-    made = Row(row["kind"], row["method"], setting, bool(row["main"]), int(row["seeds"]), figures)
+    setting = _setting(row)
+    made = Row(row["kind"], row["method"], setting, bool(row["main"]), int(row["seeds"]), figures, why=row["why"])
     if math.isnan(row["difference_low"]):
         return made
     low, high = row["difference_low"], row["difference_high"]
     lead = f"{row['difference']:+.4f} [{low:+.4f}, {high:+.4f}]"
     test = f"p {row['p']:.2g}, {row['common_seeds']:.0f} common seeds"
     return replace(made, difference=row["difference"], lead=lead, test=test)
+
+
+def _setting(row: dict[Any, Any]) -> str:
+    return _rounded(row["setting"]) + (f" ({row['chosen']})" if row["chosen"] else "")
 
 
 def _rounded(setting: str) -> str:
@@ -185,7 +214,9 @@ def overview(table: pd.DataFrame) -> tuple[list[str], list[Row]]:
         mine = [cells.get((kind, method, benchmark)) for benchmark in benchmarks]
         figures = [None if one is None else _figure(one, "average_accuracy") for one in mine]
         name = f"{method} (published)" if kind == PUBLISHED else method
-        rows.append(Row(kind, name, "", True, 0, figures))
+        details = ["" if one is None or kind == PUBLISHED else _setting(one) for one in mine]
+        why = next((one["why"] for one in mine if one is not None and one["why"]), "")
+        rows.append(Row(kind, name, "", True, 0, figures, why=why, details=details))
     return benchmarks, rows
 
 
@@ -196,13 +227,20 @@ def protocols(table: pd.DataFrame) -> dict[str, str]:
 
 
 def study_section(
-    slug: str, name: str, trials: pd.DataFrame, finals: pd.DataFrame, searched: Sequence[str], drawn: Sequence[Drawn]
+    slug: str,
+    title: str,
+    folder: str,
+    trials: pd.DataFrame,
+    finals: pd.DataFrame,
+    searched: Sequence[str],
+    drawn: Sequence[Drawn],
 ) -> StudySection:
     """One study.
 
     Args:
         slug: of its files.
-        name: the study's.
+        title: what it is of.
+        folder: where it lies.
         trials: its rows of `Results.trials`.
         finals: its rows of `Results.finals`.
         searched: the hyperparameters that it searched.
@@ -212,7 +250,8 @@ def study_section(
     states = ", ".join(f"{count} {_STATES.get(state, state.lower())}" for state, count in counts.most_common())
     return StudySection(
         slug,
-        name,
+        title,
+        folder,
         f"{len(trials)} trials: {states}",
         _best(trials, searched),
         _finals(finals),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def test_different_values_are_different_rows_unless_the_method_does_not_use_them
 def test_values_that_differ_in_their_last_digit_are_different(tmp_path: Path) -> None:
     for number, strength in enumerate((1.00001, 1.00002)):
         write_run(tmp_path / str(number), 0.9, reg_strength=strength)
-    assert list(table(tmp_path)["setting"]) == ["reg_strength=1.00001", "reg_strength=1.00002"]
+    assert set(table(tmp_path)["setting"]) == {"reg_strength=1.00001", "reg_strength=1.00002"}
 
 
 def test_a_file_of_version_1_names_what_a_built_in_method_uses(tmp_path: Path) -> None:
@@ -182,9 +183,29 @@ def test_a_method_stands_by_the_values_that_a_sweep_chose(tmp_path: Path) -> Non
 def test_else_by_the_most_seeds_and_never_by_its_accuracy(tmp_path: Path) -> None:
     write_seeds(tmp_path, [0.99], reg_strength=1.0)
     write_seeds(tmp_path, [0.90, 0.91], reg_strength=2.0)
-    write_seeds(tmp_path, [0.95, 0.96], reg_strength=3.0)  # as many, later
+    shown = row(table(tmp_path), "ewc", kind="method", main=True)
+    assert (shown["setting"], shown["why"]) == ("reg_strength=2", "of 2 settings the one with the most seeds")
+
+
+def test_settings_tried_by_hand_stand_by_the_latest_and_say_so(tmp_path: Path) -> None:
+    for strength, accuracy in ((1.0, 0.99), (2.0, 0.97), (3.0, 0.5)):
+        write_run(tmp_path / f"{strength}", accuracy, reg_strength=strength)
     made = table(tmp_path)
-    assert row(made, "ewc", kind="method", main=True)["setting"] == "reg_strength=2"
+    shown = row(made, "ewc", kind="method", main=True)
+    assert shown["setting"] == "reg_strength=3"
+    assert shown["why"] == "of 3 settings the latest with the most seeds, none of them tuned"
+    assert set(made[~made["main"]]["why"]) == {""}
+
+
+def test_a_sweeps_default_values_come_before_settings_tried_by_hand(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "study")
+    finals = (study / "final.csv").read_text().splitlines()
+    (study / "final.csv").write_text("\n".join([finals[0], finals[-1]]) + "\n")  # no tuned value was run
+    for folder in ("final-0000", "final-0001"):
+        shutil.rmtree(study / folder)
+    write_run(tmp_path / "hand", 0.99, regularizer="online_ewc", hyperparameters="reg_strength gamma", gamma=0.3)
+    shown = row(table(tmp_path), "online_ewc", main=True)
+    assert (shown["setting"], shown["why"]) == ("reg_strength=1, gamma=1", "of 2 settings a sweep's default values")
 
 
 def test_the_best_is_marked_where_it_beats_every_rival_over_common_seeds(tmp_path: Path) -> None:

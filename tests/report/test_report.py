@@ -13,7 +13,7 @@ from PIL import Image
 from trees import write_run, write_seeds, write_study
 
 from clsweep import results
-from clsweep.report import figures, leaderboard
+from clsweep.report import figures, leaderboard, names
 from clsweep.report.command import main
 from clsweep.report.plots import contexts, studies
 from clsweep.report.plots.style import INK, looks
@@ -93,6 +93,29 @@ def test_the_page_needs_nothing_but_itself(report: Path) -> None:
             assert reference[1:] in ids
     assert "@import" not in page
     assert len(ids) == len(re.findall(r'\bid="', page)), "an id twice"
+
+
+def test_what_matters_comes_first_and_bookkeeping_last(report: Path) -> None:
+    page = (report / "report.html").read_text()
+    order = ["leaderboard", "split_mnist-task-on-mnist-full-budget", "studies", "read", "left-out"]
+    places = [page.index(f'id="{name}"') for name in order]
+    assert places == sorted(places)
+    assert page.index("15 runs: 13 finished") > places[-2]
+
+
+def test_a_study_is_named_by_what_it_is_with_its_folder_beneath(report: Path, outputs: Path) -> None:
+    title, folder = "Split-MNIST, full budget: Online EWC", outputs / "sweeps" / "split_mnist-online_ewc-0a1b2c3d"
+    page = " ".join((report / "report.html").read_text().split())
+    assert f'<h3>{title}</h3> <p class="soft"><code>{folder}</code></p>' in page
+
+
+def test_studies_of_the_same_kind_are_told_apart(tmp_path: Path) -> None:
+    for sweep in ("first", "second"):
+        write_study(tmp_path / sweep / "split_mnist-online_ewc-0a1b2c3d")
+    assert names.study_titles(results.load(tmp_path)) == [
+        "Split-MNIST, full budget: Online EWC (first)",
+        "Split-MNIST, full budget: Online EWC (second)",
+    ]
 
 
 def test_figures_on_the_page_take_its_colours(report: Path) -> None:
