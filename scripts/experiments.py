@@ -67,8 +67,8 @@ def show() -> None:
         made = keeping.kept(experiment)
         for setting in experiment.settings:
             for method in setting.methods:
-                runs = [run for run in setting.runs(made.runs) if run.method == method.name]
-                missing = [run for run in runs if run.waits or run.name not in made.runs.index]
+                runs = [run for run in setting.runs(made) if run.method == method.name]
+                missing = [run for run in runs if run.waits or not made.has(run)]
                 left = sum(run.minutes for run in missing)
                 name = f"{experiment.name}/{setting.name} {method.name}"
                 each = setting.minutes * method.cost

@@ -7,7 +7,7 @@ import hashlib
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from clsweep import resuming
@@ -28,6 +28,24 @@ def run_unless_finished(folder: Path, overrides: Sequence[str]) -> int:
     Returns:
         The exit code; 0 where the run was finished before, or is being made by another process.
     """
+    return _alone(folder, [*overrides, f"hydra.run.dir={folder}"], lambda: resuming.finished(folder) is not None)
+
+
+def sweep_alone(folder: Path, overrides: Sequence[str]) -> int:
+    """Run `python -m clsweep --multirun` for one study in a folder; what was stopped there goes on.
+
+    Args:
+        folder: for this study alone, always the same.
+        overrides: Hydra's.
+
+    Returns:
+        The exit code; 0 where another process is at it.
+    """
+    return _alone(folder, ["--multirun", *overrides, f"hydra.sweep.dir={folder}"], lambda: False)
+
+
+def _alone(folder: Path, arguments: Sequence[str], is_done: Callable[[], bool]) -> int:
+    """Start clsweep, unless another process has started it for the same folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
         try:
@@ -35,9 +53,9 @@ def run_unless_finished(folder: Path, overrides: Sequence[str]) -> int:
         except BlockingIOError:
             print(f"{folder}: another process is at it", flush=True)
             return 0
-        if resuming.finished(folder) is not None:
+        if is_done():
             return 0
-        command = [sys.executable, "-m", "clsweep", *overrides, f"hydra.run.dir={folder}"]
+        command = [sys.executable, "-m", "clsweep", *arguments]
         print(shlex.join(["python", *command[1:]]), flush=True)
         # The run holds the lock, too: it may outlive this process.
         return subprocess.run(command, check=False, pass_fds=[lock.fileno()]).returncode

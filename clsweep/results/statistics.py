@@ -120,15 +120,30 @@ def _quantile(degrees: Any) -> Any:
     return special.stdtrit(degrees, (1 + LEVEL) / 2)
 
 
-def all_differ(p_values: Sequence[float]) -> bool:
-    """Whether every one of several hypotheses of equality is rejected at 5 % by Holm's procedure.
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values of several hypotheses as Holm's procedure corrects them: at most 0.05 is rejected at 5 %.
 
-    Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6, 1979.
+    Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6, 1979: with m of them in
+    ascending order, the corrected one at place i is the largest of (m - j + 1) p_j for j up to i, and at most 1.
+
+    Args:
+        p_values: NaN where there was nothing to test with, which stays NaN and counts as no hypothesis.
+
+    Returns:
+        A value for each, in the same order.
+    """
+    tested = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
+    corrected, largest = [math.nan] * len(p_values), 0.0
+    for rank, (p, place) in enumerate(tested):
+        largest = max(largest, min(1.0, (len(tested) - rank) * p))
+        corrected[place] = largest
+    return corrected
+
+
+def all_differ(p_values: Sequence[float]) -> bool:
+    """Whether every one of several hypotheses of equality is rejected at 5 % by Holm's procedure (see `holm`).
 
     Args:
         p_values: NaN where there was nothing to test with, which rejects nothing.
     """
-    if any(math.isnan(p) for p in p_values):
-        return False
-    m = len(p_values)
-    return all(p <= (1 - LEVEL) / (m - rank) for rank, p in enumerate(sorted(p_values)))
+    return all(p <= 1 - LEVEL for p in holm(p_values))

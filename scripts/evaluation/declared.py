@@ -107,6 +107,77 @@ def _reference(
     )
 
 
+def _sweep(method: Method, first: str, **ranges: str) -> Method:
+    """A method whose values a sweep chooses.
+
+    Args:
+        method: without values.
+        first: the ones that the sweep tries first, as in `reg_strength: 1`; what `conf/tuned` has may change.
+        ranges: what is searched instead of what the method says, in Hydra's syntax.
+    """
+    typed = tuple(f"regularizer.{name}={text}" for name, text in ranges.items())
+    return replace(method, search=(f"regularizer.tuned={{{first}}}", *typed))
+
+
+def _around(value: float, decades: int = 1) -> str:
+    """Some decades either way of a value, in Hydra's syntax."""
+    return f"tag(log, interval({value / 10**decades:g}, {value * 10**decades:g}))"
+
+
+def _by_strength(method: Method, first: float, decades: int, others: str = "", **ranges: str) -> Method:
+    """A method whose strength is searched some decades either way of the one that is tried first."""
+    return _sweep(method, f"reg_strength: {first:g}{others}", reg_strength=_around(first, decades), **ranges)
+
+
+_BOUNDS = (
+    replace(_method("none", cost=1.0), is_bound=True),
+    Method("joint", ("regularizer=none", "stream=joint"), is_bound=True),
+)
+# The strengths that are tried first are those from before the sweeps in docs/results.md.
+_SPLIT_ARENA = (
+    _sweep(_shipped(), "reg_strength: 1"),
+    _by_strength(_method("ewc"), 1e6, 2),
+    _by_strength(_method("si"), 10, 2, ", epsilon: 0.1", epsilon=_around(0.1)),
+    _BOUNDS[0],
+    _by_strength(_method("kfac_ewc", cost=3.0), 1000, 2),
+    _by_strength(_method("mas"), 1, 2),
+    _by_strength(_method("online_ewc"), 1e6, 2, ", gamma: 1"),
+    _by_strength(_method("rwalk", cost=1.3), 100, 2, ", gamma: 1, epsilon: 1e-3"),
+    _by_strength(_method("l2"), 1, 2),
+    _by_strength(_method("ewc_separate"), 1e6, 2),
+    _BOUNDS[1],
+)
+
+
+def _few_trials(
+    ewc: float, si: float, kfac: float, rwalk: tuple[float, float], costs: tuple[float, float, float]
+) -> tuple[Method, ...]:
+    """The methods where a run takes longer: a decade either way of strengths that are known from elsewhere.
+
+    Args:
+        ewc: the strength of `ewc` and `online_ewc`.
+        si: of `si`.
+        kfac: of `kfac_ewc`.
+        rwalk: strength and epsilon of `rwalk`.
+        costs: of a run with a diagonal Fisher information, with Kronecker factors, and with the shipped file.
+    """
+    diagonal, factors, shipped = costs
+    strength, epsilon = rwalk
+    damped = f", gamma: 1, epsilon: {epsilon:g}"
+    return (
+        _sweep(_shipped(cost=shipped), "reg_strength: 1"),
+        _by_strength(_method("ewc", cost=diagonal), ewc, 1),
+        _by_strength(_method("si"), si, 1, ", epsilon: 0.1", epsilon=_around(0.1)),
+        _BOUNDS[0],
+        _by_strength(_method("kfac_ewc", cost=factors), kfac, 1),
+        _by_strength(_method("mas", cost=1.5), 1, 3),  # as for L2, no strength is known
+        _by_strength(_method("online_ewc", cost=diagonal), ewc, 1, ", gamma: 1", gamma="interval(0.5, 1)"),
+        _by_strength(_method("rwalk", cost=diagonal), strength, 1, damped, epsilon=_around(epsilon)),
+        _by_strength(_method("l2"), 1, 3),
+        _BOUNDS[1],
+    )
+
+
 _PUBLISHED_SEEDS = _seeds(42, *range(5000, 5010))
 _CIFAR = ("benchmark=split_cifar100", *_RESPLIT, _BF16)
 _TO_JOINT = (
@@ -168,6 +239,32 @@ _ALL = (
         (),
         cifar_gap.tables,
         lambda experiment, made: None,
+    ),
+    Experiment(
+        "arena",
+        "The arena: all methods tuned alike",
+        "Which method is best where each gets the same sweep, the same number of trials and the same fresh seeds?",
+        (
+            Setting("split_mnist", ("benchmark=split_mnist",), _SPLIT_ARENA, _fresh(10), 0.8, trials=15),
+            Setting(
+                "perm_mnist",
+                ("benchmark=perm_mnist", "budget=quick", _BF16),
+                _few_trials(ewc=250, si=5, kfac=7, rwalk=(0.55, 8e-4), costs=(3.0, 8.0, 3.0)),
+                _fresh(5),
+                1.3,
+                trials=15,
+            ),
+            Setting(
+                "split_cifar100",
+                (*_CIFAR, "benchmark.iters=100"),
+                _few_trials(ewc=100, si=1e4, kfac=23, rwalk=(100, 1e-3), costs=(1.3, 2.0, 2.0)),
+                _fresh(3),
+                3,
+                trials=8,
+            ),
+        ),
+        tables.tuned,
+        figures.errors,
     ),
     Experiment(
         "cifar_full",

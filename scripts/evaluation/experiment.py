@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +16,9 @@ from clsweep.report.plots.style import Plot
 ROOT = Path(__file__).resolve().parent.parent.parent
 SEARCH_SEED = "seed=0"
 _HELD_OUT = "validation_fraction=0.1"
+_STRENGTH = "reg_strength"
+
+Values = Mapping[str, float | str]  # of hyperparameters, by name
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,14 @@ class Method:
 
     Attributes:
         name: what tables call it.
-        overrides: what chooses it, and its values but for a strength that is searched.
-        strengths: what is tried of `regularizer.reg_strength` on validation data; none: nothing is searched.
+        overrides: what chooses it, and its values but for those that are searched.
+        strengths: what is tried of `regularizer.reg_strength` on validation data; none: nothing is searched, unless the
+            setting has trials.
         cost: of a run, in those of one without a penalty.
         draws: how many of the setting's it is run with, the first ones; None: all.
         file: the method's, where it is one: another version of it makes other runs.
+        search: how its search differs from its other runs: ranges, and where a sweep starts.
+        is_bound: whether it has nothing that could be tuned, as training without a penalty has.
     """
 
     name: str
@@ -37,21 +43,24 @@ class Method:
     cost: float = 1.0
     draws: int | None = None
     file: Path | None = None
+    search: tuple[str, ...] = ()
+    is_bound: bool = False
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run.
+    """One run, or one sweep.
 
     Attributes:
         setting, method: their names.
         overrides: Hydra's; all that decides its result.
         minutes: of a core, about.
-        strength: that is tried, or was chosen; None where nothing is searched.
-        searches: whether it is one that a strength is chosen by.
+        strength: that is tried; None where it isn't one of the listed ones.
+        searches: whether it is one that values are chosen by.
         draw: what this repetition has of its own; empty for one that searches.
-        waits: for the runs that its strength is chosen by; `overrides` lack it.
+        waits: for the search that its values are chosen by; `overrides` lack them.
         file: the method's.
+        trials: of a sweep; 0: it is a run.
     """
 
     setting: str
@@ -63,6 +72,7 @@ class Run:
     draw: tuple[str, ...] = ()
     waits: bool = False
     file: Path | None = None
+    trials: int = 0
 
     @property
     def name(self) -> str:
@@ -81,6 +91,59 @@ def _version(file: Path) -> str:
 
 
 @dataclass(frozen=True)
+class Study:
+    """What is kept of a finished sweep.
+
+    Attributes:
+        values: the best ones, on validation data, of what was searched; four digits of each, which is what is run.
+        accuracy: theirs on validation data, from 0 to 1.
+        ranges: what was searched, in Hydra's syntax, by name.
+        trials: how many counted.
+        pruned: how many of these were stopped early.
+    """
+
+    values: Values
+    accuracy: float
+    ranges: Mapping[str, str]
+    trials: int
+    pruned: int
+
+
+@dataclass(frozen=True)
+class Made:
+    """The finished runs and sweeps of an experiment that are kept.
+
+    Attributes:
+        runs: `clsweep.results.load`'s, by the name of their folder.
+        cells: their accuracies, with a column `name` of those.
+        studies: the sweeps, by the name of their folder.
+    """
+
+    runs: pd.DataFrame
+    cells: pd.DataFrame
+    studies: Mapping[str, Study] = field(default_factory=dict)
+
+    def has(self, run: Run) -> bool:
+        """Whether a run or a sweep is kept."""
+        return run.name in (self.studies if run.trials else self.runs.index)
+
+    def of(self, setting: Setting) -> pd.DataFrame:
+        """A setting's runs but those that search: `runs` with the columns `method` and `draw`."""
+        there = [run for run in setting.runs(self) if not (run.searches or run.waits) and self.has(run)]
+        methods, draws = [run.method for run in there], [" ".join(run.draw) for run in there]
+        return self.runs.loc[[run.name for run in there]].assign(method=methods, draw=draws)
+
+    def learned(self, runs: pd.DataFrame) -> pd.DataFrame:
+        """The mean test accuracy over the contexts learned so far: a row for each run, a column for each count."""
+        cells = self.cells[self.cells["name"].isin(list(runs.index)) & (self.cells["split"] == "test")]
+        known = cells[cells["context"] <= cells["after_context"]]
+        return known.pivot_table(index="name", columns="after_context", values="accuracy", aggfunc="mean")
+
+
+NOTHING = Made(pd.DataFrame(), pd.DataFrame())
+
+
+@dataclass(frozen=True)
 class Setting:
     """One setting that methods are compared in.
 
@@ -90,9 +153,9 @@ class Setting:
         methods: in the order that they are run in.
         draws: what each repetition has of its own, such as its seed; the most telling first.
         minutes: of a core, that a run without a penalty takes.
-        search: how runs that a strength is chosen by differ from the others, beside held-out data and a seed of their
-            own.
+        search: how runs that values are chosen by differ from the others, beside held-out data and a seed of their own.
         search_part: of the time of another run, that one of them takes.
+        trials: of the sweep that chooses each method's values; 0: the strengths that are listed are tried.
     """
 
     name: str
@@ -102,12 +165,13 @@ class Setting:
     minutes: float
     search: tuple[str, ...] = ()
     search_part: float = 1.0
+    trials: int = 0
 
-    def runs(self, made: pd.DataFrame) -> Iterator[Run]:
+    def runs(self, made: Made) -> Iterator[Run]:
         """All runs, in the order that they are to be made in: a cut-off leaves complete comparisons.
 
         Args:
-            made: those that are there, as `Made` has them.
+            made: those that are there.
         """
         for method in self.methods:
             yield from self.searches(method)
@@ -118,57 +182,41 @@ class Setting:
                     yield self._final(method, draw, chosen[method.name])
 
     def searches(self, method: Method) -> Iterator[Run]:
-        """The runs that a method's strength is chosen by."""
+        """The runs, or the sweep, that a method's values are chosen by."""
         minutes = self.minutes * method.cost * self.search_part
+        common = merged(self.overrides, method.overrides, (_HELD_OUT, SEARCH_SEED), self.search, method.search)
+        if self.trials and not method.is_bound:
+            overrides = merged(common, (f"search.n_trials={self.trials}",))
+            whole = minutes * self.trials
+            yield Run(self.name, method.name, overrides, whole, searches=True, file=method.file, trials=self.trials)
+            return
         for strength in method.strengths:
-            overrides = merged(self.overrides, method.overrides, _of(strength), (_HELD_OUT, SEARCH_SEED), self.search)
+            overrides = merged(common, _typed({_STRENGTH: strength}))
             yield Run(self.name, method.name, overrides, minutes, strength, searches=True, file=method.file)
 
-    def chosen(self, method: Method, made: pd.DataFrame) -> float | None:
-        """The strength with the best accuracy on validation data; None until all are there, or where none is searched.
+    def chosen(self, method: Method, made: Made) -> Values | None:
+        """The values with the best accuracy on validation data; None until all is tried, empty if nothing is searched.
 
         Args:
             method: one of the setting's.
-            made: see `runs`.
+            made: what there is.
         """
-        tried = {run.strength: run.name for run in self.searches(method) if run.strength is not None}
-        if not tried or not set(tried.values()) <= set(made.index):
+        searches = list(self.searches(method))
+        if not all(made.has(run) for run in searches):
             return None
-        accuracy = made["validation_average_accuracy"].astype(float).to_dict()
-        return max(tried, key=lambda strength: accuracy[tried[strength]])
+        if not searches:
+            return {}
+        if self.trials:
+            return made.studies[searches[0].name].values
+        accuracy = made.runs["validation_average_accuracy"].astype(float).to_dict()
+        best = max(searches, key=lambda run: accuracy[run.name])
+        assert best.strength is not None
+        return {_STRENGTH: best.strength}
 
-    def _final(self, method: Method, draw: tuple[str, ...], strength: float | None) -> Run:
-        overrides = merged(self.overrides, method.overrides, () if strength is None else _of(strength), draw)
-        waits = bool(method.strengths) and strength is None
+    def _final(self, method: Method, draw: tuple[str, ...], values: Values | None) -> Run:
+        overrides = merged(self.overrides, method.overrides, _typed(values or {}), draw)
         minutes = self.minutes * method.cost
-        return Run(self.name, method.name, overrides, minutes, strength, draw=draw, waits=waits, file=method.file)
-
-
-@dataclass(frozen=True)
-class Made:
-    """The finished runs of an experiment that are kept.
-
-    Attributes:
-        runs: `clsweep.results.load`'s, by the name of their folder.
-        cells: their accuracies, with a column `name` of those.
-    """
-
-    runs: pd.DataFrame
-    cells: pd.DataFrame
-
-    def of(self, setting: Setting) -> pd.DataFrame:
-        """A setting's runs but those that search: `runs` with the columns `method` and `draw`."""
-        there = [
-            run for run in setting.runs(self.runs) if not (run.searches or run.waits) and run.name in self.runs.index
-        ]
-        methods, draws = [run.method for run in there], [" ".join(run.draw) for run in there]
-        return self.runs.loc[[run.name for run in there]].assign(method=methods, draw=draws)
-
-    def learned(self, runs: pd.DataFrame) -> pd.DataFrame:
-        """The mean test accuracy over the contexts learned so far: a row for each run, a column for each count."""
-        cells = self.cells[self.cells["name"].isin(list(runs.index)) & (self.cells["split"] == "test")]
-        known = cells[cells["context"] <= cells["after_context"]]
-        return known.pivot_table(index="name", columns="after_context", values="accuracy", aggfunc="mean")
+        return Run(self.name, method.name, overrides, minutes, draw=draw, waits=values is None, file=method.file)
 
 
 Tables = Callable[["Experiment", Made], str]
@@ -195,7 +243,7 @@ class Experiment:
     tables: Tables
     draw: Draw
 
-    def runs(self, made: pd.DataFrame) -> list[Run]:
+    def runs(self, made: Made) -> list[Run]:
         """All its runs; see `Setting.runs`."""
         return [run for setting in self.settings for run in setting.runs(made)]
 
@@ -206,5 +254,9 @@ def merged(*parts: Iterable[str]) -> tuple[str, ...]:
     return tuple(by_key.values())
 
 
-def _of(strength: float) -> tuple[str, ...]:
-    return (f"regularizer.reg_strength={strength:g}",)
+def _typed(values: Values) -> tuple[str, ...]:
+    """Values as they are typed; a name with a dot is a whole key."""
+    return tuple(
+        f"{name if '.' in name else f'regularizer.{name}'}={value if isinstance(value, str) else f'{value:g}'}"
+        for name, value in values.items()
+    )

@@ -19,6 +19,7 @@ from evaluation.experiment import Experiment, Made, Setting
 from evaluation.names import METHODS, SETTINGS, SHIPPED
 
 _SIZE = (3.7, 2.8)  # of a panel with its labels, in inches
+_SHORT = {SHIPPED: "shipped file", "kfac_ewc": "kfac_ewc", "ewc_separate": "ewc_separate"}
 _OF_RUN = ["setting", "method", "draw", "average_accuracy"]
 
 
@@ -108,6 +109,41 @@ def _dots(plain: Axes, setting: Setting, runs: pd.DataFrame, theirs: Mapping[str
 
 
 @styled
+def errors(experiment: Experiment, made: Made) -> Plot | None:
+    """The average error of each run, on a logarithmic scale, and each method's mean: a panel for each setting."""
+    settings = [one for one in experiment.settings if len(made.of(one))]
+    if not settings:
+        return None
+    most = max(len(one.methods) for one in settings)
+    figure, axes = _panels(1, len(settings), (4.2, 0.24 * most + 0.7))
+    for setting, plain in zip(settings, axes, strict=True):
+        runs = made.of(setting)
+        for row, method in enumerate(setting.methods):
+            error = 1 - runs.loc[runs["method"] == method.name, "average_accuracy"]
+            colour = _colour(method.name)
+            plain.plot(error, [row] * len(error), "o", color=colour, alpha=0.4)
+            if len(error):
+                plain.plot([error.mean()] * 2, [row - 0.35, row + 0.35], color=INK)
+        plain.set_yticks(range(len(setting.methods)), [_label(one.name) for one in setting.methods])
+        plain.invert_yaxis()
+        plain.set_xscale("log")
+        plain.set_xlabel("average error (1 - average accuracy)")
+        plain.set_title(SETTINGS[setting.name] if len(experiment.settings) > 1 else "")
+    return Plot(
+        experiment.name,
+        f"{experiment.title}: errors",
+        "Each dot is a run on a fresh seed, each line a mean. The scale is logarithmic: the left is better.",
+        figure,
+        pd.concat([made.of(one).assign(setting=one.name) for one in settings])[_OF_RUN],
+    )
+
+
+def _colour(method: str) -> str:
+    name = "custom" if method == SHIPPED else method
+    return LOOKS[name].colour if name in LOOKS else GREY
+
+
+@styled
 def variance(experiment: Experiment, made: Made) -> Plot | None:
     """The accuracies by class order, those of one initialisation connected: a panel for each method."""
     setting = experiment.settings[0]
@@ -156,7 +192,7 @@ def _look(method: str) -> Look:
 
 def _label(method: str) -> str:
     """A method's name that figures have room for."""
-    return {SHIPPED: "shipped file", "kfac_ewc": "kfac_ewc"}.get(method) or METHODS[method]
+    return _SHORT.get(method) or METHODS[method]
 
 
 def _handle(method: str) -> Line2D:

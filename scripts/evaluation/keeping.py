@@ -5,9 +5,10 @@ from __future__ import annotations
 import fcntl
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Final
 
 import pandas as pd
 import yaml
@@ -17,17 +18,27 @@ from clsweep import config as settings
 from clsweep.data.identity import DIGEST
 from clsweep.results.packed import TABLES
 from clsweep.results.packing import pack
-from evaluation.experiment import ROOT, Experiment, Made, Run
+from evaluation.experiment import ROOT, Experiment, Made, Run, Study
 
 REFERENCE = ROOT / "outputs" / "reference"
 KEPT = REFERENCE / "experiments"
 MEASURED = REFERENCE / "measured"  # CSV files of what is no run
 MADE_HERE = ROOT / "outputs" / "experiments"
 _OVERRIDES = "overrides.yaml"
+_COUNTED = ("COMPLETE", "PRUNED")
+# What `clsweep.results.load` reads of a study's best setting; the rest names folders of the machine.
+_OF_BEST: Final = {
+    "benchmark": ("name", "iters", "iters_by_budget"),
+    "regularizer": ("name", "file"),
+    "dataset": ("name",),
+    "search": ("space",),
+}
+_FILES: Final = (results.SUMMARY_FILE, results.ACCURACY_FILE, results.TRIALS_FILE, _OVERRIDES)
+_DIGITS = 4  # of a value that a sweep chose
 
 
 def kept(experiment: Experiment) -> Made:
-    """The runs in an experiment's committed tables; those of earlier declarations and method files are among them.
+    """What is in an experiment's committed tables, that of earlier declarations and method files, too.
 
     Args:
         experiment: whose.
@@ -43,12 +54,34 @@ def kept(experiment: Experiment) -> Made:
     names = {place: Path(place).name for place in runs["folder"]}
     cells = found.cells[found.cells["folder"].isin(list(names))]
     return Made(
-        runs.assign(name=runs["folder"].map(names)).set_index("name"), cells.assign(name=cells["folder"].map(names))
+        runs.assign(name=runs["folder"].map(names)).set_index("name"),
+        cells.assign(name=cells["folder"].map(names)),
+        {
+            str(row["name"]): _study(row["space"], found.trials[found.trials["study"] == row["study"]])
+            for row in found.studies.to_dict("records")
+        },
     )
 
 
+def _study(ranges: Mapping[str, str], trials: pd.DataFrame) -> Study:
+    """A sweep from its rows: the best of its complete trials is the earliest of equals, as for the sweep itself."""
+    complete = trials[trials["state"] == "COMPLETE"]
+    best = complete.iloc[int(complete["validation_average_accuracy"].argmax())]
+    return Study(
+        values={name: _rounded(best[name]) for name in ranges},
+        accuracy=float(best["validation_average_accuracy"]),
+        ranges=ranges,
+        trials=int(trials["state"].isin(_COUNTED).sum()),
+        pruned=int((trials["state"] == "PRUNED").sum()),
+    )
+
+
+def _rounded(value: Any) -> float | str:
+    return value if isinstance(value, str) else float(f"{value:.{_DIGITS}g}")
+
+
 def keep(experiment: Experiment, runs: Iterable[Run]) -> Made:
-    """Take finished runs that lie in folders into the committed tables.
+    """Take finished runs and sweeps that lie in folders into the committed tables.
 
     Each table is replaced as a whole. Where a process is killed between two of them, the next call puts it right, as
     the folders stay.
@@ -64,7 +97,7 @@ def keep(experiment: Experiment, runs: Iterable[Run]) -> Made:
     here.mkdir(parents=True, exist_ok=True)
     with _alone(here):
         made = kept(experiment)
-        fresh = [run.name for run in runs if run.name not in made.runs.index and _is_finished(run, here / run.name)]
+        fresh = [run.name for run in runs if not made.has(run) and _is_finished(run, here / run.name)]
         if not fresh:
             return made
         with tempfile.TemporaryDirectory(dir=here, prefix=".packing-") as name:
@@ -73,12 +106,14 @@ def keep(experiment: Experiment, runs: Iterable[Run]) -> Made:
                     _copy_rows(tables / table, Path(name) / table, without=fresh)
             for run in fresh:
                 (Path(name) / run).mkdir()
-                _copy(here / run, Path(name) / run, [results.SUMMARY_FILE, results.ACCURACY_FILE, _OVERRIDES])
+                _copy(here / run, Path(name) / run, _FILES)
+                if (here / run / results.BEST_FILE).is_file():
+                    (Path(name) / run / results.BEST_FILE).write_text(_described(here / run / results.BEST_FILE))
                 if (here / run / ".hydra").is_dir():
                     shutil.copytree(here / run / ".hydra", Path(name) / run / ".hydra")
             pack(Path(name), Path(name) / "packed")
             tables.mkdir(parents=True, exist_ok=True)
-            # The runs last: a run without its accuracies is none.
+            # The runs last: a run without its accuracies is none, and a study none without its trials.
             for table in sorted(TABLES, key=lambda one: one == "runs"):
                 content = (Path(name) / "packed" / TABLES[table]).read_bytes()
                 results.write_bytes(content, tables / TABLES[table])
@@ -99,7 +134,7 @@ def take(experiment: Experiment, runs: Iterable[Run], source: Path) -> list[Run]
     """
     there = [file.parent for file in sorted(source.rglob(decisive.FILE)) if resuming.finished(file.parent) is not None]
     taken = []
-    for run in runs if there else []:
+    for run in (one for one in runs if there and not one.trials):
         setting = decisive.decisive(settings.parse(composing.composed(run.overrides)))
         found = next((one for one in there if decisive.differences(one, setting) == ""), None)
         if found is not None:
@@ -113,14 +148,36 @@ def take(experiment: Experiment, runs: Iterable[Run], source: Path) -> list[Run]
 
 
 def missing(experiment: Experiment, made: Made) -> list[Run]:
-    """The runs that aren't kept, in their order; those that wait for others are among them."""
-    return [run for run in experiment.runs(made.runs) if run.waits or run.name not in made.runs.index]
+    """What isn't kept, in its order; runs that wait for others are among it."""
+    return [run for run in experiment.runs(made) if run.waits or not made.has(run)]
 
 
 def _is_finished(run: Run, folder: Path) -> bool:
-    """Whether a folder has the run; its method's file may have been edited before it began."""
+    """Whether a folder has the run or the sweep; its method's file may have been edited before it began."""
+    if run.trials:
+        return _is_finished_sweep(run, folder)
     row = resuming.finished(folder)
     return row is not None and (run.file is None or row["regularizer_digest"] == run.version[:DIGEST])
+
+
+def _is_finished_sweep(run: Run, folder: Path) -> bool:
+    found = results.load(folder) if (folder / results.TRIALS_FILE).is_file() else None
+    for problem in [] if found is None else found.problems:
+        if problem.path.endswith(results.TRIALS_FILE):  # else the sweep would be started again and again
+            raise ValueError(f"{problem.path}: {problem.message}")
+    if found is None or int(found.trials["state"].isin(_COUNTED).sum()) < run.trials:
+        return False
+    digests = found.runs.loc[found.runs["status"] == results.FINISHED, "regularizer_digest"]
+    return not digests.empty and set(digests) == {run.version[:DIGEST]}
+
+
+def _described(best: Path) -> str:
+    """A study's best setting with no more than says what was searched in it."""
+    whole = yaml.safe_load(best.read_text(encoding="utf-8"))
+    parts = {group: {name: whole[group][name] for name in names} for group, names in _OF_BEST.items()}
+    file = parts["regularizer"]["file"]
+    parts["regularizer"]["file"] = None if file is None else Path(file).name
+    return yaml.safe_dump(parts | {"budget": whole["budget"]})
 
 
 def _copy(source: Path, target: Path, names: Iterable[str]) -> None:
@@ -132,8 +189,8 @@ def _copy(source: Path, target: Path, names: Iterable[str]) -> None:
 def _copy_rows(source: Path, target: Path, without: Sequence[str]) -> None:
     """Copy a table without the rows of some runs, which a killed process has left in one table and not in another."""
     rows = pd.read_csv(source, dtype=str, keep_default_na=False)
-    if "folder" in rows:
-        rows = rows[~rows["folder"].isin(without)]
+    for place in {"folder", "study"} & set(rows):
+        rows = rows[~rows[place].isin(without)]
     rows.to_csv(target, index=False)
 
 

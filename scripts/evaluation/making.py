@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from missing_runs import run_unless_finished
+from missing_runs import run_unless_finished, sweep_alone
 
 from evaluation import keeping
 from evaluation.experiment import Experiment, Made, Run
 
 NOT_DECIDING = ("threads=1", "figures=false")
+OF_SWEEPS = ("search.workers=1", "search.final_seeds=0")  # final runs are declared, on seeds that are the same for all
 _FAILED = 1  # a run's exit code; with another one nothing else would go better
 
 
@@ -51,7 +52,7 @@ def make(part: Part, until: float | None = None, source: Path | None = None) -> 
         0, or the exit code of the first run that failed; the others were made nevertheless.
     """
     experiment, tried, first = part.experiment, set[str](), 0
-    made = keeping.keep(experiment, experiment.runs(keeping.kept(experiment).runs))  # what a stopped process left
+    made = keeping.keep(experiment, experiment.runs(keeping.kept(experiment)))  # what a stopped process left
     if source is not None:
         taken = keeping.take(experiment, part.missing(made), source)
         print(f"{experiment.name}: {len(taken)} runs taken over from {source}", flush=True)
@@ -61,10 +62,17 @@ def make(part: Part, until: float | None = None, source: Path | None = None) -> 
             break
         run = open_runs[0]
         tried.add(run.name)
-        code = run_unless_finished(keeping.MADE_HERE / experiment.name / run.name, [*run.overrides, *NOT_DECIDING])
+        code = _make(keeping.MADE_HERE / experiment.name / run.name, run)
         if code not in (0, _FAILED):
             return code
         first = first or code
         made = keeping.keep(experiment, [run])
     print(f"{experiment.name}: {len(part.missing(made))} runs are missing", flush=True)
     return first
+
+
+def _make(folder: Path, run: Run) -> int:
+    """Make a run or a sweep, unless another process is at it; the exit code."""
+    if run.trials:
+        return sweep_alone(folder, [*run.overrides, *NOT_DECIDING, *OF_SWEEPS])
+    return run_unless_finished(folder, [*run.overrides, *NOT_DECIDING])

@@ -12,6 +12,9 @@ METHODS: Final = {
     "si": "SI",
     "kfac_ewc": "EWC with whole Kronecker factors (`kfac_ewc`)",
     "rwalk": "RWalk",
+    "mas": "MAS",
+    "l2": "L2",
+    "ewc_separate": "EWC with a spring for each context (`ewc_separate`)",
     "none": "no penalty",
     "joint": "all contexts jointly",
 }

@@ -54,8 +54,8 @@ def index() -> str:
     lines = ["| experiment | question | runs |", "| --- | --- | --- |"]
     for one in EXPERIMENTS.values():
         made = keeping.kept(one)
-        runs = one.runs(made.runs)
-        there = sum(run.name in made.runs.index for run in runs)
+        runs = one.runs(made)
+        there = sum(made.has(run) for run in runs)
         count = f"{there} of {len(runs)}" if one.settings else ""
         lines.append(f"| [{one.title}]({one.name}.md) | {one.question} | {count} |")
     return "\n".join(lines)

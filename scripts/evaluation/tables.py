@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
 from clsweep.published import published
-from clsweep.results.statistics import compare, estimate
+from clsweep.results.statistics import compare, estimate, holm
 from evaluation import variance as components
-from evaluation.experiment import Experiment, Made, Setting
+from evaluation.experiment import Experiment, Made, Method, Setting, Study
 from evaluation.names import METHODS, SETTINGS, SHIPPED
 
 NOT_RUN = "not run yet"
 _OF_OTHERS = ("other seeds", "standard deviation", "range", "published less mean, in standard deviations")
+_LESS = {SHIPPED: "shipped file less it", "ewc": "exact less it"}
+_TIMES = {"training": "train_seconds", "importance": "importance_seconds"}
 _ACCURACIES = {
     "average_accuracy": "average accuracy",
     "learning_accuracy": "learning accuracy",
@@ -22,22 +24,84 @@ _ACCURACIES = {
 }
 
 
-def comparison(experiment: Experiment, made: Made, *, to_joint: bool = False) -> str:
+def comparison(experiment: Experiment, made: Made, *, to_joint: bool = False, reference: str = SHIPPED) -> str:
     """Methods beside each other, and their strengths.
 
     Args:
         experiment: whose runs.
         made: those that are there.
         to_joint: whether it is said how much of the distance to joint training the shipped file closes.
+        reference: the method that the others are compared with.
     """
     parts = [_count(experiment, made)]
     for setting in experiment.settings:
         runs = made.of(setting)
-        parts += [_heading(experiment, setting), _compared(setting, runs)]
+        parts += [_heading(experiment, setting), _compared(setting, runs, reference)]
         if to_joint:
             parts.append(_share_of_distance(runs))
         parts.append(_strengths(setting, made))
     return _joined(parts)
+
+
+def tuned(experiment: Experiment, made: Made) -> str:
+    """Methods whose values a sweep has chosen beside each other: values, accuracies, differences and times."""
+    parts = [_count(experiment, made)]
+    for setting in experiment.settings:
+        runs = made.of(setting)
+        studies = {one.name: made.studies.get(run.name) for one in setting.methods for run in setting.searches(one)}
+        differences, times = _corrected(setting, runs), _times(runs)
+        lines = [["method", "best values", "validation accuracy", "seeds", "test accuracy", _LESS[SHIPPED], *_TIMES]]
+        for method in setting.methods:
+            mine = runs.loc[runs["method"] == method.name, "average_accuracy"].tolist()
+            row = [METHODS[method.name], *_best(method, studies), str(len(mine) or ""), interval(mine)]
+            lines.append([*row, differences.get(method.name, ""), *times.get(method.name, ["", ""])])
+        parts += [_heading(experiment, setting), markdown(lines), _searched(studies)]
+    return _joined(parts)
+
+
+def _best(method: Method, studies: Mapping[str, Study | None]) -> list[str]:
+    """The values that a sweep has chosen, and their accuracy on validation data."""
+    study = studies.get(method.name)
+    if study is None:
+        return ["" if method.is_bound else NOT_RUN, ""]
+    values = ", ".join(
+        f"{name} {value if isinstance(value, str) else f'{value:g}'}" for name, value in study.values.items()
+    )
+    return [values, f"{study.accuracy:.4f}"]
+
+
+def _corrected(setting: Setting, runs: pd.DataFrame) -> dict[str, str]:
+    """By method, the shipped file's accuracy less its, with p-values that are corrected for the number of rivals."""
+    by_seed = {name: _by_seed(runs[runs["method"] == name]) for name in runs["method"].unique()}
+    others = [one for one in setting.methods if one.name != SHIPPED]
+    compared = {one.name: compare(by_seed.get(SHIPPED, {}), by_seed.get(one.name, {})) for one in others}
+    rivals = [one.name for one in others if not one.is_bound]
+    p_values = dict(zip(rivals, holm([compared[name].p for name in rivals]), strict=True))
+    return {
+        name: _told(one.difference, one.seeds, p_values.get(name, math.nan))
+        for name, one in compared.items()
+        if one.seeds
+    }
+
+
+def _times(runs: pd.DataFrame) -> dict[str, list[str]]:
+    """By method, training and importance in the training time of no penalty: medians of the common seeds' ratios."""
+    by_seed = {name: runs[runs["method"] == name].set_index("seed") for name in runs["method"].unique()}
+    if "none" not in by_seed:
+        return {}
+    plain = by_seed["none"]["train_seconds"]
+    medians = {name: [(mine[one] / plain).median() for one in _TIMES.values()] for name, mine in by_seed.items()}
+    return {str(name): ["" if math.isnan(one) else f"{one:.2f}" for one in both] for name, both in medians.items()}
+
+
+def _searched(studies: Mapping[str, Study | None]) -> str:
+    """What the sweeps searched; empty where none is there."""
+    lines = [["method", "searched", "trials", "of these stopped early"]]
+    for name, study in studies.items():
+        if study is not None:
+            ranges = ", ".join(f"{one} `{text}`" for one, text in study.ranges.items())
+            lines.append([METHODS[name], ranges, str(study.trials), str(study.pruned)])
+    return f"What the sweeps searched, seed 0:\n\n{markdown(lines)}" if len(lines) > 1 else ""
 
 
 def after_contexts(experiment: Experiment, made: Made, *, counts: Sequence[int]) -> str:
@@ -97,10 +161,10 @@ def variance(experiment: Experiment, made: Made) -> str:
 
 
 def _count(experiment: Experiment, made: Made) -> str:
-    names = [run.name for run in experiment.runs(made.runs)]
-    there = sum(name in made.runs.index for name in names)
+    runs = experiment.runs(made)
+    there, names = sum(made.has(run) for run in runs), [run.name for run in runs]
     others = made.runs[(made.runs["regularizer_digest"] != "") & ~made.runs.index.isin(names)]
-    said = f"{there} of {len(names)} runs are made."
+    said = f"{there} of {len(runs)} runs are made."
     if len(others):
         said += f" {len(others)} more are of other versions of `custom_regularization.py` and not in the tables."
     return said
@@ -110,15 +174,15 @@ def _heading(experiment: Experiment, setting: Setting) -> str:
     return f"### {SETTINGS[setting.name]}" if len(experiment.settings) > 1 else ""
 
 
-def _compared(setting: Setting, runs: pd.DataFrame) -> str:
-    lines = [["method", "strength", "seeds", *_ACCURACIES.values(), "shipped file less it"]]
+def _compared(setting: Setting, runs: pd.DataFrame, reference: str) -> str:
+    lines = [["method", "strength", "seeds", *_ACCURACIES.values(), _LESS[reference]]]
     by_seed = {name: _by_seed(runs[runs["method"] == name]) for name in runs["method"].unique()}
     for method in setting.methods:
         mine = runs[runs["method"] == method.name]
         values = [interval(mine[column].dropna().tolist(), or_else="") for column in _ACCURACIES]
         values[0] = values[0] or NOT_RUN
-        difference = _difference(by_seed.get(SHIPPED, {}), by_seed.get(method.name, {}))
-        difference = "" if method.name == SHIPPED else difference
+        difference = _difference(by_seed.get(reference, {}), by_seed.get(method.name, {}))
+        difference = "" if method.name == reference else difference
         lines.append([METHODS[method.name], *_strength_and_seeds(mine), *values, difference])
     return markdown(lines)
 
@@ -136,10 +200,12 @@ def _by_seed(mine: pd.DataFrame) -> dict[int, float]:
 def _difference(first: dict[int, float], second: dict[int, float]) -> str:
     """The mean difference over common seeds, and from three on the p-value of a paired t-test."""
     made = compare(first, second)
-    if not made.seeds:
-        return ""
-    p = "" if made.seeds < 3 or math.isnan(made.p) else f", p {made.p:.2g}"
-    return f"{made.difference:+.4f} ({made.seeds} seed{'s' if made.seeds > 1 else ''}{p})"
+    return _told(made.difference, made.seeds, made.p) if made.seeds else ""
+
+
+def _told(difference: float, seeds: int, p: float) -> str:
+    of_test = "" if seeds < 3 or math.isnan(p) else f", p {p:.2g}"
+    return f"{difference:+.4f} ({seeds} seed{'s' if seeds > 1 else ''}{of_test})"
 
 
 def _share_of_distance(runs: pd.DataFrame) -> str:
@@ -167,7 +233,7 @@ def _strengths(setting: Setting, made: Made) -> str:
         tried = [run for run in setting.searches(method) if run.name in made.runs.index]
         values = made.runs["validation_average_accuracy"].reindex([run.name for run in tried])
         accuracies = [f"{run.strength:g}: {value:.4f}" for run, value in zip(tried, values, strict=True)]
-        chosen = setting.chosen(method, made.runs)
+        chosen = (setting.chosen(method, made) or {}).get("reg_strength")
         at_end = chosen in method.strengths[:1] + method.strengths[-1:]
         told = "" if chosen is None else f"{chosen:g}{' (an end of what was tried)' if at_end else ''}"
         if method.strengths:

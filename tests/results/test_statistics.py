@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from clsweep.results.statistics import all_differ, compare, estimate, estimates
+from clsweep.results.statistics import all_differ, compare, estimate, estimates, holm
 
 
 def test_an_estimate_is_the_mean_with_students_interval() -> None:
@@ -73,3 +73,9 @@ def test_seeds_that_agree_entirely_prove_nothing(difference: float) -> None:
 )
 def test_all_differ_by_holms_procedure(p_values: list[float], expected: bool) -> None:
     assert all_differ(p_values) is expected
+
+
+def test_holms_corrected_values_are_the_largest_so_far_times_those_left() -> None:
+    assert holm([0.03, 0.01, math.nan, 0.02]) == pytest.approx([0.04, 0.03, math.nan, 0.04], nan_ok=True)
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from builders import ROOT, setting
+from scipy import stats
 from trees import write_run
 
 import clsweep
@@ -25,17 +26,19 @@ from clsweep.data.datasets import ImageData, LabelledImages
 from clsweep.data.streams import split
 from clsweep.protocol import Protocol
 from clsweep.results.packed import TABLES
+from clsweep.sweeps import command, overrides, space
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import experiments
 import missing_runs
 from evaluation import figures, keeping, making, pages, streams, tables, variance
 from evaluation.declared import EXPERIMENTS
-from evaluation.experiment import Experiment, Made, Method, Run, Setting, merged
+from evaluation.experiment import NOTHING, Experiment, Made, Method, Run, Setting, merged
 
 NAMES = list(EXPERIMENTS)
 EWC = Method("ewc", ("regularizer=ewc",), strengths=(1.0, 10.0, 100.0))
 SI = Method("si", ("regularizer=si", "regularizer.reg_strength=10", "regularizer.epsilon=0.1"))
+BOUND = Method("none", ("regularizer=none",), is_bound=True)
 SETTING = Setting("split_mnist", ("benchmark=split_mnist",), (EWC, SI), (("seed=5000",), ("seed=5001",)), minutes=1)
 REFERENCE = (EXPERIMENTS["reference_split_mnist"].tables, EXPERIMENTS["reference_split_mnist"].draw)
 EXPERIMENT = Experiment("one", "One", "Which?", (SETTING,), tables.comparison, lambda experiment, made: None)
@@ -52,12 +55,17 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def finish(run: Run, accuracy: float = 0.9, **changes: Any) -> Path:
     """Leave a finished run where it is made."""
     seed = int(next(one for one in run.overrides if one.startswith("seed=")).removeprefix("seed="))
-    values = {"regularizer": run.method, "reg_strength": run.strength or 10.0, "seed": seed} | changes
+    values = {"regularizer": run.method, "reg_strength": strength_of(run), "seed": seed} | changes
     return write_run(keeping.MADE_HERE / EXPERIMENT.name / run.name, accuracy, **values)
 
 
+def strength_of(run: Run) -> float:
+    typed = next((one for one in run.overrides if one.startswith("regularizer.reg_strength=")), "=10")
+    return float(typed.partition("=")[2])
+
+
 def runs() -> list[Run]:
-    return EXPERIMENT.runs(keeping.kept(EXPERIMENT).runs)
+    return EXPERIMENT.runs(keeping.kept(EXPERIMENT))
 
 
 def finish_searches(*accuracies: float) -> Made:
@@ -86,12 +94,12 @@ def test_runs_can_be_made_and_those_that_are_kept_are_of_the_declared_protocol(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    made = keeping.kept(EXPERIMENTS[name]).runs
-    groups = set()
-    for run in EXPERIMENTS[name].runs(made):
+    kept = keeping.kept(EXPERIMENTS[name])
+    made, groups = kept.runs, set()
+    for run in EXPERIMENTS[name].runs(kept):
         group = (run.setting, run.method, run.searches)
-        if group in groups and run.name not in made.index:
-            continue  # as the others, but for its seed
+        if run.trials or (group in groups and run.name not in made.index):
+            continue  # a sweep, or as the others but for its seed
         groups.add(group)
         config = setting(*run.overrides)
         settings.check(config)
@@ -104,10 +112,12 @@ def test_runs_can_be_made_and_those_that_are_kept_are_of_the_declared_protocol(
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_kept_names_no_folder_of_a_machine(name: str) -> None:
     runs = keeping.kept(EXPERIMENTS[name]).runs
-    texts = [one for one in runs if runs[one].dtype == "str" and one != "folder"]
-    for column in texts:
-        assert not runs[column].str.contains(r"(?:^|[= ])/\w", regex=True).any(), column
     assert runs.index.is_unique
+    for table in ("runs", "trials", "studies"):
+        file = keeping.KEPT / name / TABLES[table]
+        rows = pd.read_csv(file, dtype=str, keep_default_na=False) if file.is_file() else pd.DataFrame()
+        for column in rows:
+            assert not rows[column].str.contains(r"(?:^|[= ])/\w", regex=True).any(), (table, column)
 
 
 def test_a_later_override_of_a_key_wins() -> None:
@@ -137,17 +147,16 @@ def test_strengths_are_searched_first_and_then_all_methods_of_a_seed(folders: Pa
     assert all("validation_fraction=0.1" in run.overrides and "seed=0" in run.overrides for run in before[:3])
     finish_searches(0.8, 0.95, 0.9)
     after = [run for run in runs() if run.method == "ewc" and not run.searches]
-    assert [(run.strength, run.waits) for run in after] == [(10.0, False)] * 2
-    assert "regularizer.reg_strength=10" in after[0].overrides
+    assert [(strength_of(run), run.waits) for run in after] == [(10.0, False)] * 2
     assert not any(one.startswith("validation_fraction") for one in after[0].overrides)
 
 
 def test_a_strength_is_chosen_by_validation_data_once_all_are_tried(folders: Path) -> None:
     for run, accuracy, tested in zip(SETTING.searches(EWC), (0.8, 0.95, 0.9), (0.99, 0.1, 0.2), strict=True):
-        assert SETTING.chosen(EWC, keeping.kept(EXPERIMENT).runs) is None
+        assert SETTING.chosen(EWC, keeping.kept(EXPERIMENT)) is None
         finish(run, tested, validation_average_accuracy=accuracy, validation_fraction=0.1)
         keeping.keep(EXPERIMENT, [run])
-    assert SETTING.chosen(EWC, keeping.kept(EXPERIMENT).runs) == 10.0
+    assert SETTING.chosen(EWC, keeping.kept(EXPERIMENT)) == {"reg_strength": 10.0}
 
 
 def test_finished_runs_are_kept_once_and_others_are_not(folders: Path) -> None:
@@ -236,7 +245,7 @@ def test_a_command_makes_what_is_missing_and_the_next_one_nothing(made: list[str
     finish(next(SETTING.searches(EWC)), validation_average_accuracy=0.5, validation_fraction=0.1)
     assert making.make(making.Part(EXPERIMENT)) == 0
     assert made == [run.name for run in runs()][1:]
-    assert {run.strength for run in runs() if run.method == "ewc" and not run.searches} == {100.0}
+    assert {strength_of(run) for run in runs() if run.method == "ewc" and not run.searches} == {100.0}
     assert making.make(making.Part(EXPERIMENT)) == 0
     assert len(made) == 6
 
@@ -343,9 +352,9 @@ def test_the_distance_to_joint_training_is_measured_over_common_seeds(folders: P
     alone = replace(EXPERIMENT, settings=(whole,))
     accuracies = {"si": (0.5, 0.6, 0.9), "shipped": (0.6, 0.7, 0.1), "joint": (0.7, 0.8)}
     left = {name: iter(values) for name, values in accuracies.items()}
-    for run in alone.runs(pd.DataFrame()):
+    for run in alone.runs(NOTHING):
         finish(run, next(left[run.method]), stream="joint" if run.method == "joint" else "sequential")
-    made = keeping.keep(alone, alone.runs(pd.DataFrame()))
+    made = keeping.keep(alone, alone.runs(NOTHING))
     said = tables.comparison(alone, made, to_joint=True)
     assert "Over the 2 seeds that all three have, the shipped file (0.6500) closes 50% of the distance" in said
     assert "| SI | 10 | 3 | 0.6667 ± 0.5171 |" in said
@@ -353,13 +362,141 @@ def test_the_distance_to_joint_training_is_measured_over_common_seeds(folders: P
     assert "-0.1000 (2 seeds) |" in said
 
 
+TUNED = replace(SETTING, methods=(replace(EWC, search=("regularizer.tuned={reg_strength: 3}",)), BOUND), trials=3)
+TUNED_EXPERIMENT = replace(EXPERIMENT, settings=(TUNED,), tables=tables.tuned, draw=figures.errors)
+
+
+def sweep_here(run: Run, *rows: tuple[str, float, float]) -> Path:
+    """Leave a sweep where it is made: state, strength and validation accuracy of each trial."""
+    folder = keeping.MADE_HERE / TUNED_EXPERIMENT.name / run.name
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [
+        f"3,{number},{state},{strength},{'' if np.isnan(accuracy) else accuracy}"
+        for number, (state, strength, accuracy) in enumerate(rows)
+    ]
+    header = "format_version,number,state,reg_strength,validation_average_accuracy"
+    (folder / "trials.csv").write_text("\n".join([header, *lines, ""]))
+    (folder / "best.yaml").write_text(
+        "benchmark: {name: split_mnist, iters: 2000, iters_by_budget: {full: 2000}, lr: 0.001}\n"
+        "dataset: {name: arrays, train: /a/folder/of/a/machine.npz}\nbudget: full\n"
+        "regularizer: {name: ewc, file: null}\nsearch: {space: {reg_strength: 'tag(log, interval(1, 1e3))'}}\n"
+    )
+    if not (folder / "trial-0000").exists():
+        write_run(folder / "trial-0000", 0.9, validation_fraction=0.1)
+    return folder
+
+
+def test_a_sweep_is_one_thing_to_make_and_bounds_have_none() -> None:
+    first, *others = TUNED_EXPERIMENT.runs(NOTHING)
+    assert (first.trials, first.searches, first.minutes) == (3, True, 3 * SETTING.minutes * EWC.cost)
+    typed = {"search.n_trials=3", "seed=0", "validation_fraction=0.1", "regularizer.tuned={reg_strength: 3}"}
+    assert typed <= set(first.overrides)
+    assert [(run.method, run.waits) for run in others] == [("ewc", True), ("none", False)] * 2
+    assert not any("tuned" in one for run in others for one in run.overrides)
+
+
+def test_the_values_of_a_finished_sweep_are_run_on_any_machine(folders: Path) -> None:
+    first = TUNED_EXPERIMENT.runs(NOTHING)[0]
+    tried = (("COMPLETE", 3.0, 0.8), ("FAIL", 9.0, 0.99), ("COMPLETE", 123.456, 0.9))
+    sweep_here(first, *tried)
+    made = keeping.keep(TUNED_EXPERIMENT, [first])
+    assert not made.has(first)  # two trials count
+    sweep_here(first, *tried, ("PRUNED", 50.0, np.nan))
+    assert keeping.keep(TUNED_EXPERIMENT, [first]).has(first)
+    shutil.rmtree(keeping.MADE_HERE)
+    after = TUNED_EXPERIMENT.runs(keeping.kept(TUNED_EXPERIMENT))
+    assert [strength_of(run) for run in after if run.method == "ewc" and not run.searches] == [123.5, 123.5]
+    assert not any(run.waits for run in after)
+    assert all("/a/folder" not in pd.read_csv(file).to_string() for file in (folders / "kept").rglob("*.gz"))
+
+
+def test_a_sweep_is_made_by_the_real_command_and_the_runs_follow(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def sweep(folder: Path, overrides: list[str]) -> int:
+        (run,) = (one for one in TUNED_EXPERIMENT.runs(NOTHING) if one.name == folder.name)
+        assert overrides == [*run.overrides, *making.NOT_DECIDING, *making.OF_SWEEPS]
+        sweep_here(run, ("COMPLETE", 3.0, 0.8), ("COMPLETE", 4.0, 0.9), ("PRUNED", 5.0, np.nan))
+        made.append("sweep")
+        return 0
+
+    def single(folder: Path, overrides: list[str]) -> int:
+        runs = TUNED_EXPERIMENT.runs(keeping.kept(TUNED_EXPERIMENT))
+        (run,) = (one for one in runs if one.name == folder.name)
+        finish(run, 0.9 if run.method == "ewc" else 0.7)
+        made.append(run.method)
+        return 0
+
+    monkeypatch.setattr(making, "sweep_alone", sweep)
+    monkeypatch.setattr(making, "run_unless_finished", single)
+    assert making.make(making.Part(TUNED_EXPERIMENT)) == 0
+    assert made == ["sweep", *["ewc", "none"] * 2]
+    assert making.make(making.Part(TUNED_EXPERIMENT)) == 0
+    assert len(made) == 5
+    written = tables.tuned(TUNED_EXPERIMENT, keeping.kept(TUNED_EXPERIMENT)).splitlines()
+    assert written[4].startswith("| EWC | reg_strength 4 | 0.9000 | 2 | 0.9000 (0.9000, 0.9000) |")
+    assert written[5].startswith("| no penalty |  |  | 2 | 0.7000")
+    assert written[-1] == "| EWC | reg_strength `tag(log, interval(1, 1e3))` | 3 | 1 |"
+
+
+def test_differences_to_the_shipped_file_are_corrected_for_the_number_of_rivals(folders: Path) -> None:
+    shipped, si = Method("shipped", ("regularizer=mas",)), Method("si", ("regularizer=si",))
+    ewc = Method("ewc", ("regularizer=ewc",))
+    whole = replace(SETTING, methods=(shipped, ewc, si, BOUND), draws=(*SETTING.draws, ("seed=5002",)), trials=0)
+    alone = replace(TUNED_EXPERIMENT, settings=(whole,))
+    accuracies = {"shipped": (0.6, 0.7, 0.1), "si": (0.5, 0.6, 0.9), "ewc": (0.5, 0.65, 0.02), "none": (0.2, 0.3, 0.1)}
+    seconds = {"shipped": 20.0, "si": 11.0, "ewc": 12.0, "none": 10.0}
+    left = {name: iter(values) for name, values in accuracies.items()}
+    for run in alone.runs(NOTHING):
+        finish(run, next(left[run.method]), train_seconds=seconds[run.method])
+    rows = tables.tuned(alone, keeping.keep(alone, alone.runs(NOTHING))).splitlines()[4:]
+    plain = stats.ttest_rel(accuracies["shipped"], accuracies["ewc"]).pvalue
+    assert f"+0.0767 (3 seeds, p {2 * plain:.2g}) | 1.20 | 0.10 |" in rows[1]
+    assert "-0.2000 (3 seeds, p 0.57) | 1.10 |" in rows[2]  # the larger of the two, as it is
+    assert rows[3].endswith("+0.2667 (3 seeds) | 1.00 | 0.10 |")  # a bound is no rival
+    plot = figures.errors(alone, keeping.kept(alone))
+    assert plot is not None
+    assert len(plot.data) == 12
+
+
+@pytest.mark.slow
+def test_a_real_sweep_and_its_runs(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    tiny = ("benchmark=split_mnist", "dataset=mnist_5k", "benchmark.iters=3", "network.hidden=[8]")
+    real = replace(TUNED, overrides=tiny, trials=2, draws=(("seed=5000",),))
+    alone = replace(TUNED_EXPERIMENT, settings=(real,))
+    assert making.make(making.Part(alone)) == 0
+    shutil.rmtree(keeping.MADE_HERE)
+    made = keeping.kept(alone)
+    (study,) = made.studies.values()
+    assert study.trials == 2
+    assert sorted(made.of(real)["method"]) == ["ewc", "none"]
+    assert making.make(making.Part(alone)) == 0
+    assert not list(keeping.MADE_HERE.rglob("summary.csv"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, one in EXPERIMENTS.items() if any(s.trials for s in one.settings)])
+def test_declared_sweeps_can_be_made(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for run in EXPERIMENTS[name].runs(NOTHING):
+        if run.trials:
+            asked = command.read([*run.overrides, *making.OF_SWEEPS], tmp_path)
+            overrides.check(asked.plans)
+            (plan,) = asked.plans
+            assert (plan.n_trials, plan.folder) == (run.trials, tmp_path)
+            assert space.contains(plan.space, plan.default)
+
+
 def test_published_figures_are_placed_among_the_seeds(folders: Path) -> None:
     whole = EXPERIMENTS["reference_split_mnist"].settings[-1]
     methods = tuple(one for one in whole.methods if one.name == "ewc")
     alone = Experiment("one", "One", "?", (replace(whole, methods=methods, draws=whole.draws[:4]),), *REFERENCE)
-    for run, accuracy in zip(alone.runs(pd.DataFrame()), (0.97, 0.93, 0.94, 0.95), strict=True):
+    for run, accuracy in zip(alone.runs(NOTHING), (0.97, 0.93, 0.94, 0.95), strict=True):
         finish(run, accuracy)
-    made = keeping.keep(alone, alone.runs(pd.DataFrame()))
+    made = keeping.keep(alone, alone.runs(NOTHING))
     row = tables.beside_published(alone, made, benchmark="split_mnist", best=0.99).splitlines()[-1]
     assert row == "| EWC | 10 | 0.9577 | 0.9700 | 0.9400 ± 0.0248 | 0.0100 | 0.9300 to 0.9500 | +1.8 |"
     plot = figures.beside_published(alone, made, benchmark="split_mnist", best=0.99)
