@@ -26,7 +26,7 @@ from clsweep.optimizers import OptimizerSetting
 from clsweep.parameters import NamedTensors, contract_parameters, snapshot
 from clsweep.targets import Target
 from clsweep.training.learner import Learner
-from clsweep.training.loop import Trainer, TrainingProtocol
+from clsweep.training.loop import Trainer, TrainingProtocol, with_outputs
 
 SHAPE = (1, 4, 4)
 CLASSES = 2
@@ -153,7 +153,7 @@ def finished(model: Classifier, data: TensorDataset | None = None) -> Finished:
     """A context that has ended where its network is now, without a step."""
     start = snapshot(model)
     path = PathIntegral({key: torch.zeros_like(p) for key, p in contract_parameters(model).items()}, start)
-    return Finished(dataset() if data is None else data, start, path, torch.device("cpu"))
+    return Finished(dataset() if data is None else data, start, path, torch.device("cpu"), range(CLASSES))
 
 
 def importance(config: RegularizerConfig, model: Classifier, data: TensorDataset) -> NamedTensors:
@@ -185,6 +185,11 @@ def learner(
     """A learner of `config`, by default of the tiny MLP and by Adam."""
     made = network() if model is None else model
     return Learner(made, load(config).method, by or optimizer(lr=lr), precision)
+
+
+def step(made: Learner, inputs: Tensor, labels: Tensor) -> None:
+    """A step of any method; one that looks at the outputs of before is shown those of now, in eval mode."""
+    made.step(*with_outputs(made, inputs, labels))
 
 
 def optimizer(

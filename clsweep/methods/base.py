@@ -67,12 +67,14 @@ class Finished:
         start: the parameters at its start, by key.
         path: its path integral.
         device: where model and data are.
+        outputs: the network's outputs of the classes that were active.
     """
 
     dataset: TensorDataset
     start: NamedTensors
     path: Path
     device: torch.device
+    outputs: range
 
 
 class Method(ABC):
@@ -85,6 +87,7 @@ class Method(ABC):
             adds the gradient, which costs a step next to nothing.
         transforms_gradients: whether `transform` is to be called at every step.
         takes_batch: whether `see` is.
+        takes_outputs: whether `see_outputs` is, from the second context on.
         can_be_wrong: whether what it says of itself is checked while it is used, as what others have written is.
         reg_strength_scale: its own multiplier on `reg_strength`.
         network: what it is attached to.
@@ -96,6 +99,7 @@ class Method(ABC):
     is_quadratic: bool = False
     transforms_gradients: bool = False
     takes_batch: bool = False
+    takes_outputs: bool = False
     can_be_wrong: bool = False
     reg_strength_scale: float = 1.0
     network: Network
@@ -146,6 +150,15 @@ class Method(ABC):
 
     def see(self, inputs: Tensor, labels: Tensor) -> None:
         """Take the batch of a step: inputs [B, C, H, W] and labels [B]."""
+        raise NotImplementedError
+
+    def see_outputs(self, logits: Tensor, before: Tensor) -> None:
+        """Take what the network gives for the batch of a step, just before `penalty` is asked for.
+
+        Args:
+            logits: of all classes, those of the step's own forward pass, [B, n_outputs].
+            before: those of the same examples at the context's start, in eval mode, without a graph.
+        """
         raise NotImplementedError
 
     @property

@@ -28,6 +28,11 @@ class Head(nn.Linear):
         super().__init__(in_features, n_outputs)
         self.active: Outputs = range(n_outputs)
 
+    @property
+    def every(self) -> range:
+        """All outputs."""
+        return range(self.out_features)
+
     def forward(self, features: Tensor) -> Tensor:
         """Logits [B, active] from features [B, in_features]."""
         if isinstance(self.active, Tensor):
@@ -43,10 +48,12 @@ class Selection:
 
     Attributes:
         active: which; see `Outputs`.
+        every: all outputs.
     """
 
     def __init__(self, n_outputs: int) -> None:
-        self.active: Outputs = range(n_outputs)
+        self.every = range(n_outputs)
+        self.active: Outputs = self.every
 
     def __call__(self, model: nn.Module, inputs: object, logits: Tensor) -> Tensor:
         """Logits [B, active] from [B, n_outputs]."""

@@ -185,12 +185,18 @@ class Learner:
         self._update.set_path_integrals(paths)
         self._path_addresses = self._addresses_of_path()
 
-    def step(self, inputs: Tensor, labels: Tensor) -> Tensor:
+    @property
+    def takes_outputs(self) -> bool:
+        """Whether `step` is to be given what the network gave at the context's start."""
+        return self.method.takes_outputs and self._contexts_learned > 0
+
+    def step(self, inputs: Tensor, labels: Tensor, before: Tensor | None = None) -> Tensor:
         """One optimizer step on the task's loss plus, from the second context on, the penalty.
 
         Args:
             inputs: a batch, [B, C, H, W].
             labels: its labels over the active classes, [B].
+            before: where the learner `takes_outputs`, what `all_logits` gave for the batch at the context's start.
 
         Returns:
             The loss, a detached scalar on the device: the total, but for a quadratic penalty, whose gradient alone is
@@ -203,7 +209,7 @@ class Learner:
             p.grad = None
         self._steps += 1
         self.see(inputs, labels)
-        loss = F.cross_entropy(self.logits(inputs), labels)
+        loss = F.cross_entropy(self._logits_at_step(inputs, before), labels)
         if self._contexts_learned == 0:
             loss.backward()
         elif self._is_fast:
@@ -224,10 +230,29 @@ class Learner:
 
     def logits(self, inputs: Tensor) -> Tensor:
         """The logits of the active classes, [B, active], computed in the configured precision, never given as bf16."""
+        logits = self._forward(inputs)
+        return select(logits, self._active) if self._shows_all else logits
+
+    def all_logits(self, inputs: Tensor) -> Tensor:
+        """Those of all classes, [B, n_outputs]; otherwise as `logits`."""
+        shown, self._outputs.active = self._outputs.active, self._outputs.every
+        try:
+            return self._forward(inputs)
+        finally:
+            self._outputs.active = shown
+
+    def _logits_at_step(self, inputs: Tensor, before: Tensor | None) -> Tensor:
+        """The logits of the active classes; the method sees those of all of them where it asks for that."""
+        assert (before is not None) == self.takes_outputs
+        if before is None:
+            return self.logits(inputs)
+        logits = self.all_logits(inputs)
+        self.method.see_outputs(logits, before)
+        return select(logits, self._active)
+
+    def _forward(self, inputs: Tensor) -> Tensor:
         with self._autocast():
             logits: Tensor = self.model(inputs.contiguous(memory_format=self._layout))
-        if self._shows_all:
-            logits = select(logits, self._active)
         return logits.float() if self._autocast_enabled else logits
 
     def _autocast(self) -> AbstractContextManager[object]:
@@ -264,7 +289,8 @@ class Learner:
         self._catch_up()
         inputs, labels = dataset.tensors
         shown = TensorDataset(inputs, self._as_shown(labels))
-        self.method.end_context(Finished(shown, self._start, self.method.path, self.device))
+        assert isinstance(self._active, range)  # joint training has no end of a context
+        self.method.end_context(Finished(shown, self._start, self.method.path, self.device, self._active))
         self._contexts_learned += 1
 
     def _as_shown(self, labels: Tensor) -> Tensor:

@@ -207,9 +207,10 @@ class Trainer:
         inputs, labels = examples.tensors
         with self._clock("train"):
             self.learner.start_context(iters, tracks_path=tracks_path)
+            shown = with_outputs(self.learner, inputs, labels)
 
-        def batch(index: Tensor) -> tuple[Tensor, Tensor]:
-            return inputs.index_select(0, index), labels.index_select(0, index)
+        def batch(index: Tensor) -> tuple[Tensor, ...]:
+            return tuple(values.index_select(0, index) for values in shown)
 
         for _ in self._steps(batch, inputs, [iters], number, f"context {number + 1}"):
             pass
@@ -225,7 +226,7 @@ class Trainer:
 
     def _steps(
         self,
-        batch: Callable[[Tensor], tuple[Tensor, Tensor]],
+        batch: Callable[[Tensor], tuple[Tensor, ...]],
         pool: _Pool | Tensor,
         parts: Sequence[int],
         purpose: int | str,
@@ -233,6 +234,14 @@ class Trainer:
         begun: int = 0,
     ) -> Iterator[None]:
         """Train on batches of a pool of examples: all of a context's inputs [n, ...], or those of all contexts.
+
+        Args:
+            batch: what `Learner.step` gets of the examples with some numbers.
+            pool: the examples.
+            parts: the numbers of steps.
+            purpose: what the order of the examples is drawn for.
+            name: what to call this training in messages.
+            begun: how many parts were made before.
 
         Yields:
             After each part of the steps, but for the first `begun`, which were made before the run was stopped.
@@ -329,6 +338,26 @@ def batch_indices(n: int, iters: int, batch_size: int, source: torch.Generator) 
         order = torch.cat([left, *epochs])
         left = order[needed:]
         yield order[:needed].view(-1, batch_size)
+
+
+def with_outputs(learner: Learner, inputs: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    """What `Learner.step` takes batches of, of a context that has just been started.
+
+    The examples of a context stay what they are, so that what the network gives for them at the start is computed once.
+    Eval mode makes it independent of what else is in a batch, and leaves averages and random numbers alone.
+
+    Args:
+        learner: what is trained.
+        inputs: the context's, [N, C, H, W].
+        labels: [N].
+
+    Returns:
+        The inputs and labels; where the learner `takes_outputs`, also the logits of all classes, [N, n_outputs].
+    """
+    if not learner.takes_outputs:
+        return inputs, labels
+    with learner.evaluating():
+        return inputs, labels, torch.cat([learner.all_logits(some) for some in inputs.split(EVALUATION_BATCH)])
 
 
 def evaluate(learner: Learner, stream: Stream, learned: int) -> list[Cell]:

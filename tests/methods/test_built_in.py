@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import attached, built_in, dataset, examples, finished, importance, learner, method, network
+from tiny import OUTPUTS, attached, built_in, dataset, examples, finished, importance, learner, method, network, step
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
@@ -14,11 +14,11 @@ from clsweep.curvature.fisher import FisherOptions, diagonal_fisher
 from clsweep.errors import NotFiniteError
 from clsweep.methods.base import BuiltIn, Finished, _tensors
 from clsweep.methods.base import Path as PathIntegral
-from clsweep.networks import Classifier
+from clsweep.networks import Classifier, activate
 from clsweep.parameters import NamedTensors, contract_parameters, snapshot
 from clsweep.seeding import generator_states
 
-NAMES = ("none", "l2", "ewc", "ewc_separate", "online_ewc", "kfac_ewc", "si", "mas", "rwalk")
+NAMES = ("none", "l2", "ewc", "ewc_separate", "online_ewc", "kfac_ewc", "si", "mas", "rwalk", "lwf")
 
 
 def state_of(made: BuiltIn) -> NamedTensors:
@@ -33,6 +33,10 @@ def moved(model: Classifier) -> None:
 
 
 def penalty_and_gradients(made: BuiltIn) -> tuple[Tensor, list[Tensor | None]]:
+    if made.takes_outputs:
+        activate(made.model, range(OUTPUTS))
+        logits = made.model(examples(6)[0])
+        made.see_outputs(logits, logits.detach().roll(1, 0))
     penalty = made.penalty(is_first=False)
     return penalty.detach(), list(torch.autograd.grad(penalty, list(made.model.parameters()), allow_unused=True))
 
@@ -54,8 +58,8 @@ def test_a_method_goes_on_from_its_state_as_the_one_that_it_is_of(name: str, tmp
     for number in range(2):
         trained.activate(range(2 * number, 2 * number + 2))
         trained.start_context()
-        for step in range(2):
-            trained.step(*examples(6, seed=10 * number + step))
+        for count in range(2):
+            step(trained, *examples(6, seed=10 * number + count))
         trained.end_context(dataset(seed=number))
     made = built_in(trained.method)
     torch.save(made.state_dict(), tmp_path / "state.pt")
@@ -69,12 +73,14 @@ def test_a_method_goes_on_from_its_state_as_the_one_that_it_is_of(name: str, tmp
     start = snapshot(model)
     moved(model)
     totals = {key: torch.randn_like(p) for key, p in contract_parameters(model).items()}
-    third = Finished(dataset(seed=2), start, PathIntegral(totals, start), torch.device("cpu"))
+    third = Finished(dataset(seed=2), start, PathIntegral(totals, start), torch.device("cpu"), range(4, 6))
     for one in (made, other):
         one.end_context(third)
     moved(model)
     same(made, other)
-    assert name in ("none", "l2") or any(not torch.equal(state_of(made)[key], value) for key, value in before.items())
+    assert name in ("none", "l2", "lwf") or any(
+        not torch.equal(state_of(made)[key], value) for key, value in before.items()
+    )
     # what was taken before is as it was
     assert all(torch.equal(value, before[key]) for key, value in _tensors(kept))
 

@@ -283,6 +283,7 @@ SEARCHED = {
     "online_ewc": {"reg_strength", "gamma"},
     "si": {"reg_strength", "epsilon"},
     "rwalk": {"reg_strength", "gamma", "epsilon"},
+    "lwf": {"reg_strength", "temperature"},
 }
 
 

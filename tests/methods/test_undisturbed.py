@@ -10,8 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import dataset, file_method, finished, learner, method, network, regularizer, stream, trained, write
-from torch import Tensor
+from tiny import (
+    dataset,
+    examples,
+    file_method,
+    finished,
+    learner,
+    method,
+    network,
+    regularizer,
+    step,
+    stream,
+    trained,
+    write,
+)
 
 from clsweep.errors import MethodError
 from clsweep.methods.contract import FileMethod
@@ -331,20 +343,25 @@ def test_a_penalty_that_is_declared_to_be_pure_and_is_not_is_refused(
         made.step(inputs, labels)
 
 
-@pytest.mark.parametrize("name", ["none", "l2", "ewc", "ewc_separate", "online_ewc", "kfac_ewc", "si", "mas", "rwalk"])
+@pytest.mark.parametrize(
+    "name", ["none", "l2", "ewc", "ewc_separate", "online_ewc", "kfac_ewc", "si", "mas", "rwalk", "lwf"]
+)
 def test_no_built_in_penalty_changes_anything(name: str) -> None:
     """Nothing is put back after it."""
-    data: tuple[Tensor, ...] = dataset().tensors
+    data = examples(12)
     model = network("cnn")
     belongs = Network(model)
     made = learner(method(name), model)
     for _ in range(2):
         made.start_context()
-        made.step(*data)
+        step(made, *data)
         made.end_context(dataset())
     model.train()
+    logits = model(data[0])
     before = generator_states()
     with belongs.undisturbed() as changed, settings_put_back() as settings:
+        if made.method.takes_outputs:
+            made.method.see_outputs(logits, logits.detach())
         made.method.penalty(is_first=True)
     assert generator_states() == before
     assert changed + settings == []

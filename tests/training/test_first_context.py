@@ -37,7 +37,12 @@ def is_shared(config: Config, folder: Path, other: str = "regularizer=ewc", more
     return float(str(summary(folder / "second one")["shared_seconds"])) > 0
 
 
-_QUICK = ("si", "kfac_ewc", "custom")  # a sum of squares with a path, a penalty, a file
+_QUICK = (
+    "si",
+    "kfac_ewc",
+    "lwf",
+    "custom",
+)  # a sum of squares with a path, a penalty, one that looks at outputs, a file
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_each_context_has_an_order_of_its_own_which_the_seed_decides() -> None:
             seen.append(inputs)
             return step(inputs, labels)
 
-        made.learner.step = recorded  # type: ignore[method-assign]
+        made.learner.step = recorded  # type: ignore[method-assign, assignment]
         list(made.sequentially())
         return seen
 
@@ -362,6 +362,7 @@ METHODS: dict[str, RegularizerConfig] = {
     "mas": method("mas", reg_strength=5.0),
     "kfac_ewc": method("kfac_ewc", reg_strength=50.0),
     "rwalk": method("rwalk", reg_strength=5.0),
+    "lwf": method("lwf", reg_strength=5.0),
 }
 
 

@@ -84,6 +84,7 @@ LOOKS: Final = {
     "ewc_separate": Look(BLUE, "--", "s"),
     "kfac_ewc": Look(PURPLE, "-", "P"),
     "rwalk": Look(GREEN, "--", "X"),
+    "lwf": Look(SKY, "--", "^"),
     "l2": Look(ORANGE, "--", "<"),
     "none": Look(GREY, ":", "."),
     "joint": Look(GREY, "--", "."),
