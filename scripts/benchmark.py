@@ -40,11 +40,11 @@ from clsweep.methods import mas
 from clsweep.methods.loading import load
 from clsweep.networks import MLP, Classifier
 from clsweep.training.learner import Learner
-from clsweep.training.loop import batch_indices
+from clsweep.training.loop import batch_indices, with_outputs
 from clsweep.training.machine import prepare_cpu
 from clsweep.training.run import pick_device
 
-METHODS = ("none", "l2", "ewc", "ewc_separate", "online_ewc", "kfac_ewc", "si", "mas", "rwalk", "custom")
+METHODS = ("none", "l2", "ewc", "ewc_separate", "online_ewc", "kfac_ewc", "si", "mas", "rwalk", "lwf", "custom")
 BUILT_IN = METHODS[:-1]
 SHAPES = {"mnist": ((1, 28, 28), 60_000), "cifar100": ((3, 32, 32), 50_000)}
 ESTIMATES: dict[str, tuple[LogitWeights, Phi]] = {
@@ -139,11 +139,17 @@ class Bench:
         config = self.config(method, *overrides)
         return Learner(self.model(), load(config.regularizer).method, config.optimizer_setting, config.precision)
 
-    def steps(self, learner: Learner, indices: Tensor) -> None:
-        """Train for one step a row of `indices`."""
+    def begun(self, learner: Learner, iterations: int | None = None) -> Callable[[Tensor], None]:
+        """Begin a context; trains for one step a row of indices."""
+        learner.start_context(iterations)
         inputs, labels = self.dataset.tensors
-        for index in indices:
-            learner.step(inputs.index_select(0, index), labels.index_select(0, index))
+        data = with_outputs(learner, inputs, labels)
+
+        def steps(indices: Tensor) -> None:
+            for index in indices:
+                learner.step(*(values.index_select(0, index) for values in data))
+
+        return steps
 
     def seconds(self, block: Block) -> float:
         """How long a block takes."""
@@ -266,11 +272,9 @@ def steps_table(bench: Bench) -> Report:
     for method in METHODS:
         before = tensor_mib()
         learner = bench.learner(method)
-        learner.start_context()
-        bench.steps(learner, bench.indices[:WARM_UP_STEPS])
+        bench.begun(learner)(bench.indices[:WARM_UP_STEPS])
         importance[method] = bench.seconds(partial(learner.end_context, bench.dataset))
-        learner.start_context()
-        blocks[method] = partial(bench.steps, learner, bench.indices)
+        blocks[method] = partial(bench.begun(learner), bench.indices)
         blocks[method]()
         memory[method] = tensor_mib() - before
     blocks[BARE_LOOP] = bare_loop(bench)
@@ -378,17 +382,17 @@ def importance_table(bench: Bench) -> Report:
 # ---- many contexts
 
 
-def advanced(bench: Bench, method: str, count: int, *overrides: str) -> tuple[Learner, float]:
-    """A learner in context `count`, after short ones, and the MiB of its tensors."""
+def advanced(bench: Bench, method: str, count: int, *overrides: str) -> tuple[Block, float]:
+    """The steps of a learner in context `count`, after short ones, and the MiB of its tensors."""
     before = tensor_mib()
     learner = bench.learner(method, *overrides)
     few = TensorDataset(*(values[:FEW_EXAMPLES] for values in bench.dataset.tensors))
     for number in range(1, count + 1):
-        learner.start_context(LONG)
-        bench.steps(learner, bench.indices[:3])
+        steps = bench.begun(learner, LONG)
+        steps(bench.indices[:3])
         if number < count:
             learner.end_context(few)
-    return learner, tensor_mib() - before
+    return partial(steps, bench.indices), tensor_mib() - before
 
 
 def growth_table(bench: Bench) -> Report:
@@ -397,12 +401,7 @@ def growth_table(bench: Bench) -> Report:
     for method in BUILT_IN:
         early, early_mib = advanced(bench, method, EARLY)
         late, late_mib = advanced(bench, method, LATE)
-        timed = bench.rounds(
-            {
-                "early": partial(bench.steps, early, bench.indices),
-                "late": partial(bench.steps, late, bench.indices),
-            }
-        )
+        timed = bench.rounds({"early": early, "late": late})
         report.rows.append(
             {
                 "": method,
@@ -422,8 +421,7 @@ def optimizers_table(bench: Bench) -> Report:
     blocks: dict[str, Block] = {}
     for name, overrides in OPTIMIZERS.items():
         for method in OF_OPTIMIZERS:
-            learner, _ = advanced(bench, method, EARLY, *overrides)
-            blocks[f"{name} {method}"] = partial(bench.steps, learner, bench.indices)
+            blocks[f"{name} {method}"], _ = advanced(bench, method, EARLY, *overrides)
     timed = bench.rounds(blocks)
     plain = timed["adam none"]
     rows: list[dict[str, str | float | None]] = [
