@@ -49,6 +49,13 @@ class OptimizerSetting:
         return cls(target, bool(node.get("reset")), None if schedule is None else Target.of(SCHEDULE, schedule))
 
     @property
+    def is_plain(self) -> bool:
+        """Whether steps are straight against gradients of their own context: SGD that keeps nothing of before."""
+        given = self.target.arguments
+        keeps_momentum = bool(given.get("momentum")) and not self.reset
+        return self.target.path == "torch.optim.SGD" and not keeps_momentum and not given.get("weight_decay")
+
+    @property
     def described(self) -> str:
         """The optimizer without its learning rate, as results say it: `adam`, `sgd momentum=0.9`.
 

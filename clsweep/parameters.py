@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import Tensor, nn
 
 from clsweep.networks import Classifier
@@ -17,3 +19,8 @@ def contract_parameters(model: Classifier) -> dict[str, nn.Parameter]:
 def snapshot(model: Classifier) -> NamedTensors:
     """Detached copies of the parameters, by key."""
     return {key: p.detach().clone() for key, p in contract_parameters(model).items()}
+
+
+def layers_of(keys: Iterable[str]) -> str:
+    """The layers of some parameters, each once, or a parameter that is in none, by their names in the network."""
+    return ", ".join(dict.fromkeys((key.rpartition("__")[0] or key).replace("__", ".") for key in keys))

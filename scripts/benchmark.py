@@ -44,7 +44,22 @@ from clsweep.training.loop import batch_indices, with_outputs
 from clsweep.training.machine import prepare_cpu
 from clsweep.training.run import pick_device
 
-METHODS = ("none", "l2", "ewc", "ewc_separate", "online_ewc", "kfac_ewc", "si", "mas", "rwalk", "lwf", "custom")
+METHODS = (
+    "none",
+    "l2",
+    "ewc",
+    "ewc_separate",
+    "online_ewc",
+    "kfac_ewc",
+    "si",
+    "mas",
+    "rwalk",
+    "lwf",
+    "owm",
+    "gpm",
+    "ncl",
+    "custom",
+)
 BUILT_IN = METHODS[:-1]
 SHAPES = {"mnist": ((1, 28, 28), 60_000), "cifar100": ((3, 32, 32), 50_000)}
 ESTIMATES: dict[str, tuple[LogitWeights, Phi]] = {

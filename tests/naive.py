@@ -1,4 +1,4 @@
-"""Networks with every kind of layer, and the Fisher information by a loop over examples and labels, in float64."""
+"""Networks with every kind of layer, and their Fisher information by loops over examples and labels, in float64."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from tiny import Featured
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from clsweep.curvature.kronecker import Curvature, Factors, Keys
 from clsweep.networks import CNN, MLP, Classifier, Head, activate, equip
-from clsweep.parameters import contract_parameters
+from clsweep.parameters import NamedTensors, contract_parameters, snapshot
 
 RELATIVE = 1e-10
 EXAMPLES, BATCH = 11, 4  # uneven: the last batch has three
@@ -84,3 +85,86 @@ def assert_same(ours: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     for key, value in expected.items():
         assert value.abs().max() > 0 or not ours[key].any()
         torch.testing.assert_close(ours[key], value, rtol=RELATIVE, atol=float(RELATIVE * value.abs().max()), msg=key)
+
+
+# ---- Kronecker factors
+
+
+def input_rows(layer: nn.Module, values: Tensor) -> list[Tensor]:
+    """What one example's input shows the weights at each position; the filters' windows cut out one by one."""
+    if isinstance(layer, nn.Linear):
+        rows = [values]
+    else:
+        assert isinstance(layer, nn.Conv2d)
+        assert isinstance(layer.padding, tuple)
+        step, wide = layer.stride[0], layer.dilation[0]
+        size = wide * (layer.kernel_size[0] - 1) + 1
+        padded = F.pad(values, 2 * layer.padding)
+        starts = range(0, padded.shape[1] - size + 1, step)
+        rows = [padded[:, i : i + size : wide, j : j + size : wide].flatten() for i in starts for j in starts]
+    return [torch.cat([row, row.new_ones(1)]) for row in rows] if layer.bias is not None else rows
+
+
+def gradient_rows(layer: nn.Module, gradient: Tensor) -> list[Tensor]:
+    """One example's output gradient at each position, over all outputs of the layer."""
+    if isinstance(layer, Head):
+        full = gradient.new_zeros(layer.out_features)
+        assert isinstance(layer.active, range)
+        for value, output in zip(gradient, layer.active, strict=True):
+            full[output] = value
+        return [full]
+    return list(gradient.flatten(1).T) if gradient.ndim == 3 else [gradient]
+
+
+def naive_factors(model: Classifier, dataset: TensorDataset, empirical: bool = False) -> Curvature:
+    """One example, one label and one position at a time."""
+    model.eval()
+    names = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
+    seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def record(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen[layer] = (inputs[0].detach()[0], output)
+
+    handles = [layer.register_forward_hook(record) for layer in names.values()]
+    sums: dict[str, list[Tensor]] = {}
+    for x, y in zip(*dataset.tensors, strict=True):
+        log_p = F.log_softmax(model(x.unsqueeze(0)), dim=1)[0]
+        for name, layer in names.items():
+            rows = input_rows(layer, seen[layer][0])
+            a = torch.stack([torch.outer(row, row) for row in rows]).sum(0)
+            g = torch.zeros(len(layer.weight), len(layer.weight), dtype=a.dtype)
+            for label in [int(y)] if empirical else range(len(log_p)):
+                weight = 1.0 if empirical else log_p[label].exp().detach()
+                (gradient,) = torch.autograd.grad(log_p[label], seen[layer][1], retain_graph=True)
+                for row in gradient_rows(layer, gradient[0]):
+                    g += weight * torch.outer(row, row) / len(rows)
+            before = sums.get(name, [torch.zeros_like(a), torch.zeros_like(g)])
+            sums[name] = [before[0] + a / len(dataset), before[1] + g / len(dataset)]
+    for handle in handles:
+        handle.remove()
+    return {keys_of(name, names[name]): Factors(*pair) for name, pair in sums.items()}
+
+
+def keys_of(name: str, layer: nn.Module) -> Keys:
+    key = name.replace(".", "__")
+    return (f"{key}__weight",) if layer.bias is None else (f"{key}__weight", f"{key}__bias")
+
+
+def moved(model: Classifier) -> NamedTensors:
+    """Move the parameters; where they were."""
+    anchors = snapshot(model)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    return anchors
+
+
+def naive_sum(first: Curvature, second: Curvature) -> Curvature:
+    """The Kronecker product with the partial traces of the sum, from the matrices."""
+    joined = {}
+    for keys in first:
+        pairs = [(curvature[keys].inputs, curvature[keys].outputs) for curvature in (first, second)]
+        trace = sum(float(a.trace() * g.trace()) for a, g in pairs)
+        inputs = torch.stack([a * g.trace() for a, g in pairs]).sum(0) / trace
+        joined[keys] = Factors(inputs, torch.stack([g * a.trace() for a, g in pairs]).sum(0))
+    return joined

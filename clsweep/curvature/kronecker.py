@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.data import TensorDataset
 
+from clsweep.curvature.coverage import Coverage
 from clsweep.curvature.fisher import FisherOptions, selected
 from clsweep.curvature.functional import FunctionalSum
 from clsweep.curvature.per_example import (
@@ -40,6 +41,7 @@ from clsweep.curvature.per_example import (
     patches_of,
     sum_of_layer,
     sum_over_batches,
+    visits_by_batch,
 )
 from clsweep.curvature.phi import Square
 from clsweep.networks import Classifier, Head
@@ -86,6 +88,16 @@ class Factors:
 Curvature = dict[Keys, Factors]
 
 
+def as_plain(curvature: Curvature) -> dict[str, NamedTensors]:
+    """The factors as plain tensors, under their keys joined by blanks."""
+    return {" ".join(keys): {"inputs": one.inputs, "outputs": one.outputs} for keys, one in curvature.items()}
+
+
+def of_plain(factors: Mapping[str, NamedTensors]) -> Curvature:
+    """The factors that `as_plain` made plain."""
+    return {tuple(keys.split(" ")): Factors(**one) for keys, one in factors.items()}
+
+
 def kronecker_fisher(
     model: Classifier,
     dataset: TensorDataset,
@@ -110,11 +122,10 @@ def kronecker_fisher(
         MethodError: an example's logits depend on the others in its batch.
     """
     inputs, labels, weights = selected(dataset, options)
-    names = {p: key for key, p in contract_parameters(model).items() if p.requires_grad}
+    names = _trained(model)
     model.eval()
     covered = coverage(model, inputs)
-    factored = [layer for layer in covered.layers if isinstance(layer, nn.Linear | nn.Conv2d)]
-    totals = {layer: _FactorTotals(layer, names) for layer in factored}
+    totals = {layer: _FactorTotals(layer, names) for layer in _factored(covered)}
     by_rule = [p for layer in covered.layers if layer not in totals for p in layer.parameters(recurse=False)]
     diagonals = {names[p]: torch.zeros_like(p) for p in by_rule if p in names}
     others = FunctionalSum(model, covered.others, Square())
@@ -136,8 +147,65 @@ def kronecker_fisher(
     return curvature, {key: value / len(inputs) for key, value in diagonals.items()}
 
 
-class _FactorTotals:
-    """One layer's factors, summed over examples.
+@dataclass(frozen=True)
+class InputStatistics:
+    """What the inputs of a network's layers were in a context.
+
+    Attributes:
+        covariances: A = E[sum_l a_l a_l^T] of each linear and convolutional layer, [columns, columns] as in `Factors`.
+        others: the keys of the trained parameters of no such layer.
+        output: the keys of the layer whose outputs the logits are, where it is one of these layers.
+    """
+
+    covariances: dict[Keys, Tensor]
+    others: tuple[str, ...]
+    output: Keys | None
+
+
+def input_statistics(model: Classifier, dataset: TensorDataset, batch_size: int | None = None) -> InputStatistics:
+    """The uncentred covariances of the layers' inputs, A of their Kronecker factors: nothing is differentiated.
+
+    Args:
+        model: the network.
+        dataset: the context's training examples; of more than 60,000 as many are drawn, as for the Fisher information.
+        batch_size: examples at once, by default what is fast; it doesn't change the result.
+
+    Raises:
+        MethodError: an example's logits depend on the others in its batch.
+    """
+    inputs, _, _ = selected(dataset, FisherOptions())
+    names = _trained(model)
+    model.eval()
+    covered = coverage(model, inputs)
+    totals = {layer: _InputTotals(layer, names) for layer in _factored(covered)}
+    for visits in visits_by_batch(model, inputs, covered, batch_size):
+        for visit in visits:
+            if visit.layer in totals:
+                totals[visit.layer].add_inputs(_input_rows(visit))
+    keys = {layer: total.keys for layer, total in totals.items()}
+    of_layers = {key for some in keys.values() for key in some}
+    return InputStatistics(
+        {total.keys: total.inputs / len(inputs) for total in totals.values()},
+        tuple(key for key in names.values() if key not in of_layers),
+        None if covered.output is None else keys.get(covered.output),
+    )
+
+
+def _trained(model: Classifier) -> dict[nn.Parameter, str]:
+    return {p: key for key, p in contract_parameters(model).items() if p.requires_grad}
+
+
+def _factored(covered: Coverage) -> list[nn.Module]:
+    return [layer for layer in covered.layers if isinstance(layer, nn.Linear | nn.Conv2d)]
+
+
+def _input_rows(visit: Visit) -> Tensor:
+    """What a layer's weights are multiplied with, [B * L, in * kh * kw]."""
+    return patches_of(visit).transpose(1, 2).flatten(0, 1) if isinstance(visit.layer, nn.Conv2d) else visit.input
+
+
+class _InputTotals:
+    """One layer's A, summed over examples.
 
     Args:
         layer: linear or convolutional.
@@ -154,8 +222,6 @@ class _FactorTotals:
         self.keys: Keys = tuple(names[p] for p in trained)
         columns = as_matrix(trained).shape[1]
         self.inputs = weight.new_zeros(columns, columns)
-        self.outputs = weight.new_zeros(len(weight), len(weight))
-        self.positions = 1
 
     def add_inputs(self, rows: Tensor) -> None:
         """Add a batch's sum of a a^T; `rows` are the inputs or patches, [B * L, in * kh * kw]."""
@@ -164,6 +230,16 @@ class _FactorTotals:
             parts.append(rows.new_ones(len(rows), 1))
         columns = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
         self.inputs.addmm_(columns.T, columns)
+
+
+class _FactorTotals(_InputTotals):
+    """One layer's factors, summed over examples."""
+
+    def __init__(self, layer: nn.Module, names: Mapping[nn.Parameter, str]) -> None:
+        super().__init__(layer, names)
+        weight, _ = parameters_of(layer)
+        self.outputs = weight.new_zeros(len(weight), len(weight))
+        self.positions = 1
 
     def add_gradients(self, rows: Tensor, active: slice) -> None:
         """Add a batch's sum of g g^T for one weighting of the logits; `rows` are [B * L, active]."""
@@ -181,11 +257,8 @@ class _FactorSum:
         self.totals = totals
         self.active = _active_outputs(visit.layer)
         if isinstance(visit.layer, nn.Conv2d):
-            patches = patches_of(visit)
-            totals.positions = patches.shape[2]
-            totals.add_inputs(patches.transpose(1, 2).flatten(0, 1))
-        else:
-            totals.add_inputs(visit.input)
+            totals.positions = visit.output[0, 0].numel()
+        totals.add_inputs(_input_rows(visit))
 
     def add(self, gradient: Tensor) -> None:
         """Add the sum of g g^T; `gradient` is shaped as the layer's output."""

@@ -159,6 +159,27 @@ def sum_over_batches(
         del logits, visits, outputs, sums
 
 
+def visits_by_batch(
+    model: Classifier, inputs: Tensor, covered: Coverage, batch_size: int | None = None
+) -> Iterator[list[Visit]]:
+    """What every covered layer sees, one batch after the other, without a gradient.
+
+    Args:
+        model: the network, in eval mode.
+        inputs: the examples, [N, ...].
+        covered: the layers to look at.
+        batch_size: examples at once, by default what is fast.
+
+    Yields:
+        A visit for each of the layers.
+    """
+    layout = layout_of(model)
+    for examples in inputs.split(batch_size or _batch_size(covered)):
+        with _visits(covered) as visits, torch.no_grad():
+            model(examples.contiguous(memory_format=layout))
+        yield visits
+
+
 def _batch_size(covered: Coverage) -> int:
     if not covered.patch_values:
         return BATCH_SIZE

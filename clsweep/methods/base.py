@@ -21,15 +21,15 @@ from clsweep.errors import MethodError, NotFiniteError
 from clsweep.hyperparameters import NOT_NEGATIVE, hyperparameter
 from clsweep.methods.quadratic import weighted_squares
 from clsweep.methods.undisturbed import Network, first_not_finite
-from clsweep.networks import Classifier
+from clsweep.networks import Classifier, Outputs
 from clsweep.parameters import NamedTensors, snapshot
 from clsweep.seeding import GlobalStream
 
 if TYPE_CHECKING:
     from clsweep.checkpoints.packing import Packer, Places, Unpacker
 
-_STATE = "state"
-_NOT_STATE = {"source", "network", "stream", "_path"}
+_STATE, _DERIVED = "state", "derived"
+_NOT_STATE = {"source", "network", "stream", "active_outputs", "_path"}
 
 
 class Path(NamedTuple):
@@ -86,29 +86,37 @@ class Method(ABC):
         is_quadratic: whether the penalty is what `squares` says until the context ends: then the optimizer's update
             adds the gradient, which costs a step next to nothing.
         transforms_gradients: whether `transform` is to be called at every step.
+        transforms_first_context: whether at those of the first context, too.
+        needs_plain_steps: whether it counts on steps against the gradient that `transform` leaves, as those of SGD are.
+        tells_layers: whether `additions` says what becomes of layers that it can't treat as the others.
         takes_batch: whether `see` is.
         takes_outputs: whether `see_outputs` is, from the second context on.
         can_be_wrong: whether what it says of itself is checked while it is used, as what others have written is.
         reg_strength_scale: its own multiplier on `reg_strength`.
         network: what it is attached to.
         stream: the random numbers that it draws from.
+        active_outputs: the outputs that the loss of the context is of, from the context's start on.
     """
 
     source: str
     uses_path_integral: bool = False
     is_quadratic: bool = False
     transforms_gradients: bool = False
+    transforms_first_context: bool = True
+    needs_plain_steps: bool = False
+    tells_layers: bool = False
     takes_batch: bool = False
     takes_outputs: bool = False
     can_be_wrong: bool = False
     reg_strength_scale: float = 1.0
     network: Network
     stream: GlobalStream
+    active_outputs: Outputs = range(0)
 
     @property
     def leaves_first_context_alone(self) -> bool:
         """Whether nothing of it has a part in the first context's training, which runs may share then."""
-        return not (self.transforms_gradients or self.takes_batch)
+        return not ((self.transforms_gradients and self.transforms_first_context) or self.takes_batch)
 
     @property
     def model(self) -> Classifier:
@@ -212,7 +220,10 @@ class Method(ABC):
         return None
 
     def transform(self) -> None:
-        """Change the gradients of a step, which stand in the parameters' `grad`."""
+        """Change the gradients of a step, which stand in the parameters' `grad`.
+
+        Where the penalty is quadratic they are those of the task's loss: the update adds the penalty's to what is left.
+        """
         raise NotImplementedError
 
     @abstractmethod
@@ -231,6 +242,15 @@ def state(first: Callable[[], Any] = dict) -> Any:
         first: makes its first value, by default an empty dict.
     """
     return field(init=False, default_factory=first, metadata={_STATE: True})
+
+
+def derived(first: Callable[[], Any]) -> Any:
+    """A field of a built-in method's class that follows from its state, and is made anew where that was restored.
+
+    Args:
+        first: makes its first value.
+    """
+    return field(init=False, default_factory=first, repr=False, metadata={_DERIVED: True})
 
 
 @dataclass(eq=False)
@@ -285,7 +305,8 @@ class BuiltIn(Method):
 
     def pack(self, packer: Packer) -> dict[str, Any]:
         """Its state, and what a class of one's own keeps besides; see `Method`."""
-        apart = self.state_dict().keys() | _NOT_STATE
+        made_anew = {one.name for one in fields(self) if _DERIVED in one.metadata}
+        apart = self.state_dict().keys() | _NOT_STATE | made_anew
         # Hyperparameters, too, which it may change; options in a dataclass are frozen.
         others = {name: one for name, one in vars(self).items() if name not in apart and not is_dataclass(one)}
         return {

@@ -21,18 +21,17 @@ where that of the posterior is a sum: contexts of unequal size weigh alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 from clsweep.curvature.fisher import FisherOptions
-from clsweep.curvature.kronecker import Curvature, Factors, kronecker_fisher, kronecker_squares
+from clsweep.curvature.kronecker import Curvature, as_plain, kronecker_fisher, kronecker_squares, of_plain
 from clsweep.hyperparameters import NOT_NEGATIVE, hyperparameter
 from clsweep.methods.base import BuiltIn, Finished, added, state
 from clsweep.methods.quadratic import weighted_squares
-from clsweep.parameters import NamedTensors, snapshot
+from clsweep.parameters import NamedTensors, layers_of, snapshot
 
 
 @dataclass(eq=False)
@@ -70,8 +69,8 @@ class KfacEWC(BuiltIn):
         """Which layers have factors, where some have none."""
         if not self.diagonal:
             return []
-        factored = _layers(keys[0] for keys in self.curvature) or "no layer"
-        return [f"kfac_ewc has Kronecker factors for {factored}, and the diagonal for {_layers(self.diagonal)}"]
+        factored = layers_of(keys[0] for keys in self.curvature) or "no layer"
+        return [f"kfac_ewc has Kronecker factors for {factored}, and the diagonal for {layers_of(self.diagonal)}"]
 
     def penalty(self, *, is_first: bool) -> Tensor:
         """1/2 sum_l <D_l, G_l D_l A_l>, plus 1/2 sum_i F_i (theta_i - theta*_i)^2 of the other layers: a scalar."""
@@ -82,17 +81,8 @@ class KfacEWC(BuiltIn):
 
     def state_dict(self) -> dict[str, Any]:
         """The factors as plain tensors, under their keys joined by blanks."""
-        factors = {
-            " ".join(keys): {"inputs": one.inputs, "outputs": one.outputs} for keys, one in self.curvature.items()
-        }
-        return super().state_dict() | {"curvature": factors}
+        return super().state_dict() | {"curvature": as_plain(self.curvature)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
-        curvature = {tuple(keys.split(" ")): Factors(**one) for keys, one in state["curvature"].items()}
-        super().load_state_dict(state | {"curvature": curvature})
-
-
-def _layers(keys: Iterable[str]) -> str:
-    """The layers of some parameters, each once, or a parameter that is in none, by their names in the network."""
-    return ", ".join(dict.fromkeys((key.rpartition("__")[0] or key).replace("__", ".") for key in keys))
+        super().load_state_dict(state | {"curvature": of_plain(state["curvature"])})

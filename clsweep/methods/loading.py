@@ -19,6 +19,7 @@ from clsweep.methods.contract import FileMethod
 from clsweep.methods.files import MethodFile, read
 from clsweep.methods.functions import Functions
 from clsweep.methods.instances import Instance
+from clsweep.optimizers import KEY, OptimizerSetting
 from clsweep.seeding import GlobalStream
 from clsweep.targets import TARGET, Target
 
@@ -80,6 +81,15 @@ class Loaded:
         return [
             f"{_KEY}.{name}={_shown(self.config.values[name])}: {self.method.source} has no {name}"
             for name in self.resolved.unused
+        ]
+
+    def steps_note(self, optimizer: OptimizerSetting) -> list[str]:
+        """What the user should know of the method with an optimizer, in sentences."""
+        if optimizer.is_plain or not self.method.needs_plain_steps:
+            return []
+        return [
+            f"{KEY}={optimizer.described}: {self.config.name} decides where a step may go by the gradient, which these "
+            f"steps don't follow alone; its authors' do: {KEY}=sgd {KEY}.lr=0.1, and {KEY}.reset=true with a momentum"
         ]
 
 

@@ -16,6 +16,7 @@ from clsweep.config import Config
 from clsweep.data.context_cache import ContextCache
 from clsweep.data.contexts import Stream
 from clsweep.errors import ClsweepError, InputError, MachineError, RunError, machine_error, named
+from clsweep.methods.loading import load
 from clsweep.sweeps import files, verdict
 from clsweep.sweeps import space as spaces
 from clsweep.sweeps.continued import OnePerPoint
@@ -103,19 +104,25 @@ class StudyWorker:
         return Finals(self.plan, self._final_study, self._storage, best.params, self._streams)
 
     def rehearse(self) -> list[str]:
-        """Try the functions of a method's file, where it is one, with the default values.
+        """Try the functions of a method's file, or a method that tells what it does to layers, with the default values.
 
         Returns:
-            What the user should know of the file, in sentences.
+            What the user should know of the method, in sentences.
 
         Raises:
             InputError: the data or the method don't fit.
         """
-        file = self.plan.method_file
-        if file is None:
+        config, file = self.plan.config, self.plan.method_file
+        if config.stream == "joint":
             return []
-        prepare_cpu(self.plan.config.threads)
-        return rehearse(*self._first(), file)
+        notes: list[str] = []
+        if file is None:
+            loaded = load(config.regularizer)
+            notes = loaded.steps_note(config.optimizer_setting)
+            if not loaded.method.tells_layers:
+                return notes
+        prepare_cpu(config.threads)
+        return notes + rehearse(*self._first(), file)
 
     def work_once(self) -> bool:
         """Run one trial or one final run.

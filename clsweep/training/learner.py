@@ -168,6 +168,7 @@ class Learner:
         positions = {p: p.detach().clone() for p in parameters.values()}
         totals = {p: torch.zeros_like(position) for p, position in positions.items()}
         path = Path(*({key: kept[p] for key, p in parameters.items()} for kept in (totals, positions)))
+        method.active_outputs = self._active
         method.start_context(path)
         self._start = snapshot(model)
         self._steps = 0
@@ -222,7 +223,7 @@ class Learner:
             self.method.backward(loss)
             if self._steps == 1:
                 self._check_gradient(loss)
-        if self.method.transforms_gradients:
+        if self.method.transforms_gradients and (self._contexts_learned > 0 or self.method.transforms_first_context):
             self.method.transform()
         self._follow_path()
         self._update.step()

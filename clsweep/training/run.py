@@ -142,7 +142,8 @@ def run(
     loaded = _loaded(config, file)
     stream = (prepare or _prepared)(config, device)
     check_fit(config, stream, device)
-    notes = [*loaded.notes(), *stream.notes, *([fewer_threads] if fewer_threads and device.type == "cpu" else [])]
+    notes = [*loaded.notes(), *loaded.steps_note(config.optimizer_setting), *stream.notes]
+    notes += [fewer_threads] if fewer_threads and device.type == "cpu" else []
     iterations = protocol_of(config).iterations(stream)
     last = observer or Display(config, images=stream.images, notes=notes, iterations=iterations)
 
@@ -154,7 +155,8 @@ def run(
     for number, checkpoint in enumerate(checkpoints.usable() if config.resume else [None]):
         if was_there and checkpoint is None:
             notes.append("the run that was stopped here left no checkpoint to go on from: it begins anew")
-        if checkpoint is None and not (rehearsed or isinstance(file, Functions)) and (file or _has_own_network(config)):
+        is_to_tell = file or _has_own_network(config) or loaded.method.tells_layers
+        if checkpoint is None and is_to_tell and not (rehearsed or isinstance(file, Functions)):
             notes += rehearse(config, stream, device, file)
         if folder is not None and config.resume and (folder / decisive.FILE).exists():
             results.remove_partial(folder)  # what an earlier part of the run was killed in the middle of

@@ -15,6 +15,9 @@ METHODS: Final = {
     "mas": "MAS",
     "l2": "L2",
     "ewc_separate": "EWC with a spring for each context (`ewc_separate`)",
+    "owm": "OWM",
+    "gpm": "GPM",
+    "ncl": "NCL",
     "none": "no penalty",
     "joint": "all contexts jointly",
 }

@@ -8,7 +8,19 @@ from copy import deepcopy
 import pytest
 import torch
 import torch.nn.functional as F
-from naive import ACTIVE, BATCH, EXAMPLES, NETWORKS, RELATIVE, assert_same, make, naive_fisher
+from naive import (
+    ACTIVE,
+    BATCH,
+    EXAMPLES,
+    NETWORKS,
+    RELATIVE,
+    assert_same,
+    make,
+    moved,
+    naive_factors,
+    naive_fisher,
+    naive_sum,
+)
 from tiny import CONTEXTS, Featured, attached, examples, finished, learner, method, network, trained
 from tiny import dataset as tiny_dataset
 from torch import Tensor, nn
@@ -18,8 +30,8 @@ from clsweep.curvature.fisher import FisherOptions, diagonal_fisher
 from clsweep.curvature.kronecker import (
     Curvature,
     Factors,
-    Keys,
     as_parameters,
+    input_statistics,
     kronecker_fisher,
     kronecker_squares,
 )
@@ -30,66 +42,6 @@ from clsweep.networks import Classifier, Head, activate, equip
 from clsweep.parameters import NamedTensors, contract_parameters, snapshot
 
 # ---- the naive versions
-
-
-def input_rows(layer: nn.Module, values: Tensor) -> list[Tensor]:
-    """What one example's input shows the weights at each position; the filters' windows cut out one by one."""
-    if isinstance(layer, nn.Linear):
-        rows = [values]
-    else:
-        assert isinstance(layer, nn.Conv2d)
-        assert isinstance(layer.padding, tuple)
-        step, wide = layer.stride[0], layer.dilation[0]
-        size = wide * (layer.kernel_size[0] - 1) + 1
-        padded = F.pad(values, 2 * layer.padding)
-        starts = range(0, padded.shape[1] - size + 1, step)
-        rows = [padded[:, i : i + size : wide, j : j + size : wide].flatten() for i in starts for j in starts]
-    return [torch.cat([row, row.new_ones(1)]) for row in rows] if layer.bias is not None else rows
-
-
-def gradient_rows(layer: nn.Module, gradient: Tensor) -> list[Tensor]:
-    """One example's output gradient at each position, over all outputs of the layer."""
-    if isinstance(layer, Head):
-        full = gradient.new_zeros(layer.out_features)
-        assert isinstance(layer.active, range)
-        for value, output in zip(gradient, layer.active, strict=True):
-            full[output] = value
-        return [full]
-    return list(gradient.flatten(1).T) if gradient.ndim == 3 else [gradient]
-
-
-def naive_factors(model: Classifier, dataset: TensorDataset, empirical: bool = False) -> Curvature:
-    """One example, one label and one position at a time."""
-    model.eval()
-    names = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
-    seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-
-    def record(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        seen[layer] = (inputs[0].detach()[0], output)
-
-    handles = [layer.register_forward_hook(record) for layer in names.values()]
-    sums: dict[str, list[Tensor]] = {}
-    for x, y in zip(*dataset.tensors, strict=True):
-        log_p = F.log_softmax(model(x.unsqueeze(0)), dim=1)[0]
-        for name, layer in names.items():
-            rows = input_rows(layer, seen[layer][0])
-            a = torch.stack([torch.outer(row, row) for row in rows]).sum(0)
-            g = torch.zeros(len(layer.weight), len(layer.weight), dtype=a.dtype)
-            for label in [int(y)] if empirical else range(len(log_p)):
-                weight = 1.0 if empirical else log_p[label].exp().detach()
-                (gradient,) = torch.autograd.grad(log_p[label], seen[layer][1], retain_graph=True)
-                for row in gradient_rows(layer, gradient[0]):
-                    g += weight * torch.outer(row, row) / len(rows)
-            before = sums.get(name, [torch.zeros_like(a), torch.zeros_like(g)])
-            sums[name] = [before[0] + a / len(dataset), before[1] + g / len(dataset)]
-    for handle in handles:
-        handle.remove()
-    return {keys_of(name, names[name]): Factors(*pair) for name, pair in sums.items()}
-
-
-def keys_of(name: str, layer: nn.Module) -> Keys:
-    key = name.replace(".", "__")
-    return (f"{key}__weight",) if layer.bias is None else (f"{key}__weight", f"{key}__bias")
 
 
 def naive_squares(model: Classifier, curvature: Curvature, anchors: NamedTensors) -> Tensor:
@@ -111,15 +63,6 @@ def assert_same_factors(ours: Curvature, expected: Curvature) -> None:
             {"+".join(keys): getattr(ours[keys], part) for keys in expected},
             {"+".join(keys): getattr(factors, part) for keys, factors in expected.items()},
         )
-
-
-def moved(model: Classifier) -> NamedTensors:
-    """Move the parameters; where they were."""
-    anchors = snapshot(model)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(0.3 * torch.randn_like(p))
-    return anchors
 
 
 def gradients(value: Tensor, model: Classifier) -> NamedTensors:
@@ -271,6 +214,37 @@ def test_what_has_no_factors_has_a_diagonal() -> None:
         kronecker_fisher(model, TensorDataset(*(values[:3] for values in dataset.tensors)))
 
 
+# ---- inputs alone
+
+
+@pytest.mark.parametrize("batch_size", [1, BATCH, EXAMPLES, None])
+@pytest.mark.parametrize("active", ACTIVE.values(), ids=ACTIVE)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_inputs_statistics_are_those_of_the_factors(network: str, active: range, batch_size: int | None) -> None:
+    model, dataset = make(network, active)
+    seen = input_statistics(model, dataset, batch_size)
+    expected = naive_factors(model, dataset)
+    assert_same(
+        {"+".join(keys): value for keys, value in seen.covariances.items()},
+        {"+".join(keys): factors.inputs for keys, factors in expected.items()},
+    )
+    assert seen.output == ("head__weight", "head__bias")
+    of_layers = {key for keys in expected for key in keys}
+    assert {*seen.others} | of_layers == {*contract_parameters(model)}
+    assert of_layers.isdisjoint(seen.others)
+
+
+def test_the_inputs_of_a_layer_without_a_trained_weight_are_ones() -> None:
+    model, dataset = make("mlp", range(6))
+    model.get_parameter("hidden.0.weight").requires_grad_(False)
+    model.get_submodule("head").requires_grad_(False)
+    seen = input_statistics(model, dataset)
+    assert list(seen.covariances) == [("hidden__0__bias",), ("hidden__1__weight", "hidden__1__bias")]
+    assert seen.covariances["hidden__0__bias",].tolist() == [[1.0]]
+    assert seen.output is None
+    assert seen.others == ()
+
+
 # ---- the sum over contexts
 
 
@@ -305,17 +279,6 @@ def test_a_sum_that_is_a_kronecker_product_is_exact() -> None:
     nothing = Factors(torch.zeros_like(one.inputs), torch.zeros_like(one.outputs))
     for sums in (one.plus(nothing), nothing.plus(one)):
         torch.testing.assert_close(product(sums), product(one), rtol=1e-12, atol=0.0)
-
-
-def naive_sum(first: Curvature, second: Curvature) -> Curvature:
-    """The Kronecker product with the partial traces of the sum, from the matrices."""
-    joined = {}
-    for keys in first:
-        pairs = [(curvature[keys].inputs, curvature[keys].outputs) for curvature in (first, second)]
-        trace = sum(float(a.trace() * g.trace()) for a, g in pairs)
-        inputs = torch.stack([a * g.trace() for a, g in pairs]).sum(0) / trace
-        joined[keys] = Factors(inputs, torch.stack([g * a.trace() for a, g in pairs]).sum(0))
-    return joined
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -18,7 +18,21 @@ from clsweep.networks import Classifier, activate
 from clsweep.parameters import NamedTensors, contract_parameters, snapshot
 from clsweep.seeding import generator_states
 
-NAMES = ("none", "l2", "ewc", "ewc_separate", "online_ewc", "kfac_ewc", "si", "mas", "rwalk", "lwf")
+NAMES = (
+    "none",
+    "l2",
+    "ewc",
+    "ewc_separate",
+    "online_ewc",
+    "kfac_ewc",
+    "si",
+    "mas",
+    "rwalk",
+    "lwf",
+    "owm",
+    "gpm",
+    "ncl",
+)
 
 
 def state_of(made: BuiltIn) -> NamedTensors:
@@ -119,7 +133,11 @@ def test_a_path_integral_that_is_not_finite_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_learning_a_context_disturbs_nothing(name: str) -> None:
-    options = {"fisher.labels": "sampled"} if name in ("ewc", "ewc_separate", "online_ewc", "kfac_ewc", "rwalk") else {}
+    options = (
+        {"fisher.labels": "sampled"}
+        if name in ("ewc", "ewc_separate", "online_ewc", "kfac_ewc", "rwalk", "ncl")
+        else {}
+    )
     made = attached(method(name, **options), network("cnn"))
     model = made.model
     model.train()

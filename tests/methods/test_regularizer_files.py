@@ -284,6 +284,9 @@ SEARCHED = {
     "si": {"reg_strength", "epsilon"},
     "rwalk": {"reg_strength", "gamma", "epsilon"},
     "lwf": {"reg_strength", "temperature"},
+    "owm": {"alpha"},
+    "gpm": {"threshold", "rise"},
+    "ncl": {"reg_strength", "data_size"},
 }
 
 

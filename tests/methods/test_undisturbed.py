@@ -344,7 +344,8 @@ def test_a_penalty_that_is_declared_to_be_pure_and_is_not_is_refused(
 
 
 @pytest.mark.parametrize(
-    "name", ["none", "l2", "ewc", "ewc_separate", "online_ewc", "kfac_ewc", "si", "mas", "rwalk", "lwf"]
+    "name",
+    ["none", "l2", "ewc", "ewc_separate", "online_ewc", "kfac_ewc", "si", "mas", "rwalk", "lwf", "owm", "gpm", "ncl"],
 )
 def test_no_built_in_penalty_changes_anything(name: str) -> None:
     """Nothing is put back after it."""

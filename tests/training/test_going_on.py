@@ -26,7 +26,22 @@ from clsweep.training.run import run
 from clsweep.training.seeds import run_seeds
 
 SHORT = (*TINY, "benchmark.contexts=3", "benchmark.iters=4", "figures=false", "threads=1", "device=cpu")
-METHODS = ("none", "l2", "ewc", "ewc_separate", "online_ewc", "si", "mas", "rwalk", "kfac_ewc", "lwf", "custom")
+METHODS = (
+    "none",
+    "l2",
+    "ewc",
+    "ewc_separate",
+    "online_ewc",
+    "si",
+    "mas",
+    "rwalk",
+    "kfac_ewc",
+    "lwf",
+    "owm",
+    "gpm",
+    "ncl",
+    "custom",
+)
 
 # Counts what it has seen wherever Python keeps anything, and says so where one of them is behind.
 FORGETFUL = """

@@ -192,7 +192,7 @@ def test_contexts_with_si_are_plain_pytorchs(case: str, built_in: bool, tmp_path
         torch.testing.assert_close(p, q, rtol=1e-8, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", ["ewc", "online_ewc", "rwalk", "kfac_ewc"])
+@pytest.mark.parametrize("name", ["ewc", "online_ewc", "rwalk", "kfac_ewc", "owm", "gpm", "ncl"])
 def test_methods_are_the_same_in_both_forms_of_adam(name: str) -> None:
     """`foreach=False` is for the optimizer that PyTorch has."""
     forms = [tiny.optimizer(lr=0.05), tiny.optimizer(lr=0.05, foreach=False)]

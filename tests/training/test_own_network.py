@@ -16,7 +16,21 @@ from clsweep.errors import InputError
 from clsweep.training.loop import Trainer, TrainingProtocol
 from clsweep.training.rehearsal import rehearse
 
-METHODS = ("none", "l2", "ewc", "ewc_separate", "online_ewc", "kfac_ewc", "si", "mas", "rwalk", "lwf")
+METHODS = (
+    "none",
+    "l2",
+    "ewc",
+    "ewc_separate",
+    "online_ewc",
+    "kfac_ewc",
+    "si",
+    "mas",
+    "rwalk",
+    "lwf",
+    "owm",
+    "gpm",
+    "ncl",
+)
 
 
 @pytest.fixture

@@ -363,6 +363,9 @@ METHODS: dict[str, RegularizerConfig] = {
     "kfac_ewc": method("kfac_ewc", reg_strength=50.0),
     "rwalk": method("rwalk", reg_strength=5.0),
     "lwf": method("lwf", reg_strength=5.0),
+    "owm": method("owm"),
+    "gpm": method("gpm", threshold=0.9),
+    "ncl": method("ncl", data_size=50.0),
 }
 
 

@@ -1,0 +1,122 @@
+"""Natural continual learning.
+
+The posterior of the earlier contexts, a Gaussian with mean theta* and precision Lambda, is the prior of the next one,
+and a step is the steepest one on loss and prior within a trust region in the metric of Lambda (Kao, Jensen, van de Ven,
+Bernacchia & Hennequin, "Natural continual learning: success is a journey, not (just) a destination", NeurIPS 2021,
+section 2 and algorithm 1):
+
+    Delta theta ∝ -(1/n) Lambda^-1 (grad loss + reg_strength Lambda (theta - theta*))
+                = -(1/n) Lambda^-1 grad loss - (reg_strength / n) (theta - theta*)
+
+with Lambda = I / n + sum_t F_t, counted for one example: a prior of precision 1 before the first context, over
+`data_size` = n examples, and the Fisher information of each earlier context. The factor 1/n makes the step that of SGD
+in a direction that no context cared about, as in the authors' code. The second line is what is computed: once it is
+preconditioned, the penalty's gradient is that of a spring of the same stiffness everywhere, which takes no product.
+
+Lambda is block-diagonal, G ⊗ A for each linear and convolutional layer (see `kronecker`; its inverse multiplies the
+gradient by [W b] from both sides), and diagonal for the parameters of all other layers. What differs from the paper:
+
+- Sums of Kronecker products, the prior's I/sqrt(n) ⊗ I/sqrt(n) among them, keep their partial traces, as in `kfac_ewc`.
+  The paper minimizes a divergence, van de Ven's code weighs plain sums, with which T equal contexts count T² times.
+- The first context is trained without the prior, whose metric is that of SGD and whose pull to zero is 1/n.
+- The paper adds a small alpha before it inverts (1e-10 in the code for feedforward networks), which the prior, here
+  always there, and an inversion in float64 make unnecessary.
+- The optimizer is the run's: the paper's is SGD with momentum, beginning anew in each context
+  (optimizer=sgd optimizer.momentum=0.9 optimizer.reset=true).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clsweep.curvature.fisher import FisherOptions
+from clsweep.curvature.kronecker import Curvature, Factors, as_plain, kronecker_fisher, of_plain
+from clsweep.hyperparameters import NOT_NEGATIVE, POSITIVE, hyperparameter
+from clsweep.methods.base import Finished, Squares, state
+from clsweep.methods.preconditioned import Applied, Change, Preconditioned
+from clsweep.parameters import NamedTensors, layers_of, snapshot
+
+
+@dataclass(eq=False)
+class NCL(Preconditioned):
+    """The gradient in the metric of the earlier contexts' precision, and a pull to the latest parameters.
+
+    Attributes:
+        reg_strength: what the prior counts in the loss, 1 in the paper.
+        data_size: n, the number of examples that a prior of precision 1 is for; about a context's.
+        fisher: how the Fisher information is estimated.
+        curvature: G and A of Lambda for each layer that has them.
+        diagonal: Lambda's diagonal for the other layers' parameters, by key.
+        anchor: theta*, by key.
+    """
+
+    reg_strength: float = hyperparameter(1.0, NOT_NEGATIVE, "tag(log, interval(1e-2, 1e4))")
+    data_size: float = hyperparameter(12_000.0, POSITIVE, "tag(log, interval(10, 1e8))")
+    fisher: FisherOptions = field(default_factory=FisherOptions)
+    curvature: Curvature = state()
+    diagonal: NamedTensors = state()
+    anchor: NamedTensors = state()
+
+    @property
+    def strength(self) -> float:
+        """As configured."""
+        return self.reg_strength
+
+    def learn(self, finished: Finished) -> None:
+        """Add the context's Fisher information to the precision, and move the mean."""
+        new, diagonals = kronecker_fisher(self.model, finished.dataset, self.fisher)
+        before = self.curvature
+        joined = {keys: before.get(keys, self._prior(factors)).plus(factors) for keys, factors in new.items()}
+        self.curvature = before | joined
+        self.diagonal = self.diagonal | {
+            key: self.diagonal.get(key, 1 / self.data_size) + value for key, value in diagonals.items()
+        }
+        self.anchor = snapshot(self.model)
+
+    def _prior(self, like: Factors) -> Factors:
+        """I / sqrt(n) twice."""
+        sides = (torch.eye(len(one), dtype=one.dtype, device=one.device) for one in (like.inputs, like.outputs))
+        return Factors(*(side / math.sqrt(self.data_size) for side in sides))
+
+    def squares(self) -> Squares:
+        """1/(2 n) around the anchor: its gradient is the penalty's, once (1/n) Lambda^-1 has multiplied that."""
+        held = [*(key for keys in self.curvature for key in keys), *self.diagonal]
+        stiffness = 0.5 / self.data_size
+        return Squares({key: torch.full_like(self.anchor[key], stiffness) for key in held}, self.anchor)
+
+    def prepared(self, parameters: dict[str, nn.Parameter]) -> Applied:
+        """(1/n) Lambda^-1; see `Preconditioned`."""
+        layers = [([parameters[key] for key in keys], self._metric(one)) for keys, one in self.curvature.items()]
+        scales = [(parameters[key], 1 / (self.data_size * value)) for key, value in self.diagonal.items()]
+        return Applied(layers, scales, [])
+
+    def _metric(self, precision: Factors) -> Change:
+        """To (1/n) G^-1 g A^-1."""
+        inputs, outputs = _inverse(precision.inputs), _inverse(precision.outputs) / self.data_size
+        left, right = outputs.to(precision.outputs.dtype), inputs.to(precision.inputs.dtype)
+        return lambda gradient: left @ gradient @ right
+
+    def additions(self) -> list[str]:
+        """Which layers have factors, where some have none."""
+        if not self.diagonal:
+            return []
+        factored = layers_of(keys[0] for keys in self.curvature) or "no layer"
+        return [f"ncl has Kronecker factors for {factored}, and the diagonal for {layers_of(self.diagonal)}"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The factors as plain tensors, under their keys joined by blanks."""
+        return super().state_dict() | {"curvature": as_plain(self.curvature)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        super().load_state_dict(state | {"curvature": of_plain(state["curvature"])})
+
+
+def _inverse(matrix: Tensor) -> Tensor:
+    """Of a positive definite matrix, in float64."""
+    return torch.cholesky_inverse(torch.linalg.cholesky(matrix.double()))

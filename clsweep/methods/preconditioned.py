@@ -1,0 +1,185 @@
+"""Methods that multiply each layer's gradient with matrices that they have learned from earlier contexts.
+
+The gradient of a linear layer's [W b] is a sum over examples of g a^T, with a the layer's input, a 1 appended, and g
+the gradient of the loss by its output; of a convolution's, over patches. A matrix from the right changes which inputs a
+step is felt for, one from the left which outputs it moves.
+
+The first context is trained without any of it. What holds of a step holds of the gradient that the optimizer gets: only
+a step straight against it (SGD, without the momentum of earlier contexts and without weight decay) stays where the
+method leaves it. Adam scales each parameter on its own and goes on with the momentum that it has.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from clsweep.curvature.kronecker import Keys, as_matrix, as_parameters, input_statistics
+from clsweep.errors import MethodError
+from clsweep.methods.base import Finished, Quadratic, Squares, derived, state
+from clsweep.parameters import NamedTensors, contract_parameters, layers_of
+
+# From a layer's gradient [W b], [out, columns], to what is left of it, likewise.
+Change = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class Applied:
+    """What is done to the gradients of a context.
+
+    Attributes:
+        layers: the parameters of each layer, in the order of `as_matrix`, and the change of its gradient.
+        scales: single parameters, and what their gradients are multiplied with.
+        frozen: parameters that get no gradient.
+    """
+
+    layers: list[tuple[list[nn.Parameter], Change]]
+    scales: list[tuple[nn.Parameter, Tensor]]
+    frozen: list[nn.Parameter]
+
+    def apply(self) -> None:
+        """Change the gradients that stand in the parameters' `grad`, in place; what has none is left alone."""
+        gradients: list[Tensor] = []
+        changed: list[Tensor] = []
+        for parameters, change in self.layers:
+            own = [p.grad for p in parameters if p.grad is not None]
+            if len(own) == len(parameters):
+                gradients += own
+                changed += as_parameters(change(as_matrix(own)), own)
+        if gradients:
+            torch._foreach_copy_(gradients, changed)
+        scaled = [(p.grad, scale) for p, scale in self.scales if p.grad is not None]
+        if scaled:
+            torch._foreach_mul_([gradient for gradient, _ in scaled], [scale for _, scale in scaled])
+        for p in self.frozen:
+            p.grad = None
+
+
+@dataclass(eq=False)
+class Preconditioned(Quadratic):
+    """From the second context on, each layer's gradient is changed by what the earlier contexts have left.
+
+    Attributes:
+        applied: what is done in the context, once its first step is made.
+    """
+
+    transforms_gradients = True
+    transforms_first_context = False
+    needs_plain_steps = True
+    tells_layers = True
+    applied: Applied | None = derived(lambda: None)
+
+    @abstractmethod
+    def prepared(self, parameters: dict[str, nn.Parameter]) -> Applied:
+        """What is to be done to the gradients of a context, of whose outputs `active_outputs` tells.
+
+        Args:
+            parameters: the network's, by key.
+        """
+
+    def transform(self) -> None:
+        """Change the gradients of a step."""
+        if self.applied is None:
+            self.applied = self.prepared(contract_parameters(self.model))
+        self.applied.apply()
+
+    def end_context(self, finished: Finished) -> None:
+        """See `BuiltIn`; what was made from the state of before is made anew."""
+        self.applied = None
+        super().end_context(finished)
+
+
+@dataclass(eq=False)
+class Projected(Preconditioned):
+    """No penalty: each layer's gradient is projected away from the inputs that the layer had in earlier contexts.
+
+    An output layer is projected where the context has outputs that an earlier one had, too. A head of the context's
+    own, as in the task-incremental scenario, is free: it computes nothing that an earlier context is asked for.
+
+    What isn't a linear or convolutional layer, used once for examples in rows, has no such inputs: it is trained in the
+    first context and frozen from then on, lest it changes what later layers get. That goes for the scales and shifts of
+    normalization layers; the running averages of batch normalization move on, as in every method.
+
+    Attributes:
+        without_inputs: the keys of what is frozen.
+        output_layer: the keys of the layer whose outputs the logits are; empty where it isn't one that is projected.
+        outputs_before: the outputs that earlier contexts had.
+    """
+
+    without_inputs: list[str] = state(list)
+    output_layer: list[str] = state(list)
+    outputs_before: list[int] = state(list)
+
+    @property
+    def strength(self) -> float:
+        """Of no penalty."""
+        return 0.0
+
+    def squares(self) -> Squares:
+        """Of no parameter."""
+        return Squares({}, {})
+
+    def learn(self, finished: Finished) -> None:
+        """Take in what the inputs of the context's layers were.
+
+        Raises:
+            MethodError: the network has no layer whose gradient could be projected.
+        """
+        seen = input_statistics(self.model, finished.dataset)
+        if not seen.covariances:
+            raise MethodError(
+                f"{self.source} has no layer whose gradient it could project; expected a network with a linear layer "
+                "or a convolution that is trained, and used once for each example."
+            )
+        self.take({" ".join(keys): value for keys, value in seen.covariances.items()})
+        projected = {key for layer in self.layers() for key in layer}
+        self.without_inputs = [key for key in [*self.without_inputs, *seen.others] if key not in projected]
+        self.without_inputs = list(dict.fromkeys(self.without_inputs))
+        self.output_layer = list(seen.output or ())
+        self.outputs_before = sorted({*self.outputs_before, *finished.outputs})
+
+    @abstractmethod
+    def take(self, covariances: NamedTensors) -> None:
+        """Bring the state up to date.
+
+        Args:
+            covariances: A of each layer in the context that has ended, [columns, columns], by its parameters' keys,
+                joined by blanks.
+        """
+
+    @abstractmethod
+    def layers(self) -> list[Keys]:
+        """The layers that the state is of."""
+
+    @abstractmethod
+    def projection(self, layer: str) -> Change:
+        """What is done to a layer's gradient.
+
+        Args:
+            layer: its parameters' keys, joined by blanks.
+        """
+
+    def prepared(self, parameters: dict[str, nn.Parameter]) -> Applied:
+        """See `Preconditioned`."""
+        has_own_head = set(self.outputs_before).isdisjoint(self.active_outputs)
+        free = tuple(self.output_layer) if has_own_head else ()
+        layers = [
+            ([parameters[key] for key in keys], self.projection(" ".join(keys)))
+            for keys in self.layers()
+            if keys != free
+        ]
+        return Applied(layers, [], [parameters[key] for key in self.without_inputs])
+
+    def additions(self) -> list[str]:
+        """Which layers are projected, where others are frozen."""
+        if not self.without_inputs:
+            return []
+        projected = layers_of(keys[0] for keys in self.layers())
+        return [
+            f"{type(self).__name__.lower()} projects the gradients of {projected}, and freezes "
+            f"{layers_of(self.without_inputs)}, which it can't project, after the first context"
+        ]
