@@ -15,7 +15,7 @@ from rich.table import Table
 import clsweep
 from clsweep import process, results
 from clsweep.errors import InputError
-from clsweep.report import leaderboard, page, selection
+from clsweep.report import leaderboard, page, pairs, selection, tuning
 from clsweep.report.contents import contents
 from clsweep.report.figures import Drawn
 from clsweep.report.sections import overview, protocols
@@ -23,6 +23,7 @@ from clsweep.report.selection import Selection
 from clsweep.results import PRUNED, REPORT_MARK, Results
 
 _PAGE = "report.html"
+_TABLES = ("leaderboard.csv", "pairs.csv", "seeds_needed.csv", "expected_best.csv", "left_out.csv")
 _SHOWN_PROBLEMS = 10
 
 
@@ -49,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="clsweep-report",
         description="Collect every run and study below some folders: report.html (one page, opens without a network), "
-        "leaderboard.csv and .md, left_out.csv, and figures as PNG, SVG and CSV.",
+        f"leaderboard.md, {', '.join(_TABLES)}, and figures as PNG, SVG and CSV.",
     )
     parser.add_argument(
         "folders", nargs="*", type=Path, default=[Path("outputs")], metavar="FOLDER", help="by default outputs"
@@ -70,13 +71,19 @@ def _write(folders: Sequence[str], output: Path) -> None:
     table = leaderboard.rows(chosen.runs)
     sections, studies = contents(found, chosen, table)
     drawn = [figure for part in [one.drawn for one in sections] + [one.drawn for one in studies] for figure in part]
+    scores = pairs.scores(table, chosen.runs)
+    compared, needed = pairs.pairs(scores, pairs.gaps(table)), pairs.seeds_needed(scores)
     now = datetime.now(UTC)
     try:
         _write_figures(output, drawn)
         results.write_csv(table.drop(columns="protocol"), output / "leaderboard.csv")
+        results.write_csv(compared, output / "pairs.csv")
+        results.write_csv(needed, output / "seeds_needed.csv")
+        results.write_csv(tuning.expected_best(found), output / "expected_best.csv")
         results.write_text(page.markdown(table, sections, found, chosen), output / "leaderboard.md")
         results.write_csv(page.left_out(found), output / "left_out.csv")
-        html = page.html(table, sections, studies, found, chosen, folders, now)
+        shown = pairs.comparisons(compared, needed, scores)
+        html = page.html(table, sections, studies, found, chosen, shown, folders, now)
         results.write_text(html, output / _PAGE)
     except OSError as error:
         raise InputError(f"--output={output}: {error.strerror}; expected a folder that can be written to.") from error
@@ -153,5 +160,5 @@ def _print(table: pd.DataFrame, found: Results, chosen: Selection, output: Path,
         console.print(f"{what}  {path}{f': {reason}' if reason else ''}", markup=False, soft_wrap=True)
     if len(named) > _SHOWN_PROBLEMS:
         console.print(f"and {len(named) - _SHOWN_PROBLEMS} more, all of them in left_out.csv", markup=False)
-    files = f"{_PAGE}, leaderboard.csv, leaderboard.md, left_out.csv, figures/ ({figures_written})"
+    files = f"{_PAGE}, leaderboard.md, {', '.join(_TABLES)}, figures/ ({figures_written})"
     console.print(f"written  {results.short(output.resolve())}: {files}", markup=False, soft_wrap=True)

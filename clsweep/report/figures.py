@@ -136,6 +136,7 @@ def of_study(slug: str, name: str, trials: pd.DataFrame, ranges: dict[str, str])
     if not searched or trials.empty:
         return
     yield partial(studies.search, f"{slug}-search", trials, searched, name)
+    yield partial(studies.sensitivity, f"{slug}-sensitivity", trials, searched, name)
     yield partial(studies.importances, f"{slug}-importance", trials, searched, name)
 
 

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 import clsweep
 from clsweep.report.leaderboard import TEST
+from clsweep.report.pairs import Comparisons
 from clsweep.report.sections import LABELS, Section, StudySection, overview, protocols
 from clsweep.report.selection import Selection
 from clsweep.results import FINISHED, Results
@@ -61,6 +62,7 @@ def html(
     studies: Sequence[StudySection],
     results: Results,
     selection: Selection,
+    compared: Comparisons,
     folders: Sequence[str],
     now: datetime,
 ) -> str:
@@ -72,6 +74,7 @@ def html(
         studies: a study each.
         results: what was read.
         selection: what is compared.
+        compared: methods in pairs.
         folders: what was asked for.
         now: when.
     """
@@ -81,6 +84,7 @@ def html(
         "report.html.j2",
         **_common(table, sections, results, selection),
         studies=studies,
+        compared=compared,
         groups={what: part.head(_SHOWN_OF_A_KIND).to_dict("records") for what, part in groups.items()},
         sizes={what: len(part) for what, part in groups.items()},
         folders=folders,

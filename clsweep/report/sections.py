@@ -13,7 +13,7 @@ import pandas as pd
 
 from clsweep.protocol import Protocol
 from clsweep.published import published
-from clsweep.report import leaderboard
+from clsweep.report import leaderboard, tuning
 from clsweep.report.figures import Drawn
 from clsweep.report.leaderboard import MARKED, METRICS, PUBLISHED
 from clsweep.results.statistics import estimate
@@ -136,6 +136,7 @@ class StudySection:
         summary: its trials, in one line.
         best: its best trial, in one line.
         finals: what the final runs with the tuned and the default values reached, in one line each.
+        tuning: how much tuning it needed, and how flat it is around its best values.
         note: why a figure is missing.
         drawn: its figures.
         tables: what else is told of it.
@@ -147,6 +148,7 @@ class StudySection:
     summary: str
     best: str
     finals: list[str]
+    tuning: list[str]
     note: str
     drawn: list[Drawn]
     tables: list[Table] = field(default_factory=list)
@@ -255,6 +257,7 @@ def study_section(
         f"{len(trials)} trials: {states}",
         _best(trials, searched),
         _finals(finals),
+        tuning.told(trials, searched),
         _note(searched, drawn),
         list(drawn),
     )

@@ -91,6 +91,7 @@ _TRIAL_DTYPES = {
     "seconds": "float64",
     "seed": "str",
     "folder": "str",
+    "ended": "str",
     "reason": "str",
 }
 _TRIAL_REQUIRED = ("number", "state", "validation_average_accuracy")

@@ -20,7 +20,7 @@ from clsweep.hyperparameters import STANDARD
 from clsweep.protocol import Protocol
 from clsweep.sweeps.continued import current
 from clsweep.sweeps.finals import FinalRun
-from clsweep.sweeps.marks import REASON
+from clsweep.sweeps.marks import ENDED, REASON
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.spent import seconds
 from clsweep.sweeps.status import status
@@ -67,6 +67,7 @@ def _row(plan: StudyPlan, trial: FrozenTrial) -> dict[str, Any]:
         "seconds": round(seconds(trial), 3),
         "seed": " ".join(map(str, attributes.get(SEEDS, []))),
         "folder": attributes.get(FOLDER, ""),
+        "ended": attributes.get(ENDED, ""),
         "reason": attributes.get(REASON, ""),
     }
 

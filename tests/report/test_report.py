@@ -20,6 +20,7 @@ from clsweep.report.plots.style import INK, looks
 from clsweep.report.selection import select
 from clsweep.results import Results
 from clsweep.results.statistics import estimate
+from clsweep.results.tuning import best_of
 from clsweep.sweeps import space
 
 
@@ -62,6 +63,9 @@ def test_the_report_is_complete(report: Path) -> None:
         "report.html",
         "leaderboard.csv",
         "leaderboard.md",
+        "pairs.csv",
+        "seeds_needed.csv",
+        "expected_best.csv",
         "left_out.csv",
         "figures",
         ".clsweep-report",
@@ -72,6 +76,7 @@ def test_the_report_is_complete(report: Path) -> None:
     assert names == {
         *(f"{protocol}-{kind}" for protocol in (split, perm) for kind in ("accuracy", "forgetting", "matrices")),
         f"{study}-search",
+        f"{study}-sensitivity",
         f"{study}-importance",
     }
     for name in names:
@@ -333,12 +338,60 @@ def test_a_search_shows_pruned_trials_where_they_were_stopped(found: Results) ->
     reached = plot.data.set_index("number")["accuracy"]
     assert reached.drop(3).to_dict() == {0: 0.8, 1: 0.95, 2: 0.99, 4: 0.9, 5: 0.94}
     assert np.isnan(reached[3])  # failed before it had measured anything
-    trial, strength, gamma = plot.figure.axes
-    assert (strength.get_xscale(), gamma.get_xscale()) == ("log", "linear")
+    trial, best_of_n = plot.figure.axes
     (best,) = trial.get_lines()
     assert list(np.asarray(best.get_ydata(), dtype=float)) == [0.8, 0.95, 0.95, 0.95]
     labels = [text.get_text() for text in plot.figure.legends[0].get_texts()]
-    assert labels == ["complete (4)", "pruned (1)", "failed (1)", "best so far"]
+    assert labels == [
+        "complete (4)",
+        "pruned (1)",
+        "failed (1)",
+        "best so far",
+        "best of n, expected",
+        "in 80 % of searches",
+    ]
+    (expected,) = best_of_n.get_lines()
+    made = best_of([0.8, 0.95, 0.95, 0.8, 0.9, 0.94])  # the pruned one stood as well as the best, another failed
+    assert list(np.asarray(expected.get_ydata(), dtype=float)) == pytest.approx(list(made.mean))
+    assert plot.data["n"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert plot.data["best_of_n_low"].tolist() == made.low.tolist()
+
+
+def test_sensitivity_shows_complete_trials_and_where_others_were_tried(found: Results) -> None:
+    plot = studies.sensitivity("s", found.trials, SPACE, "study")
+    assert plot is not None
+    strength, gamma = plot.figure.axes
+    assert (strength.get_xscale(), gamma.get_xscale()) == ("log", "linear")
+    assert plot.data["state"].value_counts().to_dict() == {"COMPLETE": 4, "PRUNED": 1, "FAIL": 1}
+    stopped = plot.data[plot.data["state"] != "COMPLETE"]
+    assert stopped[["validation_average_accuracy", "test_average_accuracy"]].isna().all(axis=None)
+    drawn = [(line.get_marker(), np.asarray(line.get_xydata()).tolist()) for line in strength.get_lines()]
+    test, _, validation, _, best = drawn
+    assert test == ("o", [[1.0, 0.79], [10.0, 0.94], [30.0, 0.9], [100.0, 0.89]])
+    assert validation == ("o", [[1.0, 0.8], [10.0, 0.95], [30.0, 0.94], [100.0, 0.9]])
+    assert best == ("o", [[10.0, 0.95]])
+    pruned, failed = strength.collections
+    assert [np.asarray(one.get_offsets())[0, 0] for one in (pruned, failed)] == [1000.0, 100_000.0]
+
+
+def test_a_very_bad_trial_does_not_flatten_the_curve(found: Results) -> None:
+    accuracy = found.trials["validation_average_accuracy"].replace(0.8, 0.1)
+    trials = found.trials.assign(validation_average_accuracy=accuracy)
+    plot = studies.sensitivity("s", trials, {"reg_strength": SPACE["reg_strength"]}, "study")
+    assert plot is not None
+    (plain,) = plot.figure.axes
+    low, high = plain.get_ylim()
+    assert (low, high) == pytest.approx((0.75, 0.95), abs=0.07)
+    triangles = [line for line in plain.get_lines() if line.get_marker() == "v"]
+    assert [np.asarray(line.get_xdata()).tolist() for line in triangles] == [[], [1.0]]
+    assert "triangle" in plot.caption
+    assert plot.data["validation_average_accuracy"].min() == 0.1
+
+
+def test_without_a_complete_trial_there_is_no_sensitivity(found: Results) -> None:
+    stopped = found.trials[found.trials["state"] != "COMPLETE"]
+    assert studies.sensitivity("s", stopped, SPACE, "study") is None
+    assert len(studies.search("s", stopped, SPACE, "study").figure.axes) == 1
 
 
 def test_importances_name_their_evaluator_and_the_number_of_trials(found: Results) -> None:
@@ -362,8 +415,9 @@ def test_a_trial_outside_of_the_range_is_drawn_and_counted(found: Results) -> No
 
 def test_a_search_of_integers_is_drawn(found: Results) -> None:
     integers = space.parse({"reg_strength": "tag(log, int(interval(5, 20)))", "gamma": "interval(0.4, 0.6)"})
-    plot = studies.search("s", found.trials, integers, "study")
-    assert plot.figure.axes[1].get_xscale() == "log"
+    plot = studies.sensitivity("s", found.trials, integers, "study")
+    assert plot is not None
+    assert plot.figure.axes[0].get_xscale() == "log"
     made = studies.importances("s", found.trials, integers, "study")
     assert made is not None
     assert set(made.data["complete_trials"]) == {4}
@@ -378,8 +432,11 @@ def test_every_method_keeps_its_look_and_strangers_differ() -> None:
 
 
 def test_figures_are_the_same_twice(found: Results) -> None:
-    plots = [studies.search("s", found.trials, SPACE, "study") for _ in range(2)]
-    assert plots[0].svg() == plots[1].svg()
+    for draw in (studies.search, studies.sensitivity):
+        first, second = (draw("s", found.trials, SPACE, "study") for _ in range(2))
+        assert first is not None
+        assert second is not None
+        assert first.svg() == second.svg()
 
 
 def test_a_single_run_is_drawn(tmp_path: Path) -> None:
@@ -417,6 +474,7 @@ def test_very_few_and_very_many_contexts_are_drawn(tmp_path: Path, contexts_of_r
 def test_a_log_axis_has_labels_whatever_its_range(low: float, high: float, labels: set[str]) -> None:
     trials = pd.DataFrame({"number": [0, 1], "state": "COMPLETE", "validation_average_accuracy": [0.8, 0.9]})
     trials = trials.assign(reg_strength=[low, high], gamma=1.0, epsilon=1.0, seconds=1.0, reason="")
-    plot = studies.search("s", trials, space.parse({"reg_strength": "tag(log, interval(1e-9, 1e9))"}), "study")
+    plot = studies.sensitivity("s", trials, space.parse({"reg_strength": "tag(log, interval(1e-9, 1e9))"}), "study")
+    assert plot is not None
     plot.figure.canvas.draw()
-    assert labels <= {text.get_text() for text in plot.figure.axes[1].get_xticklabels()}
+    assert labels <= {text.get_text() for text in plot.figure.axes[0].get_xticklabels()}

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.transforms
 import numpy as np
+import numpy.typing as npt
 import optuna
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
@@ -18,17 +21,42 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from clsweep.hyperparameters import STANDARD
-from clsweep.report.plots.style import BLUE, GREY, ORANGE, VERMILLION, Plot, grid_lines, legend, panels, styled
+from clsweep.report.plots.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    VERMILLION,
+    Plot,
+    grid_lines,
+    legend,
+    panels,
+    styled,
+)
+from clsweep.report.trials import (
+    ACCURACY,
+    COMPLETE,
+    FAILED,
+    PRUNED,
+    WITHIN,
+    attempts,
+    best_of_trials,
+    last_measured,
+)
+from clsweep.results.tuning import SHARE_TEXT, BestOf
 
-COMPLETE, PRUNED, FAILED = "COMPLETE", "PRUNED", "FAIL"
 _SIZE = (2.9, 2.3)
+_TEST = "test_average_accuracy"
+_FEW_POINTS = 25  # more are no dots, but a line
+_FARTHEST = 4.0  # times the distance from the best trial to the median
 _FEW_DECADES = 2.0
 _FEWEST_TRIALS = 4  # PED-ANOVA compares the best tenth of the trials, at least two, with all of them
 
 
 @styled
 def search(name: str, trials: pd.DataFrame, space: Mapping[str, BaseDistribution], study: str) -> Plot:
-    """Each trial's accuracy in the order in which they began, and against each hyperparameter that was searched.
+    """Each trial's accuracy in the order in which they began, and the best of n of them.
 
     Args:
         name: of the files.
@@ -37,31 +65,154 @@ def search(name: str, trials: pd.DataFrame, space: Mapping[str, BaseDistribution
         study: its name, for the title.
     """
     data = _reached(trials, space)
-    figure, axes = panels(1, 1 + len(space), _SIZE, legend_lines=1, sharey=True)
-    for plain, column in zip(axes[0], ("number", *space), strict=True):
-        _scatter(plain, data, column)
-        if getattr(space.get(column), "log", False):
-            _logarithmic(plain, data[column])
-        plain.set_xlabel(column)
-        grid_lines(plain)
+    best = best_of_trials(trials, list(space))
+    figure, axes = panels(1, 1 if best is None else 2, _SIZE, legend_lines=2, sharey=True)
     first = axes[0, 0]
+    _scatter(first, data, "number", "accuracy")
     complete = data[data["state"] == COMPLETE]
     first.step(
         complete["number"], complete["accuracy"].cummax(), where="post", color=VERMILLION, linewidth=1.2, zorder=1
     )
     first.set_xlabel("trial")
     first.set_ylabel("validation accuracy")
-    first.xaxis.set_major_locator(MaxNLocator(integer=True))
-    legend(figure, [*_handles(data), Line2D([], [], color=VERMILLION, linewidth=1.2, label="best so far")], 4)
+    handles = [*_handles(data), Line2D([], [], color=VERMILLION, linewidth=1.2, label="best so far")]
+    if best is not None:
+        data = data.merge(_expected(trials, space, best), on="number", how="left")
+        handles += _draw_best_of(axes[0, 1], best)
+    for plain in axes[0]:
+        plain.xaxis.set_major_locator(MaxNLocator(integer=True))
+        grid_lines(plain)
+    legend(figure, handles, 3)
     return Plot(
         name,
         f"Search: {study}",
-        "Mean validation accuracy over the learned contexts, a point for each trial: in the order of the search, and "
-        "against each hyperparameter. A pruned trial stands where it was stopped, after fewer contexts than the "
-        "others, which is why it may stand high.",
+        "Left: validation accuracy over the learned contexts, a point for each trial in the order of the search. A "
+        "pruned trial stands where it was stopped, after fewer contexts, and may stand high. Right: the best of n of "
+        f"these trials, expected over which they are (Tang et al. 2020), and where it lies in {SHARE_TEXT} of searches "
+        "(Dodge et al. 2019). There a pruned trial counts as complete ones that stood where it was stopped. Trials "
+        "count as independent, though those of a sampler that learns get better.",
         figure,
         data,
     )
+
+
+def _draw_best_of(plain: Axes, best: BestOf) -> list[Artist]:
+    n = np.arange(1, len(best.mean) + 1)
+    band = plain.fill_between(n, best.low, best.high, color=GREEN, alpha=0.18, linewidth=0)
+    (line,) = plain.plot(n, best.mean, color=GREEN, marker="." if len(n) <= _FEW_POINTS else "", zorder=2)
+    plain.set_xlabel("number of trials n")
+    line.set_label("best of n, expected")
+    band.set_label(f"in {SHARE_TEXT} of searches")
+    return [line, band]
+
+
+def _expected(trials: pd.DataFrame, space: Mapping[str, BaseDistribution], best: BestOf) -> pd.DataFrame:
+    """The right panel's numbers beside the trials that count: the n-th of them in its row."""
+    numbers = attempts(trials, list(space))["number"]
+    n = range(1, len(best.mean) + 1)
+    values = {"n": n, "best_of_n": best.mean, "best_of_n_low": best.low, "best_of_n_high": best.high}
+    return pd.DataFrame({"number": numbers.to_numpy()} | values)
+
+
+@styled
+def sensitivity(name: str, trials: pd.DataFrame, space: Mapping[str, BaseDistribution], study: str) -> Plot | None:
+    """Validation and test accuracy over each hyperparameter that was searched, a panel each.
+
+    Args:
+        name: of the files.
+        trials: the study's rows of `Results.trials`.
+        space: what was searched.
+        study: its name, for the title.
+
+    Returns:
+        None where no trial is complete.
+    """
+    mine = attempts(trials, list(space))
+    if not (mine["state"] == COMPLETE).any():
+        return None
+    accuracies = [column for column in (ACCURACY, _TEST) if column in mine]
+    data = mine[["number", "state", *(one for one in space if one in mine), *accuracies]].copy()
+    data[accuracies] = data[accuracies].where(data["state"] == COMPLETE)
+    frame = _frame(data[accuracies].to_numpy(dtype=float))
+    figure, axes = panels(1, len(space), (4.4, 2.3) if len(space) == 1 else _SIZE, legend_lines=1, sharey=True)
+    for plain, column in zip(axes[0], space, strict=True):
+        _over(plain, data, column, frame.bottom, connected=len(space) == 1)
+        if getattr(space[column], "log", False):
+            _logarithmic(plain, data[column])
+        plain.set_xlabel(column)
+        grid_lines(plain)
+    axes[0, 0].set_ylim(frame.bottom - 0.2 * frame.height, frame.top + 0.08 * frame.height)
+    axes[0, 0].set_ylabel("accuracy")
+    legend(figure, _sensitivity_handles(data), 5)
+    lower = " A triangle is a trial that is worse than the frame shows." if frame.hides else ""
+    return Plot(
+        name,
+        f"Sensitivity: {study}",
+        "Validation and test accuracy over each hyperparameter that was searched, a point for each complete trial. The "
+        f"ring is the best on validation data, the shade within {WITHIN} of it; test accuracy chooses nothing. Crosses "
+        "(pruned) and bars (failed) at the lower edge say what was tried; what it would have reached isn't "
+        f"known.{lower}",
+        figure,
+        data,
+    )
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Which accuracies a sensitivity curve shows: a few very bad trials would flatten the rest.
+
+    Attributes:
+        bottom: the lowest accuracy that stands where it is.
+        top: the best.
+        hides: whether there are worse ones.
+    """
+
+    bottom: float
+    top: float
+    hides: bool
+
+    @property
+    def height(self) -> float:
+        """From the lowest to the best, enough to draw."""
+        return max(self.top - self.bottom, WITHIN)
+
+
+def _frame(accuracies: npt.NDArray[np.float64]) -> _Frame:
+    top, middle, lowest = float(np.nanmax(accuracies)), float(np.nanmedian(accuracies)), float(np.nanmin(accuracies))
+    bottom = max(lowest, top - max(_FARTHEST * (top - middle), 4 * WITHIN))
+    return _Frame(bottom, top, lowest < bottom)
+
+
+def _over(plain: Axes, data: pd.DataFrame, column: str, bottom: float, *, connected: bool) -> None:
+    """Accuracies over one hyperparameter; connected where it is the only one, as nothing else differs then."""
+    complete = data[data["state"] == COMPLETE].sort_values(column, kind="stable")
+    at_the_edge = matplotlib.transforms.blended_transform_factory(plain.transData, plain.transAxes)
+    for accuracy, colour, face in ((_TEST, PURPLE, "none"), (ACCURACY, BLUE, BLUE)):
+        if accuracy not in complete:
+            continue
+        seen, low = complete[complete[accuracy] >= bottom], complete[complete[accuracy] < bottom]
+        dots: dict[str, Any] = {"color": colour, "markerfacecolor": face, "markersize": 4}
+        plain.plot(seen[column], seen[accuracy], "o", linestyle="-" if connected else "", linewidth=0.8, **dots)
+        plain.plot(low[column], np.full(len(low), 0.12), "v", transform=at_the_edge, **dots)
+    best = complete.sort_values(ACCURACY, kind="stable").iloc[-1]
+    plain.plot([best[column]], [best[ACCURACY]], "o", color=VERMILLION, markersize=9, markerfacecolor="none")
+    plain.axhspan(best[ACCURACY] - WITHIN, best[ACCURACY], color=BLUE, alpha=0.12, linewidth=0, zorder=0)
+    for state, _, colour, marker in _MARKS[1:]:
+        stopped = data[data["state"] == state]
+        height = np.full(len(stopped), 0.04)
+        plain.scatter(stopped[column], height, s=18, color=colour, marker=marker, transform=at_the_edge, linewidths=1.2)
+
+
+def _sensitivity_handles(data: pd.DataFrame) -> list[Artist]:
+    complete = int((data["state"] == COMPLETE).sum())
+    dots: list[Artist] = [
+        Line2D([], [], linestyle="", color=BLUE, marker="o", markersize=4, label=f"validation ({complete})"),
+        Line2D([], [], linestyle="", color=VERMILLION, marker="o", markersize=8, markerfacecolor="none", label="best"),
+    ]
+    if _TEST in data:
+        test = {"color": PURPLE, "marker": "o", "markersize": 4, "markerfacecolor": "none"}
+        dots.insert(1, Line2D([], [], linestyle="", label="test", **test))  # type: ignore[arg-type]
+    return [*dots, *_handles(data[data["state"] != COMPLETE])]
 
 
 @styled
@@ -137,9 +288,7 @@ def _reaching(distribution: BaseDistribution, value: float) -> BaseDistribution:
 
 def _reached(trials: pd.DataFrame, space: Iterable[str]) -> pd.DataFrame:
     """The trials with `accuracy`: the final one, or for a pruned trial the last that was measured."""
-    measured = [column for column in trials if str(column).startswith(("validation_after_", "seed_"))]
-    last = trials[measured].ffill(axis=1).iloc[:, -1] if measured else np.nan
-    accuracy = trials["validation_average_accuracy"].where(trials["state"] == COMPLETE, last)
+    accuracy = trials[ACCURACY].where(trials["state"] == COMPLETE, last_measured(trials))
     values = dict.fromkeys([*STANDARD, *space])
     columns = ["number", "state", "accuracy", *values, "seconds", "reason"]
     return trials.assign(accuracy=accuracy)[columns].sort_values("number", kind="stable")
@@ -169,7 +318,7 @@ def _logarithmic(plain: Axes, values: pd.Series) -> None:
     plain.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _scatter(plain: Axes, data: pd.DataFrame, column: str) -> None:
+def _scatter(plain: Axes, data: pd.DataFrame, column: str, accuracy: str) -> None:
     at_the_bottom = matplotlib.transforms.blended_transform_factory(plain.transData, plain.transAxes)
     for state, _, colour, marker in _MARKS:
         mine = data[data["state"] == state]
@@ -177,13 +326,19 @@ def _scatter(plain: Axes, data: pd.DataFrame, column: str) -> None:
             low = np.full(len(mine), 0.02)
             plain.scatter(mine[column], low, s=30, color=colour, marker=marker, transform=at_the_bottom)
         else:
-            plain.scatter(mine[column], mine["accuracy"], s=22, color=colour, marker=marker, linewidths=1.2, zorder=2)
+            plain.scatter(mine[column], mine[accuracy], s=22, color=colour, marker=marker, linewidths=1.2, zorder=2)
 
 
-def _handles(data: pd.DataFrame) -> list[Line2D]:
+def _handles(data: pd.DataFrame) -> list[Artist]:
     counts = data["state"].value_counts()
-    return [
-        Line2D([], [], linestyle="", color=colour, marker=marker, markersize=5, label=f"{label} ({counts[state]})")
-        for state, label, colour, marker in _MARKS
-        if state in counts
-    ]
+    handles = (_handle(state, counts) for state, *_ in _MARKS)
+    return [handle for handle in handles if handle is not None]
+
+
+def _handle(state: str, counts: pd.Series) -> Artist | None:
+    """A state's mark with the number of its trials; None where there are none."""
+    label, colour, marker = next(tuple(rest) for one, *rest in _MARKS if one == state)
+    if state not in counts:
+        return None
+    text = f"{label} ({counts[state]})"
+    return Line2D([], [], linestyle="", color=colour, marker=marker, markersize=5, label=text)
