@@ -24,10 +24,7 @@ def table(experiment: Experiment, made: Made) -> str:
         experiment: this one.
         made: of no use: these are no runs of clsweep.
     """
-    file = keeping.MEASURED / f"{experiment.name}.csv"
-    rows = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["digest", "benchmark"])
-    current = hashlib.sha256((ROOT / "custom_regularization.py").read_bytes()).hexdigest()[:12]
-    rows = rows[rows["digest"] == current].drop_duplicates()
+    rows = _rows()
     lines = [["benchmark", "iterations", "precision", "strength", "seeds", "average accuracy", "best published"]]
     for benchmark, (strength, best) in PUBLISHED.items():
         mine = rows[rows["benchmark"] == benchmark]
@@ -43,3 +40,20 @@ def table(experiment: Experiment, made: Made) -> str:
             how = [f"{iterations:,}", str(precision), f"{used:g}", str(len(values))]
             lines.append([name + part, *how, interval(values), beside])
     return markdown(lines)
+
+
+def at_published_strength(benchmark: str) -> list[float]:
+    """The average accuracies of the file as it is now at the strength of the published comparison, one a seed."""
+    rows, (strength, _) = _rows(), PUBLISHED[benchmark]
+    mine = rows[(rows["benchmark"] == benchmark) & (rows["strength"] == strength)]
+    whole = mine[mine["contexts"] == mine["contexts"].max()]
+    return [float(value) for value in whole["average_accuracy"]]
+
+
+def _rows() -> pd.DataFrame:
+    """Those of the file as it is now."""
+    file = keeping.MEASURED / f"{NAME}.csv"
+    columns = ["digest", "benchmark", "strength", "contexts", "average_accuracy"]
+    rows = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=columns)
+    current = hashlib.sha256((ROOT / "custom_regularization.py").read_bytes()).hexdigest()[:12]
+    return rows[rows["digest"] == current].drop_duplicates()

@@ -8,11 +8,12 @@ from typing import Final
 
 from clsweep.report.plots.style import Plot
 from clsweep.results import write_text
-from evaluation import keeping
+from evaluation import keeping, tuned
 from evaluation.declared import EXPERIMENTS
 from evaluation.experiment import ROOT, Experiment
 
 PAGES: Final = ROOT / "docs" / "experiments"
+README: Final = ROOT / "README.md"
 FIGURES: Final = ROOT / "docs" / "figures" / "experiments"
 INDEX: Final = "README.md"
 BEGIN: Final = "<!-- from here on written by scripts/experiments.py tables -->"
@@ -20,7 +21,7 @@ END: Final = "<!-- to here -->"
 
 
 def write(experiments: Iterable[Experiment], figures: Path = FIGURES) -> None:
-    """Write the tables and figures of some experiments into their pages, and the index.
+    """Write the tables and figures of some experiments into their pages, the index and README's table.
 
     Args:
         experiments: whose.
@@ -34,6 +35,7 @@ def write(experiments: Iterable[Experiment], figures: Path = FIGURES) -> None:
         if plot is not None:
             (figures / f"{experiment.name}.svg").write_bytes(plot.svg())
     write_text(renewed((PAGES / INDEX).read_text(), index()), PAGES / INDEX)
+    write_text(renewed(README.read_text(), tuned.overview()), README)
 
 
 def tables(experiment: Experiment) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from functools import cache
 from typing import Any, Final
 
@@ -11,11 +11,13 @@ import pandas as pd
 
 from clsweep import results
 from clsweep.paths import short
+from clsweep.published import published
 from clsweep.results import FINISHED, Results
 from clsweep.results.statistics import compare
+from evaluation import other_harness
 from evaluation.experiment import Experiment, Made
 from evaluation.keeping import REFERENCE
-from evaluation.names import METHODS, SHIPPED
+from evaluation.names import METHODS, SETTINGS, SHIPPED
 from evaluation.tables import interval, markdown
 
 NAME: Final = "tuned"
@@ -32,6 +34,8 @@ _WITH_BOUNDS: Final = {
     "perm_mnist-full": "perm_mnist",
     "split_cifar100-quick": "split_cifar100",
 }
+_COMPARED: Final = (SHIPPED, "si", "online_ewc", "ewc")
+_BOUNDS: Final = ("joint", "none")
 _HYPERPARAMETERS: Final = ("reg_strength", "gamma", "epsilon")
 _Accuracies = dict[int, float]
 
@@ -39,6 +43,31 @@ _Accuracies = dict[int, float]
 def tables(experiment: Experiment, made: Made) -> str:
     """A table for each sweep: a row for each method, the best validation accuracy first, and the bounds."""
     return "\n\n".join(f"### {title}\n\n{_table(sweep)}" for sweep, title in _SWEEPS.items())
+
+
+def overview() -> str:
+    """README's table: tuned methods, the bounds, and what one strength for all makes of some of them."""
+    benchmarks = list(_WITH_BOUNDS.values())
+    head = ["average accuracy after the last context", *(SETTINGS[benchmark] for benchmark in benchmarks)]
+    tuned = [_tuned(sweep) for sweep in _WITH_BOUNDS]
+    lines = [[METHODS[name], *(_mean(one.get(name, {}).values()) for one in tuned)] for name in _COMPARED]
+    lines += [[METHODS[name], *(_mean(_bound(one, name).values()) for one in benchmarks)] for name in _BOUNDS]
+    for name in ("ewc", "si"):
+        figures = [f"{published()[benchmark].accuracy[name]:.4f}" for benchmark in benchmarks]
+        lines.append([f"one strength for all, as published: {METHODS[name]}", *figures])
+    untuned = [_mean(other_harness.at_published_strength(benchmark)) for benchmark in benchmarks]
+    return markdown([head, *lines, [f"the same strength: {METHODS[SHIPPED]}", *untuned]])
+
+
+def _mean(values: Collection[float]) -> str:
+    return interval(list(values), or_else="not run")
+
+
+def _tuned(sweep: str) -> dict[str, _Accuracies]:
+    """Each method's final runs with tuned values; a search that has none is an earlier one of the same method."""
+    studies = _studies(sweep)
+    made = [(str(row["method"]), _finals(row["study"])) for row in studies.to_dict("records")]
+    return {SHIPPED if name == "custom" else name: accuracies for name, accuracies in made if accuracies}
 
 
 @cache
@@ -58,7 +87,7 @@ def _table(sweep: str) -> str:
         difference = "" if name == SHIPPED else _difference(shipped, accuracies)
         validation = f"{study['validation']:.4f}"
         lines.append([METHODS[name], _values(study), validation, _shown(accuracies), difference])
-    for bound in ("joint", "none"):
+    for bound in _BOUNDS:
         accuracies = _bound(_WITH_BOUNDS.get(sweep, ""), bound)
         if accuracies:
             lines.append([METHODS[bound], "", "", _shown(accuracies), _difference(shipped, accuracies)])

@@ -1,0 +1,59 @@
+"""The documents: links lead somewhere, lists are complete, messages are those that the code has."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from builders import ROOT
+
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_link_is_dead(page: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL))
+    for link in links:
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in _anchors(target), link
+
+
+def _anchors(page: Path) -> set[str]:
+    """Of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    ("group", "page"), [("regularizer", "methods.md"), ("benchmark", "benchmarks.md"), ("dataset", "benchmarks.md")]
+)
+def test_a_page_names_all_that_there_is_to_choose(group: str, page: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    missing = [file.stem for file in (ROOT / "conf" / group).glob("*.yaml") if f"`{file.stem}`" not in text]
+    assert not missing
+
+
+def test_troubleshooting_quotes_messages_that_the_code_has() -> None:
+    text = (ROOT / "docs" / "troubleshooting.md").read_text()
+    quoted = re.findall(r"^\| `([^`]+)` \|", text, flags=re.MULTILINE)
+    assert len(quoted) > 5
+    said = "\n".join(message for file in (ROOT / "clsweep").rglob("*.py") for message in _texts(file))
+    assert [one for one in quoted if one not in said] == []
+
+
+def _texts(file: Path) -> list[str]:
+    """The texts in a module; what is filled in is left out."""
+    found = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.JoinedStr):
+            found.append("".join(str(part.value) for part in node.values if isinstance(part, ast.Constant)))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.append(node.value)
+    return found
