@@ -56,6 +56,10 @@ format: $(READY) ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+.PHONY: docs
+docs: $(READY) ## The documents as a site: build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
 .PHONY: bench
 bench: $(READY) ## Steps and importance estimates beside what the machine can do: six minutes
 	$(BIN)/python scripts/benchmark.py

@@ -1,32 +1,67 @@
-"""What README shows is what a kept run measured."""
+"""What README shows is what a kept run measured, and what it says to type runs as it is printed."""
 
 from __future__ import annotations
 
 import re
+import shlex
+from pathlib import Path
 
-from builders import ROOT
+import pytest
+from builders import ROOT, command
 
 from clsweep import results
+from clsweep.report.command import main as report
 from clsweep.training.display import clock
 
-KEPT = ROOT / "outputs" / "reference"
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS: list[str] = re.findall(r"^```(?:python)?\n(.*?)^```", TEXT, flags=re.DOTALL | re.MULTILINE)
+SMALL = ["dataset=mnist_5k", "benchmark.contexts=2", "benchmark.iters=20", "network.hidden=[8]", "threads=1"]
+
+
+def block(beginning: str) -> str:
+    """The one that begins so."""
+    (found,) = (one for one in BLOCKS if one.startswith(beginning))
+    return found
 
 
 def test_the_demos_output_is_that_of_the_run_whose_files_are_kept() -> None:
-    text = (ROOT / "README.md").read_text()
-    shown = text[text.index("\nbenchmark  perm_mnist") : text.index("\nfigures           outputs/perm_mnist")]
-    kept = results.load(KEPT)
-    of_demo = (frame[frame["folder"].str.endswith("/demo")] for frame in (kept.cells, kept.runs))
-    cells, row = next(of_demo).query("split == 'test'"), next(of_demo).iloc[0]
-    lines = re.findall(r"after context +(\d+)/10  test ([\d. ]+?)  mean ([\d.]+)  \(\d+ it/s\)", shown)
-    assert [after for after, _, _ in lines] == ["1", "2", "10"]
-    for after, accuracies, mean in lines:
-        learned = cells[(cells.after_context == int(after)) & (cells.context <= int(after))].accuracy
-        assert accuracies.split() == [f"{value:.3f}" for value in learned]
-        assert mean == f"{learned.mean():.4f}"
-    assert f"average accuracy  {row.average_accuracy:.4f}\n" in shown
-    assert f"forgetting        {row.forgetting:.4f}\n" in shown
-    assert (
+    kept = results.load(ROOT / "outputs" / "reference").runs
+    row = kept[kept["folder"].str.endswith("/demo")].iloc[0]
+    assert block("average accuracy") == (
+        f"average accuracy  {row.average_accuracy:.4f}\n"
+        f"forgetting        {row.forgetting:.4f}\n"
         f"time              {clock(row.train_seconds)} training ({row.iters_per_second:.0f} it/s), "
         f"{clock(row.importance_seconds)} importance, {clock(row.eval_seconds)} evaluation\n"
-    ) in shown
+    )
+
+
+def commands() -> list[list[str]]:
+    """The words of each command that is to be typed after the method."""
+    lines = block("python -m clsweep +benchmark").replace("\\\n", " ").splitlines()
+    return [shlex.split(line) for line in lines]
+
+
+def test_the_method_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my_method.py").write_text(block("import torch"))
+    run, _, read = commands()
+    assert command(monkeypatch, *run[3:], *SMALL, "regularizer.reg_strength=100") == 0
+    assert command(monkeypatch, *run[3:], *SMALL, "regularizer.reg_strength=0") == 0
+    found = results.load(*read[3:]).runs
+    assert found["status"].tolist() == ["finished", "finished"]
+    assert found["average_accuracy"].nunique() == 2, "its penalty changes what is learned"
+    assert report([*read[3:]]) == 0
+    assert Path("outputs/report/report.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_sweep_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my_method.py").write_text(block("import torch"))
+    _, sweep, _ = commands()
+    smaller = [word for word in sweep[3:] if not word.startswith("search.n_trials")]
+    few = ["search.n_trials=2", "search.final_seeds=1", "search.workers=1"]
+    assert command(monkeypatch, *smaller, *SMALL, *few) == 0
+    found = results.load("outputs")
+    assert sorted(found.studies["method"]) == ["ewc", "my_method", "si"]
+    assert (found.trials["state"] == "COMPLETE").sum() == 6
