@@ -283,7 +283,18 @@ class BuiltIn(Method):
         """
         with self.network.undisturbed(), self.stream.active():
             self.learn(finished)
-        broken = first_not_finite(dict(_tensors(self.state_dict())))
+        self.refuse_not_finite(self.state_dict())
+
+    def refuse_not_finite(self, made: dict[str, Any]) -> None:
+        """Check what a context has left, such as the state.
+
+        Args:
+            made: by name; dicts of tensors, or tensors.
+
+        Raises:
+            NotFiniteError: it holds NaN or infinity.
+        """
+        broken = first_not_finite(dict(_tensors(made)))
         if broken is not None:
             raise NotFiniteError(
                 f"{self.source}: after a context its {broken} holds NaN or infinity; expected finite numbers (a "

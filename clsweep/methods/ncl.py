@@ -8,19 +8,23 @@ section 2 and algorithm 1):
     Delta theta ∝ -(1/n) Lambda^-1 (grad loss + reg_strength Lambda (theta - theta*))
                 = -(1/n) Lambda^-1 grad loss - (reg_strength / n) (theta - theta*)
 
-with Lambda = I / n + sum_t F_t, counted for one example: a prior of precision 1 before the first context, over
-`data_size` = n examples, and the Fisher information of each earlier context. The factor 1/n makes the step that of SGD
-in a direction that no context cared about, as in the authors' code. The second line is what is computed: once it is
+with Lambda = I / n + F, counted for one example: a prior of precision 1 before the first context, over `data_size` = n
+examples, and the sum F of the earlier contexts' Fisher information. The factor 1/n makes the step that of SGD in a
+direction that no context cared about, as in the authors' code. The second line is what is computed: once it is
 preconditioned, the penalty's gradient is that of a spring of the same stiffness everywhere, which takes no product.
 
-Lambda is block-diagonal, G ⊗ A for each linear and convolutional layer (see `kronecker`; its inverse multiplies the
-gradient by [W b] from both sides), and diagonal for the parameters of all other layers. What differs from the paper:
+F is block-diagonal, G ⊗ A for each linear and convolutional layer (see `kronecker`), to which the prior is added as
 
-- Sums of Kronecker products, the prior's I/sqrt(n) ⊗ I/sqrt(n) among them, keep their partial traces, as in `kfac_ewc`.
-  The paper minimizes a divergence, van de Ven's code weighs plain sums, with which T equal contexts count T² times.
+    I / n + G ⊗ A ≈ (G + 1/(pi sqrt(n)) I) ⊗ (A + pi/sqrt(n) I),    pi² = mean eigenvalue of A / mean eigenvalue of G
+
+(Martens & Grosse, ICML 2015, section 6.3, as van de Ven's code does), so that the inverse multiplies the gradient by
+[W b] from both sides; for the parameters of all other layers it is diagonal. What differs from the paper:
+
+- The contexts' Kronecker products are summed as in `kfac_ewc`, keeping the partial traces. The paper minimizes a
+  divergence, van de Ven's code weighs sums of the factors, with which T equal contexts count T² times.
 - The first context is trained without the prior, whose metric is that of SGD and whose pull to zero is 1/n.
-- The paper adds a small alpha before it inverts (1e-10 in the code for feedforward networks), which the prior, here
-  always there, and an inversion in float64 make unnecessary.
+- The paper adds a small alpha before it inverts (1e-10 in the code for feedforward networks), which the prior and
+  float64 make unnecessary.
 - The optimizer is the run's: the paper's is SGD with momentum, beginning anew in each context
   (optimizer=sgd optimizer.momentum=0.9 optimizer.reset=true).
 """
@@ -37,8 +41,8 @@ from torch import Tensor, nn
 from clsweep.curvature.fisher import FisherOptions
 from clsweep.curvature.kronecker import Curvature, Factors, as_plain, kronecker_fisher, of_plain
 from clsweep.hyperparameters import NOT_NEGATIVE, POSITIVE, hyperparameter
-from clsweep.methods.base import Finished, Squares, state
-from clsweep.methods.preconditioned import Applied, Change, Preconditioned
+from clsweep.methods.base import Finished, Squares, added, state
+from clsweep.methods.preconditioned import Applied, Change, Preconditioned, damped_inverse
 from clsweep.parameters import NamedTensors, layers_of, snapshot
 
 
@@ -50,8 +54,8 @@ class NCL(Preconditioned):
         reg_strength: what the prior counts in the loss, 1 in the paper.
         data_size: n, the number of examples that a prior of precision 1 is for; about a context's.
         fisher: how the Fisher information is estimated.
-        curvature: G and A of Lambda for each layer that has them.
-        diagonal: Lambda's diagonal for the other layers' parameters, by key.
+        curvature: G and A of F for each layer that has them.
+        diagonal: F's diagonal for the other layers' parameters, by key.
         anchor: theta*, by key.
     """
 
@@ -68,20 +72,13 @@ class NCL(Preconditioned):
         return self.reg_strength
 
     def learn(self, finished: Finished) -> None:
-        """Add the context's Fisher information to the precision, and move the mean."""
+        """Add the context's Fisher information, and move the mean."""
         new, diagonals = kronecker_fisher(self.model, finished.dataset, self.fisher)
         before = self.curvature
-        joined = {keys: before.get(keys, self._prior(factors)).plus(factors) for keys, factors in new.items()}
+        joined = {keys: before[keys].plus(factors) if keys in before else factors for keys, factors in new.items()}
         self.curvature = before | joined
-        self.diagonal = self.diagonal | {
-            key: self.diagonal.get(key, 1 / self.data_size) + value for key, value in diagonals.items()
-        }
+        self.diagonal = self.diagonal | added(self.diagonal, diagonals)
         self.anchor = snapshot(self.model)
-
-    def _prior(self, like: Factors) -> Factors:
-        """I / sqrt(n) twice."""
-        sides = (torch.eye(len(one), dtype=one.dtype, device=one.device) for one in (like.inputs, like.outputs))
-        return Factors(*(side / math.sqrt(self.data_size) for side in sides))
 
     def squares(self) -> Squares:
         """1/(2 n) around the anchor: its gradient is the penalty's, once (1/n) Lambda^-1 has multiplied that."""
@@ -92,13 +89,15 @@ class NCL(Preconditioned):
     def prepared(self, parameters: dict[str, nn.Parameter]) -> Applied:
         """(1/n) Lambda^-1; see `Preconditioned`."""
         layers = [([parameters[key] for key in keys], self._metric(one)) for keys, one in self.curvature.items()]
-        scales = [(parameters[key], 1 / (self.data_size * value)) for key, value in self.diagonal.items()]
+        scales = [(parameters[key], 1 / (1 + self.data_size * value)) for key, value in self.diagonal.items()]
         return Applied(layers, scales, [])
 
-    def _metric(self, precision: Factors) -> Change:
-        """To (1/n) G^-1 g A^-1."""
-        inputs, outputs = _inverse(precision.inputs), _inverse(precision.outputs) / self.data_size
-        left, right = outputs.to(precision.outputs.dtype), inputs.to(precision.inputs.dtype)
+    def _metric(self, fisher: Factors) -> Change:
+        """To (1/n) (G + 1/(pi sqrt(n)) I)^-1 g (A + pi/sqrt(n) I)^-1."""
+        balance = math.sqrt(_mean_eigenvalue(fisher.inputs) / _mean_eigenvalue(fisher.outputs))
+        root = math.sqrt(self.data_size)
+        left = damped_inverse(fisher.outputs, balance * root)
+        right = damped_inverse(fisher.inputs, root / balance)
         return lambda gradient: left @ gradient @ right
 
     def additions(self) -> list[str]:
@@ -117,6 +116,6 @@ class NCL(Preconditioned):
         super().load_state_dict(state | {"curvature": of_plain(state["curvature"])})
 
 
-def _inverse(matrix: Tensor) -> Tensor:
-    """Of a positive definite matrix, in float64."""
-    return torch.cholesky_inverse(torch.linalg.cholesky(matrix.double()))
+def _mean_eigenvalue(matrix: Tensor) -> float:
+    """Above 0."""
+    return max(float(matrix.double().trace()) / len(matrix), 1e-30)

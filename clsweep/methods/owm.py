@@ -23,12 +23,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from clsweep.curvature.kronecker import Keys
 from clsweep.hyperparameters import POSITIVE, hyperparameter
 from clsweep.methods.base import added, state
-from clsweep.methods.preconditioned import Change, Projected
+from clsweep.methods.preconditioned import Change, Projected, damped_inverse
 from clsweep.parameters import NamedTensors
 
 
@@ -53,9 +51,6 @@ class OWM(Projected):
         return [tuple(layer.split(" ")) for layer in self.covariances]
 
     def projection(self, layer: str) -> Change:
-        """To g P; inverted in float64, where a condition of 1e8 and more does no harm."""
-        total = self.covariances[layer]
-        scaled = total.double() / self.alpha
-        scaled.diagonal().add_(1)
-        projector = torch.cholesky_inverse(torch.linalg.cholesky(scaled)).to(total.dtype)
+        """To g P."""
+        projector = damped_inverse(self.covariances[layer], 1 / self.alpha)
         return lambda gradient: gradient @ projector

@@ -128,6 +128,7 @@ class Projected(Preconditioned):
 
         Raises:
             MethodError: the network has no layer whose gradient could be projected.
+            NotFiniteError: an input was NaN or infinite.
         """
         seen = input_statistics(self.model, finished.dataset)
         if not seen.covariances:
@@ -135,7 +136,9 @@ class Projected(Preconditioned):
                 f"{self.source} has no layer whose gradient it could project; expected a network with a linear layer "
                 "or a convolution that is trained, and used once for each example."
             )
-        self.take({" ".join(keys): value for keys, value in seen.covariances.items()})
+        covariances = {" ".join(keys): value for keys, value in seen.covariances.items()}
+        self.refuse_not_finite({"covariances": covariances})
+        self.take(covariances)
         projected = {key for layer in self.layers() for key in layer}
         self.without_inputs = [key for key in [*self.without_inputs, *seen.others] if key not in projected]
         self.without_inputs = list(dict.fromkeys(self.without_inputs))
@@ -183,3 +186,18 @@ class Projected(Preconditioned):
             f"{type(self).__name__.lower()} projects the gradients of {projected}, and freezes "
             f"{layers_of(self.without_inputs)}, which it can't project, after the first context"
         ]
+
+
+def damped_inverse(matrix: Tensor, weight: float) -> Tensor:
+    """(I + weight M)^-1, computed in float64.
+
+    Args:
+        matrix: M, symmetric, [n, n]; an eigenvalue that rounding has made negative counts as 0.
+        weight: above 0.
+
+    Returns:
+        [n, n], of the matrix's type, with eigenvalues above 0 and up to 1.
+    """
+    values, vectors = torch.linalg.eigh(matrix.double())
+    inverse: Tensor = (vectors / (1 + weight * values.clamp_min(0))) @ vectors.T
+    return inverse.to(matrix.dtype)

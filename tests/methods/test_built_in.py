@@ -108,6 +108,9 @@ def test_a_method_goes_on_from_its_state_as_the_one_that_it_is_of(name: str, tmp
         ("mas", "MAS: after a context its importance of hidden__0__weight"),
         ("rwalk", "RWalk: after a context its importance of hidden__0__weight"),
         ("kfac_ewc", "KfacEWC: after a context its curvature of hidden__0__weight hidden__0__bias of inputs"),
+        ("owm", "OWM: after a context its covariances of hidden__0__weight hidden__0__bias"),
+        ("gpm", "GPM: after a context its covariances of hidden__0__weight hidden__0__bias"),
+        ("ncl", "NCL: after a context its curvature of hidden__0__weight hidden__0__bias of inputs"),
     ],
 )
 def test_a_state_that_is_not_finite_is_refused(name: str, what: str) -> None:

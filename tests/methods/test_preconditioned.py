@@ -14,7 +14,9 @@ from tiny import dataset as tiny_dataset
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from clsweep.curvature.kronecker import Curvature, Factors, Keys, as_matrix
+from clsweep.config import RegularizerConfig
+from clsweep.curvature.fisher import diagonal_fisher
+from clsweep.curvature.kronecker import Curvature, Keys, as_matrix
 from clsweep.errors import MethodError
 from clsweep.methods.base import BuiltIn
 from clsweep.methods.gpm import GPM
@@ -255,14 +257,16 @@ def test_the_output_layer_of_any_network_is_free_where_it_is_a_head() -> None:
 
 
 def explicit_precision(curvatures: list[Curvature]) -> dict[Keys, Tensor]:
-    """Lambda of each layer, [out * columns, out * columns], from the prior on."""
-    joined: Curvature = {}
-    for keys, first in curvatures[0].items():
-        sides = [torch.eye(len(side), dtype=torch.float64) / SIZE**0.5 for side in (first.inputs, first.outputs)]
-        joined[keys] = Factors(*sides)
-    for one in curvatures:
-        joined = naive_sum(joined, one)
-    return {keys: torch.kron(one.outputs.contiguous(), one.inputs.contiguous()) for keys, one in joined.items()}
+    """Lambda of each layer, [out * columns, out * columns]."""
+    first, second = curvatures
+    precision = {}
+    for keys, fisher in naive_sum(first, second).items():
+        means = [float(side.diagonal().mean()) for side in (fisher.inputs, fisher.outputs)]
+        pi = (means[0] / means[1]) ** 0.5
+        inputs = fisher.inputs + pi / SIZE**0.5 * torch.eye(len(fisher.inputs), dtype=torch.float64)
+        outputs = fisher.outputs + 1 / (pi * SIZE**0.5) * torch.eye(len(fisher.outputs), dtype=torch.float64)
+        precision[keys] = torch.kron(outputs, inputs)
+    return precision
 
 
 @pytest.mark.parametrize("active", [SINGLE_HEAD, OWN_HEADS], ids=["single", "own"])
@@ -286,22 +290,21 @@ def test_a_step_is_the_preconditioned_gradient_of_loss_and_prior(name: str, acti
         pull = as_matrix([2 * STRENGTH * squares.coefficients[key] for key in keys]) * change
         close(ours + pull, expected, " ".join(keys))
     assert all("norm" in key for key in diagonals)
-    for key, precision in diagonals.items():
+    for key, fisher in diagonals.items():
+        precision = 1 / SIZE + fisher
         whole = before[key] + STRENGTH * precision * (parameters[key].detach() - anchor[key])
         pull = 2 * STRENGTH * squares.coefficients[key] * (parameters[key].detach() - anchor[key])
         close(parameters[key].grad + pull, whole / (SIZE * precision), key)
 
 
-def test_the_diagonals_precision_is_the_priors_and_the_fishers() -> None:
-    from clsweep.curvature.fisher import diagonal_fisher
-
+def test_the_diagonals_are_the_fishers() -> None:
     model, dataset = make("normalized", range(6))
     made = built_in(attached(CONFIGS["ncl"], model))
     total: NamedTensors = {}
     for _ in range(2):
         moved(model)
         fisher = diagonal_fisher(model, dataset)
-        total = {key: total.get(key, 1 / SIZE) + value for key, value in fisher.items()}
+        total = {key: total[key] + value if total else value for key, value in fisher.items()}
         made.end_context(finished(model, dataset))
     for key, value in made.state_dict()["diagonal"].items():
         close(value, total[key], key)
@@ -401,6 +404,22 @@ def test_a_basis_holds_no_more_than_the_space_has() -> None:
             assert basis.shape[1] <= basis.shape[0]
             torch.testing.assert_close(basis.T @ basis, torch.eye(basis.shape[1]), rtol=0, atol=1e-5)
     assert made.contexts == 4
+
+
+@pytest.mark.parametrize("config", [method("owm", alpha=1e-9), method("ncl", data_size=1e12)], ids=["owm", "ncl"])
+def test_a_strength_below_the_rounding_of_the_inputs_stays_finite(config: RegularizerConfig) -> None:
+    """As many inputs as make rounding leave negative eigenvalues, in a space of few directions."""
+    made = built_in(attached(config))
+    inputs = torch.randn(500, 2) @ torch.randn(2, 16) * 30
+    data = TensorDataset(inputs.view(-1, 1, 4, 4), torch.arange(500) % 2)
+    end(made, data, range(2))
+    before = with_gradient(made, tiny_dataset(), range(2))
+    for p in made.model.parameters():
+        assert p.grad is not None
+        assert p.grad.isfinite().all()
+    weight, given = made.model.get_parameter("hidden.0.weight").grad, before["hidden__0__weight"]
+    assert weight is not None
+    assert 0 < weight.norm() < given.norm()
 
 
 class Scaled(Featured):
