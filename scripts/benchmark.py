@@ -58,6 +58,7 @@ METHODS = (
     "owm",
     "gpm",
     "ncl",
+    "vcl",
     "custom",
 )
 BUILT_IN = METHODS[:-1]

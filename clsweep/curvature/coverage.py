@@ -75,7 +75,7 @@ def coverage_of(model: Classifier, inputs: Tensor, kinds: Collection[type[nn.Mod
     if isinstance(outputs_of(model).active, Tensor):
         raise RunError("gradients of single examples need the same active outputs for every example.")
     trained = {p for p in contract_parameters(model).values() if p.requires_grad}
-    plain = [layer for layer in model.modules() if _is_plain(layer, kinds) and trained & _own(layer)]
+    plain = [layer for layer in model.modules() if is_plain(layer, kinds) and trained & _own(layer)]
     uses: list[dict[nn.Module, _Use]] = []
     logits: list[Tensor] = []
     counts: list[Counter[nn.Parameter]] = []
@@ -118,7 +118,7 @@ def _own(layer: nn.Module) -> set[nn.Parameter]:
     return set(layer.parameters(recurse=False))
 
 
-def _is_plain(layer: nn.Module, kinds: Collection[type[nn.Module]]) -> bool:
+def is_plain(layer: nn.Module, kinds: Collection[type[nn.Module]]) -> bool:
     """Whether a layer does what its kind does, with a weight and a bias of its own, and nobody's hooks."""
     kind: Any = type(layer)
     own = dict(layer.named_parameters(recurse=False))

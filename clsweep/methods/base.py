@@ -131,6 +131,9 @@ class Method(ABC):
         """Begin with a network that nobody has trained."""
         self.network = network
 
+    def expect(self, examples: int) -> None:  # noqa: B027 - most need not know
+        """Learn how many training examples the context has that is about to start."""
+
     @abstractmethod
     def start_context(self, path: Path) -> None:
         """Begin a context, with a path integral of zero."""
@@ -225,6 +228,9 @@ class Method(ABC):
         Where the penalty is quadratic they are those of the task's loss: the update adds the penalty's to what is left.
         """
         raise NotImplementedError
+
+    def abandon(self) -> None:  # noqa: B027 - most leave the network as it is until they transform
+        """Take back what `see` has done to the network: the step that it began ends in an exception."""
 
     @abstractmethod
     def end_context(self, finished: Finished) -> None:

@@ -154,11 +154,14 @@ class Learner:
         if not self._shows_all:
             self._outputs.active = outputs
 
-    def start_context(self, iterations: int | None = None, *, tracks_path: bool = False) -> None:
+    def start_context(
+        self, iterations: int | None = None, *, examples: int | None = None, tracks_path: bool = False
+    ) -> None:
         """Begin a context: the path integral is zero and starts at the current parameters.
 
         Args:
             iterations: how many steps it will have, for the optimizer's schedule; None where there is none.
+            examples: how many it trains on, for the method; None where it doesn't ask.
             tracks_path: whether the path integral is extended even where the method has no use for it.
         """
         model, method = self.model, self.method
@@ -169,6 +172,8 @@ class Learner:
         totals = {p: torch.zeros_like(position) for p, position in positions.items()}
         path = Path(*({key: kept[p] for key, p in parameters.items()} for kept in (totals, positions)))
         method.active_outputs = self._active
+        if examples is not None:
+            method.expect(examples)
         method.start_context(path)
         self._start = snapshot(model)
         self._steps = 0
@@ -209,6 +214,17 @@ class Learner:
         for p in self._parameters:
             p.grad = None
         self._steps += 1
+        try:
+            loss = self._differentiated(inputs, labels, before)
+        except BaseException:
+            self.method.abandon()
+            raise
+        self._follow_path()
+        self._update.step()
+        return loss.detach()
+
+    def _differentiated(self, inputs: Tensor, labels: Tensor, before: Tensor | None) -> Tensor:
+        """The loss of a step, whose gradients stand in the parameters; see `step`."""
         self.see(inputs, labels)
         loss = F.cross_entropy(self._logits_at_step(inputs, before), labels)
         if self._contexts_learned == 0:
@@ -225,9 +241,7 @@ class Learner:
                 self._check_gradient(loss)
         if self.method.transforms_gradients and (self._contexts_learned > 0 or self.method.transforms_first_context):
             self.method.transform()
-        self._follow_path()
-        self._update.step()
-        return loss.detach()
+        return loss
 
     def logits(self, inputs: Tensor) -> Tensor:
         """The logits of the active classes, [B, active], computed in the configured precision, never given as bf16."""

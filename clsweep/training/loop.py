@@ -138,7 +138,7 @@ class Trainer:
         if self.learned == 0:
             yield self._evaluate(0)
         pool = _Pool(self.stream, self.learner.device)
-        self.learner.start_context(sum(self._iterations))
+        self.learner.start_context(sum(self._iterations), examples=len(pool))
 
         def batch(index: Tensor) -> tuple[Tensor, Tensor]:
             inputs, labels, active = pool.take(index)
@@ -186,7 +186,7 @@ class Trainer:
     def _take(self, first: Shared, examples: TensorDataset) -> Trained | None:
         """Go on from where another run has trained the first context to."""
         self.learner.activate(self.stream.active(0, 1))
-        self.learner.start_context(self._iterations[0])
+        self.learner.start_context(self._iterations[0], examples=len(examples))
         trained = first.take()
         if trained is not None:
             inputs, labels = examples.tensors
@@ -206,7 +206,7 @@ class Trainer:
         iters = self._iterations[number]
         inputs, labels = examples.tensors
         with self._clock("train"):
-            self.learner.start_context(iters, tracks_path=tracks_path)
+            self.learner.start_context(iters, examples=len(examples), tracks_path=tracks_path)
             shown = with_outputs(self.learner, inputs, labels)
 
         def batch(index: Tensor) -> tuple[Tensor, ...]:

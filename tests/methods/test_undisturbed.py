@@ -345,7 +345,22 @@ def test_a_penalty_that_is_declared_to_be_pure_and_is_not_is_refused(
 
 @pytest.mark.parametrize(
     "name",
-    ["none", "l2", "ewc", "ewc_separate", "online_ewc", "kfac_ewc", "si", "mas", "rwalk", "lwf", "owm", "gpm", "ncl"],
+    [
+        "none",
+        "l2",
+        "ewc",
+        "ewc_separate",
+        "online_ewc",
+        "kfac_ewc",
+        "si",
+        "mas",
+        "rwalk",
+        "lwf",
+        "owm",
+        "gpm",
+        "ncl",
+        "vcl",
+    ],
 )
 def test_no_built_in_penalty_changes_anything(name: str) -> None:
     """Nothing is put back after it."""
@@ -354,7 +369,7 @@ def test_no_built_in_penalty_changes_anything(name: str) -> None:
     belongs = Network(model)
     made = learner(method(name), model)
     for _ in range(2):
-        made.start_context()
+        made.start_context(examples=12)
         step(made, *data)
         made.end_context(dataset())
     model.train()

@@ -270,7 +270,22 @@ def test_what_is_searched() -> None:
 
 @pytest.mark.parametrize(
     "method",
-    ["l2", "ewc", "ewc_separate", "online_ewc", "kfac_ewc", "si", "mas", "rwalk", "lwf", "owm", "gpm", "ncl", "custom"],
+    [
+        "l2",
+        "ewc",
+        "ewc_separate",
+        "online_ewc",
+        "kfac_ewc",
+        "si",
+        "mas",
+        "rwalk",
+        "lwf",
+        "owm",
+        "gpm",
+        "ncl",
+        "vcl",
+        "custom",
+    ],
 )
 @pytest.mark.parametrize("benchmark", ["split_mnist", "perm_mnist", "split_cifar100"])
 def test_good_values_lie_in_the_space(method: str, benchmark: str) -> None:

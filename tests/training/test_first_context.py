@@ -47,10 +47,18 @@ _QUICK = (
 
 @pytest.mark.parametrize(
     "method",
-    [pytest.param(one, marks=[] if one in _QUICK else pytest.mark.slow) for one in METHODS if one != "ewc"],
+    [
+        pytest.param(one, marks=[] if one in _QUICK else pytest.mark.slow)
+        for one in METHODS
+        if one not in ("ewc", "vcl")
+    ],
 )
 def test_every_method_takes_over_what_another_has_trained(method: str, tmp_path: Path) -> None:
     assert is_shared(setting(*SHORT, f"regularizer={method}"), tmp_path)
+
+
+def test_a_method_that_takes_part_in_it_trains_its_own(tmp_path: Path) -> None:
+    assert not is_shared(setting(*SHORT, "regularizer=vcl"), tmp_path)
 
 
 @pytest.mark.parametrize("other", ["si", "custom", "none"])

@@ -40,6 +40,7 @@ METHODS = (
     "owm",
     "gpm",
     "ncl",
+    "vcl",
     "custom",
 )
 

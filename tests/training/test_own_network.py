@@ -30,6 +30,7 @@ METHODS = (
     "owm",
     "gpm",
     "ncl",
+    "vcl",
 )
 
 
@@ -108,6 +109,15 @@ def test_kfac_ewc_says_which_layers_it_has_factors_for(module: str) -> None:
     assert rehearse(config, stream(), torch.device("cpu"), None) == [
         "kfac_ewc has Kronecker factors for out, and the diagonal for norm, position, rows, attention, "
         "attention.out_proj"
+    ]
+
+
+def test_vcl_says_which_layers_it_does_not_sample_by_what_they_compute(module: str) -> None:
+    own = ("network=own", f"network._target_={module}.Tokens")
+    config = setting("+benchmark=split_mnist", "regularizer=vcl", "dataset=mnist_5k", "budget=smoke", *own)
+    assert rehearse(config, stream(), torch.device("cpu"), None) == [
+        "vcl samples the outputs of rows, out, and the parameters of position, attention, attention.out_proj, norm, "
+        "which a batch shares: they learn from noisier gradients"
     ]
 
 

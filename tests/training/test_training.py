@@ -366,6 +366,7 @@ METHODS: dict[str, RegularizerConfig] = {
     "owm": method("owm"),
     "gpm": method("gpm", threshold=0.9),
     "ncl": method("ncl", data_size=50.0),
+    "vcl": method("vcl", reg_strength=50.0),
 }
 
 

@@ -88,6 +88,7 @@ LOOKS: Final = {
     "owm": Look(SKY, "--", "v"),
     "gpm": Look(PURPLE, "--", "D"),
     "ncl": Look(VERMILLION, "--", "P"),
+    "vcl": Look(PURPLE, "--", "d"),
     "l2": Look(ORANGE, "--", "<"),
     "none": Look(GREY, ":", "."),
     "joint": Look(GREY, "--", "."),
