@@ -10,7 +10,7 @@ import difflib
 import keyword
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from types import MappingProxyType
 from typing import Any, get_type_hints
 
@@ -64,6 +64,9 @@ class Hyperparameter:
         space: what a sweep searches, in Hydra's syntax; None: its value stays.
         is_option: whether it is one of the method's other options, which are told apart from its hyperparameters.
         is_declared: whether the method says that it uses it; a file may read what it doesn't declare.
+        came_later: whether there are results from before there was such an option: where it has its default it isn't
+            named, so that these go by the same names.
+        notes: what the user should know of some values, in a sentence each.
     """
 
     default: Any
@@ -71,6 +74,8 @@ class Hyperparameter:
     space: str | None = None
     is_option: bool = False
     is_declared: bool = True
+    came_later: bool = False
+    notes: Mapping[Any, str] = field(default_factory=dict)
 
     def checked(self, name: str, value: Any) -> Any:
         """A value as the method gets it: a whole number becomes a float where the default is one.
@@ -107,9 +112,11 @@ def hyperparameter(default: float, allowed: Allowed, space: str) -> Any:
     return _field(Hyperparameter(default, allowed, space))
 
 
-def option(default: Any, allowed: Allowed) -> Any:
+def option(
+    default: Any, allowed: Allowed, *, came_later: bool = False, notes: Mapping[Any, str] = MappingProxyType({})
+) -> Any:
     """A field of a method's class that is another option of it; see `Hyperparameter`."""
-    return _field(Hyperparameter(default, allowed, is_option=True))
+    return _field(Hyperparameter(default, allowed, is_option=True, came_later=came_later, notes=notes))
 
 
 def _field(declared: Hyperparameter) -> Any:
@@ -212,7 +219,7 @@ class Resolved:
     """The values of a method's hyperparameters, and where each is from.
 
     Attributes:
-        values: by name, of all that there are.
+        values: by name, of all that there are but those that came later and have their default.
         origins: by name: given, preset, tuned or default.
         unused: given ones that the method doesn't have.
     """
@@ -260,6 +267,8 @@ def resolve(
                 break
         else:
             values[name], origins[name] = one.default, DEFAULT
+        if one.came_later and values[name] == one.default:
+            del values[name], origins[name]
     return Resolved(values, origins, tuple(name for name in given if name not in declared))
 
 

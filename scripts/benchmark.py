@@ -2,9 +2,10 @@
 
     python scripts/benchmark.py --benchmarks split_mnist perm_mnist split_cifar100 --repeats 9
 
-Prints four tables for each benchmark: the steps of every method beside the plain step, a bare PyTorch loop and the
-step's matrix products alone; the importance estimates beside their matrix products and a loop over examples; the step
-of every method at the 20th context beside the 2nd; and the steps of other optimizers beside Adam's. Images are random,
+Prints five tables for each benchmark: the steps of every method beside the plain step, a bare PyTorch loop and the
+step's matrix products alone; the importance estimates beside their matrix products and a loop over examples; the ways
+to compute the Fisher information beside the exact one; the step of every method at the 20th context beside the 2nd; and
+the steps of other optimizers beside Adam's. Images are random,
 of the benchmark's real shapes and numbers. What is compared is timed in turns, and a ratio is the median of the rounds'
 ratios: it holds where the machine's speed drifts.
 """
@@ -80,6 +81,13 @@ OPTIMIZERS = {
     "adamw": ("optimizer=adamw",),
     "sgd": ("optimizer=sgd",),
     "sgd, momentum": ("optimizer=sgd", "optimizer.momentum=0.9"),
+}
+WAYS = {
+    "exact": fisher.DiagonalOptions(),
+    "exact, 500 examples": fisher.DiagonalOptions(examples=500),
+    "sampled": fisher.DiagonalOptions(labels="sampled"),
+    "empirical": fisher.DiagonalOptions(labels="empirical"),
+    "batched, 128": fisher.DiagonalOptions(labels="batched"),
 }
 OF_OPTIMIZERS = ("none", "ewc", "si", "custom")
 
@@ -395,6 +403,21 @@ def importance_table(bench: Bench) -> Report:
     return report
 
 
+# ---- ways to compute the Fisher information
+
+
+def fisher_table(bench: Bench) -> Report:
+    """Time the five ways on a whole context, in turn."""
+    model, few = bench.model(), replace(bench, arguments=argparse.Namespace(**{**vars(bench.arguments), "repeats": 3}))
+    timed = few.rounds(
+        {name: partial(fisher.diagonal_fisher, model, bench.dataset, options) for name, options in WAYS.items()}
+    )
+    rows: list[dict[str, str | float | None]] = [
+        {"": name, "s": statistics.median(timed[name]), "/ exact": ratio(timed[name], timed["exact"])} for name in WAYS
+    ]
+    return Report(title(bench, f"Fisher information of {len(bench.dataset):,} examples"), rows)
+
+
 # ---- many contexts
 
 
@@ -447,7 +470,13 @@ def optimizers_table(bench: Bench) -> Report:
     return Report(title(bench, "steps over Adam's plain step"), rows)
 
 
-TABLES = {"steps": steps_table, "importance": importance_table, "growth": growth_table, "optimizers": optimizers_table}
+TABLES = {
+    "steps": steps_table,
+    "importance": importance_table,
+    "fisher": fisher_table,
+    "growth": growth_table,
+    "optimizers": optimizers_table,
+}
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -77,6 +77,21 @@ def naive_fisher(model: Classifier, dataset: TensorDataset, empirical: bool = Fa
             weight = 1.0 if empirical else log_p[label].exp().detach()
             for key, gradient in gradients_of(log_p[label], model).items():
                 total[key] += weight * gradient**2 / len(dataset)
+    return total
+
+
+def naive_batched(model: Classifier, dataset: TensorDataset, batches: Sequence[Tensor]) -> dict[str, Tensor]:
+    """One example at a time: the squares of the batches' mean gradients, averaged over the batches."""
+    model.eval()
+    total = {key: torch.zeros_like(p) for key, p in contract_parameters(model).items()}
+    for batch in batches:
+        mean = {key: torch.zeros_like(value) for key, value in total.items()}
+        for n in batch.tolist():
+            x, y = (tensor[n] for tensor in dataset.tensors)
+            for key, gradient in gradients_of(F.log_softmax(model(x.unsqueeze(0)), dim=1)[0, y], model).items():
+                mean[key] += gradient / len(batch)
+        for key, value in mean.items():
+            total[key] += value**2 / len(batches)
     return total
 
 

@@ -5,12 +5,24 @@
 over a context's training examples and its active classes: the expectation is over the model's own label
 distribution (Kirkpatrick et al., "Overcoming catastrophic forgetting", PNAS 2017; Kunstner, Balles & Hennig,
 "Limitations of the empirical Fisher approximation", NeurIPS 2019, on why not the true labels).
+
+The five ways to compute it that van de Ven compares ("On the computation of the Fisher information in continual
+learning", ICLR Blogposts 2025, arXiv:2502.11756), each by the name of its subsection in "Different Ways of Computing
+the Fisher Information" and of the equation there:
+
+- `labels=exact` (Exact, F_EXACT): the expectation over all labels; the default.
+- `examples=N` (Sampling Data Points, F_EXACT(n)): of N examples alone.
+- `labels=sampled` (Sampling Labels, F_SAMPLE): one label for each example, drawn from the model's distribution.
+- `labels=empirical` (Empirical Fisher, F_EMPIRICAL): the true label.
+- `labels=batched` (Batched Approximation of Empirical Fisher, F_BATCHED(b)): see `batched_squares`.
+
+The first four need the gradients of single examples, which `per_example` has without a loop; the last doesn't.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -19,17 +31,30 @@ from torch.utils.data import TensorDataset
 
 from clsweep.curvature.per_example import LogitWeights, sum_over_examples
 from clsweep.curvature.phi import Square
-from clsweep.hyperparameters import COUNT_OR_ALL, one_of, option
-from clsweep.networks import Classifier
-from clsweep.parameters import NamedTensors
+from clsweep.errors import InputError
+from clsweep.hyperparameters import COUNT_OR_ALL, Allowed, one_of, option
+from clsweep.networks import Classifier, layout_of
+from clsweep.parameters import NamedTensors, contract_parameters
 
 # `fisher.examples=null` means all examples of the context, up to this many.
 MAX_EXAMPLES = 60_000
+BATCHED = "batched"
+# `fisher.batch_size=null` with `fisher.labels=batched`: that of van de Ven's comparison, F_BATCHED(b=128).
+BATCH_SIZE = 128
+_NO_FISHER = (
+    "regularizer.fisher.labels=batched: a batch's mean gradient, squared, isn't the Fisher information: gradients of "
+    "single examples cancel in it; strengths for the others don't fit it"
+)
+_LABELS = replace(
+    one_of("exact", "sampled", "empirical"),
+    expected=f"one of exact, sampled, empirical ({BATCHED} is for a diagonal: a batch's gradient has no factors)",
+)
+_SIZE = Allowed(COUNT_OR_ALL.holds, f"1 or more, or null for {BATCH_SIZE}")
 
 
 @dataclass(frozen=True)
 class FisherOptions:
-    """How the Fisher information is estimated.
+    """How the Fisher information is estimated, diagonal or not.
 
     Attributes:
         labels: exact (all labels, weighted by the model's probabilities), sampled (one label from them) or empirical
@@ -37,8 +62,31 @@ class FisherOptions:
         examples: how many training examples; None: all of them, up to 60,000.
     """
 
-    labels: str = option("exact", one_of("exact", "sampled", "empirical"))
+    labels: str = option("exact", _LABELS)
     examples: int | None = option(None, COUNT_OR_ALL)
+
+
+@dataclass(frozen=True)
+class DiagonalOptions(FisherOptions):
+    """The same where the diagonal is all that is wanted, for which there is one more way.
+
+    Attributes:
+        labels: batched, too: see `batched_squares`.
+        batch_size: of its batches; None: 128.
+
+    Raises:
+        InputError: a batch size is given, but no way that has batches.
+    """
+
+    labels: str = option("exact", one_of("exact", "sampled", "empirical", BATCHED), notes={BATCHED: _NO_FISHER})
+    batch_size: int | None = option(None, _SIZE, came_later=True)
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None and self.labels != BATCHED:
+            raise InputError(
+                f"regularizer.fisher.batch_size={self.batch_size}: with fisher.labels={self.labels} each example has a "
+                "gradient of its own; expected fisher.labels=batched as well, or no batch size."
+            )
 
 
 def diagonal_fisher(
@@ -53,7 +101,7 @@ def diagonal_fisher(
         model: the network.
         dataset: the context's training examples; `dataset.tensors` are the inputs [N, ...] and labels [N].
         options: how to treat labels, and how many examples to use.
-        batch_size: examples at once, by default what is fast; it doesn't change the result.
+        batch_size: examples at once, by default what is fast; it doesn't change the result, and batched has its own.
 
     Returns:
         By key, a tensor shaped as the parameter, every element 0 or more.
@@ -61,6 +109,8 @@ def diagonal_fisher(
     Raises:
         MethodError: an example's logits depend on the others in its batch.
     """
+    if isinstance(options, DiagonalOptions) and options.labels == BATCHED:
+        return batched_squares(model, *_used(dataset, options), options.batch_size or BATCH_SIZE)
     inputs, labels, weights = selected(dataset, options)
     sums = sum_over_examples(model, inputs, labels, weights, Square(), batch_size)
     return {key: value / len(inputs) for key, value in sums.items()}
@@ -72,16 +122,53 @@ def selected(dataset: TensorDataset, options: FisherOptions) -> tuple[Tensor, Te
     Returns:
         The inputs [N, ...] and labels [N] to use, and the weightings of the logits.
     """
+    return *_used(dataset, options), LABEL_MODES[options.labels]
+
+
+def _used(dataset: TensorDataset, options: FisherOptions) -> tuple[Tensor, Tensor]:
+    """The examples to use: inputs [N, ...] and labels [N], drawn anew where they aren't all."""
     inputs, labels = dataset.tensors
-    inputs, labels = _subset(inputs, labels, options.examples or MAX_EXAMPLES)
-    return inputs, labels, LABEL_MODES[options.labels]
-
-
-def _subset(inputs: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    count = options.examples or MAX_EXAMPLES
     if count >= len(inputs):
         return inputs, labels
     chosen = torch.randperm(len(inputs))[:count].to(inputs.device)
     return inputs[chosen], labels[chosen]
+
+
+def batched_squares(model: Classifier, inputs: Tensor, labels: Tensor, batch_size: int) -> NamedTensors:
+    """The mean over mini-batches of the squared gradient of a batch's mean loss, with the true labels.
+
+        (1/|B|) sum_B ( (1/|B_k|) sum_{(x, y) in B_k} d log p(y | x) / d theta_i )^2
+
+    It is what most published code has in place of the Fisher information, and isn't it: gradients of single examples
+    cancel before they are squared, so that at a minimum of the loss what is left is their noise, about the empirical
+    one over the batch size. (van de Ven's equation F_BATCHED(b) has a batch's sum where the author's code takes the
+    mean: b^2 times as much.) Batches are drawn at random, since a data set may be sorted by class; every one counts
+    alike, the last one, which may be shorter, too.
+
+    Args:
+        model: the network; it is put into eval mode.
+        inputs: the examples, [N, ...].
+        labels: their labels over the active classes, [N].
+        batch_size: examples in a batch.
+
+    Returns:
+        By key, a tensor shaped as the parameter, every element 0 or more; 0 where the loss doesn't depend on it.
+    """
+    model.eval()
+    trained = {key: p for key, p in contract_parameters(model).items() if p.requires_grad}
+    totals = [torch.zeros_like(p) for p in trained.values()]
+    if not totals:
+        return {}
+    batches = torch.randperm(len(inputs)).to(inputs.device).split(batch_size)
+    layout = layout_of(model)
+    for batch in batches:
+        with torch.enable_grad():
+            loss = F.cross_entropy(model(inputs[batch].contiguous(memory_format=layout)), labels[batch])
+        gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True, materialize_grads=True)
+        torch._foreach_addcmul_(totals, gradients, gradients)
+    torch._foreach_div_(totals, len(batches))
+    return dict(zip(trained, totals, strict=True))
 
 
 def exact(logits: Tensor, labels: Tensor) -> Iterator[Tensor]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from clsweep.curvature.fisher import FisherOptions, diagonal_fisher
+from clsweep.curvature.fisher import DiagonalOptions, diagonal_fisher
 from clsweep.hyperparameters import NOT_NEGATIVE, hyperparameter
 from clsweep.methods.base import Finished, Quadratic, Squares, state
 from clsweep.parameters import NamedTensors, snapshot
@@ -38,7 +38,7 @@ class SeparateEWC(Quadratic):
     """
 
     reg_strength: float = hyperparameter(1.0, NOT_NEGATIVE, "tag(log, interval(1, 1e13))")
-    fisher: FisherOptions = field(default_factory=FisherOptions)
+    fisher: DiagonalOptions = field(default_factory=DiagonalOptions)
     stiffness: NamedTensors = state()
     centre: NamedTensors = state()
     constant: Tensor = state(lambda: torch.zeros(()))

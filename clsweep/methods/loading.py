@@ -56,7 +56,9 @@ class Loaded:
         shown = {
             name: self.resolved.values[name]
             for name, one in self.declared.items()
-            if one.is_option and ("." in name or self.resolved.values[name] != one.default)
+            if name in self.resolved.values
+            and one.is_option
+            and ("." in name or self.resolved.values[name] != one.default)
         }
         return " ".join(f"{name}={'null' if value is None else value}" for name, value in shown.items())
 
@@ -77,11 +79,17 @@ class Loaded:
         return "" if origin == GIVEN else f" ({origin})"
 
     def notes(self) -> list[str]:
-        """What the user should know of the values, in sentences."""
-        return [
+        """What the user should know of the values, in sentences; see `cautions`."""
+        unused = [
             f"{_KEY}.{name}={_shown(self.config.values[name])}: {self.method.source} has no {name}"
             for name in self.resolved.unused
         ]
+        return unused + self.cautions()
+
+    def cautions(self) -> list[str]:
+        """What the method says of some values of its own."""
+        values = self.resolved.values
+        return [one.notes[values[name]] for name, one in self.declared.items() if values.get(name) in one.notes]
 
     def steps_note(self, optimizer: OptimizerSetting) -> list[str]:
         """What the user should know of the method with an optimizer, in sentences."""
@@ -175,7 +183,8 @@ def _loaded(
 ) -> Loaded:
     own = {name: one.space for name, one in declared.items() if one.space is not None}
     given = {name: text for name, text in (tuned.get(_SPACE, {}) | config.space).items() if name in own}
-    whole = dataclasses.replace(config, values=config.values | resolved.values)
+    others = {name: value for name, value in config.values.items() if name not in declared}
+    whole = dataclasses.replace(config, values=others | resolved.values)
     return Loaded(method, whole, declared, resolved, own | given)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from clsweep.curvature.fisher import FisherOptions, diagonal_fisher
+from clsweep.curvature.fisher import DiagonalOptions, diagonal_fisher
 from clsweep.hyperparameters import NOT_NEGATIVE, SHARE, hyperparameter
 from clsweep.methods.base import Anchored, Finished, added
 from clsweep.parameters import NamedTensors
@@ -28,7 +28,7 @@ class OnlineEWC(Anchored):
     factor = 0.5
     reg_strength: float = hyperparameter(1.0, NOT_NEGATIVE, "tag(log, interval(1, 1e13))")
     gamma: float = hyperparameter(1.0, SHARE, "interval(0.05, 1)")
-    fisher: FisherOptions = field(default_factory=FisherOptions)
+    fisher: DiagonalOptions = field(default_factory=DiagonalOptions)
 
     def updated(self, finished: Finished) -> NamedTensors:
         """F~ = gamma * F~ before + F of the context."""

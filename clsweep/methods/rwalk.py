@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from clsweep.curvature.fisher import FisherOptions, diagonal_fisher
+from clsweep.curvature.fisher import DiagonalOptions, diagonal_fisher
 from clsweep.hyperparameters import NOT_NEGATIVE, POSITIVE, SHARE, hyperparameter
 from clsweep.methods.base import Anchored, Finished, state
 from clsweep.parameters import NamedTensors, contract_parameters
@@ -54,7 +54,7 @@ class RWalk(Anchored):
     reg_strength: float = hyperparameter(1.0, NOT_NEGATIVE, "tag(log, interval(1e-3, 1e6))")
     gamma: float = hyperparameter(1.0, SHARE, "interval(0.05, 1)")
     epsilon: float = hyperparameter(1e-3, POSITIVE, "tag(log, interval(1e-6, 10))")
-    fisher: FisherOptions = field(default_factory=FisherOptions)
+    fisher: DiagonalOptions = field(default_factory=DiagonalOptions)
     running_fisher: NamedTensors = state()
     score: NamedTensors = state()
 

@@ -125,6 +125,7 @@ class Commands:
         ranges = searched(config, method, self.ranges, self._fixed | regularizer.preset_values.keys())
         if config.stream != "joint":
             _check_preset(method, ranges)
+            self.notes += [note for note in method.cautions() if note not in self.notes]
         return replace(config, regularizer=method.config, search=replace(config.search, space=ranges))
 
     def _first_values(self, combination: list[str]) -> list[str]:

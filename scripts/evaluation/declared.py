@@ -178,6 +178,11 @@ def _few_trials(
     )
 
 
+def _estimated(name: str, strengths: tuple[float, ...], *options: str, cost: float = 1.1) -> Method:
+    """EWC with another way to compute the Fisher information."""
+    return replace(_method("ewc", *options, strengths=strengths, cost=cost), name=name)
+
+
 _PUBLISHED_SEEDS = _seeds(42, *range(5000, 5010))
 _CIFAR = ("benchmark=split_cifar100", *_RESPLIT, _BF16)
 _TO_JOINT = (
@@ -264,6 +269,28 @@ _ALL = (
             ),
         ),
         tables.tuned,
+        figures.errors,
+    ),
+    Experiment(
+        "fisher_estimators",
+        "Five ways to compute the Fisher information",
+        "What does it cost EWC's accuracy to compute the Fisher information otherwise than exactly?",
+        (
+            Setting(
+                "split_mnist",
+                ("benchmark=split_mnist",),
+                (
+                    _estimated("ewc_exact", (1e4, 1e5, 1e6, 1e7, 1e8)),
+                    _estimated("ewc_batched", (1e6, 1e7, 1e8, 1e9, 1e10), "fisher.labels=batched"),
+                    _estimated("ewc_empirical", (1e4, 1e5, 1e6, 1e7, 1e8), "fisher.labels=empirical"),
+                    _estimated("ewc_sampled", (1e4, 1e5, 1e6, 1e7, 1e8), "fisher.labels=sampled"),
+                    _estimated("ewc_500", (1e4, 1e5, 1e6, 1e7, 1e8), "fisher.examples=500"),
+                ),
+                _fresh(5),
+                0.8,
+            ),
+        ),
+        partial(tables.comparison, reference="ewc_exact"),
         figures.errors,
     ),
     Experiment(

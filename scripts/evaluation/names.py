@@ -18,6 +18,11 @@ METHODS: Final = {
     "owm": "OWM",
     "gpm": "GPM",
     "ncl": "NCL",
+    "ewc_exact": "EWC, exact",
+    "ewc_500": "EWC, exact, of 500 examples",
+    "ewc_sampled": "EWC, sampled labels",
+    "ewc_empirical": "EWC, empirical",
+    "ewc_batched": "EWC, batched (128)",
     "none": "no penalty",
     "joint": "all contexts jointly",
 }

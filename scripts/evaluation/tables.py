@@ -15,7 +15,7 @@ from evaluation.names import METHODS, SETTINGS, SHIPPED
 
 NOT_RUN = "not run yet"
 _OF_OTHERS = ("other seeds", "standard deviation", "range", "published less mean, in standard deviations")
-_LESS = {SHIPPED: "shipped file less it", "ewc": "exact less it"}
+_LESS = {SHIPPED: "shipped file less it", "ewc_exact": "exact less it"}
 _TIMES = {"training": "train_seconds", "importance": "importance_seconds"}
 _ACCURACIES = {
     "average_accuracy": "average accuracy",

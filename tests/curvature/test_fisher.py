@@ -5,13 +5,30 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from naive import ACTIVE, BATCH, EXAMPLES, NETWORKS, assert_same, gradients_of, make, naive_fisher
+from naive import (
+    ACTIVE,
+    BATCH,
+    EXAMPLES,
+    NETWORKS,
+    assert_same,
+    gradients_of,
+    make,
+    naive_batched,
+    naive_fisher,
+)
 from tiny import Featured, importance, method
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from clsweep.curvature import per_example
-from clsweep.curvature.fisher import LABEL_MODES, MAX_EXAMPLES, FisherOptions, diagonal_fisher, exact
+from clsweep.curvature.fisher import (
+    LABEL_MODES,
+    MAX_EXAMPLES,
+    DiagonalOptions,
+    FisherOptions,
+    diagonal_fisher,
+    exact,
+)
 from clsweep.networks import MLP, Head, equip
 from clsweep.parameters import contract_parameters
 
@@ -50,6 +67,48 @@ def test_empirical_fisher_equals_the_loop_over_examples(network: str) -> None:
     model, dataset = make(network, ACTIVE["one of several heads"])
     ours = diagonal_fisher(model, dataset, FisherOptions(labels="empirical"), BATCH)
     assert_same(ours, naive_fisher(model, dataset, empirical=True))
+
+
+@pytest.mark.parametrize("active", ACTIVE.values(), ids=ACTIVE)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_squares_of_batches_equal_the_loop_over_examples(network: str, active: range) -> None:
+    """Drawn at random, the last one shorter, each counting alike."""
+    model, dataset = make(network, active)
+    torch.manual_seed(1)
+    drawn = torch.randperm(EXAMPLES).split(BATCH)
+    assert [len(batch) for batch in drawn] == [4, 4, 3]
+    torch.manual_seed(1)
+    ours = diagonal_fisher(model, dataset, DiagonalOptions(labels="batched", batch_size=BATCH))
+    assert_same(ours, naive_batched(model, dataset, drawn))
+
+
+def test_squares_of_batches_of_one_are_the_empirical_fisher() -> None:
+    model, dataset = make("normalized", range(6))
+    ours = diagonal_fisher(model, dataset, DiagonalOptions(labels="batched", batch_size=1))
+    assert_same(ours, naive_fisher(model, dataset, empirical=True))
+
+
+def test_a_batch_has_128_examples_and_they_may_be_some_of_all() -> None:
+    model, dataset = make("mlp", range(6))
+    many = TensorDataset(*(tensor.repeat(30, *[1] * (tensor.ndim - 1)) for tensor in dataset.tensors))
+    torch.manual_seed(1)
+    chosen = torch.randperm(len(many))[:200]
+    order = torch.randperm(200)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        ours = diagonal_fisher(model, many, DiagonalOptions(labels="batched", examples=200))
+    assert_same(ours, naive_batched(model, many, [chosen[batch] for batch in order.split(128)]))
+
+
+def test_squares_of_batches_are_of_what_is_trained() -> None:
+    model, dataset = make("cnn", range(6))
+    options = DiagonalOptions(labels="batched", batch_size=EXAMPLES)
+    expected = naive_batched(model, dataset, [torch.arange(EXAMPLES)])
+    model.get_submodule("convolutions").requires_grad_(False)
+    trained = {key: value for key, value in expected.items() if not key.startswith("convolutions")}
+    assert_same(diagonal_fisher(model, dataset, options), trained)
+    model.requires_grad_(False)
+    assert diagonal_fisher(model, dataset, options) == {}
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -216,7 +216,7 @@ def test_one_that_no_method_has_is_refused(tmp_path: Path) -> None:
         load(built_in("ewc", temperature=3.0))
     assert str(caught.value) == (
         "regularizer.temperature: ewc has no such hyperparameter; expected one of its own: regularizer.reg_strength, "
-        "regularizer.fisher.labels, regularizer.fisher.examples."
+        "regularizer.fisher.labels, regularizer.fisher.examples, regularizer.fisher.batch_size."
     )
 
 
@@ -229,7 +229,22 @@ def test_one_that_no_method_has_is_refused(tmp_path: Path) -> None:
         ("ewc", "reg_strength", "much", "reg_strength=much: expected a finite number of 0 or more."),
         ("si", "epsilon", 0.0, "epsilon=0.0: expected a finite number above 0."),
         ("si", "floor_at_zero", 1, "floor_at_zero=1: expected true or false."),
-        ("ewc", "fisher.labels", "true", "fisher.labels=true: expected one of exact, sampled, empirical."),
+        ("ewc", "fisher.labels", "true", "fisher.labels=true: expected one of exact, sampled, empirical, batched."),
+        (
+            "kfac_ewc",
+            "fisher.labels",
+            "batched",
+            "fisher.labels=batched: expected one of exact, sampled, empirical (batched is for a diagonal: a batch's "
+            "gradient has no factors).",
+        ),
+        ("ewc", "fisher.batch_size", 0, "fisher.batch_size=0: expected 1 or more, or null for 128."),
+        (
+            "rwalk",
+            "fisher.batch_size",
+            64,
+            "fisher.batch_size=64: with fisher.labels=exact each example has a gradient of its own; expected "
+            "fisher.labels=batched as well, or no batch size.",
+        ),
         ("ewc", "fisher.examples", 0, "fisher.examples=0: expected 1 or more, or null for all."),
     ],
 )
@@ -251,6 +266,20 @@ def test_a_value_of_a_file_is_of_its_defaults_kind(tmp_path: Path, default: str,
     with pytest.raises(InputError) as caught:
         of_file(tmp_path, f"{{'temperature': {{'default': {default}}}}}", temperature=given)
     assert str(caught.value) == f"regularizer.{said}"
+
+
+def test_an_option_that_came_later_is_named_where_it_is_set() -> None:
+    """Runs and studies from before it go by the same names."""
+    for values in ({}, {"fisher.batch_size": None}):
+        usual = load(built_in("ewc", **values))
+        assert usual.options == "fisher.labels=exact fisher.examples=null"
+        assert "fisher.batch_size" not in usual.config.values
+        assert usual.notes() == []
+    batched = load(built_in("ewc", **{"fisher.labels": "batched", "fisher.batch_size": 64}))
+    assert batched.options == "fisher.labels=batched fisher.examples=null fisher.batch_size=64"
+    assert batched.config.values["fisher.batch_size"] == 64
+    (note,) = batched.notes()
+    assert note.startswith("regularizer.fisher.labels=batched: a batch's mean gradient, squared, isn't the Fisher")
 
 
 def test_options_are_shown_where_they_are_set() -> None:
