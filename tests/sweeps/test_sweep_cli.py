@@ -20,6 +20,7 @@ from test_cli import LOST, TINY, closed_pipe, clsweep, environment, without_run_
 from werkzeug.test import Client
 
 from clsweep import results
+from clsweep.sweeps import command
 
 ALONE = "search.workers=1"
 SWEEP = ("--multirun", *TINY, "benchmark.iters=5", "search.final_seeds=1", ALONE)
@@ -167,6 +168,13 @@ def test_the_search_ends_with_its_time_and_goes_on_with_more(tmp_path: Path, typ
     assert more.returncode == 0, more.stderr
     assert pd.read_csv(tmp_path / "trials.csv").state.isin(["COMPLETE", "PRUNED"]).sum() == 3
     assert "3 of 3 trials finished in 0:00 of 1:00 h, " in more.stdout
+
+
+def test_a_sweep_says_once_what_the_methods_say_of_a_value(tmp_path: Path) -> None:
+    chosen = ["benchmark=split_mnist", "regularizer=ewc,si,online_ewc"]
+    assert command.read([*chosen, "regularizer.fisher.labels=sampled"], tmp_path).notes == []
+    (note,) = command.read([*chosen, "regularizer.fisher.labels=batched"], tmp_path).notes
+    assert "isn't the Fisher information" in note
 
 
 def test_a_key_that_some_of_the_methods_lack_is_for_the_others(tmp_path: Path, typed: Typed) -> None:
