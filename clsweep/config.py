@@ -31,6 +31,7 @@ from clsweep.targets import TARGET, Target, files
 
 SCENARIOS = ("task", "domain", "class")
 STREAM = "benchmark.stream"
+SEARCH_DATA = "search.data"
 STREAMS = ("sequential", "joint")
 PRECISIONS = ("float32", "bf16")
 ALL_LOGITS = "all"
@@ -193,15 +194,25 @@ class WorkerConfig:
     arguments: list[str] = field(default_factory=list)
 
 
+ON_STREAM, ON_FIRST_CONTEXTS, ON_OTHER_DATA, NO_SEARCH = "stream", "first_contexts", "other_data", "defaults"
+TUNED_ON = (ON_STREAM, ON_FIRST_CONTEXTS, ON_OTHER_DATA, NO_SEARCH)
+
+
 @dataclass
 class SearchConfig:
     """How a sweep searches (`conf/search`).
+
+    `tune_on` is what hyperparameters are chosen on, `first_contexts` and `data` what it needs; see
+    `clsweep.sweeps.tuning`. In YAML and on the command line `data` is a data set's name or its values.
 
     `space` is what a study searches, each a range in Hydra's syntax: of the method's hyperparameters by their names, of
     any other key by that. A sweep puts it there; null: what the method says.
     """
 
     n_trials: int = within(at_least(1))
+    tune_on: str = within(one_of(*TUNED_ON), ON_STREAM)
+    first_contexts: int | None = within(or_null(at_least(2)), None)
+    data: DatasetConfig | None = None
     timeout: float | None = within(or_null(_SECONDS), None)
     seeds: int = within(at_least(1))
     final_seeds: int = within(at_least(0))
@@ -236,6 +247,7 @@ class Config:
     seed_batches: int | None = within(or_null(at_least(0)), None)
     budget: str = MISSING
     stream: str = within(one_of(*STREAMS))
+    first_contexts: int | None = within(or_null(at_least(1)), None)
     validation_fraction: float = within(_PART)
     precision: str = within(one_of(*PRECISIONS))
     device: str = within(DEVICE)
@@ -247,6 +259,11 @@ class Config:
     save_model: Any = within(_SAVE_MODEL, False)  # true, false or every_context
     logger: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def contexts_learned(self) -> int:
+        """How many contexts a run learns: the first ones alone, or all that its benchmark has."""
+        return self.first_contexts or self.benchmark.contexts
 
     @property
     def method(self) -> str:
@@ -336,6 +353,7 @@ def parse(composed: DictConfig) -> Config:
         _check_preset(settings)
         _translate(settings)
         _gather(settings)
+        _name_data(settings)
         merged = OmegaConf.merge(OmegaConf.structured(Config), settings)
         _fill_budgets(merged.benchmark)
         _check_budget(merged)  # first: benchmark.iters interpolates it
@@ -454,6 +472,30 @@ def _gather(settings: DictConfig) -> None:
     node["values"] = {**(node.get("values") or {}), **_flat(own)}
 
 
+def _name_data(settings: DictConfig) -> None:
+    """Put the values of a data set in the place of its name in `search.data`; what is given beside the name wins.
+
+    Its images are where those of the benchmark's own data set are, unless it says otherwise.
+    """
+    given = OmegaConf.select(settings, SEARCH_DATA)
+    if given is None:
+        return
+    name = OmegaConf.select(given, "name") if isinstance(given, DictConfig) else given
+    own = {"name": name} if not isinstance(given, DictConfig) else given
+    file = config_dir() / "dataset" / f"{name}.yaml"
+    if not isinstance(name, str) or not (file.is_file() or "source" in own):
+        typed = name if name is not None else _typed(given)
+        raise InputError(
+            f"{SEARCH_DATA}={typed}: expected one of {choices('dataset')}, or values, as in "
+            f"{SEARCH_DATA}='{{name: arrays, train: A.npz, test: B.npz}}'."
+        )
+    of_name = OmegaConf.load(file) if file.is_file() else OmegaConf.create({"n_classes": None})
+    root = OmegaConf.select(settings, "dataset.root")
+    if "root" in of_name and root is not None:
+        of_name.root = root
+    settings.search.data = OmegaConf.merge(of_name, own)
+
+
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
     """Nested values under dotted names."""
     flat: dict[str, Any] = {}
@@ -483,13 +525,18 @@ def has(composed: DictConfig, key: str) -> bool:
 
 
 def _with_absolute_paths(config: Config) -> Config:
-    dataset, regularizer = config.dataset, config.regularizer
-    root, train, test, file = map(_absolute, (dataset.root, dataset.train, dataset.test, regularizer.file))
+    regularizer, search = config.regularizer, config.search
     return replace(
         config,
-        dataset=replace(dataset, root=root, train=train, test=test),
-        regularizer=replace(regularizer, file=file),
+        dataset=_with_absolute_files(config.dataset),
+        regularizer=replace(regularizer, file=_absolute(regularizer.file)),
+        search=search if search.data is None else replace(search, data=_with_absolute_files(search.data)),
     )
+
+
+def _with_absolute_files(dataset: DatasetConfig) -> DatasetConfig:
+    root, train, test = map(_absolute, (dataset.root, dataset.train, dataset.test))
+    return replace(dataset, root=root, train=train, test=test)
 
 
 def _absolute(path: str | None) -> str | None:
@@ -560,13 +607,19 @@ def rerun_yaml(config: Config) -> str:
     """
     defaults = ["config", "_self_", *({f"override /{group}": OWN_FILE} for group in OPEN_GROUPS)]
     values = {"defaults": defaults, **as_values(config)}
-    values["search"] = {"space": config.search.space}
+    values["search"] = {"space": config.search.space, **_tuned_on(values["search"])}
     del values["dataset"]["root"]
     if config.dataset.root is not None:
         values["dataset"]["root"] = _root(config.dataset.root)
     if config.follows_budget:
         values["benchmark"]["iters"] = _ITERS
     return OmegaConf.to_yaml(OmegaConf.create(values))
+
+
+def _tuned_on(search: Mapping[str, Any]) -> dict[str, Any]:
+    """What was tuned on, where it isn't the usual."""
+    said = {name: search[name] for name in ("tune_on", "first_contexts", "data") if search[name] is not None}
+    return {} if search["tune_on"] == ON_STREAM else said
 
 
 def _root(root: str) -> str:
@@ -646,10 +699,13 @@ def check(config: Config) -> None:
         refuse_repeats(config, "seeds", config.seeds)
     _check_stream(benchmark.stream)
     _check_epochs(config)
+    _check_first_contexts(config)
     optimizers.check(config.optimizer, benchmark.lr)
     architecture.check(config.network)
     _check_file(config)
-    _check_source(config.dataset)
+    _check_source("dataset", config.dataset)
+    if config.search.data is not None:
+        _check_source(SEARCH_DATA, config.search.data)
     if config.dataset.n_classes is not None:
         check_class_count(config, config.dataset.n_classes)
     _check_values(config.regularizer)
@@ -682,6 +738,12 @@ def _check_epochs(config: Config) -> None:
     epochs = config.benchmark.epochs
     if epochs is not None and not config.follows_budget:
         raise epochs_contradicted("benchmark.iters", config.benchmark.iters, epochs)
+
+
+def _check_first_contexts(config: Config) -> None:
+    first, contexts = config.first_contexts, config.benchmark.contexts
+    fewer = f"fewer than benchmark.contexts={contexts}, or null for all of them"
+    _require(first is None or first < contexts, "first_contexts", first, fewer)
 
 
 def epochs_contradicted(key: str, value: object, epochs: int) -> InputError:
@@ -719,13 +781,13 @@ def _check_file(config: Config) -> None:
         )
 
 
-def _check_source(dataset: DatasetConfig) -> None:
+def _check_source(key: str, dataset: DatasetConfig) -> None:
     """A data set goes by its name in results, so a name of the group's has one source."""
     file = config_dir() / "dataset" / f"{dataset.name}.yaml"
     if file.is_file() and (source := OmegaConf.load(file).source) != dataset.source:
         raise InputError(
-            f"dataset.source={dataset.source}: dataset={dataset.name} is {source}; expected another dataset.name=... "
-            "as well, which results have."
+            f"{key}.source={dataset.source}: dataset={dataset.name} is {source}; expected another {key}.name=... as "
+            "well, which results have."
         )
 
 
@@ -747,23 +809,33 @@ def check_class_count(config: Config, n_classes: int) -> None:
         InputError: the contexts need more classes than there are.
     """
     benchmark = config.benchmark
-    per_context = benchmark.classes_per_context
-    path = benchmark.stream[TARGET]
-    if path in _OF_ALL_CLASSES:
-        _require(
-            per_context == n_classes,
-            "benchmark.classes_per_context",
-            per_context,
-            f"{n_classes}, since every context shows all classes of dataset={config.dataset.name}",
-        )
-    elif path == _SPLIT and benchmark.contexts * per_context > n_classes:
-        most = n_classes // per_context
-        advice = f"at most {most}" if most else f"benchmark.classes_per_context of at most {n_classes}"
+    per_context, needed = benchmark.classes_per_context, classes_needed(benchmark)
+    if needed is None or needed.holds(n_classes):
+        return
+    if benchmark.stream[TARGET] in _OF_ALL_CLASSES:
         raise InputError(
-            f"benchmark.contexts={benchmark.contexts} of {per_context} classes each need "
-            f"{benchmark.contexts * per_context} classes, but dataset={config.dataset.name} has {n_classes}: "
-            f"expected {advice}."
+            f"benchmark.classes_per_context={per_context}: expected {n_classes}, since every context shows all classes "
+            f"of dataset={config.dataset.name}."
         )
+    most = n_classes // per_context
+    advice = f"at most {most}" if most else f"benchmark.classes_per_context of at most {n_classes}"
+    raise InputError(
+        f"benchmark.contexts={benchmark.contexts} of {per_context} classes each need "
+        f"{benchmark.contexts * per_context} classes, but dataset={config.dataset.name} has {n_classes}: "
+        f"expected {advice}."
+    )
+
+
+def classes_needed(benchmark: BenchmarkConfig) -> Allowed | None:
+    """How many classes a data set may have; None for a stream of one's own, which sees to it itself."""
+    per_context, path = benchmark.classes_per_context, benchmark.stream[TARGET]
+    if path in _OF_ALL_CLASSES:
+        return Allowed(lambda count: count == per_context, f"{per_context}, since every context shows all classes")
+    if path != _SPLIT:
+        return None
+    least = benchmark.contexts * per_context
+    told = f"{least} or more, for benchmark.contexts={benchmark.contexts} of {per_context} classes each"
+    return Allowed(lambda count: count >= least, told)
 
 
 def _one_of(key: str, value: str, choices: Iterable[str]) -> None:

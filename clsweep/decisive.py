@@ -22,6 +22,7 @@ from clsweep.targets import TARGET, Target
 FILE: Final = "setting.json"
 _METHOD: Final = "regularizer"
 _BESIDE: Final = ("stream", "seed")
+_AFTER_THE_FIRST: Final = "first_contexts"  # how many contexts follow
 _NOTHING: Final = "nothing"
 _SHOWN: Final = 3
 
@@ -59,8 +60,9 @@ def _method(config: Config, file: MethodFile | Functions | None) -> dict[str, An
 
 
 def of_training(setting: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of what decides a run's result that no method has a part in: that of its first context."""
-    return {name: setting[name] for name in (*Protocol.__dataclass_fields__, *_BESIDE)}
+    """The part of what decides a run's result that its first context hangs on: no method, and no context after it."""
+    fields = [name for name in Protocol.__dataclass_fields__ if name != _AFTER_THE_FIRST]
+    return {name: setting[name] for name in (*fields, *_BESIDE)}
 
 
 def write(folder: Path, setting: Mapping[str, Any]) -> None:

@@ -218,11 +218,13 @@ class Tuned:
     """A finished sweep: a study for each method.
 
     Attributes:
-        table: a row for each method, in the order given, with the method as its index: `study` (its name), `validation`
-            (the best trial's average accuracy on held-out data), `test` (the mean test accuracy of the final runs with
-            the best values), `half_width` (of its 95 % interval; NaN for one seed), `default` (the mean with the
-            default values, where these are others), `seeds` (of the final runs) and `trials` (finished ones).
-        best: the best values by method, each by hyperparameter.
+        table: a row for each method, in the order given, with the method as its index: `study` (its name), `tune_on`
+            (what its values were chosen on), `validation` (the best trial's average accuracy on held-out data), `test`
+            (the mean test accuracy of the final runs with the best values; with the default ones where nothing was
+            searched), `half_width` (of its 95 % interval; NaN for one seed), `default` (the mean with the default
+            values, where these are others), `seeds` (of the final runs) and `trials` (finished ones). Where overrides
+            make several studies of a method, their names are the index.
+        best: the best values by method, or as in `table`, each by hyperparameter.
         trials: a row for each trial: `method`, then the columns of `trials.csv`.
         finals: a row for each final run: `method`, then the columns of `final.csv`.
         folder: where the studies are; None where nothing was kept.
@@ -280,10 +282,10 @@ def sweep(
         if folder is None and not quiet:
             print("nothing of that is kept: folder=... keeps it")
         # A study alone has the folder to itself: it isn't called like the study there.
-        frames = [(_given(one.study.plan.config), one, results.load(one.study.plan.folder)) for one in outcomes]
+        frames = [(name, one, results.load(one.study.plan.folder)) for name, one in _named(outcomes).items()]
     return Tuned(
         pd.DataFrame.from_dict({method: _row(one) for method, one, _ in frames}, orient="index"),
-        {method: dict(one.now.best.params) for method, one, _ in frames if one.now.best is not None},
+        {method: values for method, one, _ in frames if (values := _best(one)) is not None},
         _concatenated([_with_method(found.trials, method) for method, _, found in frames]),
         _concatenated([_with_method(found.finals, method) for method, _, found in frames]),
         None if folder is None else place,
@@ -365,13 +367,30 @@ def _given(config: Config) -> str:
     return Path(str(file)).name if own else config.method
 
 
+def _named(outcomes: Sequence[Outcome]) -> dict[str, Outcome]:
+    """The studies by their methods; those of a method that has several by their own names."""
+    methods = [_given(one.study.plan.config) for one in outcomes]
+    return {
+        method if methods.count(method) == 1 else one.study.plan.name: one
+        for method, one in zip(methods, outcomes, strict=True)
+    }
+
+
+def _best(one: Outcome) -> dict[str, Any] | None:
+    """The values that a study came to; None where it came to none."""
+    if not one.study.plan.way.searches:
+        return dict(one.study.plan.default)
+    return None if one.now.best is None else dict(one.now.best.params)
+
+
 def _row(one: Outcome) -> dict[str, Any]:
     """A study's row of `Tuned.table`."""
-    nan, best = float("nan"), one.now.best
-    tuned, default = (finals.accuracies(one.runs, setting) for setting in (finals.TUNED, finals.DEFAULT))
+    nan, best, plan = float("nan"), one.now.best, one.study.plan
+    tuned, default = (finals.accuracies(one.runs, setting) for setting in (finals.chosen(plan), finals.DEFAULT))
     test = estimate(tuned) if tuned else None
     return {
-        "study": one.study.plan.name,
+        "study": plan.name,
+        "tune_on": plan.way.shown,
         "validation": nan if best is None or best.value is None else best.value,
         "test": nan if test is None else test.mean,
         "half_width": nan if test is None else test.half_width,

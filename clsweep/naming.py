@@ -63,6 +63,7 @@ _WORDS: Final[dict[str, Callable[[Any], str]]] = {
     "optimizer_reset": lambda value: "reset" if value else "kept",
     "validation_fraction": lambda value: f"held{number(value)}",
     "logits": lambda value: f"logits-{value}",
+    "first_contexts": lambda value: f"first{value}",
     "seed_order": lambda value: f"order{value}",
     "seed_init": lambda value: f"init{value}",
     "seed_batches": lambda value: f"batches{value}",

@@ -26,7 +26,7 @@ _STREAMS_OF_BEFORE: Final = {"split_mnist": "split", "split_cifar100": "split", 
 SEED_PARTS: Final = ("seed_order", "seed_init", "seed_batches")
 _CONTEXTS: Final = (
     *("benchmark_stream", "scenario", "dataset", "dataset_digest", "contexts", "classes_per_context", "image_size"),
-    *("normalize", "validation_fraction", "code_digest"),
+    *("normalize", "validation_fraction", "code_digest", "first_contexts"),
 )
 
 
@@ -65,6 +65,7 @@ class Protocol:
             that over seeds.
         seed_init: likewise.
         seed_batches: likewise.
+        first_contexts: how many of the contexts are learned and measured, the first ones; None: all.
     """
 
     benchmark: str
@@ -91,6 +92,7 @@ class Protocol:
     seed_order: int | None = None
     seed_init: int | None = None
     seed_batches: int | None = None
+    first_contexts: int | None = None
 
     @classmethod
     def of(cls, config: Config, dataset_digest: str | None = None) -> Self:
@@ -127,6 +129,7 @@ class Protocol:
             seed_order=config.seed_order,
             seed_init=config.seed_init,
             seed_batches=config.seed_batches,
+            first_contexts=config.first_contexts,
         )
 
     @classmethod
@@ -189,6 +192,8 @@ class Protocol:
     def _said(self) -> Iterator[str]:
         per_context = "" if self.classes_per_context is None else f" of {self.classes_per_context} classes"
         yield f"{self.scenario}-incremental, {self.contexts} contexts{per_context}"
+        if self.first_contexts:
+            yield f"the first {self.first_contexts} of them alone"
         if self.contexts_by:
             yield self.contexts_by
         yield f"{self.dataset} {self.dataset_digest}" if self.dataset_digest else self.dataset

@@ -41,10 +41,15 @@ class ContextCache:
         key = (Protocol.of(config).of_contexts, Seeds.of(config).order, str(device))
         if self._stream is None or self._stream[0] != key:
             self._stream = None  # two at once may be too much for the device
-            self._stream = key, contexts.build(self._images(config.dataset), config, device)
+            self._stream = key, contexts.build(self.images(config.dataset), config, device)
         return self._stream[1]
 
-    def _images(self, config: DatasetConfig) -> ImageData:
+    def images(self, config: DatasetConfig) -> ImageData:
+        """A data set.
+
+        Raises:
+            InputError: it isn't there.
+        """
         key = json.dumps([asdict(config), identity.digest(config)])  # its files may change meanwhile
         if self._data is None or self._data[0] != key:
             self._data = None

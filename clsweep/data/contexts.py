@@ -116,7 +116,7 @@ class Stream:
 
 
 def build(data: ImageData, config: Config, device: torch.device) -> Stream:
-    """Make the benchmark's contexts.
+    """Make the benchmark's contexts, or the first of them: classes, outputs and what is held out are those of all.
 
     Args:
         data: the images, on the CPU.
@@ -139,7 +139,8 @@ def build(data: ImageData, config: Config, device: torch.device) -> Stream:
     outputs = SCENARIOS[benchmark.scenario].outputs([_classes(number, one) for number, one in enumerate(shown)])
     _check_joint(config, outputs)
     make = _Maker(config, data, train_images, test_images, _held_out(data, config, shown))
-    contexts = [make(number, one, outputs.labels[number]) for number, one in enumerate(shown)]
+    some = shown[: config.contexts_learned]
+    contexts = [make(number, one, outputs.labels[number]) for number, one in enumerate(some)]
     return Stream(
         contexts,
         outputs,

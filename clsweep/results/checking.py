@@ -55,7 +55,10 @@ def inconsistent(runs: pd.DataFrame, cells: pd.DataFrame) -> Broken:
     place = ["folder", "after_context", "context", "split"]
     for folder in cells.loc[cells.duplicated(place), "folder"]:
         broken.setdefault(folder, (ACCURACY_FILE, "an accuracy is given twice"))
-    finished = runs.loc[runs["status"] == FINISHED, ["folder", "stream", "contexts", "average_accuracy"]]
+    learned = runs["contexts"].where(runs["first_contexts"].isna(), runs["first_contexts"])
+    finished = runs.assign(contexts=learned).loc[
+        runs["status"] == FINISHED, ["folder", "stream", "contexts", "average_accuracy"]
+    ]
     measured = cells[cells["split"] == _TEST].merge(finished, on="folder")
     last = measured[measured["after_context"] == measured["contexts"]].groupby("folder")["accuracy"].mean()
     counts = measured.groupby("folder").size()

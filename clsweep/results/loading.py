@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from clsweep.config import shown_name
+from clsweep.config import ON_STREAM, shown_name
 from clsweep.errors import InputError
 from clsweep.hyperparameters import STANDARD
 from clsweep.paths import short
@@ -83,6 +83,7 @@ _TRIAL_DTYPES = {
     "number": "Int64",
     "state": "str",
     "protocol": "str",
+    "tune_on": "str",
     "reg_strength": "float64",
     "gamma": "float64",
     "epsilon": "float64",
@@ -98,6 +99,8 @@ _TRIAL_REQUIRED = ("number", "state", "validation_average_accuracy")
 _FINAL_DTYPES = {
     "setting": "str",
     "protocol": "str",
+    "tune_on": "str",
+    "comparable": "str",
     "seed": "Int64",
     "test_average_accuracy": "float64",
     "folder": "str",
@@ -106,7 +109,8 @@ _FINAL_DTYPES = {
     "epsilon": "float64",
 }
 _FINAL_REQUIRED = ("setting", "seed", "test_average_accuracy", "folder")
-_STUDY_COLUMNS = ("study", "name", "benchmark", "method", "dataset", "budget", "iters", "space")
+_STUDY_COLUMNS = ("study", "name", "benchmark", "method", "dataset", "budget", "iters", "space", "tune_on")
+_TUNED_ON_BEFORE = ON_STREAM  # of files that don't say it
 # A file of a run or a study without the one that says what it belongs to.
 _NEEDS = {ACCURACY_FILE: SUMMARY_FILE, FINAL_FILE: TRIALS_FILE}
 _KNOWN_FILES = (SUMMARY_FILE, ACCURACY_FILE, SEEDS_FILE, TRIALS_FILE, FINAL_FILE)
@@ -139,9 +143,9 @@ class Results:
             (from 1), `split` (test or validation), `accuracy` (0 to 1), `n` (examples).
         trials: a row for each trial of a sweep's search: `study`, then the columns of `trials.csv`.
         finals: a row for each final run of a sweep: `study`, then the columns of `final.csv`.
-        studies: a row for each study: `study`, `name`, `benchmark`, `method`, `dataset`, `budget`, `iters` and
-            `space` (what was searched: ranges in Hydra's syntax, by hyperparameter); all but the first two are known
-            once a trial is complete.
+        studies: a row for each study: `study`, `name`, `benchmark`, `method`, `dataset`, `budget`, `iters`,
+            `space` (what was searched: ranges in Hydra's syntax, by hyperparameter) and `tune_on` (what its trials were
+            judged on; see `clsweep.sweeps.tuning`); all but the first two are known once a trial is complete.
         problems: what was left out, and why.
     """
 
@@ -262,7 +266,8 @@ def _read_run(folder: Path, found: _Found) -> None:
         raise UnreadableError(f"{ACCURACY_FILE} beside it holds no accuracies")
     if values["status"] == RUNNING:
         after = max((int(row[1]) for row in cells if row[1].isdecimal()), default=0)
-        values |= {"status": UNFINISHED, "reason": _KILLED.format(f"after context {after} of {values['contexts']}")}
+        learned = values.get("first_contexts") or values["contexts"]
+        values |= {"status": UNFINISHED, "reason": _KILLED.format(f"after context {after} of {learned}")}
     place = str(short(folder))
     found.runs.append({"folder": place, **_place(folder), **values})
     found.cells += [[place, *row] for row in cells]
@@ -315,8 +320,9 @@ def _read_packed(folder: Path, found: _Found) -> None:
         values = _typed(*tables[name], {"study": "str", **dtypes})
         frames.append(values.assign(study=[str(short(folder / study)) for study in values["study"]]))
     header, rows = tables["studies"]
-    require(_STUDY_COLUMNS, header, f"{packed.TABLES['studies']}:")
+    require((name for name in _STUDY_COLUMNS if name != "tune_on"), header, f"{packed.TABLES['studies']}:")
     for row in (dict(zip(header, values, strict=True)) for values in rows):
+        row.setdefault("tune_on", _TUNED_ON_BEFORE)
         known: dict[str, Any] = {name: row[name] for name in _STUDY_COLUMNS if row[name]} | _placed(folder, row)
         if row["space"]:
             known |= {"iters": int(row["iters"]), "space": json.loads(row["space"])}
@@ -346,6 +352,8 @@ def _read_study(folder: Path, names: set[str], found: _Found) -> None:
         require(required, header, "not a file of a clsweep study:")
         values = _typed(header, rows, dtypes)
         values.insert(0, "study", study)
+        if len(values):
+            found.studies[-1]["tune_on"] = values["tune_on"].iloc[0]
         return values
 
     def trials() -> None:
@@ -367,6 +375,8 @@ def _typed(header: list[str], rows: list[list[str]], dtypes: dict[str, str]) -> 
             checked_version(version)
     unknown = [str(name) for name in values if name not in dtypes]
     others = {name: "float64" if are_numbers(values[name]) else "str" for name in unknown}
+    if "tune_on" not in header:
+        values["tune_on"] = _TUNED_ON_BEFORE
     return converted(values, dtypes | others)
 
 

@@ -74,6 +74,7 @@ class Summary:
         seed_order: the part of the seed that what the contexts hold comes from; empty where it is the seed.
         seed_init: likewise, of the initial parameters.
         seed_batches: likewise, of the order of the examples and what draws while training.
+        first_contexts: how many of the contexts were learned and measured, the first ones; empty where all were.
         budget: full, quick, smoke, or custom where `benchmark.iters` is not what the chosen budget says, or epochs are
             given.
         iters: optimizer steps for each context; for the largest one, where `epochs` says how many.
@@ -127,6 +128,7 @@ class Summary:
     seed_order: int | None
     seed_init: int | None
     seed_batches: int | None
+    first_contexts: int | None
     budget: str
     iters: int
     epochs: int
@@ -169,7 +171,7 @@ class Summary:
 # Columns of `trials.csv`, `final.csv` and the frames of `clsweep.results.load` that are none of `summary.csv`.
 _OTHER_COLUMNS: Final = (
     *("number", "state", "setting", "test_average_accuracy", "seconds", "folder", "role", "study", "accuracy"),
-    *("method", "chosen", "place"),
+    *("method", "chosen", "place", "tune_on", "comparable"),
 )
 _NUMBERED_COLUMN: Final = re.compile(r"(seed_\d+_)?validation_after_\d+")
 

@@ -178,7 +178,7 @@ def _announce(studies: Sequence[StudyWorker], url: str, out: Console) -> None:
         plan, now = study.plan, status(study.ledger.trials())
         finished = now.finished + len(now.failed)
         notes = [f"{finished} trial{'s are' if finished > 1 else ' is'} there already"] if finished else []
-        if not space.contains(plan.space, plan.default):
+        if plan.way.searches and not space.contains(plan.space, plan.default):
             notes.append(
                 f"the default values ({named(plan.default)}) lie outside of what is searched, and are not tried"
             )
@@ -196,6 +196,7 @@ def _of_images(plans: Sequence[StudyPlan]) -> list[str]:
     lines: dict[str, None] = {}  # each once, in this order
     for plan in plans:
         config = plan.trial_config(plan.default, plan.seeds[0])
+        plan.way.check_data(plan.final_config(plan.default, plan.seeds[0]), streams, device)
         stream = streams(config, device)
         if pick_device(config.device).type == "cpu":  # else the worker checks it, where the run will be
             check_fit(config, stream, device)

@@ -179,7 +179,7 @@ def _default_workers(plans: Sequence[StudyPlan]) -> tuple[int, list[str]]:
 
 def _busy_at_once(plans: Sequence[StudyPlan]) -> int:
     """How many workers can have a trial, or a final run of the best or the default values, at the same time."""
-    return sum(max(plan.n_trials, 2 * len(plan.final_seeds)) for plan in plans)
+    return sum(max(plan.n_trials, plan.most_final_runs) for plan in plans)
 
 
 def _idle(wanted: int | None, workers: int) -> list[str]:

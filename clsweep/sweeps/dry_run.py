@@ -41,17 +41,22 @@ def show(plans: Sequence[StudyPlan], url: str, out: Console) -> None:
             else estimate.run_seconds(plan.trial_config(plan.default, 0), streams)
         )
         to_do, time_left = _left(plan, trials, a_run * len(plan.seeds))
-        final = len(plan.final_seeds) * (2 if plan.space else 1)  # the best values, and the default ones
+        a_final = a_run * _longer(plan, streams)
         lines = {
             "study": f"{plan.name}: {of_budget(now.finished, plan.n_trials)} are finished",
             "method": plan.config.shown_method,
             "searched": ", ".join(f"{name} {text}" for name, text in plan.ranges.items()) or "nothing",
+            **({"tuned on": plan.way.told} if plan.way.told else {}),
             "first": named(plan.default) or "the only setting",
             "a run": f"about {clock(a_run)} ({'measured' if measured else 'estimated'})",
             "search": f"{to_do} trials of {len(plan.seeds)} seed(s), about {clock(to_do * len(plan.seeds) * a_run)}",
             **({"time": time_left} if time_left else {}),
-            "final": f"{final} runs on all training data, about {clock(final * a_run)}",
+            "final": f"{plan.most_final_runs} runs on all training data, about {clock(plan.most_final_runs * a_final)}",
         }
+        if not plan.way.searches:
+            values = named(plan.default) or "the only ones"
+            lines = {**lines, "study": f"{plan.name}: nothing is searched", "values": values}
+            lines = {name: line for name, line in lines.items() if name not in ("searched", "first", "search", "time")}
         for name, value in (lines | {"disk": _disk(plan, to_do, streams)}).items():
             out.print(f"{name:<10} {value}", markup=False, soft_wrap=True)
         out.print()
@@ -61,6 +66,15 @@ def show(plans: Sequence[StudyPlan], url: str, out: Console) -> None:
         "and without pruning.",
         soft_wrap=True,
     )
+
+
+def _longer(plan: StudyPlan, streams: ContextCache) -> float:
+    """How many times the steps of a trial's run a final one has, which may learn more."""
+    if not plan.way.identity:
+        return 1.0
+    runs = [plan.final_config(plan.default, 0), plan.trial_config(plan.default, 0)]
+    final, trial = (estimate.steps(one, streams) for one in runs)
+    return final / trial
 
 
 def _disk(plan: StudyPlan, to_do: int, streams: ContextCache) -> str:

@@ -33,8 +33,13 @@ def run_seconds(config: Config, streams: ContextCache) -> float:
         InputError: the data are not there or don't fit.
     """
     stream = streams(config, torch.device("cpu"))
-    steps = sum(protocol_of(config).iterations(stream))
-    return _STEP_OVER_FLOOR * _step_operations(config, stream) * steps / _operations_per_second(config)
+    operations = _step_operations(config, stream) * steps(config, streams)
+    return _STEP_OVER_FLOOR * operations / _operations_per_second(config)
+
+
+def steps(config: Config, streams: ContextCache) -> int:
+    """How many optimizer steps one run makes; see `run_seconds`."""
+    return sum(protocol_of(config).iterations(streams(config, torch.device("cpu"))))
 
 
 def checkpoint_mib(config: Config, streams: ContextCache) -> float:

@@ -15,29 +15,34 @@ from optuna.trial import FrozenTrial, TrialState
 
 from clsweep import config as settings
 from clsweep import config_files, results
+from clsweep.config import Config
 from clsweep.errors import InputError
 from clsweep.hyperparameters import STANDARD
-from clsweep.protocol import Protocol
 from clsweep.sweeps.continued import current
 from clsweep.sweeps.finals import FinalRun
 from clsweep.sweeps.marks import ENDED, REASON
 from clsweep.sweeps.plan import StudyPlan
+from clsweep.sweeps.space import Point
 from clsweep.sweeps.spent import seconds
 from clsweep.sweeps.status import status
 from clsweep.sweeps.taken import FOLDER
 from clsweep.sweeps.trial import SEEDS, TEST
 
 BEST = "best"
+_COLUMNS = (  # of a study without a trial
+    *("format_version", "number", "state", "protocol", *STANDARD),
+    *("validation_average_accuracy", "test_average_accuracy", "seconds", "seed", "folder", "reason", "tune_on"),
+)
 
 
 def write(plan: StudyPlan, trials: Sequence[FrozenTrial]) -> None:
-    """Write `trials.csv`, and `best.yaml` once a trial is complete.
+    """Write `trials.csv`, and `best.yaml` once a trial is complete; of a study that searches nothing at once.
 
     `trials.csv` has a row for each trial that has begun, but for those that have gone on as another one: its number,
     Optuna's state, the digest of its protocol, the hyperparameters, the average accuracy on validation and test data
     after the last context (means over its seeds; empty where it was not reached), the mean validation accuracy over the
     learned contexts after each context (with several seeds, for each seed), its time in seconds, its seeds, the folder
-    of its runs, and why it failed or was pruned.
+    of its runs, why it failed or was pruned, and what is tuned on.
 
     Args:
         plan: the study's.
@@ -45,9 +50,11 @@ def write(plan: StudyPlan, trials: Sequence[FrozenTrial]) -> None:
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
     begun = [trial for trial in current(trials) if trial.state != TrialState.WAITING]
-    results.write_csv(pd.DataFrame([_row(plan, trial) for trial in begun]), plan.folder / results.TRIALS_FILE)
+    rows = [_row(plan, trial) for trial in begun]
+    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(_COLUMNS))
+    results.write_csv(table, plan.folder / results.TRIALS_FILE)
     best = status(trials).best
-    if best is not None:
+    if best is not None or not plan.way.searches:
         results.write_text(_best(plan, best), plan.folder / f"{BEST}.yaml")
 
 
@@ -59,7 +66,7 @@ def _row(plan: StudyPlan, trial: FrozenTrial) -> dict[str, Any]:
         "format_version": results.FORMAT_VERSION,
         "number": trial.number,
         "state": trial.state.name,
-        "protocol": Protocol.of(plan.trial_config(trial.params, plan.seeds[0]), plan.protocol.dataset_digest).digest,
+        "protocol": plan.trial_protocol(trial.params).digest,
         **(default | {name: trial.params.get(name, math.nan) for name in plan.space}),
         "validation_average_accuracy": trial.value if complete else math.nan,
         "test_average_accuracy": attributes.get(TEST, math.nan) if complete else math.nan,
@@ -69,6 +76,7 @@ def _row(plan: StudyPlan, trial: FrozenTrial) -> dict[str, Any]:
         "folder": attributes.get(FOLDER, ""),
         "ended": attributes.get(ENDED, ""),
         "reason": attributes.get(REASON, ""),
+        "tune_on": plan.way.shown,
     }
 
 
@@ -90,43 +98,79 @@ def _after_contexts(plan: StudyPlan, trial: FrozenTrial) -> dict[str, float]:
     return values
 
 
-def _best(plan: StudyPlan, best: FrozenTrial) -> str:
-    """A configuration that is the best trial's, for `--config-name best`."""
-    config = plan.trial_config(best.params, plan.seeds[0])
+def _best(plan: StudyPlan, best: FrozenTrial | None) -> str:
+    """A configuration for `--config-name best`: the best trial's, or where that didn't learn the benchmark, as it is.
+
+    Args:
+        plan: the study's.
+        best: its best trial; None where nothing is searched.
+    """
+    config = _again(plan, plan.default if best is None else best.params)
     if config.regularizer.file is not None:  # the trial's copy: the file itself is there to be edited
         config = replace(config, regularizer=replace(config.regularizer, file=_copy(plan, best)))
-    return (
-        f"# Trial {best.number} of {plan.name}: validation accuracy {best.value:.4f}. To run it again, from here:\n"
-        f"# {_rerun(plan, '.')}\n"
-        "# On all training data, as the final runs: add validation_fraction=0 and another seed=...\n"
-        f"{settings.rerun_yaml(config)}"
-    )
+    if best is None:
+        config = replace(config, search=replace(config.search, space={}))
+    return f"# {_told(plan, best)}\n# {_rerun(plan, '.')}\n{_more(plan)}{settings.rerun_yaml(config)}"
 
 
-def _copy(plan: StudyPlan, best: FrozenTrial) -> str | None:
-    """The best trial's copy of the method's file, from the study's folder, which may be moved."""
+def _is_run_again(plan: StudyPlan) -> bool:
+    """Whether the best trial itself is run again; else the final runs are, on the benchmark as it is."""
+    return not plan.way.identity
+
+
+def _again(plan: StudyPlan, point: Point) -> Config:
+    if _is_run_again(plan):
+        return plan.trial_config(point, plan.seeds[0])
+    return plan.final_config(point, _seeds(plan)[0])
+
+
+def _seeds(plan: StudyPlan) -> Sequence[int]:
+    """Those that `best.yaml` runs: the trial's, or those of the final runs."""
+    return plan.seeds if _is_run_again(plan) else plan.final_seeds or [plan.config.seed]
+
+
+def _told(plan: StudyPlan, best: FrozenTrial | None) -> str:
+    if best is None:
+        return f"The default values of {plan.name}: nothing was searched. To run the benchmark with them, from here:"
+    trial = f"Trial {best.number} of {plan.name}: validation accuracy {best.value:.4f}"
+    if _is_run_again(plan):
+        return f"{trial}. To run it again, from here:"
+    return f"{trial} on {plan.way.told}. To run the benchmark with its values, from here:"
+
+
+def _more(plan: StudyPlan) -> str:
+    if not _is_run_again(plan):
+        return ""
+    return "# On all training data, as the final runs: add validation_fraction=0 and another seed=...\n"
+
+
+def _copy(plan: StudyPlan, best: FrozenTrial | None) -> str | None:
+    """The best trial's copy of the method's file, or a final run's, from the study's folder, which may be moved."""
     file = plan.config.regularizer.file
     assert file is not None
-    trial = plan.folder / Path(best.user_attrs[FOLDER]).name
-    copies = (trial / Path(file).name, *sorted(trial.glob(f"seed-*/{glob.escape(Path(file).name)}")))
+    runs = "final-*" if best is None else glob.escape(Path(best.user_attrs[FOLDER]).name)
+    name = glob.escape(Path(file).name)
+    copies = (*sorted(plan.folder.glob(f"{runs}/{name}")), *sorted(plan.folder.glob(f"{runs}/seed-*/{name}")))
     there = next((copy for copy in copies if copy.is_file()), None)  # or the trial was removed
     return file if there is None else config_files.beside(there.relative_to(plan.folder))
 
 
 def reproduce(plan: StudyPlan) -> str:
-    """The command that runs the best trial again, with all of its seeds."""
+    """The command that runs what is in `best.yaml`, with all of its seeds."""
     return _rerun(plan, str(results.short(plan.folder)))
 
 
 def _rerun(plan: StudyPlan, folder: str) -> str:
     command = f"python -m clsweep --config-dir {shlex.quote(folder)} --config-name {BEST}"
-    if len(plan.seeds) == 1:
-        return command
-    return f"{command} seeds={len(plan.seeds)}"
+    count = len(_seeds(plan))
+    return command if count == 1 else f"{command} seeds={count}"
 
 
 def write_finals(plan: StudyPlan, runs: Sequence[FinalRun]) -> None:
     """Write `final.csv`: a row for each final run that is done.
+
+    Its `comparable` is the same for studies that differ in nothing but what they are tuned on. These train the same
+    values and seed once: the run's folder may be another's of them.
 
     Args:
         plan: the study's.
@@ -136,11 +180,13 @@ def write_finals(plan: StudyPlan, runs: Sequence[FinalRun]) -> None:
         {
             "format_version": results.FORMAT_VERSION,
             "setting": run.setting,
-            "protocol": Protocol.of(plan.final_config(run.point, run.seed), plan.protocol.dataset_digest).digest,
+            "protocol": plan.final_protocol(run.point).digest,
             **run.point,
             "seed": run.seed,
             "test_average_accuracy": run.test_average_accuracy,
             "folder": run.folder,
+            "tune_on": plan.way.shown,
+            "comparable": plan.name_on_stream,
         }
         for run in runs
         if run.test_average_accuracy is not None
@@ -160,6 +206,7 @@ def refuse_foreign(plan: StudyPlan, trials: Callable[[], Sequence[FrozenTrial]],
     Raises:
         InputError: it does.
     """
+    _refuse_other_way(plan)
     folders = _trial_folders(plan.folder)  # before the trials: another process may begin one now
     if not folders:
         return
@@ -169,6 +216,19 @@ def refuse_foreign(plan: StudyPlan, trials: Callable[[], Sequence[FrozenTrial]],
         raise InputError(
             f"hydra.sweep.dir: {results.short(plan.folder)} holds {foreign[0]} of another study ({storage} has no such "
             f"trial of {plan.name}); expected another folder, or the storage that it was made with."
+        )
+
+
+def _refuse_other_way(plan: StudyPlan) -> None:
+    """Refuse a folder of a study that was tuned on something else, which may have no trials."""
+    try:
+        there = pd.read_csv(plan.folder / results.FINAL_FILE, usecols=["tune_on"])["tune_on"].iloc[0]
+    except (OSError, ValueError, IndexError):  # none, or of before, whose trials say whose it is
+        return
+    if there != plan.way.shown:
+        raise InputError(
+            f"hydra.sweep.dir: {results.short(plan.folder)} holds a study with search.tune_on={there.split()[0]} "
+            f"({results.FINAL_FILE}: {there}), not {plan.way.shown}; expected another folder."
         )
 
 

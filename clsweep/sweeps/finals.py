@@ -1,7 +1,8 @@
 """The final runs: the best setting and the default one, trained on all training data with fresh seeds.
 
 They are trials of a second Optuna study beside the first, whose values are test accuracies: no sampler or pruner
-reads those. So they too are shared by several processes, and survive being killed.
+reads those. So they too are shared by several processes, and survive being killed. Studies that differ in nothing but
+what they are tuned on have one such study together: the same values and seed are trained once for all of them.
 """
 
 from __future__ import annotations
@@ -55,14 +56,17 @@ class Finals:
         plan: the study's.
         study: Optuna's, of the final runs.
         storage: where it is.
-        best: the best trial's values.
+        best: the best trial's values; None where nothing is searched.
         streams: makes the contexts.
     """
 
-    def __init__(self, plan: StudyPlan, study: Study, storage: BaseStorage, best: Point, streams: ContextCache) -> None:
+    def __init__(
+        self, plan: StudyPlan, study: Study, storage: BaseStorage, best: Point | None, streams: ContextCache
+    ) -> None:
         self._plan = plan
         self._streams = streams
-        self._settings = {TUNED: best, DEFAULT: plan.default}
+        self._settings = {} if best is None else {TUNED: best}
+        self._settings[DEFAULT] = plan.default
         points = [
             {**_coded(point), _SEED: float(seed)}
             for number, point in enumerate(self._settings.values())
@@ -111,6 +115,11 @@ def _coded(point: Point) -> Point:
 
 def _code(text: str) -> float:
     return float(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest()))
+
+
+def chosen(plan: StudyPlan) -> str:
+    """Which setting a study comes to: the tuned one, or the default one where nothing is searched."""
+    return TUNED if plan.way.searches else DEFAULT
 
 
 def accuracies(runs: Sequence[FinalRun], setting: str) -> list[float]:

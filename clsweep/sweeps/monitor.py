@@ -191,7 +191,7 @@ def _of_time(study: StudyWorker, so_far: float) -> str:
 
 def _part_done(study: StudyWorker, now: Status, so_far: float) -> float:
     """Of the budget of trials or of time, whichever is nearer to its end, from 0 to 1."""
-    parts = [now.finished / study.plan.n_trials]
+    parts = [now.finished / study.plan.n_trials if study.plan.n_trials else 1.0]
     if study.ledger.timeout is not None:
         parts.append(so_far / study.ledger.timeout)
     return min(1.0, max(parts))
@@ -235,10 +235,10 @@ def summary(outcomes: Sequence[Outcome], out: Console) -> None:
     """Print the table at the end of a sweep, then for each study its best values, its files, and how to go on.
 
     Args:
-        outcomes: the studies; those without a finished or failed trial are left out.
+        outcomes: the studies; those without a finished or failed trial, and without final runs, are left out.
         out: where.
     """
-    begun = [one for one in outcomes if one.now.finished or one.now.failed]
+    begun = [one for one in outcomes if one.now.finished or one.now.failed or one.runs]
     if not begun:
         return
     _print_table([_row(one) for one in begun], out)
@@ -275,7 +275,7 @@ def _row(one: Outcome) -> list[str]:
         f"{best.value:.4f}" if best is not None else "",
         _shown(tuned),
         "the same values" if tuned and same else _shown(default),
-        str(len(tuned)),
+        str(len(finals.accuracies(one.runs, finals.chosen(one.study.plan)))),
     ]
 
 
@@ -286,14 +286,22 @@ def _shown(accuracies: Sequence[float]) -> str:
     return f"{made.mean:.4f}" + ("" if np.isnan(made.half_width) else f" ± {made.half_width:.4f}")
 
 
+def _searched(one: Outcome, time: str) -> str:
+    """What became of a study's search, in a line."""
+    plan, now = one.study.plan, one.now
+    if not plan.way.searches:
+        return "nothing was searched"
+    on = f", on {plan.way.told}" if plan.way.told else ""
+    return (
+        f"{status.of_budget(now.finished, plan.n_trials)} finished{f' in {time}' if time else ''}{on}, "
+        f"{len(now.pruned)} of them pruned; {len(now.failed)} failed"
+    )
+
+
 def _print_details(one: Outcome, out: Console) -> None:
     plan, now = one.study.plan, one.now
     time = _of_time(one.study, one.spent)
-    head = (
-        f"{plan.name}: {status.of_budget(now.finished, plan.n_trials)} finished{f' in {time}' if time else ''}, "
-        f"{len(now.pruned)} of them pruned; {len(now.failed)} failed"
-    )
-    lines = [_fitted(head, out)]
+    lines = [_fitted(f"{plan.name}: {_searched(one, time)}", out)]
     if time and now.finished < plan.n_trials:
         lines.append("  time             is spent: the same command with a larger search.timeout goes on")
     if plan.method_file is not None:
@@ -306,6 +314,9 @@ def _print_details(one: Outcome, out: Console) -> None:
         lines.append(
             f"  best values      {status.named(now.best.params) or 'the only ones'}  (trial {now.best.number})"
         )
+    elif not plan.way.searches:
+        lines.append(f"  default values   {status.named(plan.default) or 'the only ones'}")
+    if now.best is not None or not plan.way.searches:
         lines.append(f"  run it again     {reproduce(plan)}")
     if now.pruned and now.complete:
         spent = sum(seconds(trial) for trial in [*now.complete, *now.pruned])
@@ -315,8 +326,8 @@ def _print_details(one: Outcome, out: Console) -> None:
         lines.append(f"  last failure     {status.reason(now.failed[-1])}")
     made = [
         "trials.csv",
-        "best.yaml" if now.best else "",
-        "final.csv" if finals.accuracies(one.runs, finals.TUNED) else "",
+        "best.yaml" if now.best or not plan.way.searches else "",
+        "final.csv" if finals.accuracies(one.runs, finals.chosen(plan)) else "",
     ]
     lines.append(f"  files            {short(plan.folder)}/{', '.join(name for name in made if name)}")
     for line in lines:

@@ -23,7 +23,7 @@ from clsweep.errors import InputError
 from clsweep.hyperparameters import STANDARD
 from clsweep.methods.loading import Loaded, load
 from clsweep.paths import absolute
-from clsweep.sweeps import role, space, storage
+from clsweep.sweeps import role, space, storage, tuning
 from clsweep.sweeps.checking import check_search
 from clsweep.sweeps.plan import StudyPlan, searched, study_name
 from clsweep.sweeps.space import range_values
@@ -97,10 +97,13 @@ class Commands:
             InputError: one is wrong, or a range is given for a hyperparameter that no method uses.
         """
         used: set[str] = set()
+        asked: list[SearchConfig] = []
         for combination in self.combinations:
-            config = self._config(combination)
+            search, config = self._config(combination)
+            asked.append(search)
             used |= set(config.search.space or {})
             yield config
+        tuning.refuse_unused(asked, self.ranges)
         unused = set(self.ranges) - used
         if unused:
             name = min(unused)
@@ -108,7 +111,8 @@ class Commands:
             given = f"{settings.key_of(name)}={self.ranges[name]}"
             raise InputError(f"{given}: none of the chosen methods uses {name}; expected a range for {theirs}.")
 
-    def _config(self, combination: list[str]) -> Config:
+    def _config(self, combination: list[str]) -> tuple[SearchConfig, Config]:
+        """How a study was asked to search, and its setting."""
         composed = self._loader.load_sweep_config(self._composed, [*combination, *self._first_values(combination)])
         config = settings.parse(composed)
         if config.seeds is not None:
@@ -120,13 +124,16 @@ class Commands:
             settings.refuse_repeats(config, f"search.{key}", getattr(config.search, key))
         if "Slurm" not in self._composed.hydra.launcher._target_:  # its jobs run on other machines
             pick_device(config.device)
-        regularizer = config.regularizer
+        way = tuning.way_of(config.search)
+        regularizer = way.regularizer(config.regularizer)
         method = load(regularizer)
         ranges = searched(config, method, self.ranges, self._fixed | regularizer.preset_values.keys())
         if config.stream != "joint":
             _check_preset(method, ranges)
             self.notes += [note for note in method.cautions() if note not in self.notes]
-        return replace(config, regularizer=method.config, search=replace(config.search, space=ranges))
+        way.check(config)
+        search = way.search(replace(config.search, space=ranges))
+        return config.search, replace(config, regularizer=method.config, search=search)
 
     def _first_values(self, combination: list[str]) -> list[str]:
         """Overrides for searched keys that have no value to begin with, as arguments of a class may: `space.first`."""

@@ -19,8 +19,9 @@ from clsweep.methods import files as method_files
 from clsweep.methods.files import MethodFile
 from clsweep.methods.loading import Loaded, code_digest
 from clsweep.protocol import Protocol
-from clsweep.sweeps import space
+from clsweep.sweeps import space, tuning
 from clsweep.sweeps.space import Point, Space
+from clsweep.sweeps.tuning import Way
 
 HELD_OUT = 0.1
 FIRST_FINAL_SEED = 1_000
@@ -72,16 +73,37 @@ class StudyPlan:
         """Benchmark, method, what differs from the usual in a few words, and eight characters; the same everywhere.
 
         The characters are a digest of what makes trials comparable: the protocol, the method (the content of a file of
-        one's own and of the modules that belong to it), the hyperparameters that are not searched, and the seeds.
+        one's own and of the modules that belong to it), the hyperparameters that are not searched, the seeds, and what
+        is tuned on, where that isn't the whole stream.
         """
-        text = json.dumps(_comparable(self), sort_keys=True)
+        return self._named(self.way)
+
+    @cached_property
+    def name_on_stream(self) -> str:
+        """The name of the study that differs in nothing but being tuned on the whole stream.
+
+        All that differ in nothing but what they are tuned on have the same, and share their final runs.
+        """
+        return self._named(Way())
+
+    def _named(self, way: Way) -> str:
+        text = json.dumps(_comparable(self) | way.identity, sort_keys=True)
         digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
-        parts = [self.config.benchmark.name, self.config.shown_name, *_words(self)[:_MOST_WORDS], digest]
+        words = [*([way.word] if way.word else []), *_words(self)[:_MOST_WORDS]]
+        parts = [self.config.benchmark.name, self.config.shown_name, *words, digest]
         return "-".join(re.sub(r"[^A-Za-z0-9_.+-]+", "_", part) for part in parts)
 
     @cached_property
+    def way(self) -> Way:
+        """What its hyperparameters are chosen on."""
+        return tuning.way_of(self.config.search)
+
+    @cached_property
     def protocol(self) -> Protocol:
-        """What all trials have in common: what is searched has a value that doesn't hang on the setting's own."""
+        """What all trials on the whole stream would have in common.
+
+        What is searched has a value that doesn't hang on the setting's own.
+        """
         return Protocol.of(self.standing_for_all())
 
     @cached_property
@@ -115,6 +137,8 @@ class StudyPlan:
     @property
     def n_trials(self) -> int:
         """How many finished trials the study has in the end: `search.n_trials`, or a finite space's size."""
+        if not self.way.searches:
+            return 0
         points = space.grid(self.space)
         wanted = self.config.search.n_trials
         return wanted if points is None else min(wanted, len(points))
@@ -131,9 +155,14 @@ class StudyPlan:
         return [first + number for number in range(self.config.search.final_seeds)]
 
     @property
+    def most_final_runs(self) -> int:
+        """How many final runs there are, where the best values aren't the default ones."""
+        return len(self.final_seeds) * (2 if self.space and self.way.searches else 1)
+
+    @property
     def contexts(self) -> int:
-        """How many contexts a run has."""
-        return self.config.benchmark.contexts
+        """How many contexts a trial's run learns."""
+        return self.way.trial(self.config).contexts_learned
 
     @property
     def steps(self) -> int:
@@ -147,11 +176,21 @@ class StudyPlan:
 
     def trial_config(self, point: Point, seed: int) -> Config:
         """The setting of one run of a trial, with validation data held out."""
-        return self._run_config(point, seed, self.validation_fraction)
+        return self.way.trial(self._run_config(point, seed, self.validation_fraction))
 
     def final_config(self, point: Point, seed: int) -> Config:
         """The setting of one final run, on all training data."""
         return self._run_config(point, seed, 0.0)
+
+    def trial_protocol(self, point: Point) -> Protocol:
+        """The protocol of a trial's runs."""
+        return Protocol.of(
+            self.trial_config(point, self.seeds[0]), self.way.dataset_digest(self.protocol.dataset_digest)
+        )
+
+    def final_protocol(self, point: Point) -> Protocol:
+        """The protocol of final runs."""
+        return Protocol.of(self.final_config(point, self.seeds[0]), self.protocol.dataset_digest)
 
     def _run_config(self, point: Point, seed: int, validation_fraction: float) -> Config:
         config = self.with_point(point)

@@ -74,7 +74,8 @@ def check(role: WorkerConfig, plans: Sequence[StudyPlan]) -> None:
 
 def _files_of(plan: StudyPlan) -> str:
     """The files of one's own that a study's name has a digest of, as they are shown."""
-    given = [one for one in (plan.config.regularizer.file, plan.config.dataset.train) if one is not None]
+    data = [plan.config.dataset, *([] if plan.config.search.data is None else [plan.config.search.data])]
+    given = [one for one in (plan.config.regularizer.file, *(one.train for one in data)) if one is not None]
     files = [*map(Path, given), *sources.named(targets(plan.config))]
     return " or ".join(str(short(file)) for file in files) or "the setting"
 

@@ -57,8 +57,8 @@ def missing_finals(finals: Ledger) -> str | None:
         A sentence; None where none is.
     """
     wanted = finals.points or []
-    now = status(finals.trials())
-    missing = len(wanted) - sum(trial.params in wanted for trial in now.complete)
+    now = status([trial for trial in finals.trials() if trial.params in wanted])  # others may be of another study
+    missing = len(wanted) - len(now.complete)
     gone = now.failed or now.lost
     return f"{missing} of {len(wanted)} final runs failed{_why(gone)}." if missing and gone else None
 

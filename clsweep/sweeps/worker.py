@@ -60,7 +60,7 @@ class StudyWorker:
         study.pruner = pruner(search.pruner, search.pruner_options, plan.steps)
         points = spaces.grid(plan.space)
         whole_grid = points is not None and len(points) <= plan.n_trials
-        first = [plan.default, *(points or [] if whole_grid else [])]
+        first = [plan.default, *(points or [] if whole_grid else [])] if plan.way.searches else []
         self.ledger = Ledger(study, storage, plan.space, plan.n_trials, first, points, search.timeout)
         self._storage = storage
         self._streams = streams
@@ -79,7 +79,7 @@ class StudyWorker:
 
     def problem(self) -> str | None:
         """What a study at its end lacks, and why; None where it has all that was asked for."""
-        problem = self.stopped() or verdict.no_best(self.ledger)
+        problem = self.stopped() or (verdict.no_best(self.ledger) if self.plan.way.searches else None)
         finals = self.finals()
         if problem is None and finals is not None:
             problem = verdict.missing_finals(finals.ledger)
@@ -97,11 +97,13 @@ class StudyWorker:
     def finals(self) -> Finals | None:
         """The final runs; None while the search goes on, and where there are none to be."""
         best = status(self.ledger.trials()).best
-        if best is None or not self.plan.final_seeds or not self.ledger.is_complete():
+        lacks_best = best is None and self.plan.way.searches
+        if lacks_best or not self.plan.final_seeds or not self.ledger.is_complete():
             return None
         if self._final_study is None:
-            self._final_study = open_study(self._storage, f"{self.plan.name}-final")
-        return Finals(self.plan, self._final_study, self._storage, best.params, self._streams)
+            self._final_study = open_study(self._storage, f"{self.plan.name_on_stream}-final")
+        values = None if best is None else best.params
+        return Finals(self.plan, self._final_study, self._storage, values, self._streams)
 
     def rehearse(self) -> list[str]:
         """Try the functions of a method's file, or a method that tells what it does to layers, with the default values.
@@ -144,6 +146,8 @@ class StudyWorker:
 
     def _first(self) -> tuple[Config, Stream, torch.device]:
         """The setting of the first run with the default values, its contexts and its device, all checked."""
+        final = self.plan.final_config(self.plan.default, self.plan.seeds[0])
+        self.plan.way.check_data(final, self._streams, pick_device(final.device))
         return self._checked(self.plan.default)
 
     def _checked(self, point: Point) -> tuple[Config, Stream, torch.device]:

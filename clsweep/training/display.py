@@ -54,7 +54,7 @@ class Display(Observer):
         self._console = console or Console(highlight=False)
         if not self._console.is_terminal:
             self._console.width = _PLAIN_WIDTH
-        self._contexts = config.benchmark.contexts
+        self._contexts = config.contexts_learned
         self._iterations = iterations or [config.benchmark.iters] * self._contexts
         self._ends = list(accumulate(self._iterations))
         self._total = self._ends[-1]
@@ -81,7 +81,7 @@ class Display(Observer):
         by = Protocol.of(config).contexts_by
         made = f", {by}" if by else ""
         rows = {
-            "benchmark": f"{benchmark.name}: {benchmark.contexts} contexts, {benchmark.scenario}-incremental, "
+            "benchmark": f"{benchmark.name}: {_contexts(config)}, {benchmark.scenario}-incremental, "
             f"on {config.dataset.name}{made}{held_out}",
             **_preset(config),
             "images": self._images,
@@ -200,6 +200,11 @@ class Display(Observer):
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, soft_wrap=True)
+
+
+def _contexts(config: Config) -> str:
+    contexts = f"{config.benchmark.contexts} contexts"
+    return contexts if config.first_contexts is None else f"the first {config.first_contexts} of {contexts}"
 
 
 def _optimizer(config: Config) -> str:

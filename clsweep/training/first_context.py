@@ -92,11 +92,14 @@ class Shared:
         """Whether somebody has made it."""
         return self._path.exists()
 
-    def take(self) -> Trained | None:
+    def take(self, contexts: int) -> Trained | None:
         """Take over what is there; the learner has begun the context.
 
+        Args:
+            contexts: how many the run measures; those that learn more or fewer of the stream share the same first one.
+
         Returns:
-            None where it can't be read.
+            None where it can't be read, or was measured on fewer contexts.
 
         Raises:
             RunError: it is another network's.
@@ -107,9 +110,14 @@ class Shared:
             unpacker.unpack_all()  # before the learner is touched
             random = States(*unpacker.unpack(content["random"]))
             before, after = ([Cell(*cell) for cell in cells] for cells in content["cells"])
+            measured = max(cell.context for cell in after)
+            before, after = ([cell for cell in cells if cell.context <= contexts] for cells in (before, after))
             trained = Trained((before, after), content["seconds"], content["steps"])
         except (InputError, DamagedError, *MALFORMED) as error:
             log.info("%s can't be used, and is made anew: %s", self._path, error)
+            return None
+        if measured < contexts:
+            log.info("%s was measured on %d contexts of %d, and is made anew", self._path, measured, contexts)
             return None
         try:
             self._learner.take_over(content["learner"], unpacker)

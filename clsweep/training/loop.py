@@ -187,7 +187,7 @@ class Trainer:
         """Go on from where another run has trained the first context to."""
         self.learner.activate(self.stream.active(0, 1))
         self.learner.start_context(self._iterations[0], examples=len(examples))
-        trained = first.take()
+        trained = first.take(len(self.stream.contexts))
         if trained is not None:
             inputs, labels = examples.tensors
             *_, indices = self._indices(len(inputs), self._iterations[0], 0)

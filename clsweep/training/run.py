@@ -227,7 +227,7 @@ class _Run:
         shows_all = config.contract.logits == ALL_LOGITS
         if checkpoint is not None:
             unit = "part" if config.stream == "joint" else "context"
-            where = f"{unit} {checkpoint['learned']} of {config.benchmark.contexts}"
+            where = f"{unit} {checkpoint['learned']} of {config.contexts_learned}"
             last.note(f"going on after {where}, where it was stopped")
         keeper = saved.Keeper(config, self.stream, model, folder)
         learner = Learner(model, loaded.method, config.optimizer_setting, config.precision, shows_all=shows_all)

@@ -38,6 +38,7 @@ DECIDES = {
     *(f"regularizer.{key}" for key in ("name", "_target_", "file", "values", "space")),
     *("seed_order", "seed_init", "seed_batches"),
     *("optimizer", "search.seeds", "search.space", "seed", "stream", "validation_fraction", "precision"),
+    *("first_contexts", "search.tune_on"),
 }
 DECIDES_NOT = {
     *(f"benchmark.{key}" for key in ("iters_by_budget", "published")),
@@ -46,7 +47,7 @@ DECIDES_NOT = {
     *(f"regularizer.{key}" for key in ("tuned", "tuned_for", "preset")),
     *(f"search.{key}" for key in ("n_trials", "final_seeds", "max_failures", "storage", "sampler", "sampler_options")),
     *(f"search.{key}" for key in ("pruner", "pruner_options", "timeout", "workers", "dry_run", "worker")),
-    "search.share_first_context",
+    *("search.share_first_context", "search.first_contexts", "search.data"),  # the last two where they are tuned on
     *(
         "seeds",
         "budget",
@@ -141,7 +142,7 @@ def _changed(value: Any, hint: Any) -> Any:
     if isinstance(value, dict):
         return {**value, "gamma": "interval(0.1, 1)"}
     if isinstance(value, str):
-        return {"sequential": "joint", "active": "all"}.get(value, f"{value}x")
+        return {"sequential": "joint", "active": "all", "stream": "defaults"}.get(value, f"{value}x")
     return not value if isinstance(value, bool) else value + 1
 
 

@@ -27,7 +27,7 @@ _NEEDED: Final = (
     *("benchmark", "dataset", "network", "contract", "seed", "budget", "stream", "validation_fraction", "precision"),
     *("device", "threads"),
 )
-_LATER: Final = ("seed_order", "seed_init", "seed_batches")
+_LATER: Final = ("seed_order", "seed_init", "seed_batches", "first_contexts")
 
 
 @dataclass(frozen=True)
