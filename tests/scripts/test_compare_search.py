@@ -104,6 +104,7 @@ def test_time_goes_by_contexts_and_what_is_not_finished_by_then_does_not_count(
 
 def test_the_docs_show_what_the_kept_replays_say(script: ModuleType) -> None:
     made = script.tables_of(script.KEPT, pd.read_csv(script.KEPT / "replays.csv.gz")).splitlines()
-    shown = [line for line in (ROOT / "docs" / "tuning.md").read_text().splitlines() if line.startswith("|")]
+    told = (ROOT / "docs" / "tuning.md").read_text().partition("## Samplers")[2]
+    shown = [line for line in told.splitlines() if line.startswith("|")]
     assert [line for line in shown if line not in made] == []
     assert sum("±" in line for line in shown) == len(script.SAMPLERS) + 2 * len(script.pruners(5))
