@@ -55,6 +55,7 @@ class Summary:
             channels come first; empty for other data sets.
         n_train: distinct training images, those held out not counted.
         n_test: distinct test images.
+        first_contexts: how many of the contexts were learned and measured, the first ones; empty where all were.
         image_size: height and width that images are padded to, 0 where they stay as they are.
         normalize: whether images are normalized per channel.
         regularizer: the method's name; joint for joint training, which uses none.
@@ -74,7 +75,6 @@ class Summary:
         seed_order: the part of the seed that what the contexts hold comes from; empty where it is the seed.
         seed_init: likewise, of the initial parameters.
         seed_batches: likewise, of the order of the examples and what draws while training.
-        first_contexts: how many of the contexts were learned and measured, the first ones; empty where all were.
         budget: full, quick, smoke, or custom where `benchmark.iters` is not what the chosen budget says, or epochs are
             given.
         iters: optimizer steps for each context; for the largest one, where `epochs` says how many.
@@ -112,6 +112,7 @@ class Summary:
     n_train: int
     n_test: int
     contexts: int
+    first_contexts: int | None
     classes_per_context: int
     image_size: int
     normalize: bool
@@ -128,7 +129,6 @@ class Summary:
     seed_order: int | None
     seed_init: int | None
     seed_batches: int | None
-    first_contexts: int | None
     budget: str
     iters: int
     epochs: int
