@@ -28,6 +28,7 @@ METHODS: Final = {
     "si": "SI",
     "mas": "MAS",
     "rwalk": "RWalk",
+    "lwf": "LwF",
     "l2": "L2",
     "custom": "custom (the shipped file)",
 }

@@ -18,6 +18,7 @@ METHODS: Final = {
     "owm": "OWM",
     "gpm": "GPM",
     "ncl": "NCL",
+    "lwf": "LwF",
     "ewc_exact": "EWC, exact",
     "ewc_500": "EWC, exact, of 500 examples",
     "ewc_sampled": "EWC, sampled labels",
