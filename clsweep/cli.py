@@ -12,7 +12,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from clsweep.sweeps import launchers
 _NAME = "clsweep"
 _OUR_SWEEPER = "clsweep_optuna"
 _FIGURES = ("accuracy_matrix.png", "curves.png")
+_FIGURE_OF_CURVE = "iterations.png"
 _HYDRA_RAISES = "HYDRA_FULL_ERROR"
 
 
@@ -210,24 +211,26 @@ def finish(
     """
     for key, place in places.items():
         tell(f"{key.partition('.')[2]:<17} {place}")
-    if config.figures and folder is not None and not _are_there(folder) and _drawn(folder):
-        tell(f"figures           {paths.short(folder)}/{', '.join(_FIGURES)}")
+    figures = [*_FIGURES, *([] if config.evaluate_every is None else [_FIGURE_OF_CURVE])]
+    if config.figures and folder is not None and not _are_there(folder, figures) and _drawn(folder):
+        tell(f"figures           {paths.short(folder)}/{', '.join(figures)}")
 
 
-def _are_there(folder: Path) -> bool:
+def _are_there(folder: Path, names: Sequence[str]) -> bool:
     """Whether a finished run's figures are those of its results."""
     from clsweep import results  # here, since it imports pandas
 
-    figures, measured = [folder / name for name in _FIGURES], folder / results.ACCURACY_FILE
+    figures, measured = [folder / name for name in names], folder / results.ACCURACY_FILE
     return all(one.exists() and one.stat().st_mtime_ns >= measured.stat().st_mtime_ns for one in figures)
 
 
 def _drawn(folder: Path) -> bool:
     """Draw a finished run; its results are written, so nothing that goes wrong here may look like a failed run."""
-    from clsweep.report.plots.contexts import draw_run  # here, since it imports matplotlib
+    from clsweep.report.plots import contexts, iterations  # here, since they import matplotlib
 
     try:
-        draw_run(folder)
+        contexts.draw_run(folder)
+        iterations.draw_run(folder)
     except Exception as error:
         process.say(_NAME, f"figures=true: not drawn ({error}); the results are written.")
         return False

@@ -252,6 +252,7 @@ class Config:
     precision: str = within(one_of(*PRECISIONS))
     device: str = within(DEVICE)
     threads: int | None = within(or_null(at_least(1)))
+    evaluate_every: int | None = within(or_null(at_least(1)), None)
     figures: bool = MISSING
     resume: bool = True
     keep_checkpoints: bool = False
@@ -700,6 +701,8 @@ def check(config: Config) -> None:
     _check_stream(benchmark.stream)
     _check_epochs(config)
     _check_first_contexts(config)
+    if config.benchmark.epochs is None:
+        check_evaluation(config, config.benchmark.iters, f"the {config.benchmark.iters} iterations of each context")
     optimizers.check(config.optimizer, benchmark.lr)
     architecture.check(config.network)
     _check_file(config)
@@ -749,6 +752,28 @@ def _check_first_contexts(config: Config) -> None:
 def epochs_contradicted(key: str, value: object, epochs: int) -> InputError:
     """The error for two keys that say how long training is."""
     return InputError(f"{key}={value}: contradicts benchmark.epochs={epochs}; expected one of them.")
+
+
+def check_evaluation(config: Config, iters: int, length: str) -> None:
+    """Check that every context is measured while it is learned, where that is asked for.
+
+    Args:
+        config: the setting.
+        iters: the optimizer steps of the shortest context.
+        length: the same in words.
+
+    Raises:
+        InputError: nothing, or less than what is asked for, would be measured.
+    """
+    every = config.evaluate_every
+    if every is None:
+        return
+    if config.stream == "joint":
+        raise InputError(
+            f"evaluate_every={every}: with stream=joint nothing is learned after anything else, whose accuracy could "
+            "fall meanwhile; expected it left out, or stream=sequential."
+        )
+    _require(every <= iters, "evaluate_every", every, f"an integer from 1 to {length}, or null")
 
 
 def _check_values(regularizer: RegularizerConfig) -> None:

@@ -52,6 +52,10 @@ class Result:
         summary: the row of `summary.csv`, by column: setting, metrics, times, versions. What is not defined is NaN.
         accuracy: the table of `accuracy.csv`: `run_id`, `after_context` (0: untrained), `context` (from 1), `split`
             (test, or validation where data is held out), `accuracy` (0 to 1), `n` (examples).
+        curve: the table of `curve.csv`, of a run with `evaluate_every`; else None. A row for each accuracy that was
+            measured while a context was learned, or at its end: `run_id`, `training_context` (from 1), `iteration`
+            (steps made on it), `overall_iteration` (steps made on all), `context` (the one that was measured), `split`,
+            `accuracy`, `n`.
         model: the trained network, on the run's device and in eval mode; the active classes are those of the last
             context learned, as in the last step.
         folder: where the run's files are; None where nothing was written.
@@ -59,6 +63,7 @@ class Result:
 
     summary: dict[str, Any]
     accuracy: pd.DataFrame
+    curve: pd.DataFrame | None
     model: nn.Module
     folder: Path | None
 
@@ -124,7 +129,9 @@ def run(
         cli.finish(config, place, outcome.places, (lambda line: None) if quiet else print)
     outcome.model.eval()
     table = results.accuracy_table(outcome.summary, outcome.cells)
-    return Result(outcome.summary.row, table, outcome.model, place)
+    every = outcome.summary.evaluate_every
+    curve = None if every is None else results.curve_table(outcome.summary.run_id, outcome.curve)
+    return Result(outcome.summary.row, table, curve, outcome.model, place)
 
 
 def load_model(folder: str | Path, after: int | None = None, *, device: str = "cpu") -> nn.Module:

@@ -12,10 +12,13 @@ from typing import Any, Final
 from clsweep import checkpoints, decisive
 from clsweep.config import Config
 from clsweep.errors import InputError
+from clsweep.paths import short
 from clsweep.results import TRIALS_FILE
+from clsweep.results.curves import CURVE_FILE
 from clsweep.results.writing import ACCURACY_FILE, FINISHED, SEEDS_FILE, SUMMARY_FILE, remove_partial
 
 _SEED: Final = re.compile(r"seed-(\d+)")
+_EVERY: Final = "evaluate_every"
 _ADVICE: Final = "another folder, or resume=false to start over"
 
 
@@ -44,16 +47,23 @@ def refuse_others(config: Config, folder: Path) -> None:
         places = {path: replace(config, seed=seed, seeds=None) for seed, path in sorted(there.items())}
     for place, one in places.items():
         refuse_other(place, decisive.decisive(one))
+        refuse_other_curve(place, one)
 
 
 def finished(folder: Path) -> dict[str, str] | None:
     """The row of a finished run's `summary.csv`, as it is written; None where there is none."""
+    row = _row(folder)
+    return row if row.get("status") == FINISHED else None
+
+
+def _row(folder: Path) -> dict[str, str]:
+    """The row of a run's `summary.csv`; empty where there is none that can be read."""
     try:
         with (folder / SUMMARY_FILE).open(encoding="utf-8", newline="") as file:
             row = next(csv.DictReader(file), {})
     except (OSError, ValueError, csv.Error):
-        return None
-    return row if row.get("status") == FINISHED else None
+        return {}
+    return row if "status" in row else {}
 
 
 def taken_over(config: Config, folder: Path) -> dict[str, str] | None:
@@ -102,6 +112,33 @@ def refuse_other(folder: Path, setting: Mapping[str, Any], key: str = "hydra.run
         raise InputError(f"{key}={folder}: holds a run of another setting ({found}); expected the same, {_ADVICE}.")
 
 
+def refuse_other_curve(folder: Path, config: Config) -> None:
+    """Refuse a folder with a run of the same setting that wasn't measured as often: its curve would have a gap.
+
+    Args:
+        folder: the run's; it need not exist.
+        config: the setting.
+
+    Raises:
+        InputError: it was measured otherwise while it learned, and goes on, or is finished without what is asked for.
+    """
+    if not is_measured_alike(folder, config):
+        there = _row(folder).get(_EVERY) or "null"
+        raise InputError(
+            f"{_EVERY}={config.evaluate_every or 'null'}: the run in {short(folder)} was made with {_EVERY}={there}, "
+            f"and a part of its {CURVE_FILE} would be missing; expected {_EVERY}={there}, {_ADVICE}."
+        )
+
+
+def is_measured_alike(folder: Path, config: Config) -> bool:
+    """Whether the run in a folder, where there is one, was measured as often as a setting says.
+
+    A finished one may have a curve that isn't asked for.
+    """
+    row, wanted = _row(folder), str(config.evaluate_every or "")
+    return not row or row.get(_EVERY, "") == wanted or (row["status"] == FINISHED and not wanted)
+
+
 def check(folder: Path, setting: Mapping[str, Any], *, goes_on: bool, key: str = "hydra.run.dir") -> bool:
     """Check that a run may have a folder.
 
@@ -129,7 +166,7 @@ def clear(folder: Path) -> None:
     """Remove the results of a run, and what it would go on from."""
     from clsweep.training import saved  # here, since it imports torch
 
-    for name in (SUMMARY_FILE, ACCURACY_FILE, decisive.FILE):
+    for name in (SUMMARY_FILE, ACCURACY_FILE, CURVE_FILE, decisive.FILE):
         (folder / name).unlink(missing_ok=True)
     saved.remove(folder)
     checkpoints.remove(folder)

@@ -125,6 +125,16 @@ def generator_states() -> bytes:
     return repr((states.torch_cpu.numpy().tobytes(), keys.tobytes(), cuda, rest, states.python)).encode()
 
 
+@contextmanager
+def kept() -> Iterator[None]:
+    """Let the global generators be at the end as they were, whatever draws from them inside."""
+    before = capture()
+    try:
+        yield
+    finally:
+        restore(before)
+
+
 def capture() -> States:
     """The states of the global generators now."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []

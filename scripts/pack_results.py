@@ -1,4 +1,4 @@
-"""Pack the results of a folder, runs and studies at any depth, into five compressed tables.
+"""Pack the results of a folder, runs and studies at any depth, into five or six compressed tables.
 
     python scripts/pack_results.py outputs/ paper/results
 
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from clsweep.errors import InputError
-from clsweep.results.packed import TABLES
+from clsweep.results.packed import CURVES_TABLE, TABLES
 from clsweep.results.packing import pack
 
 
@@ -29,7 +29,8 @@ def main() -> int:
         return 2
     for problem in found.problems:
         print(f"left out: {problem.path}: {problem.message}")
-    size = sum((a.target / name).stat().st_size for name in TABLES.values())
+    written = [a.target / name for name in (*TABLES.values(), CURVES_TABLE)]
+    size = sum(file.stat().st_size for file in written if file.exists())
     print(f"{len(found.runs)} runs, {len(found.studies)} studies: {size:,} bytes in {a.target}")
     return 0
 

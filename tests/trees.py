@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from clsweep import results
-from clsweep.results import Summary, metrics
+from clsweep.results import Point, Summary, metrics
 from clsweep.results.metrics import Cell
 
 NOTHING: dict[str, Any] = {"str": "", "int": 0, "int | None": None, "float": math.nan, "bool": False}
@@ -68,7 +68,7 @@ def cells_of(accuracy: float, contexts: int, seed: int, joint: bool = False) -> 
     return cells
 
 
-def write_run(folder: Path, accuracy: float = 0.9, **changes: Any) -> Path:
+def write_run(folder: Path, accuracy: float = 0.9, curve: Sequence[Point] = (), **changes: Any) -> Path:
     """A run folder; `accuracy` is its average accuracy on the test set, if it is finished."""
     number = next(_number)
     values = SPLIT_MNIST | {"run_id": f"run-{number}", "started_at": started(number)} | changes
@@ -80,7 +80,7 @@ def write_run(folder: Path, accuracy: float = 0.9, **changes: Any) -> Path:
         for name in ("average_accuracy", "learning_accuracy", "forgetting", "backward_transfer"):
             values.setdefault(name, getattr(metrics, name)(matrix))
     folder.mkdir(parents=True)
-    results.write(folder, summary(**values), cells)
+    results.write(folder, summary(**values), cells, curve)
     return folder
 
 

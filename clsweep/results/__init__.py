@@ -1,6 +1,7 @@
 """What runs and sweeps leave behind: writing it (`writing`) and reading it again (`loading`, `load`)."""
 
 from clsweep.paths import short
+from clsweep.results.curves import CURVE_FILE, POINT_COLUMNS, Point, curve_table
 from clsweep.results.loading import BEST_FILE, FINAL_FILE, REPORT_MARK, TRIALS_FILE, UNFINISHED, Problem, Results, load
 from clsweep.results.writing import (
     ACCURACY_FILE,
@@ -29,11 +30,13 @@ __all__ = [
     "ACCURACY_FILE",
     "BEST_FILE",
     "CELL_COLUMNS",
+    "CURVE_FILE",
     "FAILED",
     "FINAL_FILE",
     "FINISHED",
     "FORMAT_VERSION",
     "INTERRUPTED",
+    "POINT_COLUMNS",
     "PRUNED",
     "REPORT_MARK",
     "RUNNING",
@@ -41,12 +44,14 @@ __all__ = [
     "SUMMARY_FILE",
     "TRIALS_FILE",
     "UNFINISHED",
+    "Point",
     "Problem",
     "Results",
     "Summary",
     "accuracy_matrix",
     "accuracy_table",
     "csv_text",
+    "curve_table",
     "is_taken",
     "load",
     "remove_partial",

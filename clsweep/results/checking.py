@@ -6,6 +6,7 @@ import math
 
 import pandas as pd
 
+from clsweep.results.curves import CURVE_FILE, min_accuracy
 from clsweep.results.writing import ACCURACY_FILE, FINISHED, SUMMARY_FILE
 
 _TEST = "test"
@@ -69,6 +70,39 @@ def inconsistent(runs: pd.DataFrame, cells: pd.DataFrame) -> Broken:
             broken.setdefault(folder, (ACCURACY_FILE, message))
         elif not abs(last.get(folder, math.nan) - average) < _ROUNDING:
             message = f"average_accuracy={average}, but {ACCURACY_FILE} beside it says otherwise"
+            broken.setdefault(folder, (SUMMARY_FILE, message))
+    return broken
+
+
+def inconsistent_curves(runs: pd.DataFrame, curves: pd.DataFrame) -> Broken:
+    """Runs whose curve is out of range, has gaps, or doesn't make up the lowest accuracies in the summary.
+
+    Args:
+        runs: the runs, of their columns' types.
+        curves: what they were measured within their contexts.
+
+    Returns:
+        What is wrong with them.
+    """
+    broken: Broken = {}
+    for folder, value in curves.loc[~curves["accuracy"].between(0, 1), ["folder", "accuracy"]].to_numpy():
+        broken.setdefault(folder, (CURVE_FILE, f"accuracy={value}; expected a number from 0 to 1"))
+    tested = curves[curves["split"] == _TEST]
+    moments = tested.groupby(["folder", "overall_iteration"])
+    measured = moments["context"].nunique().to_frame("distinct").join(moments["training_context"].agg(["size", "max"]))
+    gaps = measured[(measured["distinct"] != measured["max"]) | (measured["size"] != measured["max"])]
+    for folder, iteration in gaps.index:
+        message = f"iteration {iteration} of all hasn't one accuracy on each context so far"
+        broken.setdefault(folder, (CURVE_FILE, message))
+    finished = runs[(runs["status"] == FINISHED) & runs["evaluate_every"].notna()]
+    by_run = dict(list(tested.groupby("folder")))
+    for folder, contexts, given in finished[["folder", "contexts", "min_accuracy"]].to_numpy():
+        curve = by_run.get(folder, tested.iloc[:0])
+        found = min_accuracy(curve, contexts)
+        if set(curve["training_context"]) != set(range(1, contexts + 1)):
+            broken.setdefault(folder, (CURVE_FILE, f"not measured in each of the {contexts} contexts"))
+        elif not (abs(found - given) < _ROUNDING or (math.isnan(found) and math.isnan(given))):
+            message = f"min_accuracy={given}, but {CURVE_FILE} beside it says otherwise"
             broken.setdefault(folder, (SUMMARY_FILE, message))
     return broken
 

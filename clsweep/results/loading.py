@@ -28,9 +28,11 @@ from clsweep.results.checking import (
     copies,
     incomplete,
     inconsistent,
+    inconsistent_curves,
     miscounted,
     not_numbers,
 )
+from clsweep.results.curves import CURVE_FILE, POINT_COLUMNS, Point
 from clsweep.results.tables import are_numbers, checked_version, read_rows, require
 from clsweep.results.writing import (
     ACCURACY_FILE,
@@ -78,6 +80,11 @@ _CELL_DTYPES = {
     "accuracy": "float64",
     "n": "Int64",
 }
+_CURVE_DTYPES = {
+    "folder": "str",
+    "run_id": "str",
+    **{one.name: _DTYPES[str(one.type)] for one in fields(Point)},
+}
 _CELLS_REQUIRED = ("run_id", "after_context", "context", "split", "accuracy")
 _TRIAL_DTYPES = {
     "number": "Int64",
@@ -112,8 +119,8 @@ _FINAL_REQUIRED = ("setting", "seed", "test_average_accuracy", "folder")
 _STUDY_COLUMNS = ("study", "name", "benchmark", "method", "dataset", "budget", "iters", "space", "tune_on")
 _TUNED_ON_BEFORE = ON_STREAM  # of files that don't say it
 # A file of a run or a study without the one that says what it belongs to.
-_NEEDS = {ACCURACY_FILE: SUMMARY_FILE, FINAL_FILE: TRIALS_FILE}
-_KNOWN_FILES = (SUMMARY_FILE, ACCURACY_FILE, SEEDS_FILE, TRIALS_FILE, FINAL_FILE)
+_NEEDS = {ACCURACY_FILE: SUMMARY_FILE, CURVE_FILE: SUMMARY_FILE, FINAL_FILE: TRIALS_FILE}
+_KNOWN_FILES = (SUMMARY_FILE, ACCURACY_FILE, CURVE_FILE, SEEDS_FILE, TRIALS_FILE, FINAL_FILE)
 
 
 @dataclass(frozen=True)
@@ -141,6 +148,8 @@ class Results:
             far it got.
         cells: a row for each measured accuracy: `folder`, `run_id`, `after_context` (0: before training), `context`
             (from 1), `split` (test or validation), `accuracy` (0 to 1), `n` (examples).
+        curves: a row for each accuracy that was measured within a context, of runs with `evaluate_every`: `folder`,
+            `run_id`, and the columns of `clsweep.results.Point`.
         trials: a row for each trial of a sweep's search: `study`, then the columns of `trials.csv`.
         finals: a row for each final run of a sweep: `study`, then the columns of `final.csv`.
         studies: a row for each study: `study`, `name`, `benchmark`, `method`, `dataset`, `budget`, `iters`,
@@ -151,6 +160,7 @@ class Results:
 
     runs: pd.DataFrame
     cells: pd.DataFrame
+    curves: pd.DataFrame
     trials: pd.DataFrame
     finals: pd.DataFrame
     studies: pd.DataFrame
@@ -163,6 +173,7 @@ class _Found:
 
     runs: list[dict[str, Any]] = field(default_factory=list)
     cells: list[list[str]] = field(default_factory=list)
+    curves: list[list[str]] = field(default_factory=list)
     trials: list[pd.DataFrame] = field(default_factory=list)
     finals: list[pd.DataFrame] = field(default_factory=list)
     studies: list[dict[str, Any]] = field(default_factory=list)
@@ -213,10 +224,11 @@ def load(*folders: str | Path) -> Results:
                 found.problem(folder / name, "not a file of a run or a study")
             elif _NEEDS.get(name, name) not in files and ".hydra" not in files:
                 found.problem(folder / name, f"{_NEEDS[name]} is not beside it")
-    runs, cells = _checked_values(found)
+    runs, cells, curves = _checked_values(found)
     return Results(
         runs,
         cells,
+        curves,
         _concatenated(found.trials, {"study": "str", **_TRIAL_DTYPES}),
         _concatenated(found.finals, {"study": "str", **_FINAL_DTYPES}),
         pd.DataFrame(found.studies, columns=list(_STUDY_COLUMNS)).astype({"iters": "Int64"}),
@@ -261,7 +273,10 @@ def _attempt(found: _Found, path: Path, read: Callable[[], None]) -> None:
 def _read_run(folder: Path, found: _Found) -> None:
     header, rows = read_rows(folder / SUMMARY_FILE)
     values = _summary(header, rows)
-    cells = _cells(folder, values["run_id"])
+    cells = _beside(folder, ACCURACY_FILE, CELL_COLUMNS, _CELLS_REQUIRED, values["run_id"])
+    curve: list[list[str]] = []
+    if values.get("evaluate_every"):
+        curve = _beside(folder, CURVE_FILE, POINT_COLUMNS, POINT_COLUMNS, values["run_id"])
     if not cells and values["status"] == FINISHED:
         raise UnreadableError(f"{ACCURACY_FILE} beside it holds no accuracies")
     if values["status"] == RUNNING:
@@ -271,6 +286,7 @@ def _read_run(folder: Path, found: _Found) -> None:
     place = str(short(folder))
     found.runs.append({"folder": place, **_place(folder), **values})
     found.cells += [[place, *row] for row in cells]
+    found.curves += [[place, *row] for row in curve]
 
 
 def _summary(header: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, str]:
@@ -288,19 +304,19 @@ def _summary(header: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, 
     return {name: value for name, value in values.items() if name not in _PLACE}
 
 
-def _cells(folder: Path, run_id: str) -> list[list[str]]:
-    path = folder / ACCURACY_FILE
-    if not path.is_file():
-        raise UnreadableError(f"{ACCURACY_FILE} is not beside it")
+def _beside(folder: Path, name: str, columns: Iterable[str], required: Iterable[str], run_id: str) -> list[list[str]]:
+    """The rows of a file beside a run's summary, with some columns; one that isn't required may be missing."""
+    if not (folder / name).is_file():
+        raise UnreadableError(f"{name} is not beside it")
     try:
-        header, rows = read_rows(path)
+        header, rows = read_rows(folder / name)
     except UnreadableError as error:
-        raise UnreadableError(f"{ACCURACY_FILE} beside it: {error}") from error
-    require(_CELLS_REQUIRED, header, f"{ACCURACY_FILE} beside it is not one of a clsweep run:")
-    places = [header.index(name) if name in header else None for name in ("run_id", *CELL_COLUMNS)]
+        raise UnreadableError(f"{name} beside it: {error}") from error
+    require(required, header, f"{name} beside it is not one of a clsweep run:")
+    places = [header.index(one) if one in header else None for one in ("run_id", *columns)]
     rows = [["" if place is None else row[place] for place in places] for row in rows]
     if any(row[0] != run_id for row in rows):
-        raise UnreadableError(f"{ACCURACY_FILE} beside it is of another run")
+        raise UnreadableError(f"{name} beside it is of another run")
     return rows
 
 
@@ -311,11 +327,10 @@ def _read_packed(folder: Path, found: _Found) -> None:
     for row in (dict(zip(header, values, strict=True)) for values in rows):
         checked_version(row["format_version"])
         found.runs.append(row | _placed(folder, row))
-    header, rows = tables["cells"]
-    require(_CELL_DTYPES, header, f"{packed.TABLES['cells']}:")
-    order = [header.index(name) for name in _CELL_DTYPES]
-    paths = {name: str(short(folder / name)) for name in {row[order[0]] for row in rows}}
-    found.cells += [[paths[row[order[0]]], *(row[one] for one in order[1:])] for row in rows]
+    found.cells += _placed_rows(folder, *tables["cells"], _CELL_DTYPES, packed.TABLES["cells"])
+    curves = packed.read_curves(folder)
+    if curves is not None:
+        found.curves += _placed_rows(folder, *curves, _CURVE_DTYPES, packed.CURVES_TABLE)
     for name, dtypes, frames in (("trials", _TRIAL_DTYPES, found.trials), ("finals", _FINAL_DTYPES, found.finals)):
         values = _typed(*tables[name], {"study": "str", **dtypes})
         frames.append(values.assign(study=[str(short(folder / study)) for study in values["study"]]))
@@ -327,6 +342,16 @@ def _read_packed(folder: Path, found: _Found) -> None:
         if row["space"]:
             known |= {"iters": int(row["iters"]), "space": json.loads(row["space"])}
         found.studies.append(known)
+
+
+def _placed_rows(
+    folder: Path, header: list[str], rows: list[list[str]], columns: Iterable[str], name: str
+) -> list[list[str]]:
+    """Packed rows with some columns, the first of which is the folder, where it would lie."""
+    require(columns, header, f"{name}:")
+    order = [header.index(one) for one in columns]
+    paths = {one: str(short(folder / one)) for one in {row[order[0]] for row in rows}}
+    return [[paths[row[order[0]]], *(row[one] for one in order[1:])] for row in rows]
 
 
 def _placed(folder: Path, row: dict[str, str]) -> dict[str, str]:
@@ -431,32 +456,33 @@ def _space(ranges: object, columns: Sequence[str]) -> dict[str, str]:
     return {name: str(text) for name, text in ranges.items()}
 
 
-def _checked_values(found: _Found) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The frames of runs and cells; a run whose values can't be right is left out."""
+def _checked_values(found: _Found) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """The frames of runs, cells and curves; a run whose values can't be right is left out."""
     dtypes = {**_PLACE, **_summary_dtypes()}
     names = dict.fromkeys([*dtypes, *(name for run in found.runs for name in run)])
     runs = pd.DataFrame(found.runs, columns=list(names), dtype="str").fillna("")
     dtypes |= {name: "float64" if are_numbers(runs[name]) else "str" for name in names if name not in dtypes}
     cells = pd.DataFrame(found.cells, columns=list(_CELL_DTYPES), dtype="str")
-    broken = not_numbers(cells, _CELL_DTYPES, ACCURACY_FILE) | not_numbers(runs, dtypes, SUMMARY_FILE)
-    runs, cells = _without(broken, runs, cells, found)
-    runs, cells = converted(runs, dtypes), converted(cells, _CELL_DTYPES)
+    curves = pd.DataFrame(found.curves, columns=list(_CURVE_DTYPES), dtype="str")
+    broken = not_numbers(curves, _CURVE_DTYPES, CURVE_FILE) | not_numbers(cells, _CELL_DTYPES, ACCURACY_FILE)
+    runs, cells, curves = _without(broken | not_numbers(runs, dtypes, SUMMARY_FILE), runs, cells, curves, found)
+    runs, cells, curves = converted(runs, dtypes), converted(cells, _CELL_DTYPES), converted(curves, _CURVE_DTYPES)
     broken = miscounted(runs, cells) | incomplete(runs) | inconsistent(runs, cells)  # of several, the last is named
-    runs, cells = _without(broken, runs, cells, found)
-    runs, cells = _without(copies(runs), runs, cells, found)
+    runs, cells, curves = _without(inconsistent_curves(runs, curves) | broken, runs, cells, curves, found)
+    runs, cells, curves = _without(copies(runs), runs, cells, curves, found)
     started = pd.to_datetime(runs["started_at"], utc=True, errors="coerce", format="ISO8601")
     runs["started_at"] = started.astype("datetime64[us, UTC]")
-    return runs, cells
+    return runs, cells, curves
 
 
 def _without(
-    broken: Broken, runs: pd.DataFrame, cells: pd.DataFrame, found: _Found
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+    broken: Broken, runs: pd.DataFrame, cells: pd.DataFrame, curves: pd.DataFrame, found: _Found
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """The frames without the runs that are broken, which are named."""
     for folder, (name, message) in broken.items():
         found.problem(Path(folder) / name, message)
-    kept_runs, kept_cells = (table[~table["folder"].isin(list(broken))] for table in (runs, cells))
-    return kept_runs.reset_index(drop=True), kept_cells.reset_index(drop=True)
+    kept = [table[~table["folder"].isin(list(broken))].reset_index(drop=True) for table in (runs, cells, curves)]
+    return kept[0], kept[1], kept[2]
 
 
 def _concatenated(tables: list[pd.DataFrame], dtypes: dict[str, str]) -> pd.DataFrame:

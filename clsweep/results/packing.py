@@ -1,6 +1,7 @@
-"""Runs and studies of a whole folder as five compressed tables, to be kept, sent or attached to a paper.
+"""Runs and studies of a whole folder as five or six compressed tables, to be kept, sent or attached to a paper.
 
-`runs.csv.gz`, `cells.csv.gz`, `trials.csv.gz`, `finals.csv.gz` and `studies.csv.gz` hold what `clsweep.results.load`
+`runs.csv.gz`, `cells.csv.gz`, `trials.csv.gz`, `finals.csv.gz`, `studies.csv.gz` and, where a run was measured within
+its contexts, `curves.csv.gz` hold what `clsweep.results.load`
 found, with folders as they lay below the packed one; `load` reads them as it reads the folders. Beyond the columns of
 the frames, `runs` has `overrides`, what the command said where that was kept, and `studies` has `best`, the text of
 `best.yaml`.
@@ -22,7 +23,7 @@ import yaml
 from clsweep.errors import InputError
 from clsweep.paths import absolute, short
 from clsweep.results.loading import BEST_FILE, Results, load
-from clsweep.results.packed import TABLES
+from clsweep.results.packed import CURVES_TABLE, TABLES
 from clsweep.results.tables import read_rows
 from clsweep.results.writing import csv_text, write_bytes
 
@@ -31,6 +32,7 @@ _OVERRIDES: Final = ("overrides.yaml", ".hydra/overrides.yaml")  # kept beside a
 _PLACES: Final = {
     "runs": ("folder", "study"),
     "cells": ("folder",),
+    "curves": ("folder",),
     "trials": ("study",),
     "finals": ("study",),
     "studies": ("study",),
@@ -64,9 +66,11 @@ def pack(source: Path, target: Path) -> Results:
     }
     frames["studies"] = frames["studies"].assign(space=found.studies["space"].map(_json))
     target.mkdir(parents=True, exist_ok=True)
+    (target / CURVES_TABLE).unlink(missing_ok=True)  # of what was packed there before
+    frames |= {"curves": found.curves} if len(found.curves) else {}
     for name, frame in frames.items():
         relative = {one: frame[one].map(lambda path: _below(root, path)) for one in _PLACES[name]}
-        _write(csv_text(frame.assign(**relative)), target / TABLES[name])
+        _write(csv_text(frame.assign(**relative)), target / f"{name}.csv.gz")
     return found
 
 

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import pandas as pd
 
+from clsweep.results.curves import CURVE_FILE, Point, curve_table
 from clsweep.results.metrics import Cell, Matrix
 
 ACCURACY_FILE = "accuracy.csv"
@@ -88,6 +89,12 @@ class Summary:
             other times.
         update: what changes the parameters at a step: native (compiled C), foreach (PyTorch's
             operations; they round differently) or torch (an optimizer of PyTorch's kind).
+        evaluate_every: the optimizer steps between two measurements within a context, see `curve.csv`; empty where each
+            context was measured at its end.
+        min_accuracy: min-ACC, the mean of the lowest accuracies on each context but the last, after it was learned;
+            empty without `evaluate_every`. See `clsweep.results.curves`.
+        worst_case_accuracy: WC-ACC, of that and the accuracy on the last context; likewise.
+        eval_seconds: measuring accuracies, those of `curve.csv`, too.
         iters_per_second: steps made over `train_seconds`.
         peak_memory_mib: on CUDA the most that the run allocated on the device; on a CPU the process's largest resident
             memory, with what earlier runs of the same process took.
@@ -143,11 +150,14 @@ class Summary:
     device: str
     threads: int
     update: str
+    evaluate_every: int | None
     average_accuracy: float
     learning_accuracy: float
     forgetting: float
     backward_transfer: float
     validation_average_accuracy: float
+    min_accuracy: float
+    worst_case_accuracy: float
     train_seconds: float
     importance_seconds: float
     eval_seconds: float
@@ -212,15 +222,18 @@ def accuracy_table(summary: Summary, cells: Sequence[Cell]) -> pd.DataFrame:
     return accuracy
 
 
-def write(folder: Path, summary: Summary, cells: Sequence[Cell]) -> None:
-    """Write `accuracy.csv`, then `summary.csv`.
+def write(folder: Path, summary: Summary, cells: Sequence[Cell], curve: Sequence[Point] = ()) -> None:
+    """Write `accuracy.csv`, `curve.csv` where the run has one, then `summary.csv`.
 
     Args:
         folder: the run's folder.
         summary: its row.
         cells: the measured accuracies, in the order of the rows.
+        curve: what was measured within contexts, likewise.
     """
     write_csv(accuracy_table(summary, cells), folder / ACCURACY_FILE)
+    if summary.evaluate_every is not None:
+        write_csv(curve_table(summary.run_id, curve), folder / CURVE_FILE)
     write_csv(pd.DataFrame([summary.row]), folder / SUMMARY_FILE)
 
 

@@ -29,8 +29,10 @@ from clsweep.sweeps.monitor import Monitor, Outcome
 from clsweep.sweeps.overrides import Sweep
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.status import named, status
+from clsweep.sweeps.taken import without_curve
 from clsweep.sweeps.worker import StudyWorker, rehearse_all
 from clsweep.training import first_context
+from clsweep.training.loop import measured_how
 from clsweep.training.machine import emulated_bf16
 from clsweep.training.run import check_fit, pick_device
 from clsweep.training.update import library
@@ -182,6 +184,8 @@ def _announce(studies: Sequence[StudyWorker], url: str, out: Console) -> None:
             notes.append(
                 f"the default values ({named(plan.default)}) lie outside of what is searched, and are not tried"
             )
+        if without := without_curve(plan):
+            notes.append(f"measured without evaluate_every={plan.config.evaluate_every}, and left so: {without} runs")
         if notes:
             out.print(f"{plan.name}  {'; '.join(notes)}", markup=False, soft_wrap=True)
 
@@ -201,6 +205,8 @@ def _of_images(plans: Sequence[StudyPlan]) -> list[str]:
         if pick_device(config.device).type == "cpu":  # else the worker checks it, where the run will be
             check_fit(config, stream, device)
         lines[f"images   {config.benchmark.name}: {stream.images}"] = None
+        if curve := measured_how(config, stream):
+            lines[f"measured {config.benchmark.name}: {curve}"] = None
         lines |= dict.fromkeys(_note(note) for note in stream.notes)
     return list(lines)
 

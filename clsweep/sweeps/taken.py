@@ -54,7 +54,8 @@ def take(folder: Path, config: Config, setting: Mapping[str, Any], left: Sequenc
         What it measured; None where there is none.
     """
     for one in left:
-        if decisive.differences(one, setting) == "" and saved.are_there(config, one):
+        is_same = decisive.differences(one, setting) == "" and resuming.is_measured_alike(one, config)
+        if is_same and saved.are_there(config, one):
             found = _finished(one)
             if found is not None:
                 _move(one, folder)
@@ -62,11 +63,12 @@ def take(folder: Path, config: Config, setting: Mapping[str, Any], left: Sequenc
     return None
 
 
-def take_up(folder: Path, setting: Mapping[str, Any], left: Sequence[Path]) -> float | None:
+def take_up(folder: Path, config: Config, setting: Mapping[str, Any], left: Sequence[Path]) -> float | None:
     """Move an unfinished run of exactly this setting to where it goes on.
 
     Args:
         folder: of the run that is to go on; isn't there yet.
+        config: its setting.
         setting: what decides its result; see `clsweep.decisive`.
         left: the folders where one may lie.
 
@@ -74,7 +76,8 @@ def take_up(folder: Path, setting: Mapping[str, Any], left: Sequence[Path]) -> f
         How long it has trained, in seconds; None where there is none.
     """
     for one in left:
-        if decisive.differences(one, setting) == "" and any((one / checkpoints.FOLDER).glob("*")):
+        is_same = decisive.differences(one, setting) == "" and resuming.is_measured_alike(one, config)
+        if is_same and any((one / checkpoints.FOLDER).glob("*")):
             _move(one, folder)
             return _seconds(folder)
     return None
@@ -115,6 +118,14 @@ def _seconds(folder: Path) -> float:
         return sum(float(row[name]) for name in _SECONDS)
     except (OSError, ValueError, KeyError, csv.Error):
         return 0.0
+
+
+def without_curve(plan: StudyPlan) -> int:
+    """How many of a study's finished runs haven't the curve that its setting asks for."""
+    if plan.config.evaluate_every is None:
+        return 0
+    runs = [path.parent for level in ("*", "*/seed-*") for path in plan.folder.glob(f"{level}/{results.SUMMARY_FILE}")]
+    return sum(resuming.finished(run) is not None and not resuming.is_measured_alike(run, plan.config) for run in runs)
 
 
 def remove_checkpoints(plan: StudyPlan, trial: Trial | FrozenTrial) -> None:

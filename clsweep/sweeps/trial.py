@@ -185,7 +185,7 @@ def take_or_run(
     setting = decisive.decisive(config, plan.method_file)
     found = take(folder, config, setting, left)
     if found is None:
-        trained = take_up(folder, setting, left) if config.resume else None
+        trained = take_up(folder, config, setting, left) if config.resume else None
         _carry(trial, trained or 0.0)
         part_of = PartOf(plan.name, folder.relative_to(plan.folder).as_posix())
         made = run_in(

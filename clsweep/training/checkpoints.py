@@ -19,6 +19,7 @@ from clsweep import checkpoints, own, seeding
 from clsweep.checkpoints.code import Code
 from clsweep.checkpoints.files import Store
 from clsweep.checkpoints.packing import MALFORMED, DamagedError, Packer, UnpackableError, Unpacker
+from clsweep.results.curves import Point
 from clsweep.results.metrics import Cell
 from clsweep.seeding import States
 from clsweep.targets import Target
@@ -49,22 +50,31 @@ class Checkpoints:
     Args:
         folder: the run's; None: it leaves none.
         setting: what decides the run's result; a checkpoint of another setting isn't used.
+        evaluate_every: the steps between two measurements of the run's curve, None where it has none; nor is one whose
+            curve would not be the same.
         device: the run's.
         tell: is given sentences for the user.
     """
 
     def __init__(
-        self, folder: Path | None, setting: Mapping[str, Any], device: torch.device, tell: Callable[[str], None]
+        self,
+        folder: Path | None,
+        setting: Mapping[str, Any],
+        evaluate_every: int | None,
+        device: torch.device,
+        tell: Callable[[str], None],
     ) -> None:
         self._folder = folder  # None: there are to be none
         self._setting = dict(setting)
+        self._every = evaluate_every
         self._device = device
         self._tell = tell
 
     def usable(self) -> Iterator[Checkpoint | None]:
         """What the run may go on from, the best first; None in the end: it begins at the beginning."""
         for content in [] if self._folder is None else Store(self._folder).load(self._device, self._tell):
-            if content.get("setting") == self._setting and isinstance(content.get("learned"), int):
+            is_same = content.get("setting") == self._setting and content.get("evaluate_every") == self._every
+            if is_same and isinstance(content.get("learned"), int):
                 yield content
         yield None
 
@@ -93,6 +103,8 @@ class Checkpoints:
             "timings": asdict(trainer.timings),
             "run": {"run_id": measured.run_id, "started_at": measured.started_at},
             "cells": [astuple(cell) for cell in measured.cells],
+            "evaluate_every": self._every,
+            "curve": [astuple(point) for point in trainer.curve],
         }
         Store(self._folder).save(trainer.learned, content)
 
@@ -166,6 +178,7 @@ def restore(checkpoint: Checkpoint, trainer: Trainer, code: Code, measured: Meas
         vars(trainer.timings).update(asdict(Timings(**checkpoint["timings"])))
         measured.run_id, measured.started_at = checkpoint["run"]["run_id"], checkpoint["run"]["started_at"]
         measured.cells[:] = [Cell(*cell) for cell in checkpoint["cells"]]
+        trainer.curve[:] = [Point(*point) for point in checkpoint.get("curve", ())]
     except MALFORMED as error:
         raise DamagedError(str(error)) from error
     return by_moment(measured.cells)

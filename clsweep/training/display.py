@@ -18,7 +18,7 @@ from torch import Tensor
 from clsweep import published
 from clsweep.config import ALL_LOGITS, Config
 from clsweep.protocol import Protocol
-from clsweep.results import Summary, short
+from clsweep.results import CURVE_FILE, Summary, short
 from clsweep.results.metrics import Cell, Matrix
 from clsweep.training.machine import crowded, emulated_bf16
 from clsweep.training.observers import Observer, Started
@@ -38,6 +38,7 @@ class Display(Observer):
         images: what the images are.
         notes: what else the user should know, a sentence each; may grow until the run begins.
         iterations: the optimizer steps on each context; by default those of the setting.
+        curve: how often the contexts are measured within, in words; empty where they aren't.
     """
 
     def __init__(
@@ -47,9 +48,11 @@ class Display(Observer):
         images: str = "",
         notes: list[str] | None = None,
         iterations: Sequence[int] = (),
+        curve: str = "",
     ) -> None:
         self._config = config
         self._images = images
+        self._curve = curve
         self._notes = [] if notes is None else notes
         self._console = console or Console(highlight=False)
         if not self._console.is_terminal:
@@ -87,6 +90,7 @@ class Display(Observer):
             "images": self._images,
             "method": "  ".join([config.shown_method, *run.shown]),
             "training": f"{self._length()}, batch {benchmark.batch_size}, {_optimizer(config)}",
+            **({"measured": self._curve} if self._curve else {}),
             "run": f"seed {config.seed}{_parts_of_seed(config)}, "
             f"{run.device}{_threads() if run.device == 'cpu' else ''}, {config.precision}{_logits(config)}",
         }
@@ -158,6 +162,8 @@ class Display(Observer):
             self._print(f"  on validation   {summary.validation_average_accuracy:.4f}")
         if not np.isnan(summary.forgetting):
             self._print(f"forgetting        {summary.forgetting:.4f}")
+        if not np.isnan(summary.worst_case_accuracy):
+            self._print(f"min-ACC           {summary.min_accuracy:.4f}   WC-ACC {summary.worst_case_accuracy:.4f}")
         self._print(
             f"time              {clock(summary.train_seconds)} training ({summary.iters_per_second:.0f} it/s), "
             f"{clock(summary.importance_seconds)} importance, {clock(summary.eval_seconds)} evaluation"
@@ -193,7 +199,8 @@ class Display(Observer):
 
     def _print_files(self, what: str = "") -> None:
         if self._folder is not None:
-            self._print(f"files             {short(self._folder)}/summary.csv, accuracy.csv{what}")
+            curve = "" if self._config.evaluate_every is None else f", {CURVE_FILE}"
+            self._print(f"files             {short(self._folder)}/summary.csv, accuracy.csv{curve}{what}")
 
     def _print_note(self, note: str) -> None:
         self._print(f"{'note':<10} {note}")

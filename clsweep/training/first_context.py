@@ -26,6 +26,7 @@ from clsweep.checkpoints.packing import MALFORMED, DamagedError, Packer, Places,
 from clsweep.decisive import of_training
 from clsweep.errors import InputError, RunError, named
 from clsweep.paths import short
+from clsweep.results.curves import Point
 from clsweep.results.metrics import Cell
 from clsweep.seeding import States
 from clsweep.training.learner import Learner
@@ -45,11 +46,15 @@ class Trained:
         cells: of the untrained network, and after the context.
         seconds: what training and measuring took.
         steps: optimizer steps made.
+        evaluate_every: the steps between two measurements of the curve; None: there is none.
+        curve: what was measured within the context.
     """
 
     cells: tuple[list[Cell], list[Cell]]
     seconds: float
     steps: int
+    evaluate_every: int | None
+    curve: list[Point]
 
 
 class Shared:
@@ -92,27 +97,32 @@ class Shared:
         """Whether somebody has made it."""
         return self._path.exists()
 
-    def take(self, contexts: int) -> Trained | None:
+    def take(self, contexts: int, evaluate_every: int | None = None) -> Trained | None:
         """Take over what is there; the learner has begun the context.
 
         Args:
             contexts: how many the run measures; those that learn more or fewer of the stream share the same first one.
+            evaluate_every: the steps between two measurements of the curve that the run is to have; None: none.
 
         Returns:
-            None where it can't be read, or was measured on fewer contexts.
+            None where it can't be read, was measured on fewer contexts, or not as often: it is to be made anew.
 
         Raises:
             RunError: it is another network's.
         """
         try:
             content = tensor_files.read(self._path, self._learner.device)
+            every, curve = content.get("evaluate_every"), [Point(*one) for one in content.get("curve", ())]
+            if evaluate_every not in (None, every):
+                log.info("%s was measured with evaluate_every=%s, and is made anew", self._path, every)
+                return None
             unpacker = Unpacker(self._places, content["nodes"], self._learner.device)
             unpacker.unpack_all()  # before the learner is touched
             random = States(*unpacker.unpack(content["random"]))
             before, after = ([Cell(*cell) for cell in cells] for cells in content["cells"])
             measured = max(cell.context for cell in after)
             before, after = ([cell for cell in cells if cell.context <= contexts] for cells in (before, after))
-            trained = Trained((before, after), content["seconds"], content["steps"])
+            trained = Trained((before, after), content["seconds"], content["steps"], every, curve)
         except (InputError, DamagedError, *MALFORMED) as error:
             log.info("%s can't be used, and is made anew: %s", self._path, error)
             return None
@@ -153,6 +163,8 @@ class Shared:
             "cells": [[astuple(cell) for cell in cells] for cells in trained.cells],
             "seconds": trained.seconds,
             "steps": trained.steps,
+            "evaluate_every": trained.evaluate_every,
+            "curve": [astuple(point) for point in trained.curve],
         }
         with process.interrupts_held(), suppress(FileNotFoundError):  # another sweep has just removed the folder
             self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from clsweep import seeding
 from clsweep.checkpoints.network import NetworkParts
 from clsweep.checkpoints.packing import Packer, Places, Unpacker
 from clsweep.errors import RunError
@@ -285,6 +286,14 @@ class Learner:
         finally:
             for module, training in modes:
                 module.training = training
+
+    @contextmanager
+    def unnoticed(self) -> Iterator[None]:
+        """Within a context: random numbers, modes, active outputs and buffers are as before at the end."""
+        active = self._active
+        with seeding.kept(), self._network.undisturbed(gradients=False):
+            yield
+        self.activate(active)
 
     def correct(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """How many examples get their label, an int64 scalar on the device; see `logits` for the shapes."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import accumulate, islice
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from clsweep.config import Config
 from clsweep.data.contexts import Part, Stream
 from clsweep.data.transforms import of_several
 from clsweep.errors import RunError
+from clsweep.results.curves import Point, at_end, moments
 from clsweep.results.metrics import Cell
 from clsweep.seeding import Seeds, generator
 from clsweep.training.divergence import LossWatch
@@ -70,6 +71,18 @@ def protocol_of(config: Config) -> TrainingProtocol:
     return TrainingProtocol(benchmark.iters, benchmark.batch_size, Seeds.of(config).batches, benchmark.epochs)
 
 
+def measured_how(config: Config, stream: Stream) -> str:
+    """How often a run is measured within the contexts, and what that costs, in words; empty where it isn't."""
+    every, protocol = config.evaluate_every, protocol_of(config)
+    if every is None:
+        return ""
+    iterations = protocol.iterations(stream)
+    sizes = accumulate(sum(len(part) for _, part in context.measured()) for context in stream.contexts)
+    examples = sum((iters - 1) // every * size for iters, size in zip(iterations, sizes, strict=True))
+    more = examples / (sum(iterations) * protocol.batch_size)
+    return f"every {every} iterations within a context: {more:.2g} examples evaluated for each one trained on"
+
+
 @dataclass
 class Trainer:
     """Trains a learner on a stream.
@@ -83,6 +96,9 @@ class Trainer:
         learned: how many contexts have been learned, by an earlier part of the run.
         first: the first context, where runs share it.
         on_taken: called with the number of optimizer steps that the first context took, where another run made them.
+        evaluate_every: the steps between two measurements within a context; None: it is measured after each context.
+        on_measured: called with what was measured at one step.
+        curve: all of that, in order, what an earlier part of the run has measured first; empty where it is None.
     """
 
     learner: Learner
@@ -93,6 +109,9 @@ class Trainer:
     learned: int = 0
     first: Shared | None = None
     on_taken: Callable[[int], None] = lambda steps: None
+    evaluate_every: int | None = None
+    on_measured: Callable[[list[Point]], None] = lambda points: None
+    curve: list[Point] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """How many steps each context has."""
@@ -122,7 +141,7 @@ class Trainer:
         while self.learned < count:
             self.learn(self.learned)
             self.learned += 1
-            yield self._evaluate(self.learned)
+            yield self._measured_after(self._evaluate(self.learned))
 
     def jointly(self) -> Iterator[list[Cell]]:
         """Train on all contexts together for as many steps in total, each example with its own active classes.
@@ -173,7 +192,7 @@ class Trainer:
                 self._train(0, examples, tracks_path=True)
                 after = self._evaluate(1)
                 spent = self.timings.train + self.timings.evaluation - spent
-                trained = Trained((before, after), spent, self._iterations[0])
+                trained = Trained((before, after), spent, self._iterations[0], self.evaluate_every, [*self.curve])
                 first.keep(trained)
         before, after = trained.cells
         yield before
@@ -181,19 +200,21 @@ class Trainer:
         with learner.noticing_changes() as changes:
             self._end(examples)
         self.learned = 1
-        yield self._evaluate(1) if changes else after
+        yield self._measured_after(self._evaluate(1) if changes else after)
 
     def _take(self, first: Shared, examples: TensorDataset) -> Trained | None:
         """Go on from where another run has trained the first context to."""
         self.learner.activate(self.stream.active(0, 1))
         self.learner.start_context(self._iterations[0], examples=len(examples))
-        trained = first.take(len(self.stream.contexts))
+        trained = first.take(len(self.stream.contexts), self.evaluate_every)
         if trained is not None:
             inputs, labels = examples.tensors
             *_, indices = self._indices(len(inputs), self._iterations[0], 0)
             self.learner.see(inputs[indices[-1]], labels[indices[-1]])
             self.timings.shared += trained.seconds
             self.on_taken(trained.steps)
+            for points in moments(trained.curve) if self.evaluate_every else []:
+                self._tell(points)
         return trained
 
     def _gathered(self, number: int) -> TensorDataset:
@@ -212,8 +233,34 @@ class Trainer:
         def batch(index: Tensor) -> tuple[Tensor, ...]:
             return tuple(values.index_select(0, index) for values in shown)
 
-        for _ in self._steps(batch, inputs, [iters], number, f"context {number + 1}"):
-            pass
+        parts = parts_of(iters, self.evaluate_every)
+        steps = self._steps(batch, inputs, parts, number, f"context {number + 1}")
+        for done, _ in zip(accumulate(parts), steps, strict=True):
+            if done < iters:
+                self._measure(number, done)
+
+    def _measure(self, number: int, iteration: int) -> None:
+        """Measure the contexts so far while one is learned; training goes on as if nobody had looked."""
+        learned = number + 1
+        with self._clock("evaluation"), self.learner.blaming(), self.learner.unnoticed():
+            measured = _measured(self.learner, self.stream, learned, learned)
+        overall = self._overall(number, iteration)
+        self._tell([Point(learned, iteration, overall, *accuracy) for accuracy in measured])
+
+    def _measured_after(self, cells: list[Cell]) -> list[Cell]:
+        """What was measured after a context, whose end is a part of the curve, too."""
+        if self.evaluate_every is not None:
+            number = self.learned - 1
+            iteration = self._iterations[number]
+            self._tell(at_end(cells, iteration, self._overall(number, iteration)))
+        return cells
+
+    def _overall(self, number: int, iteration: int) -> int:
+        return sum(self._iterations[:number]) + iteration
+
+    def _tell(self, points: list[Point]) -> None:
+        self.curve += points
+        self.on_measured(points)
 
     def _end(self, examples: TensorDataset) -> None:
         with self._clock("importance"), self.learner.blaming():
@@ -260,8 +307,10 @@ class Trainer:
                     self.on_step(loss)
                     if watch.is_due():
                         self._check(watch.look(), watch, pool)
+                done += part
+                which = "the last iteration" if done == iters else f"iteration {done}"
                 self._check(watch.look(), watch, pool)
-                self._check(learner.not_finite(f"after the last iteration of {name}"), watch, pool)
+                self._check(learner.not_finite(f"after {which} of {name}"), watch, pool)
             yield
 
     def _check(self, problem: str | None, watch: LossWatch, pool: _Pool | Tensor) -> None:
@@ -315,6 +364,19 @@ class _Pool:
         context = torch.bucketize(index, self._ends, right=True)
         inputs = self._transform(self.images[self._rows[index]], context)
         return inputs, self._labels[index], self._active[context]
+
+
+def parts_of(iters: int, every: int | None) -> list[int]:
+    """The steps of a context, cut where it is measured: after each `every`, and at the end.
+
+    Args:
+        iters: how many.
+        every: None: it is measured at the end.
+    """
+    if every is None:
+        return [iters]
+    whole, rest = divmod(iters, every)
+    return [every] * whole + [rest] * (rest > 0)
 
 
 def batch_indices(n: int, iters: int, batch_size: int, source: torch.Generator) -> Iterator[Tensor]:
@@ -371,14 +433,21 @@ def evaluate(learner: Learner, stream: Stream, learned: int) -> list[Cell]:
     Returns:
         One cell for each context and each of its parts test and, where held out, validation.
     """
-    counts: list[tuple[int, str, Part, Tensor]] = []
+    return [Cell(learned, *accuracy) for accuracy in _measured(learner, stream, learned, len(stream.contexts))]
+
+
+def _measured(learner: Learner, stream: Stream, learned: int, first: int) -> list[tuple[int, str, float, int]]:
+    """Context (from 1), split, accuracy and number of examples, for each part of the `first` contexts."""
+    parts: list[tuple[int, str, int]] = []
+    correct: list[Tensor] = []
     with learner.evaluating():
-        for number, context in enumerate(stream.contexts):
+        for number, context in enumerate(stream.contexts[:first]):
             learner.activate(stream.active(number, learned))
-            counts += [(number + 1, split, part, _correct(learner, part)) for split, part in context.measured()]
-    return [
-        Cell(learned, context, split, correct.item() / len(part), len(part)) for context, split, part, correct in counts
-    ]
+            for split, part in context.measured():
+                parts.append((number + 1, split, len(part)))
+                correct.append(_correct(learner, part))
+    counts = torch.stack(correct).tolist()  # all at once: each look waits for the device
+    return [(context, split, count / n, n) for (context, split, n), count in zip(parts, counts, strict=True)]
 
 
 def _correct(learner: Learner, part: Part) -> Tensor:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # checking what is typed takes neither torch nor pandas
 
     from clsweep.config import Config
     from clsweep.results import Summary
+    from clsweep.results.curves import Point
     from clsweep.results.metrics import Cell, Matrix
 
 log = logging.getLogger(__name__)
@@ -109,6 +110,14 @@ class Observer:
                 total loss, but for a penalty whose gradient alone is computed, as that of most methods here is.
         """
 
+    def evaluated(self, points: Sequence[Point]) -> None:
+        """The contexts so far were measured while one is learned, or at its end, as `evaluate_every` asks for.
+
+        Args:
+            points: what was measured; each has `training_context`, `iteration` within it, `overall_iteration`,
+                `context`, `split`, `accuracy` (0 to 1) and `n`.
+        """
+
     def context_done(self, cells: Sequence[Cell]) -> None:
         """A context was learned (or none yet, `after_context=0`), and all contexts were measured.
 
@@ -140,7 +149,7 @@ class Observer:
         return ""
 
 
-_TOLD: Final = ("setting", "step", "context_done", "finished", "stopped")
+_TOLD: Final = ("setting", "step", "evaluated", "context_done", "finished", "stopped")
 _ALL: Final = (*_TOLD, "restored", "__enter__", "__exit__")
 
 
@@ -170,6 +179,11 @@ class Several(Observer):
         """Tell those that listen."""
         for step in self._steps:
             step(loss)
+
+    def evaluated(self, points: Sequence[Point]) -> None:
+        """Tell all."""
+        for one in self._observers:
+            one.evaluated(points)
 
     def context_done(self, cells: Sequence[Cell]) -> None:
         """Tell all."""
@@ -242,6 +256,10 @@ class Guarded(Observer):
     def step(self, loss: Tensor) -> None:
         """Tell it."""
         self._tell("step", loss)
+
+    def evaluated(self, points: Sequence[Point]) -> None:
+        """Tell it."""
+        self._tell("evaluated", points)
 
     def context_done(self, cells: Sequence[Cell]) -> None:
         """Tell it."""

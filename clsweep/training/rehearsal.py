@@ -56,6 +56,7 @@ class _Length:
 
 _SHORT = _Length(contexts=2, examples=EXAMPLES, steps=2, batch_size=32)
 _LONG = _Length(contexts=2, examples=None, steps=50, batch_size=128)
+_MEASURED = _Length(contexts=3, examples=EXAMPLES, steps=3, batch_size=32)
 
 
 def rehearse(config: Config, stream: Stream, device: torch.device, file: MethodFile | None) -> list[str]:
@@ -73,6 +74,8 @@ def rehearse(config: Config, stream: Stream, device: torch.device, file: MethodF
     Raises:
         InputError: the file raised, or returned or left behind what it shouldn't.
     """
+    if config.evaluate_every is not None:
+        _check_unnoticed(config, stream, device, file)
     try:
         return _attempt(config, stream, device, file, _SHORT)
     except MethodError as error:
@@ -107,37 +110,86 @@ def _attempt(
     config: Config, stream: Stream, device: torch.device, file: MethodFile | None, length: _Length
 ) -> list[str]:
     """One try; see `rehearse`."""
+    with _prepared(config, stream, device, file) as learner:
+        if learner is None:
+            return []
+        try:
+            trainer = _learn(learner, config, stream, length)
+        except MethodError:
+            raise
+        except RunError:  # such as a loss that runs away: not the file's doing
+            return learner.additions()
+        return learner.additions() + checkpoints.obstacles(trainer, checkpoints.code_of(protocol.targets(config)))
+
+
+@contextmanager
+def _prepared(
+    config: Config, stream: Stream, device: torch.device, file: MethodFile | None
+) -> Iterator[Learner | None]:
+    """A learner as a run would have it, of which nothing stays; None where there is none twice in a process."""
     seeds = Seeds.of(config)
     with settings_put_back(), GlobalStream(seeds.batches).active(), _unlogged():
         try:
             method = load(config.regularizer, derived_seed(seeds.batches, "methods"), file).method
         except InputError:  # it could be imported before: it is one that can't be imported twice in a process
-            return []
+            yield None
+            return
         shape, n_outputs = stream.input_shape, stream.n_outputs
         model = networks.build(config.network, shape, n_outputs, derived_seed(seeds.init, "parameters")).to(device)
         learner = Learner(
             model, method, config.optimizer_setting, config.precision, shows_all=config.contract.logits == ALL_LOGITS
         )
         with method.active():
-            try:
-                trainer = _learn(learner, config, stream, length)
-            except MethodError:
-                raise
-            except RunError:  # such as a loss that runs away: not the file's doing
-                return learner.additions()
-            return learner.additions() + checkpoints.obstacles(trainer, checkpoints.code_of(protocol.targets(config)))
+            yield learner
+
+
+def _check_unnoticed(config: Config, stream: Stream, device: torch.device, file: MethodFile | None) -> None:
+    """Check that what is trained is the same where it is measured on the way.
+
+    Raises:
+        InputError: it isn't, as where a hook counts its calls; else it is the same each time.
+    """
+    plain = _trained(config, stream, device, file, None)
+    if plain == _trained(config, stream, device, file, 1) or plain != _trained(config, stream, device, file, None):
+        return
+    raise InputError(
+        f"evaluate_every={config.evaluate_every}: measuring the network within a context changes what is trained, as "
+        "where a hook counts its calls; expected a method and a network that keep things of a call only while "
+        "model.training is true, or evaluate_every left out."
+    )
+
+
+def _trained(
+    config: Config, stream: Stream, device: torch.device, file: MethodFile | None, every: int | None
+) -> bytes | None:
+    """The parameters after three contexts in small, measured as often; None where they can't be trained."""
+    with _prepared(config, stream, device, file) as learner:
+        if learner is None:
+            return None
+        few = _shortened(stream, _MEASURED)
+        few = replace(few, contexts=[replace(one, test=_some(one.test, EXAMPLES)) for one in few.contexts])
+        trainer = Trainer(learner, few, _how_long(config, stream, _MEASURED), evaluate_every=every)
+        try:
+            for number in range(len(few.contexts)):
+                trainer.learn(number)
+        except (RunError, *_OF_MEMORY):
+            return None  # which is told elsewhere
+        values = (p.detach().cpu().reshape(-1).view(torch.uint8) for p in learner.model.parameters())
+        return b"".join(value.numpy().tobytes() for value in values)
+
+
+def _how_long(config: Config, stream: Stream, length: _Length) -> TrainingProtocol:
+    steps = min(length.steps, *protocol_of(config).iterations(stream))
+    return TrainingProtocol(steps, min(length.batch_size, config.benchmark.batch_size), Seeds.of(config).batches)
 
 
 def _learn(learner: Learner, config: Config, stream: Stream, length: _Length) -> Trainer:
-    steps = min(length.steps, *protocol_of(config).iterations(stream))
-    how_long = TrainingProtocol(steps, min(length.batch_size, config.benchmark.batch_size), Seeds.of(config).batches)
-
     def look_closely(loss: Tensor) -> None:
         learner.check_dependence()
         for _ in range(_CALLS):
             learner.check_squares()
 
-    trainer = Trainer(learner, _shortened(stream, length), how_long, look_closely)
+    trainer = Trainer(learner, _shortened(stream, length), _how_long(config, stream, length), look_closely)
     for number in range(len(trainer.stream.contexts)):
         trainer.learn(number)
     return trainer

@@ -19,7 +19,7 @@ from torch import nn
 import clsweep
 from clsweep import architecture, decisive, networks, process, results, resuming, sources
 from clsweep.checkpoints.packing import DamagedError
-from clsweep.config import ALL_LOGITS, Config, RegularizerConfig
+from clsweep.config import ALL_LOGITS, Config, RegularizerConfig, check_evaluation
 from clsweep.data import contexts, datasets
 from clsweep.data.identity import DIGEST
 from clsweep.errors import InputError, MachineError, RunError, machine_error, named
@@ -28,7 +28,8 @@ from clsweep.methods.files import MethodFile, read
 from clsweep.methods.functions import Functions
 from clsweep.methods.loading import Loaded, load
 from clsweep.protocol import Protocol, targets
-from clsweep.results import Summary, metrics
+from clsweep.results import Summary, curves, metrics
+from clsweep.results.curves import Point, moments
 from clsweep.results.metrics import Cell
 from clsweep.seeding import GlobalStream, Seeds, derived_seed
 from clsweep.targets import TARGET, Target
@@ -37,7 +38,7 @@ from clsweep.training.checkpoints import Checkpoint, Checkpoints, code_of, resto
 from clsweep.training.display import Display
 from clsweep.training.first_context import Shared
 from clsweep.training.learner import Learner
-from clsweep.training.loop import Timings, Trainer, protocol_of
+from clsweep.training.loop import Trainer, measured_how, protocol_of
 from clsweep.training.machine import prepare_cpu
 from clsweep.training.observers import Observer, Several, Started
 from clsweep.training.rehearsal import rehearse
@@ -52,6 +53,8 @@ _MEASURED = (
     "forgetting",
     "backward_transfer",
     "validation_average_accuracy",
+    "min_accuracy",
+    "worst_case_accuracy",
     "train_seconds",
     "importance_seconds",
     "eval_seconds",
@@ -85,12 +88,14 @@ class Outcome:
     Attributes:
         summary: the row of `summary.csv`.
         cells: the rows of `accuracy.csv`.
+        curve: the rows of `curve.csv`; none without `evaluate_every`.
         model: the trained network.
         places: where to look at what loggers wrote, by the loggers' keys.
     """
 
     summary: Summary
     cells: Sequence[Cell]
+    curve: Sequence[Point]
     model: nn.Module
     places: Mapping[str, str]
 
@@ -138,6 +143,8 @@ def run(
     was_there = False
     if folder is not None:
         was_there = resuming.check(folder, setting, goes_on=config.resume)
+        if config.resume:
+            resuming.refuse_other_curve(folder, config)
     saved.check(config, folder)
     loaded = _loaded(config, file)
     stream = (prepare or _prepared)(config, device)
@@ -145,13 +152,14 @@ def run(
     notes = [*loaded.notes(), *loaded.steps_note(config.optimizer_setting), *stream.notes]
     notes += [fewer_threads] if fewer_threads and device.type == "cpu" else []
     iterations = protocol_of(config).iterations(stream)
-    last = observer or Display(config, images=stream.images, notes=notes, iterations=iterations)
+    curve = measured_how(config, stream)
+    last = observer or Display(config, images=stream.images, notes=notes, iterations=iterations, curve=curve)
 
     def tell(sentence: str) -> None:
         if sentence not in notes:  # as a rehearsal may have said it
             last.note(sentence)
 
-    checkpoints = Checkpoints(folder if _can_go_on(config) else None, setting, device, tell)
+    checkpoints = Checkpoints(folder if _can_go_on(config) else None, setting, config.evaluate_every, device, tell)
     for number, checkpoint in enumerate(checkpoints.usable() if config.resume else [None]):
         if was_there and checkpoint is None:
             notes.append("the run that was stopped here left no checkpoint to go on from: it begins anew")
@@ -235,11 +243,12 @@ class _Run:
         own = observers.made(config)
         observer = Several([*own, last])
         trainer = Trainer(learner, self.stream, protocol_of(config), observer.step)
+        trainer.evaluate_every, trainer.on_measured = config.evaluate_every, observer.evaluated
         if self.first_contexts is not None and loaded.method.leaves_first_context_alone:
             trainer.first = Shared(self.first_contexts, self.setting, learner, code)
             trainer.on_taken = lambda steps: observer.restored([], steps)
         method = _described(self.file, loaded, learner)
-        record = Record(config, self.stream, self.device, method, self.started_at, trainer.timings, folder)
+        record = Record(config, self.stream, self.device, method, self.started_at, trainer, folder)
         before = [] if checkpoint is None else restore(checkpoint, trainer, code, record)
         names, shown = loaded.hyperparameters, loaded.described()
         part = part_of or PartOf("", f"{config.benchmark.name}-{config.shown_name}-s{config.seed}")
@@ -255,6 +264,8 @@ class _Run:
             with observer:
                 if before:
                     observer.restored(before, trainer.steps_learned)
+                    for points in moments(trainer.curve):
+                        observer.evaluated(points)
                 for cells in trainer.jointly() if config.stream == "joint" else trainer.sequentially():
                     record.cells += cells
                     if cells:
@@ -273,7 +284,7 @@ class _Run:
         if not config.keep_checkpoints:
             self.checkpoints.remove()
         observer.finished(record.matrix("test"), summary)
-        return Outcome(summary, record.cells, model, {one.key: one.where for one in own if one.where})
+        return Outcome(summary, record.cells, trainer.curve, model, {one.key: one.where for one in own if one.where})
 
 
 def _own_class(method: RegularizerConfig) -> list[Target]:
@@ -287,6 +298,7 @@ def check_fit(config: Config, stream: contexts.Stream, device: torch.device) -> 
     Raises:
         InputError: the network or the batch doesn't fit the images or the machine, or the optimizer can't train it.
     """
+    _check_curve(config, stream)
     shape, outputs, optimizer = stream.input_shape, stream.n_outputs, config.optimizer_setting
     networks.check(config.network, shape, outputs, config.benchmark.batch_size, device)
     if not update.is_fused(optimizer):
@@ -294,6 +306,13 @@ def check_fit(config: Config, stream: contexts.Stream, device: torch.device) -> 
         iterations = protocol_of(config).iterations(stream)
         longest = sum(iterations) if config.stream == "joint" else max(iterations)
         update.check(list(parameters), optimizer, longest)
+
+
+def _check_curve(config: Config, stream: contexts.Stream) -> None:
+    """Check that every context is measured within, which is only known now where epochs say how long it is."""
+    iterations = protocol_of(config).iterations(stream)
+    shortest = min(range(len(iterations)), key=iterations.__getitem__)
+    check_evaluation(config, iterations[shortest], f"the {iterations[shortest]} iterations of context {shortest + 1}")
 
 
 @dataclass(frozen=True)
@@ -351,7 +370,7 @@ class Record:
         device: the device in use.
         method: what is written down of the method.
         started_at: when the run started, UTC.
-        timings: the trainer's, filled while it trains.
+        trainer: whose timings and curve are filled while it trains.
         folder: where its files go; None: it has none.
 
     Attributes:
@@ -368,7 +387,7 @@ class Record:
         device: torch.device,
         method: Method,
         started_at: datetime,
-        timings: Timings,
+        trainer: Trainer,
         folder: Path | None,
     ) -> None:
         self.cells: list[Cell] = []
@@ -378,7 +397,7 @@ class Record:
         self._device = device
         self._method = method
         self.started_at = started_at.isoformat(timespec="seconds")
-        self._timings = timings
+        self._trainer = trainer
         self._folder = folder
         # Now: the checkout and the files may change, or be gone, by the end of the run.
         self._git_commit = _git_commit()
@@ -407,15 +426,21 @@ class Record:
         with process.interrupts_held():
             summary = self._summary(status, reason)
             if self._folder is not None:
-                results.write(self._folder, summary, self.cells)
+                results.write(self._folder, summary, self.cells, self._trainer.curve)
             self.ended = status != results.RUNNING
         return summary
 
+    def _min_accuracy(self) -> float:
+        if self._config.evaluate_every is None:
+            return math.nan
+        return curves.min_accuracy(curves.curve_table(self.run_id, self._trainer.curve), len(self._stream.contexts))
+
     def _summary(self, status: str, reason: str) -> Summary:
-        config, timings = self._config, self._timings
+        config, timings = self._config, self._trainer.timings
         finished = status == results.FINISHED
         test, validation = self.matrix("test"), self.matrix("validation")
         nan = math.nan
+        lowest = self._min_accuracy() if finished else nan
         return Summary(
             format_version=results.FORMAT_VERSION,
             run_id=self.run_id,
@@ -439,11 +464,14 @@ class Record:
             device=str(self._device),
             threads=torch.get_num_threads(),
             update=self._method.update,
+            evaluate_every=config.evaluate_every,
             average_accuracy=metrics.average_accuracy(test) if finished else nan,
             learning_accuracy=metrics.learning_accuracy(test) if finished else nan,
             forgetting=metrics.forgetting(test) if finished else nan,
             backward_transfer=metrics.backward_transfer(test) if finished else nan,
             validation_average_accuracy=metrics.average_accuracy(validation) if finished else nan,
+            min_accuracy=lowest,
+            worst_case_accuracy=curves.worst_case_accuracy(test, lowest) if finished and config.evaluate_every else nan,
             train_seconds=timings.train,
             importance_seconds=timings.importance,
             eval_seconds=timings.evaluation,

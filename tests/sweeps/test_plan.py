@@ -55,6 +55,7 @@ DECIDES_NOT = {
         "threads",
         "figures",
         "save_model",
+        "evaluate_every",
         "resume",
         "keep_checkpoints",
         "tensorboard",

@@ -45,6 +45,10 @@ class Mine:
         TOLD.append(("step", loss.dim(), loss.requires_grad))
         self._fail("step")
 
+    def evaluated(self, points):
+        TOLD.append(("evaluated", points[0].overall_iteration, len(points)))
+        self._fail("evaluated")
+
     def context_done(self, cells):
         TOLD.append(("context_done", cells[0].after_context))
         self._fail("context_done")
@@ -114,6 +118,19 @@ def test_an_observer_of_ones_own_is_told_everything_and_changes_nothing(own: str
         ("context_done", 2),
         ("finished", made.summary.average_accuracy),
     ]
+
+
+def test_it_is_told_the_curve_between_the_steps(own: str, tmp_path: Path) -> None:
+    config = with_nodes("none", callbacks={"mine": {"_target_": f"{own}.Mine"}})
+    run(replace(config, evaluate_every=15), None, Observer())
+    heard = [one for one in told(own) if one[0] in ("evaluated", "context_done")]
+    assert heard == [
+        ("context_done", 0),
+        *[("evaluated", 15, 1), ("evaluated", 20, 1), ("context_done", 1)],
+        *[("evaluated", 35, 2), ("evaluated", 40, 2), ("context_done", 2)],
+    ]
+    at = told(own).index(("evaluated", 35, 2))
+    assert told(own)[:at].count(("step", 0, False)) == 35
 
 
 @pytest.mark.parametrize("name", ["setting", "step", "context_done"])

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from clsweep.results import Summary
+    from clsweep.results.curves import Point
     from clsweep.results.metrics import Cell, Matrix
 
 CONTEXTS, ITERATIONS = "contexts_learned", "iteration"
@@ -20,6 +21,8 @@ _ITERATIONS_BETWEEN_LOSSES: Final = 50
 _FINAL: Final = (
     "average_accuracy",
     "validation_average_accuracy",
+    "min_accuracy",
+    "worst_case_accuracy",
     "learning_accuracy",
     "forgetting",
     "backward_transfer",
@@ -36,7 +39,8 @@ class Scalars(Observer):
 
     Over the contexts learned so far: `test/mean_of_learned`, the average accuracy on them, and `test/context_01` and so
     on, the accuracy on each (`validation/...` where data is held out). Over the iterations `train/loss`, at the first
-    of every fifty; see `Observer.step`. In the end `final/average_accuracy` and the other metrics and times of
+    of every fifty (see `Observer.step`), and with `evaluate_every` the same accuracies as `curve/test/...`, that on the
+    context in training among them. In the end `final/average_accuracy` and the other metrics and times of
     `summary.csv`, those that are defined. Accuracies run from 0 to 1.
     """
 
@@ -80,14 +84,15 @@ class Scalars(Observer):
         if self._iterations % _ITERATIONS_BETWEEN_LOSSES == 1:
             self.log({"train/loss": float(loss)}, ITERATIONS, self._iterations)
 
+    def evaluated(self, points: Sequence[Point]) -> None:
+        """Log the accuracies on the contexts so far."""
+        scalars = {f"curve/{name}": value for name, value in _accuracies(points).items()}
+        self.log(scalars, ITERATIONS, points[0].overall_iteration)
+
     def context_done(self, cells: Sequence[Cell]) -> None:
         """Log the accuracies on the contexts learned so far."""
         after = cells[0].after_context
-        learned = [cell for cell in cells if cell.context <= after]
-        scalars = {f"{cell.split}/context_{cell.context:02d}": cell.accuracy for cell in learned}
-        for split in dict.fromkeys(cell.split for cell in learned):
-            accuracies = [cell.accuracy for cell in learned if cell.split == split]
-            scalars[f"{split}/mean_of_learned"] = sum(accuracies) / len(accuracies)
+        scalars = _accuracies([cell for cell in cells if cell.context <= after])
         if scalars:  # none for the untrained network
             self.log(scalars, CONTEXTS, after)
 
@@ -101,3 +106,12 @@ class Scalars(Observer):
     def stopped(self, summary: Summary) -> None:
         """End."""
         self.end(summary.status)
+
+
+def _accuracies(measured: Sequence[Cell | Point]) -> dict[str, float]:
+    """The accuracy on each context, and their mean, by name."""
+    scalars = {f"{one.split}/context_{one.context:02d}": one.accuracy for one in measured}
+    for split in dict.fromkeys(one.split for one in measured):
+        accuracies = [one.accuracy for one in measured if one.split == split]
+        scalars[f"{split}/mean_of_learned"] = sum(accuracies) / len(accuracies)
+    return scalars

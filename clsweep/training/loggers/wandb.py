@@ -16,6 +16,7 @@ from clsweep.training.observers import Started
 
 require("wandb")
 
+_AXES: Final = (("test/*", CONTEXTS), ("validation/*", CONTEXTS), ("train/*", ITERATIONS), ("curve/*", ITERATIONS))
 _OFFLINE: Final = ("offline", "disabled", "dryrun")
 
 
@@ -74,7 +75,7 @@ class WandB(Scalars):
             reinit="create_new",
             settings=settings,
         )
-        for names, axis in (("test/*", CONTEXTS), ("validation/*", CONTEXTS), ("train/*", ITERATIONS)):
+        for names, axis in _AXES:
             self._run.define_metric(names, step_metric=axis)
         local = f"wandb sync {shlex.quote(str(short(Path(self._run.dir).parent)))}"
         self._where = local if self._run.offline else self._run.url or ""

@@ -1,0 +1,139 @@
+"""Figures of accuracy over iterations, within the contexts: of one run, and of a method's seeds (`evaluate_every`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from clsweep.report.plots.style import GREY, Plot, grid_lines, legend, legend_columns, panels, shortened, styled
+from clsweep.results import CURVE_FILE, write_bytes
+
+_SHADES = "viridis"  # readable without colours, and for the colour-blind
+_MOST_NAMED = 14
+_MOMENT = ["training_context", "iteration", "context"]
+
+
+@styled
+def accuracy_over_iterations(name: str, curves: pd.DataFrame, where: str) -> Plot:
+    """Accuracy on each context over the iterations of all: a panel for each method, its seeds as thin lines.
+
+    Args:
+        name: of the files.
+        curves: points of test accuracy, the columns of `clsweep.results.Point`, `method` and `folder` (of the run);
+            all measured as often.
+        where: the benchmark, for the title.
+    """
+    methods = list(dict.fromkeys(curves["method"]))
+    contexts = sorted(set(curves["context"]))
+    figure, axes = panels(
+        len(methods), 1, (5.6, 1.5), legend_lines=_lines(contexts), titled=True, sharex=True, sharey=True
+    )
+    for method, plain in zip(methods, axes.flat, strict=True):
+        _draw(plain, curves[curves["method"] == method], contexts)
+        plain.set_title(shortened(method))
+    _label(figure, contexts)
+    return Plot(
+        name,
+        f"Accuracy over iterations: {where}",
+        "Test accuracy on each context from when its training begins, measured on the way. Thin lines are seeds, thick "
+        "ones their mean; a dotted line is the end of a context. A drop where the next one begins, from which the "
+        "accuracy recovers, is the stability gap: accuracy after each context alone doesn't show it.",
+        figure,
+        curves,
+    )
+
+
+@styled
+def run_over_iterations(curve: pd.DataFrame) -> Figure:
+    """Of one run: the accuracy on each context over the iterations of all.
+
+    Args:
+        curve: its points of test accuracy, the columns of `clsweep.results.Point`.
+    """
+    contexts = sorted(set(curve["context"]))
+    figure, axes = panels(1, 1, (5.6, 2.6), legend_lines=_lines(contexts))
+    _draw(axes[0, 0], curve.assign(folder=""), contexts)
+    _label(figure, contexts)
+    return figure
+
+
+def draw_run(folder: Path) -> None:
+    """Write `iterations.png` of one run, where it was measured within its contexts.
+
+    Args:
+        folder: the run's.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    if not (folder / CURVE_FILE).exists():
+        return
+    curve = pd.read_csv(folder / CURVE_FILE)
+    tested = curve[curve["split"] == "test"]
+    write_bytes(Plot("iterations", "", "", run_over_iterations(tested), tested).png(), folder / "iterations.png")
+
+
+def mean_over_seeds(curves: pd.DataFrame) -> pd.DataFrame:
+    """The mean accuracy at each moment that every run was measured at.
+
+    Args:
+        curves: points of several runs, as many contexts each, of perhaps unequal length.
+
+    Returns:
+        Columns `training_context`, `iteration`, `context`, `overall_iteration` and `accuracy`, both means.
+    """
+    moments = curves.groupby(_MOMENT)
+    means = moments[["overall_iteration", "accuracy"]].mean()
+    return means[moments["folder"].nunique() == curves["folder"].nunique()].reset_index()
+
+
+def _draw(plain: Axes, curves: pd.DataFrame, contexts: Sequence[int]) -> None:
+    """Runs of one method into one panel."""
+    several = curves["folder"].nunique() > 1
+    for context, shade in zip(contexts, _shades(contexts), strict=True):
+        mine = curves[curves["context"] == context]
+        for _, run in mine.groupby("folder") if several else []:
+            plain.plot(run["overall_iteration"], run["accuracy"], color=shade, linewidth=0.5, alpha=0.45)
+        mean = mean_over_seeds(mine)
+        plain.plot(mean["overall_iteration"], mean["accuracy"], color=shade, linewidth=1.4)
+    ends = mean_over_seeds(curves).groupby("training_context")["overall_iteration"].max()
+    for end in ends.iloc[:-1]:
+        plain.axvline(end, color=GREY, linewidth=0.7, linestyle=":")
+    grid_lines(plain)
+    plain.set_xlim(0, ends.max())
+
+
+def _shades(contexts: Sequence[int]) -> list[tuple[float, float, float, float]]:
+    return list(colormaps[_SHADES](np.linspace(0, 0.9, len(contexts))))
+
+
+def _named(contexts: Sequence[int]) -> list[int]:
+    """The places of the contexts in the legend: of many only some."""
+    return list(range(0, len(contexts), -(-len(contexts) // _MOST_NAMED)))
+
+
+def _columns(contexts: Sequence[int]) -> int:
+    return legend_columns([_label_of(contexts[place]) for place in _named(contexts)], 5.6)
+
+
+def _lines(contexts: Sequence[int]) -> int:
+    return -(-len(_named(contexts)) // _columns(contexts))
+
+
+def _label_of(context: int) -> str:
+    return f"context {context}"
+
+
+def _label(figure: Figure, contexts: Sequence[int]) -> None:
+    shades = _shades(contexts)
+    handles = [Line2D([], [], color=shades[at], label=_label_of(contexts[at])) for at in _named(contexts)]
+    figure.supxlabel("iterations over all contexts", fontsize=9, y=0.02, va="bottom")
+    figure.supylabel("test accuracy", fontsize=9, x=0.01, ha="left")
+    legend(figure, handles, _columns(contexts))
