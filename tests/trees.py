@@ -68,8 +68,9 @@ def cells_of(accuracy: float, contexts: int, seed: int, joint: bool = False) -> 
     return cells
 
 
-def write_run(folder: Path, accuracy: float = 0.9, curve: Sequence[Point] = (), **changes: Any) -> Path:
-    """A run folder; `accuracy` is its average accuracy on the test set, if it is finished."""
+def write_run(folder: Path, accuracy: float = 0.9, **changes: Any) -> Path:
+    """A run folder; `accuracy` is its average accuracy on the test set, if it is finished. `curve` has its points."""
+    curve: Sequence[Point] = changes.pop("curve", ())
     number = next(_number)
     values = SPLIT_MNIST | {"run_id": f"run-{number}", "started_at": started(number)} | changes
     contexts = values["contexts"]

@@ -123,7 +123,8 @@ def test_a_curve_is_read_and_packed(tmp_path: Path) -> None:
     found = results.load(tmp_path / "runs")
     assert found.problems == []
     assert len(found.curves) == len(points())
-    assert found.curves.loc[3, ["training_context", "iteration", "context", "accuracy"]].tolist() == [2, 2, 2, 0.20]
+    read = found.curves[["training_context", "iteration", "context", "accuracy"]].to_numpy()
+    assert read[3].tolist() == [2, 2, 2, 0.20]
     assert found.runs["evaluate_every"].tolist() == [pd.NA, 2]
     pack(tmp_path / "runs", tmp_path / "packed")
     again = results.load(tmp_path / "packed")

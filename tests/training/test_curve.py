@@ -34,7 +34,7 @@ SHORT = (
 )
 EWC = (*SHORT, "regularizer=ewc")
 CURVE = "evaluate_every=2"
-METHODS = ("ewc", "si", "rwalk", "kfac_ewc")
+METHODS = ("ewc", "si", "rwalk", "kfac_ewc", "lwf", "gpm")
 
 
 class Noisy(tiny.Featured):
@@ -94,7 +94,7 @@ def test_training_does_not_notice_it(name: str, scenario: str, method: str) -> N
 def naive_accuracy(model: nn.Module, part: Part, active: range) -> float:
     """One example after the other."""
     model.eval()
-    outputs_of(model).active = active  # type: ignore[arg-type]
+    outputs_of(model).active = active
     inputs, labels = part.tensors
     right = 0
     with torch.no_grad():
