@@ -130,7 +130,7 @@ def test_the_expected_best_of_every_study_is_a_table(study: pd.DataFrame) -> Non
     known = {"study": "s", "benchmark": "split_mnist", "method": "ewc", "budget": "full", "space": {"reg_strength": ""}}
     others = {"study": "t", "benchmark": "split_mnist", "method": "si", "budget": "full", "space": math.nan}
     empty = pd.DataFrame()
-    found = Results(empty, empty, study, empty, pd.DataFrame([known, others]), [])
+    found = Results(empty, empty, empty, study, empty, pd.DataFrame([known, others]), [])
     made = tuning.expected_best(found)
     assert made["n"].tolist() == [1, 2, 3, 4, 5, 6]
     assert made["mean"].tolist() == pytest.approx(list(best_of([0.8, 0.95, 0.95, 0.8, 0.9, 0.94]).mean))

@@ -34,7 +34,7 @@ SHORT = (
 )
 EWC = (*SHORT, "regularizer=ewc")
 CURVE = "evaluate_every=2"
-METHODS = ("ewc", "si", "rwalk", "kfac_ewc", "lwf", "gpm")
+METHODS = ("ewc", "si", "rwalk", "kfac_ewc", "lwf", "gpm", "vcl")
 
 
 class Noisy(tiny.Featured):
