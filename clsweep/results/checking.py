@@ -56,8 +56,7 @@ def inconsistent(runs: pd.DataFrame, cells: pd.DataFrame) -> Broken:
     place = ["folder", "after_context", "context", "split"]
     for folder in cells.loc[cells.duplicated(place), "folder"]:
         broken.setdefault(folder, (ACCURACY_FILE, "an accuracy is given twice"))
-    learned = runs["contexts"].where(runs["first_contexts"].isna(), runs["first_contexts"])
-    finished = runs.assign(contexts=learned).loc[
+    finished = runs.assign(contexts=_learned(runs)).loc[
         runs["status"] == FINISHED, ["folder", "stream", "contexts", "average_accuracy"]
     ]
     measured = cells[cells["split"] == _TEST].merge(finished, on="folder")
@@ -72,6 +71,11 @@ def inconsistent(runs: pd.DataFrame, cells: pd.DataFrame) -> Broken:
             message = f"average_accuracy={average}, but {ACCURACY_FILE} beside it says otherwise"
             broken.setdefault(folder, (SUMMARY_FILE, message))
     return broken
+
+
+def _learned(runs: pd.DataFrame) -> pd.Series:
+    """How many contexts each run learns."""
+    return runs["contexts"].where(runs["first_contexts"].isna(), runs["first_contexts"])
 
 
 def inconsistent_curves(runs: pd.DataFrame, curves: pd.DataFrame) -> Broken:
@@ -94,7 +98,7 @@ def inconsistent_curves(runs: pd.DataFrame, curves: pd.DataFrame) -> Broken:
     for folder, iteration in gaps.index:
         message = f"iteration {iteration} of all hasn't one accuracy on each context so far"
         broken.setdefault(folder, (CURVE_FILE, message))
-    finished = runs[(runs["status"] == FINISHED) & runs["evaluate_every"].notna()]
+    finished = runs.assign(contexts=_learned(runs))[(runs["status"] == FINISHED) & runs["evaluate_every"].notna()]
     by_run = dict(list(tested.groupby("folder")))
     for folder, contexts, given in finished[["folder", "contexts", "min_accuracy"]].to_numpy():
         curve = by_run.get(folder, tested.iloc[:0])

@@ -173,3 +173,9 @@ def test_a_missing_curve_is_named(tmp_path: Path) -> None:
     found = results.load(tmp_path)
     assert len(found.runs) == 0
     assert found.problems[0].message == "curve.csv is not beside it"
+
+
+def test_of_a_stream_that_is_learned_in_part_the_learned_contexts_count(tmp_path: Path) -> None:
+    file = write(tmp_path / "run") / "summary.csv"
+    pd.read_csv(file).assign(contexts=5, first_contexts=3).to_csv(file, index=False)
+    assert results.load(tmp_path).problems == []
