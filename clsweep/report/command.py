@@ -20,6 +20,7 @@ from clsweep.report.contents import contents
 from clsweep.report.figures import Drawn
 from clsweep.report.sections import overview, protocols
 from clsweep.report.selection import Selection
+from clsweep.report.unit import FRACTION, PERCENT, Unit
 from clsweep.results import PRUNED, REPORT_MARK, Results
 
 _PAGE = "report.html"
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _report(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     folders = [str(folder) for folder in options.folders]
-    _write(folders, options.output or Path(folders[0]) / "report")
+    unit = PERCENT if options.percent else FRACTION
+    _write(folders, options.output or Path(folders[0]) / "report", unit, options.all_figures)
     return process.DONE
 
 
@@ -50,7 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="clsweep-report",
         description="Collect every run and study below some folders: report.html (one page, opens without a network), "
-        f"leaderboard.md, {', '.join(_TABLES)}, and figures as PNG, SVG and CSV.",
+        f"leaderboard.md and .tex, {', '.join(_TABLES)}, and figures as SVG and CSV, those of the leaderboard's "
+        "protocols as PDF and PNG, too.",
     )
     parser.add_argument(
         "folders", nargs="*", type=Path, default=[Path("outputs")], metavar="FOLDER", help="by default outputs"
@@ -59,17 +62,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="where to write; by default report/ in the first folder"
     )
+    parser.add_argument(
+        "--percent",
+        action="store_true",
+        help="accuracies in percent, in tables and figures; CSV files have them from 0 to 1 all the same",
+    )
+    parser.add_argument(
+        "--all-figures",
+        action="store_true",
+        help="a PDF and a PNG of every figure, not only of the leaderboard's protocols; takes three times as long",
+    )
     return parser
 
 
-def _write(folders: Sequence[str], output: Path) -> None:
+def _write(folders: Sequence[str], output: Path, unit: Unit, every_file: bool) -> None:
     refuse_foreign(output)
     found = results.load(*folders)
     chosen = selection.select(found)
     if chosen.runs.empty and found.studies.empty:
         raise InputError(f"{', '.join(folders)}: {_nothing(found)}; expected folders below which clsweep has run.")
     table = leaderboard.rows(chosen.runs)
-    sections, studies = contents(found, chosen, table)
+    sections, studies = contents(found, chosen, table, unit, every_file)
     drawn = [figure for part in [one.drawn for one in sections] + [one.drawn for one in studies] for figure in part]
     scores = pairs.scores(table, chosen.runs)
     compared, needed = pairs.pairs(scores, pairs.gaps(table)), pairs.seeds_needed(scores)
@@ -80,14 +93,15 @@ def _write(folders: Sequence[str], output: Path) -> None:
         results.write_csv(compared, output / "pairs.csv")
         results.write_csv(needed, output / "seeds_needed.csv")
         results.write_csv(tuning.expected_best(found), output / "expected_best.csv")
-        results.write_text(page.markdown(table, sections, found, chosen), output / "leaderboard.md")
+        results.write_text(page.markdown(table, sections, found, chosen, unit), output / "leaderboard.md")
+        results.write_text(page.tex(table, sections, found, chosen, unit), output / "leaderboard.tex")
         results.write_csv(page.left_out(found), output / "left_out.csv")
-        shown = pairs.comparisons(compared, needed, scores)
-        html = page.html(table, sections, studies, found, chosen, shown, folders, now)
+        shown = pairs.comparisons(compared, needed, scores, unit)
+        html = page.html(table, sections, studies, found, chosen, shown, folders, now, unit)
         results.write_text(html, output / _PAGE)
     except OSError as error:
         raise InputError(f"--output={output}: {error.strerror}; expected a folder that can be written to.") from error
-    _print(table, found, chosen, output, len(drawn))
+    _print(table, found, chosen, output, len(drawn), unit)
 
 
 def _nothing(found: Results) -> str:
@@ -132,11 +146,13 @@ def _write_figures(output: Path, drawn: Sequence[Drawn]) -> None:
     results.write_text("".join(f"{name}\n" for name in sorted(files)), mark)
 
 
-def _print(table: pd.DataFrame, found: Results, chosen: Selection, output: Path, figures_written: int) -> None:
+def _print(
+    table: pd.DataFrame, found: Results, chosen: Selection, output: Path, figures_written: int, unit: Unit
+) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 140
-    benchmarks, rows = overview(table)
+    benchmarks, rows = overview(table, unit)
     shown = Table()
     shown.add_column("method", no_wrap=True)
     for name in benchmarks:
@@ -145,7 +161,7 @@ def _print(table: pd.DataFrame, found: Results, chosen: Selection, output: Path,
         cells = ["" if one is None else f"{one}{' *' if one.best else ''}" for one in row.figures]
         shown.add_row(escape(row.method), *cells)
     if rows:
-        console.print("average accuracy after the last context, test set", markup=False)
+        console.print(f"average accuracy after the last context, test set, {unit.described}", markup=False)
         console.print(shown)
     for benchmark, protocol in protocols(table).items():
         console.print(f"{benchmark}: {protocol}", markup=False, soft_wrap=True)
@@ -160,5 +176,5 @@ def _print(table: pd.DataFrame, found: Results, chosen: Selection, output: Path,
         console.print(f"{what}  {path}{f': {reason}' if reason else ''}", markup=False, soft_wrap=True)
     if len(named) > _SHOWN_PROBLEMS:
         console.print(f"and {len(named) - _SHOWN_PROBLEMS} more, all of them in left_out.csv", markup=False)
-    files = f"{_PAGE}, leaderboard.md, {', '.join(_TABLES)}, figures/ ({figures_written})"
+    files = f"{_PAGE}, leaderboard.md and .tex, {', '.join(_TABLES)}, figures/ ({figures_written})"
     console.print(f"written  {results.short(output.resolve())}: {files}", markup=False, soft_wrap=True)

@@ -7,21 +7,26 @@ from collections.abc import Sequence
 import pandas as pd
 
 from clsweep.errors import InputError
-from clsweep.report import figures, names
+from clsweep.report import figures, leaderboard, names
 from clsweep.report.figures import Drawn, Job, Undrawn
 from clsweep.report.plots import style
 from clsweep.report.sections import Section, StudySection, section, study_section
 from clsweep.report.selection import Selection
+from clsweep.report.unit import FRACTION, Unit
 from clsweep.results import BEST_FILE, Problem, Results
 
 
-def contents(found: Results, chosen: Selection, table: pd.DataFrame) -> tuple[list[Section], list[StudySection]]:
+def contents(
+    found: Results, chosen: Selection, table: pd.DataFrame, unit: Unit = FRACTION, every_file: bool = False
+) -> tuple[list[Section], list[StudySection]]:
     """Everything on the page; the figures of all parts are drawn together, on several cores.
 
     Args:
         found: what was read; problems that turn up on the way are added to its own.
         chosen: the runs that are compared.
         table: the leaderboard.
+        unit: of accuracies.
+        every_file: make PDFs and PNGs of all figures, not only of the protocols on the leaderboard.
 
     Returns:
         A section for each protocol, and one for each study.
@@ -38,15 +43,18 @@ def contents(found: Results, chosen: Selection, table: pd.DataFrame) -> tuple[li
     jobs: list[list[Job]] = []
     for slug, title, part in zip(slugs, titles, groups, strict=True):
         runs = chosen.runs[chosen.runs["protocol"] == part["protocol"].iloc[0]]
-        jobs.append(list(figures.of_protocol(slug, title, part, runs, found.cells, looks)))
+        jobs.append(list(figures.of_protocol(slug, title, part, runs, found.cells, looks, unit)))
     for slug, name, study, mine, space in zip(study_slugs, study_titles, studies, trials, spaces, strict=True):
-        jobs.append(_of_study(slug, name, study, mine, space, found))
-    parts = _drawn(jobs, found)
+        jobs.append(_of_study(slug, name, study, mine, space, found, unit))
+    first = set(leaderboard.overview(table)["protocol"])
+    printed = [every_file or part["protocol"].iloc[0] in first for part in groups] + [every_file] * len(studies)
+    parts = _drawn(jobs, printed, found)
     sections = [
-        section(slug, title, part, own) for slug, title, part, own in zip(slugs, titles, groups, parts, strict=False)
+        section(slug, title, part, own, unit)
+        for slug, title, part, own in zip(slugs, titles, groups, parts, strict=False)
     ]
     study_sections = [
-        study_section(slug, name, study, mine, found.finals[found.finals["study"] == study], list(space), own)
+        study_section(slug, name, study, mine, found.finals[found.finals["study"] == study], list(space), own, unit)
         for slug, name, study, mine, space, own in zip(
             study_slugs, study_titles, studies, trials, spaces, parts[len(groups) :], strict=True
         )
@@ -55,18 +63,19 @@ def contents(found: Results, chosen: Selection, table: pd.DataFrame) -> tuple[li
 
 
 def _of_study(
-    slug: str, name: str, study: str, trials: pd.DataFrame, space: dict[str, str], found: Results
+    slug: str, name: str, study: str, trials: pd.DataFrame, space: dict[str, str], found: Results, unit: Unit
 ) -> list[Job]:
     try:
-        return list(figures.of_study(slug, name, trials, space))
+        return list(figures.of_study(slug, name, trials, space, unit))
     except InputError as error:
         found.problems.append(Problem(f"{study}/{BEST_FILE}", f"what was searched can't be read ({error})"))
         return []
 
 
-def _drawn(jobs: Sequence[Sequence[Job]], found: Results) -> list[list[Drawn]]:
+def _drawn(jobs: Sequence[Sequence[Job]], printed: Sequence[bool], found: Results) -> list[list[Drawn]]:
     """The figures of each part; one that could not be drawn is a problem that is named."""
-    made = iter(figures.draw([job for part in jobs for job in part]))
+    wanted = [one for part, one in zip(jobs, printed, strict=True) for _ in part]
+    made = iter(figures.draw([job for part in jobs for job in part], wanted))
     parts: list[list[Drawn]] = []
     for part in jobs:
         own = [next(made) for _ in part]

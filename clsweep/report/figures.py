@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import joblib
@@ -13,7 +17,8 @@ import pandas as pd
 
 from clsweep.report.names import numbered
 from clsweep.report.plots.contexts import JOINT, accuracy_curves, forgetting_curves, matrices
-from clsweep.report.plots.style import INK, Look, Plot
+from clsweep.report.plots.style import Look, Plot
+from clsweep.report.unit import FRACTION, Unit
 from clsweep.results import Results
 from clsweep.results.statistics import estimates
 
@@ -29,17 +34,19 @@ class Drawn:
         name: of its files, without an ending.
         title: one line.
         caption: what is to be seen.
-        png: the file's content.
-        svg: likewise.
+        svg: the file's content.
         csv: the numbers in it.
+        pdf: the file's content, None where it isn't wanted.
+        png: likewise.
     """
 
     name: str
     title: str
     caption: str
-    png: bytes
     svg: bytes
     csv: bytes
+    pdf: bytes | None = None
+    png: bytes | None = None
 
     @property
     def width(self) -> float:
@@ -48,17 +55,10 @@ class Drawn:
         assert found is not None  # matplotlib writes it
         return float(found[1]) * 4 / 3
 
-    @property
-    def inline(self) -> str:
-        """The SVG to be put into a page: in the page's text colour, its ids its own."""
-        text = self.svg.decode()
-        text = text[text.index("<svg") :].replace(INK.lower(), "currentColor")
-        text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
-        return re.sub(r'(\bid="|href="#|url\(#)', rf"\1{self.name}-", text)
-
     def files(self) -> dict[str, bytes]:
         """The content of its files, by their names."""
-        return {f"{self.name}.{ending}": getattr(self, ending) for ending in ("png", "svg", "csv")}
+        contents = {ending: getattr(self, ending) for ending in ("pdf", "png", "svg", "csv")}
+        return {f"{self.name}.{ending}": content for ending, content in contents.items() if content is not None}
 
 
 Job = partial[Plot] | partial[Plot | None]  # its first argument is the name of the files
@@ -78,7 +78,13 @@ class Undrawn:
 
 
 def of_protocol(
-    slug: str, where: str, table: pd.DataFrame, runs: pd.DataFrame, cells: pd.DataFrame, looks: Mapping[str, Look]
+    slug: str,
+    where: str,
+    table: pd.DataFrame,
+    runs: pd.DataFrame,
+    cells: pd.DataFrame,
+    looks: Mapping[str, Look],
+    unit: Unit = FRACTION,
 ) -> Iterator[Job]:
     """The figures of one protocol.
 
@@ -89,17 +95,18 @@ def of_protocol(
         runs: its runs.
         cells: of `Results`.
         looks: of the methods.
+        unit: of accuracies.
     """
     measured = _measured(table, runs, cells)
     learned = measured[measured["context"] <= measured["after_context"]]
     run = ["method", "folder", "after_context"]
     means = learned.groupby(run, sort=False)["accuracy"].mean().reset_index()
     over_contexts = estimates(means, ["method", "after_context"], "accuracy")
-    yield partial(accuracy_curves, f"{slug}-accuracy", over_contexts, where, looks)
+    yield partial(accuracy_curves, f"{slug}-accuracy", over_contexts, means, where, looks, unit)
     sequential = learned[learned["method"] != JOINT]
     if sequential["context"].nunique() > 1:
         curves = estimates(sequential, ["method", "context", "after_context"], "accuracy")
-        yield partial(forgetting_curves, f"{slug}-forgetting", curves, where, looks)
+        yield partial(forgetting_curves, f"{slug}-forgetting", curves, sequential, where, looks, unit)
     if len(sequential):
         all_cells = measured[measured["method"] != JOINT]
         grid = estimates(all_cells, ["method", "after_context", "context"], "accuracy")
@@ -117,7 +124,9 @@ def _measured(table: pd.DataFrame, runs: pd.DataFrame, cells: pd.DataFrame) -> p
     return measured.assign(order=order).sort_values(["order", "after_context", "context"], kind="stable")
 
 
-def of_study(slug: str, name: str, trials: pd.DataFrame, ranges: dict[str, str]) -> Iterator[Job]:
+def of_study(
+    slug: str, name: str, trials: pd.DataFrame, ranges: dict[str, str], unit: Unit = FRACTION
+) -> Iterator[Job]:
     """The figures of one study.
 
     Args:
@@ -125,6 +134,7 @@ def of_study(slug: str, name: str, trials: pd.DataFrame, ranges: dict[str, str])
         name: the study's, for titles.
         trials: its rows of `Results.trials`.
         ranges: what was searched, in Hydra's syntax, by hyperparameter.
+        unit: of accuracies.
 
     Raises:
         InputError: a range can't be read.
@@ -135,8 +145,8 @@ def of_study(slug: str, name: str, trials: pd.DataFrame, ranges: dict[str, str])
     searched = space.parse(ranges)
     if not searched or trials.empty:
         return
-    yield partial(studies.search, f"{slug}-search", trials, searched, name)
-    yield partial(studies.sensitivity, f"{slug}-sensitivity", trials, searched, name)
+    yield partial(studies.search, f"{slug}-search", trials, searched, name, unit)
+    yield partial(studies.sensitivity, f"{slug}-sensitivity", trials, searched, name, unit)
     yield partial(studies.importances, f"{slug}-importance", trials, searched, name)
 
 
@@ -163,22 +173,39 @@ def study_names(results: Results) -> list[str]:
     ]
 
 
-def draw(jobs: Sequence[Job]) -> list[Drawn | Undrawn | None]:
+def draw(jobs: Sequence[Job], printed: Sequence[bool]) -> list[Drawn | Undrawn | None]:
     """Draw figures, on several cores where there are many.
 
     Args:
         jobs: each makes a figure, or None where there is nothing to be seen.
+        printed: whether each is made as a PDF and a PNG, too: these take longer than all else.
     """
-    processes = min(joblib.cpu_count(), 8) if len(jobs) >= _FEWEST_FOR_PROCESSES else 1
-    parallel = joblib.Parallel(n_jobs=processes, backend="multiprocessing")  # forked: nothing is imported again
-    return list(parallel(joblib.delayed(_drawn)(job) for job in jobs))
+    if len(jobs) < _FEWEST_FOR_PROCESSES or joblib.cpu_count() == 1:
+        return [*map(_drawn, jobs, printed)]
+    forked = get_context("fork")  # nothing is imported again
+    with ProcessPoolExecutor(min(joblib.cpu_count(), 8), mp_context=forked, initializer=_begin_worker) as pool:
+        try:
+            return list(pool.map(_drawn, jobs, printed))
+        except BrokenProcessPool:  # the machine ended one, for its memory perhaps
+            return [*map(_drawn, jobs, printed)]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
-def _drawn(job: Job) -> Drawn | Undrawn | None:
+def _begin_worker() -> None:
+    """Let a worker end at once: it has this process's handlers of signals, which wind up a whole command."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes: this one's parent ends it
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _drawn(job: Job, printed: bool) -> Drawn | Undrawn | None:
     try:
         plot = job()
         if plot is None:
             return None
-        return Drawn(plot.name, plot.title, plot.caption, plot.png(), plot.svg(), plot.csv())
+        pdf, png = (plot.pdf(), plot.png()) if printed else (None, None)
+        return Drawn(plot.name, plot.title, plot.caption, plot.svg(), plot.csv(), pdf, png)
     except Exception as error:  # whatever it is, it must not cost the rest of the report
         return Undrawn(job.args[0], f"{type(error).__name__}: {error}")

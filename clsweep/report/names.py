@@ -30,6 +30,10 @@ METHODS: Final = {
     "rwalk": "RWalk",
     "lwf": "LwF",
     "l2": "L2",
+    "owm": "OWM",
+    "gpm": "GPM",
+    "ncl": "NCL",
+    "vcl": "VCL",
     "custom": "custom (the shipped file)",
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Sequence
 from datetime import datetime
@@ -16,6 +15,8 @@ from clsweep.report.leaderboard import TEST
 from clsweep.report.pairs import Comparisons
 from clsweep.report.sections import LABELS, Section, StudySection, overview, protocols
 from clsweep.report.selection import Selection
+from clsweep.report.svg import Inlined
+from clsweep.report.unit import FRACTION, Unit
 from clsweep.results import FINISHED, Results
 
 _SHOWN_OF_A_KIND: Final = 50
@@ -65,6 +66,7 @@ def html(
     compared: Comparisons,
     folders: Sequence[str],
     now: datetime,
+    unit: Unit = FRACTION,
 ) -> str:
     """The page.
 
@@ -77,14 +79,20 @@ def html(
         compared: methods in pairs.
         folders: what was asked for.
         now: when.
+        unit: of accuracies.
     """
+    inlined = Inlined()
+    parts: list[Section | StudySection] = [*sections, *studies]
+    figures = {one.name: inlined.add(one.svg) for part in parts for one in part.drawn}
     missing = left_out(results)
     groups = {str(what): part for what, part in missing.groupby("what", sort=False)}
     return _rendered(
         "report.html.j2",
-        **_common(table, sections, results, selection),
+        **_common(table, sections, results, selection, unit),
         studies=studies,
         compared=compared,
+        inlined=figures,
+        sheet=inlined.sheet(),
         groups={what: part.head(_SHOWN_OF_A_KIND).to_dict("records") for what, part in groups.items()},
         sizes={what: len(part) for what, part in groups.items()},
         folders=folders,
@@ -93,13 +101,34 @@ def html(
     )
 
 
-def markdown(table: pd.DataFrame, sections: Sequence[Section], results: Results, selection: Selection) -> str:
+def markdown(
+    table: pd.DataFrame,
+    sections: Sequence[Section],
+    results: Results,
+    selection: Selection,
+    unit: Unit = FRACTION,
+) -> str:
     """The leaderboard as Markdown; see `html`."""
-    return _rendered("leaderboard.md.j2", **_common(table, sections, results, selection))
+    return _rendered("leaderboard.md.j2", **_common(table, sections, results, selection, unit))
 
 
-def _common(table: pd.DataFrame, sections: Sequence[Section], results: Results, selection: Selection) -> dict[str, Any]:
-    benchmarks, rows = overview(table)
+def tex(
+    table: pd.DataFrame,
+    sections: Sequence[Section],
+    results: Results,
+    selection: Selection,
+    unit: Unit = FRACTION,
+) -> str:
+    """The leaderboard and the tables of its protocols for LaTeX with the package booktabs; see `html`."""
+    first = set(protocols(table).values())
+    shown = [section for section in sections if section.protocol in first]
+    return _rendered("leaderboard.tex.j2", **_common(table, shown, results, selection, unit))
+
+
+def _common(
+    table: pd.DataFrame, sections: Sequence[Section], results: Results, selection: Selection, unit: Unit
+) -> dict[str, Any]:
+    benchmarks, rows = overview(table, unit)
     return {
         "benchmarks": benchmarks,
         "overview": rows,
@@ -108,6 +137,7 @@ def _common(table: pd.DataFrame, sections: Sequence[Section], results: Results, 
         "labels": list(LABELS.values()),
         "counted": counted(results, selection),
         "test": TEST,
+        "unit": unit,
     }
 
 
@@ -120,10 +150,41 @@ def _rendered(name: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     made.filters["plain"] = _plain
-    made.filters["base64"] = lambda content: base64.b64encode(content).decode()
+    made.filters["latex"] = latex
+    made.filters["latex_number"] = _latex_number
     return str(made.get_template(name).render(**values))
 
 
 def _plain(text: object) -> str:
     """A text as Markdown shows it letter by letter, in a cell of a table too."""
     return re.sub(r"[\\`*_\[\]<>|&~$]", r"\\\g<0>", " ".join(str(text).split()))
+
+
+def latex(text: object) -> str:
+    """A text as LaTeX prints it letter by letter; what pdfLaTeX's fonts lack is printed as its code."""
+    escaped = "".join(_LATEX.get(letter) or _known(letter) for letter in " ".join(str(text).split()))
+    return re.sub("-(?=-)", "-{}", escaped)  # two would be one dash
+
+
+def _latex_number(figure: object) -> str:
+    """A cell's numbers, with minus signs."""
+    return latex(figure).replace("-", "$-$")
+
+
+_LATEX: Final = {
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "±": r"$\pm$",
+    "…": r"\dots{}",
+}
+_LAST_OF_LATIN_1: Final = "\u00ff"
+
+
+def _known(letter: str) -> str:
+    return letter if letter <= _LAST_OF_LATIN_1 else f"[U+{ord(letter):04X}]"

@@ -12,6 +12,7 @@ import pandas as pd
 
 from clsweep.report import leaderboard
 from clsweep.report.leaderboard import BOUND, METHOD
+from clsweep.report.unit import FRACTION, Unit
 from clsweep.results import power, rivals
 from clsweep.results.rivals import RESAMPLES, Resampling, Rivals
 
@@ -274,13 +275,14 @@ def _in_pairs(made: Scores, benchmark: str) -> Iterator[tuple[str, str]]:
     return combinations(sorted(ran, key=lambda name: -fmean(made[name][benchmark].values())), 2)
 
 
-def comparisons(compared: pd.DataFrame, needed: pd.DataFrame, made: Scores) -> Comparisons:
+def comparisons(compared: pd.DataFrame, needed: pd.DataFrame, made: Scores, unit: Unit = FRACTION) -> Comparisons:
     """What the page shows of both tables.
 
     Args:
         compared: of `pairs`.
         needed: of `seeds_needed`.
         made: of `scores`.
+        unit: of accuracies.
     """
     paired = {*compared["first"], *compared["second"]}
     leader = next((method for method in made if method in paired), "")
@@ -290,19 +292,22 @@ def comparisons(compared: pd.DataFrame, needed: pd.DataFrame, made: Scores) -> C
     more_pairs, more_seeds = compared[~leads], needed[~first]
     hidden = sum(max(0, len(one) - _COLLAPSED) for one in (more_pairs, more_seeds))
     return Comparisons(
-        [_pair(row) for row in compared[leads].to_dict("records")],
-        [_pair(row) for row in more_pairs.head(_COLLAPSED).to_dict("records")],
-        [_seeds(row) for row in needed[first].to_dict("records")],
-        [_seeds(row) for row in more_seeds.head(_COLLAPSED).to_dict("records")],
+        [_pair(row, unit) for row in compared[leads].to_dict("records")],
+        [_pair(row, unit) for row in more_pairs.head(_COLLAPSED).to_dict("records")],
+        [_seeds(row, unit) for row in needed[first].to_dict("records")],
+        [_seeds(row, unit) for row in more_seeds.head(_COLLAPSED).to_dict("records")],
         hidden,
         gap=bool((compared["scale"] == GAP).any()),
         unpaired=bool((compared["common_seeds"] == 0).any()),
     )
 
 
-def _pair(row: Mapping[Any, Any]) -> PairRow:
-    digits, unit = ("+.3f", " of the gap") if row["scale"] == GAP else ("+.4f", "")
-    ends = ", ".join(format(row[f"iqm_difference_{end}"], digits) for end in ("low", "high"))
+_OF_GAP: Final = Unit(1, 3, "as a share of the gap")
+
+
+def _pair(row: Mapping[Any, Any], unit: Unit) -> PairRow:
+    shown, of = (_OF_GAP, " of the gap") if row["scale"] == GAP else (unit, "")
+    ends = ", ".join(shown.text(row[f"iqm_difference_{end}"], "+") for end in ("low", "high"))
     return PairRow(
         row["first"],
         row["second"],
@@ -310,20 +315,20 @@ def _pair(row: Mapping[Any, Any]) -> PairRow:
         f"{row['improvement']:.2f} [{row['improvement_low']:.2f}, {row['improvement_high']:.2f}]",
         row["improvement"],
         f"{row['won']:g} of {row['common_seeds']}" if row["common_seeds"] else "no common seeds",
-        f"{row['iqm_difference']:{digits}} [{ends}]{unit}",
+        f"{shown.text(row['iqm_difference'], '+')} [{ends}]{of}",
         row["iqm_difference"],
         f"{row['first_runs']}, {row['second_runs']}",
     )
 
 
-def _seeds(row: Mapping[Any, Any]) -> SeedsRow:
+def _seeds(row: Mapping[Any, Any], unit: Unit) -> SeedsRow:
     ends = " to ".join(_count(row[f"needed_{end}"]) for end in ("low", "high"))
     return SeedsRow(
         row["benchmark"],
         row["first"],
         row["second"],
         f"{row['test']}, {row['seeds']} {'seeds' if row['test'] == 'paired' else 'runs'}",
-        f"{row['deviation']:.4f}",
+        unit.text(row["deviation"]),
         f"{_count(row['needed'])} ({ends})",
         row["needed"],
     )

@@ -16,6 +16,7 @@ from clsweep.published import published
 from clsweep.report import leaderboard, tuning
 from clsweep.report.figures import Drawn
 from clsweep.report.leaderboard import MARKED, METRICS, PUBLISHED
+from clsweep.report.unit import FRACTION, Unit
 from clsweep.results.statistics import estimate
 
 _NUMBER: Final = r"=([+-]?\d+(?:\.\d*)?(?:e[+-]?\d+)?)(?=[, ]|$)"
@@ -35,7 +36,7 @@ class Figure:
         mean: NaN where there is none.
         half_width: NaN for one seed.
         best: whether it is better than all others by the test.
-        decimals: to be shown.
+        unit: that it is shown in.
         seeds: how many runs it is the mean of.
         note: what a figure that is taken from a publication is of; empty for one's own.
     """
@@ -43,17 +44,15 @@ class Figure:
     mean: float
     half_width: float = math.nan
     best: bool = False
-    decimals: int = 4
+    unit: Unit = FRACTION
     seeds: int = 0
     note: str = ""
 
     def __str__(self) -> str:
         if math.isnan(self.mean):
             return ""
-        if self.note:
-            return f"{self.mean:.4f} ({self.note})"
-        text = f"{self.mean:.{self.decimals}f}"
-        return text if math.isnan(self.half_width) else f"{text} ± {self.half_width:.{self.decimals}f}"
+        text = self.unit.interval(self.mean, self.half_width)
+        return f"{text} ({self.note})" if self.note else text
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ class StudySection:
     tables: list[Table] = field(default_factory=list)
 
 
-def section(slug: str, title: str, table: pd.DataFrame, drawn: Sequence[Drawn]) -> Section:
+def section(slug: str, title: str, table: pd.DataFrame, drawn: Sequence[Drawn], unit: Unit) -> Section:
     """One protocol.
 
     Args:
@@ -162,19 +161,20 @@ def section(slug: str, title: str, table: pd.DataFrame, drawn: Sequence[Drawn]) 
         title: what tells it from the others.
         table: its rows of the leaderboard.
         drawn: its figures.
+        unit: of accuracies.
     """
-    rows = [_row(row) for row in table.to_dict("records")]
+    rows = [_row(row, unit) for row in table.to_dict("records")]
     return Section(slug, title, Protocol.of_row(table.iloc[0].to_dict()).sentence(), rows, list(drawn))
 
 
-def _row(row: dict[Any, Any]) -> Row:
-    figures: list[Figure | None] = [_figure(row, metric) for metric in METRICS]
+def _row(row: dict[Any, Any], unit: Unit) -> Row:
+    figures: list[Figure | None] = [_figure(row, metric, unit) for metric in METRICS]
     setting = _setting(row)
     made = Row(row["kind"], row["method"], setting, bool(row["main"]), int(row["seeds"]), figures, why=row["why"])
     if math.isnan(row["difference_low"]):
         return made
     low, high = row["difference_low"], row["difference_high"]
-    lead = f"{row['difference']:+.4f} [{low:+.4f}, {high:+.4f}]"
+    lead = f"{unit.text(row['difference'], '+')} [{unit.text(low, '+')}, {unit.text(high, '+')}]"
     test = f"p {row['p']:.2g}, {row['common_seeds']:.0f} common seeds"
     return replace(made, difference=row["difference"], lead=lead, test=test)
 
@@ -188,22 +188,27 @@ def _rounded(setting: str) -> str:
     return re.sub(_NUMBER, lambda found: f"={float(found[1]):.4g}" if len(found[1]) > 5 else found[0], setting)
 
 
-def _figure(row: dict[Any, Any], metric: str) -> Figure:
+def _figure(row: dict[Any, Any], metric: str, unit: Unit) -> Figure:
     return Figure(
         row[metric],
         row[f"{metric}_high"] - row[metric],
         metric in MARKED and row[f"{metric}_best"] is True,
-        4 if metric != "seconds" else 0 if row[metric] >= 10 else 1,
+        unit if metric != "seconds" else _SECONDS if row[metric] >= 10 else _FEW_SECONDS,
         int(row["seeds"]),
         published()[row["benchmark"]].note if row["kind"] == PUBLISHED else "",
     )
 
 
-def overview(table: pd.DataFrame) -> tuple[list[str], list[Row]]:
+_SECONDS: Final = Unit(1, 0, "in seconds")
+_FEW_SECONDS: Final = Unit(1, 1, "in seconds")
+
+
+def overview(table: pd.DataFrame, unit: Unit) -> tuple[list[str], list[Row]]:
     """Method by benchmark.
 
     Args:
         table: the whole leaderboard.
+        unit: of accuracies.
 
     Returns:
         The heads of the columns, a benchmark each, and a row for each method.
@@ -214,7 +219,7 @@ def overview(table: pd.DataFrame) -> tuple[list[str], list[Row]]:
     rows = []
     for kind, method in leaderboard.methods_in_order(first):
         mine = [cells.get((kind, method, benchmark)) for benchmark in benchmarks]
-        figures = [None if one is None else _figure(one, "average_accuracy") for one in mine]
+        figures = [None if one is None else _figure(one, "average_accuracy", unit) for one in mine]
         name = f"{method} (published)" if kind == PUBLISHED else method
         details = ["" if one is None or kind == PUBLISHED else _setting(one) for one in mine]
         why = next((one["why"] for one in mine if one is not None and one["why"]), "")
@@ -236,6 +241,7 @@ def study_section(
     finals: pd.DataFrame,
     searched: Sequence[str],
     drawn: Sequence[Drawn],
+    unit: Unit,
 ) -> StudySection:
     """One study.
 
@@ -247,6 +253,7 @@ def study_section(
         finals: its rows of `Results.finals`.
         searched: the hyperparameters that it searched.
         drawn: its figures.
+        unit: of accuracies.
     """
     counts = Counter(trials["state"])
     states = ", ".join(f"{count} {_STATES.get(state, state.lower())}" for state, count in counts.most_common())
@@ -255,9 +262,9 @@ def study_section(
         title,
         folder,
         f"{len(trials)} trials: {states}",
-        _best(trials, searched),
-        _finals(finals),
-        tuning.told(trials, searched),
+        _best(trials, searched, unit),
+        _finals(finals, unit),
+        tuning.told(trials, searched, unit),
         _note(searched, drawn),
         list(drawn),
     )
@@ -266,24 +273,25 @@ def study_section(
 _STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running or killed"}
 
 
-def _best(trials: pd.DataFrame, searched: Sequence[str]) -> str:
+def _best(trials: pd.DataFrame, searched: Sequence[str], unit: Unit) -> str:
     complete = trials[trials["state"] == "COMPLETE"].dropna(subset=["validation_average_accuracy"])
     if complete.empty:
         return "no trial is complete"
     best = complete.sort_values("validation_average_accuracy", ascending=False, kind="stable").iloc[0]
     values = ", ".join(f"{name}={_value(best[name])}" for name in searched)
-    return f"trial {best['number']}, validation accuracy {best['validation_average_accuracy']:.4f}: {values}"
+    reached = unit.text(best["validation_average_accuracy"])
+    return f"trial {best['number']}, validation accuracy {reached}: {values}"
 
 
 def _value(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, int | float) else str(value)
 
 
-def _finals(finals: pd.DataFrame) -> list[str]:
+def _finals(finals: pd.DataFrame, unit: Unit) -> list[str]:
     lines = []
     for setting, runs in finals.groupby("setting", sort=False):
         made = estimate(runs["test_average_accuracy"].dropna().tolist())
-        lines.append(f"{setting} values: test accuracy {Figure(made.mean, made.half_width)} ({made.n} seeds)")
+        lines.append(f"{setting} values: test accuracy {unit.interval(made.mean, made.half_width)} ({made.n} seeds)")
     return lines
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from clsweep.report.trials import WITHIN, attempts, best_of_trials, flatness
+from clsweep.report.unit import FRACTION, Unit
 from clsweep.results import Results
 from clsweep.results.tuning import SHARE_TEXT, Flat
 
@@ -45,27 +46,29 @@ def searched_by(space: object) -> list[str]:
     return list(space) if isinstance(space, dict) else []
 
 
-def told(trials: pd.DataFrame, searched: Sequence[str]) -> list[str]:
+def told(trials: pd.DataFrame, searched: Sequence[str], unit: Unit = FRACTION) -> list[str]:
     """What a study's trials say about tuning, a sentence each.
 
     Args:
         trials: its rows of `Results.trials`.
         searched: the hyperparameters that it searched.
+        unit: of accuracies.
     """
     best = best_of_trials(trials, searched)
     if best is None or not searched:
         return []
+    near = f"{unit.tick(WITHIN)}{unit.difference}"
     n, size = best.needed(WITHIN), len(best.mean)
     lines = []
     if size > 1:
         lines.append(
-            f"The best of {n} of the {size} trials is on average within {WITHIN} of the best of all; in {SHARE_TEXT} "
-            f"of searches of {n} it would lie from {best.low[n - 1]:.4f} to {best.high[n - 1]:.4f}."
+            f"The best of {n} of the {size} trials is on average within {near} of the best of all; in {SHARE_TEXT} "
+            f"of searches of {n} it would lie from {unit.text(best.low[n - 1])} to {unit.text(best.high[n - 1])}."
         )
     if len(searched) == 1 and searched[0] in trials:
         around = flatness(trials, searched[0], searched)
         if around is not None:
-            lines.append(f"Within {WITHIN} of the best: {searched[0]} {flat_range(around)}.")
+            lines.append(f"Within {near} of the best: {searched[0]} {flat_range(around)}.")
     return lines
 
 

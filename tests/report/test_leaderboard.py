@@ -15,6 +15,7 @@ from clsweep.protocol import Protocol
 from clsweep.report import leaderboard
 from clsweep.report.sections import overview
 from clsweep.report.selection import PROTOCOL, select
+from clsweep.report.unit import FRACTION
 
 GOOD = [0.95, 0.96, 0.955, 0.958]
 WORSE = [0.93, 0.941, 0.936, 0.937]
@@ -290,7 +291,7 @@ def test_published_figures_stand_beside_runs_of_their_protocol_only(tmp_path: Pa
         "published by MLS-Bench (ml-continual-regularization): strength 5000 for every method, seed 42, the Fisher "
         "from the first 200 examples, logits of all classes, Online EWC with gamma 0.9 on its penalty too"
     }
-    _, shown = overview(made)
+    _, shown = overview(made, FRACTION)
     assert {f"{one.method} {one.figures[0]}" for one in shown if one.kind == "published"} == {
         "ewc (published) 0.9577 (strength 5000, 2,000 iterations)",
         "online_ewc (published) 0.9743 (strength 5000, 2,000 iterations)",

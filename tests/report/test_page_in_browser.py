@@ -72,14 +72,26 @@ def test_every_figure_is_drawn(page: Page, report: Path) -> None:
         assert min(box["width"], box["height"]) > 50
 
 
-@pytest.mark.parametrize("kind", ["png", "svg", "csv"])
-def test_figures_can_be_downloaded(page: Page, report: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["pdf", "png", "svg", "csv"])
+def test_figures_can_be_had_as_files(page: Page, report: Path, kind: str) -> None:
     figure = page.locator("figure").first
     name = f"{figure.get_attribute('id')}.{kind}"
-    with page.expect_download() as started:
-        figure.locator(f'a[download="{name}"]').click()
-    assert started.value.suggested_filename == name
-    assert Path(started.value.path()).read_bytes() == (report.parent / "figures" / name).read_bytes()
+    link = figure.locator(f'a[href="figures/{name}"]')
+    assert link.is_visible()
+    assert link.evaluate("element => element.href") == (report.parent / "figures" / name).as_uri()
+    assert (report.parent / "figures" / name).is_file()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_tables_hyperparameters_are_in_view(browser: Browser, report: Path, scheme: str) -> None:
+    page = browser.new_page(color_scheme=scheme, viewport={"width": 1280, "height": 800})  # type: ignore[arg-type]
+    page.goto(report.as_uri())
+    for table in page.locator("main .table").all():
+        assert table.evaluate("element => element.scrollWidth <= element.clientWidth")
+    box = page.locator("td.setting").first.bounding_box()
+    assert box is not None
+    assert box["x"] + box["width"] < 1280
+    page.close()
 
 
 def test_a_click_on_a_head_sorts_its_table(page: Page) -> None:

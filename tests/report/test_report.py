@@ -3,21 +3,27 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import os
 import re
+import signal
+from functools import partial
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection
 from PIL import Image
 from trees import write_run, write_seeds, write_study
 
 from clsweep import results
-from clsweep.report import figures, leaderboard, names
+from clsweep.report import figures, leaderboard, names, page
 from clsweep.report.command import main
 from clsweep.report.plots import contexts, studies
-from clsweep.report.plots.style import INK, looks
+from clsweep.report.plots.style import INK, LOOKS, PALETTE, Plot, looks
 from clsweep.report.selection import select
+from clsweep.report.svg import Inlined
 from clsweep.results import Results
 from clsweep.results.statistics import estimate
 from clsweep.results.tuning import best_of
@@ -66,6 +72,7 @@ def test_the_report_is_complete(report: Path) -> None:
         "pairs.csv",
         "seeds_needed.csv",
         "expected_best.csv",
+        "leaderboard.tex",
         "left_out.csv",
         "figures",
         ".clsweep-report",
@@ -80,9 +87,13 @@ def test_the_report_is_complete(report: Path) -> None:
         f"{study}-importance",
     }
     for name in names:
-        with Image.open(report / "figures" / f"{name}.png") as image:
-            assert min(image.size) > 100
-            assert image.info["dpi"] == pytest.approx((200, 200), abs=0.1)
+        printed = {path.suffix for path in (report / "figures").glob(f"{name}.*")} - {".svg", ".csv"}
+        assert printed == (set() if name.startswith(study) else {".pdf", ".png"})
+        if printed:
+            with Image.open(report / "figures" / f"{name}.png") as image:
+                assert min(image.size) > 100
+                assert image.info["dpi"] == pytest.approx((200, 200), abs=0.1)
+            assert (report / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
         assert "<svg" in (report / "figures" / f"{name}.svg").read_text()
         assert len(pd.read_csv(report / "figures" / f"{name}.csv")) > 0
 
@@ -92,7 +103,9 @@ def test_the_page_needs_nothing_but_itself(report: Path) -> None:
     references = re.findall(r'(?:src|href)="([^"]*)"', page) + re.findall(r"url\(([^)]*)\)", page)
     ids = set(re.findall(r'\bid="([^"]*)"', page))
     assert references
-    for reference in references:
+    files = {reference for reference in references if reference.startswith("figures/")}
+    assert files == {f"figures/{path.name}" for path in (report / "figures").iterdir()}
+    for reference in set(references) - files:
         assert reference.startswith(("data:", "#"))
         if reference.startswith("#"):
             assert reference[1:] in ids
@@ -124,9 +137,11 @@ def test_studies_of_the_same_kind_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_figures_on_the_page_take_its_colours(report: Path) -> None:
-    _, shown = (report / "report.html").read_text().split("</style>", 1)
-    assert INK.lower() not in shown
-    assert "currentColor" in shown
+    head, shown = (report / "report.html").read_text().split("</style>", 1)
+    drawn_styles = "\n".join(re.findall(r"^\.f-\d+ \{.*\}$", head, re.MULTILINE))
+    assert INK.lower() not in shown + drawn_styles
+    assert "fill: currentColor" in drawn_styles
+    assert set(re.findall(r'class="(f-\d+)"', shown)) == set(re.findall(r"^\.(f-\d+) ", head, re.MULTILINE))
     assert INK.lower() in (report / "figures" / "split_mnist-task-on-mnist-full-budget-accuracy.svg").read_text()
 
 
@@ -242,7 +257,7 @@ def test_one_bad_file_or_figure_costs_nothing_else(tmp_path: Path, monkeypatch: 
     left = pd.read_csv(tmp_path / "report" / "left_out.csv").set_index("path")["reason"]
     assert "this figure was not drawn (ZeroDivisionError: by zero)" in set(left)
     assert "what was searched can't be read" in left[str(study / "best.yaml")]
-    assert len(list((tmp_path / "report" / "figures").glob("*.png"))) == 2
+    assert len(list((tmp_path / "report" / "figures").glob("*.svg"))) == 2
     assert r"| \$\\foo\$ \[/red\] |" in (tmp_path / "report" / "leaderboard.md").read_text()
 
 
@@ -279,13 +294,18 @@ def test_an_interrupted_report_is_written_again(tmp_path: Path) -> None:
 
 def drawn(found: Results, kind: str) -> pd.DataFrame:
     """The numbers in a figure of split_mnist."""
+    plot = {plot.name: plot for plot in _plots(found)}[f"s-{kind}"]
+    return pd.read_csv(io.BytesIO(plot.csv()))
+
+
+def _plots(found: Results) -> list[Plot]:
+    """The figures of split_mnist."""
     chosen = select(found)
     table = leaderboard.rows(chosen.runs)
     part = table[table["benchmark"] == "split_mnist"]
     runs = chosen.runs[chosen.runs["protocol"] == part["protocol"].iloc[0]]
-    jobs = list(figures.of_protocol("s", "s", part, runs, found.cells, looks(part["method"])))
-    plot = {plot.name: plot for plot in (job() for job in jobs) if plot is not None}[f"s-{kind}"]
-    return pd.read_csv(io.BytesIO(plot.csv()))
+    jobs = figures.of_protocol("s", "s", part, runs, found.cells, looks(part["method"]))
+    return [plot for plot in (job() for job in jobs) if plot is not None]
 
 
 def cells_of(found: Results, method: str) -> list[pd.DataFrame]:
@@ -346,10 +366,14 @@ def test_a_search_shows_pruned_trials_where_they_were_stopped(found: Results) ->
         "complete (4)",
         "pruned (1)",
         "failed (1)",
+        "best",
         "best so far",
         "best of n, expected",
         "in 80 % of searches",
     ]
+    assert np.asarray(trial.collections[-1].get_offsets()).tolist() == [[1, 0.95]]
+    complete, pruned, _, star = trial.collections
+    assert star.get_zorder() > complete.get_zorder() > pruned.get_zorder()
     (expected,) = best_of_n.get_lines()
     made = best_of([0.8, 0.95, 0.95, 0.8, 0.9, 0.94])  # the pruned one stood as well as the best, another failed
     assert list(np.asarray(expected.get_ydata(), dtype=float)) == pytest.approx(list(made.mean))
@@ -428,7 +452,171 @@ def test_a_search_of_integers_is_drawn(found: Results) -> None:
 def test_every_method_keeps_its_look_and_strangers_differ() -> None:
     first = looks(["ewc", "mine", "yours", "custom @abc"])
     assert first["ewc"] == looks(["si", "ewc"])["ewc"]
-    assert len({(look.colour, look.line) for look in first.values()}) == 4
+    assert len({look.colour for look in first.values()}) == 4
+    named = [method for method in LOOKS if method not in ("none", "joint")]
+    sixteen = looks([*named, *(f"mine {number}" for number in range(16 - len(named)))])
+    assert len({look.colour for look in sixteen.values()}) == 16
+    assert len({look.marker for look in sixteen.values()}) == 16
+    forty = looks(f"mine {number}" for number in range(40))
+    assert len({(look.colour, look.marker) for look in forty.values()}) == 40
+
+
+# Machado, Oliveira & Fernandes, "A Physiologically-based Model for Simulation of Color Vision Deficiency" (2009), at
+# severity 1, on linear RGB.
+SIGHTS = {
+    "normal": np.eye(3),
+    "protanopia": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    ),
+    "deuteranopia": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    ),
+}
+
+
+@pytest.mark.parametrize(("sight", "least"), [("normal", 25.0), ("protanopia", 15.0), ("deuteranopia", 10.0)])
+def test_colours_are_told_apart(sight: str, least: float) -> None:
+    linear = np.array([_linear(colour) for colour in PALETTE]) @ SIGHTS[sight].T
+    lab = _lab(np.clip(linear, 0, 1))
+    distances = np.linalg.norm(lab[:, None] - lab[None], axis=-1) + 1e3 * np.eye(len(lab))
+    assert distances.min() > least
+
+
+@pytest.mark.parametrize("paper", ["#ffffff", "#1d2024"])  # the cards of templates/style.css
+def test_colours_show_on_both_papers(paper: str) -> None:
+    luminances = [float(_XYZ[1] @ _linear(colour)) for colour in PALETTE]
+    ground = float(_XYZ[1] @ _linear(paper))
+    contrasts = [(max(one, ground) + 0.05) / (min(one, ground) + 0.05) for one in luminances]  # WCAG 2.2
+    assert min(contrasts) > 1.9
+
+
+_XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
+
+
+def _linear(colour: str) -> np.ndarray:
+    channels = np.array([int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)])
+    return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+
+
+def _lab(linear: np.ndarray) -> np.ndarray:
+    scaled = linear @ _XYZ.T / np.array([0.95047, 1.0, 1.08883])
+    root = np.where(scaled > 0.008856, np.cbrt(scaled), 7.787 * scaled + 16 / 116)
+    light, green, blue = root[:, 1], root[:, 0] - root[:, 1], root[:, 1] - root[:, 2]
+    return np.stack([116 * light - 16, 500 * green, 200 * blue], axis=-1)
+
+
+@pytest.mark.parametrize("contexts_shown", [5, 10, 13, 20])
+def test_numbers_in_a_matrix_fit_into_their_cells_or_are_left_out(contexts_shown: int) -> None:
+    learned = [(after, one) for after in range(1, contexts_shown + 1) for one in range(1, after + 1)]
+    cells = pd.DataFrame(learned, columns=["after_context", "context"]).assign(method="ewc", mean=0.999)
+    figure = contexts.matrices("m", cells, "here").figure
+    figure.canvas.draw()
+    panel = figure.axes[0]
+    numbers = [text for text in panel.texts if text.get_horizontalalignment() == "center"]
+    numbers = [text for text in numbers if text.get_text() in ("100", "99.9")]
+    width = panel.get_window_extent().width / contexts_shown
+    assert all(text.get_window_extent().width < width for text in numbers)
+    assert all(float(text.get_fontsize()) >= 6 for text in numbers)
+    assert len(numbers) == (len(learned) if contexts_shown <= 10 else 0)
+    assert len(figure.axes) == (1 if numbers else 2)  # a scale of the colours instead
+
+
+def test_single_seeds_are_thin_lines_and_intervals_bars(found: Results) -> None:
+    plot = next(made for made in _plots(found) if made.name.endswith("-accuracy"))
+    left, right = plot.figure.axes
+    assert not left.patches
+    lines = [one for one in left.collections if isinstance(one, LineCollection)]
+    assert sorted(len(one.get_segments()) for one in lines) == [2, 3, 3]  # online_ewc's, si's and ewc's seeds
+    si = plot.data[(plot.data["method"] == "si") & (plot.data["after_context"] == 3)].iloc[0]
+    bars = [list(np.asarray(line.get_xdata(), dtype=float)) for line in right.get_lines()]
+    assert [pytest.approx(si["low"]), pytest.approx(si["high"])] in bars
+
+
+def test_percent_is_for_tables_and_figures_alike(outputs: Path, tmp_path: Path) -> None:
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main([str(outputs), "--output", str(tmp_path / "report"), "--percent"]) == 0
+    shown = estimate([0.95, 0.96, 0.955])
+    cell = f"{100 * shown.mean:.2f} ± {100 * shown.half_width:.2f}"
+    assert f"{cell} *" in printed.getvalue()
+    for name in ("report.html", "leaderboard.md", "leaderboard.tex"):
+        text = (tmp_path / "report" / name).read_text().replace(r"$\pm$", "±")
+        assert cell in text
+        assert "in percent" in text
+        assert "from 0 to 1" not in text
+        assert f"{shown.mean:.4f}" not in text
+    figure = "split_mnist-task-on-mnist-full-budget-accuracy"
+    drawn_texts = re.findall(r"<text[^>]*>([^<]*)<", (tmp_path / "report" / "figures" / f"{figure}.svg").read_text())
+    assert "mean test accuracy (%)" in drawn_texts
+    assert {"92", "94", "96"} <= set(drawn_texts)
+    numbers = pd.read_csv(tmp_path / "report" / "figures" / f"{figure}.csv")["mean"]
+    assert numbers.between(0, 1).all()
+
+
+def test_all_figures_are_printed_where_they_are_asked_for(outputs: Path, tmp_path: Path) -> None:
+    assert main([str(outputs / "sweeps"), "--output", str(tmp_path / "report"), "--all-figures"]) == 0
+    names_of = {path.stem for path in (tmp_path / "report" / "figures").glob("*.svg")}
+    assert names_of == {path.stem for path in (tmp_path / "report" / "figures").glob("*.pdf")}
+    assert names_of == {path.stem for path in (tmp_path / "report" / "figures").glob("*.png")}
+
+
+def test_the_tex_has_the_pages_marks_and_whole_rows(report: Path) -> None:
+    text = (report / "leaderboard.tex").read_text()
+    made = estimate([0.95, 0.96, 0.955])
+    assert rf"\textbf{{{made.mean:.4f} $\pm$ {made.half_width:.4f}}}" in text
+    tables = re.findall(
+        r"\\begin\{tabular\}\{([^\n]*)\}\n\\toprule\n(.*?)\\bottomrule\n\\end\{tabular\}", text, re.DOTALL
+    )
+    assert len(tables) == 3  # the overview, and two protocols
+    for columns, body in tables:
+        count = len(re.sub(r"\{[^}]*\}", "", columns))
+        rows = [line for line in body.splitlines() if line != r"\midrule"]
+        assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {count - 1}
+        assert all(row.endswith(r"\\") for row in rows)
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3
+    assert " & $-$0.0" in text  # a minus sign, no hyphen
+    assert text.isascii()
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("a_b & 50 % #1 $x$ {y}", r"a\_b \& 50 \% \#1 \$x\$ \{y\}"),
+        (r"\input{/etc}", r"\textbackslash{}input\{/etc\}"),
+        ("<~^|>", r"\textless{}\textasciitilde{}\textasciicircum{}\textbar{}\textgreater{}"),
+        ("1e-3 -- x", "1e-3 -{}- x"),
+        ("0.9 ± 0.1 λ", r"0.9 $\pm$ 0.1 [U+03BB]"),
+    ],
+)
+def test_names_do_no_harm_in_latex(text: str, printed: str) -> None:
+    assert page.latex(text) == printed
+
+
+def test_what_is_inlined_is_what_was_drawn(found: Results) -> None:
+    plot = studies.search("s", found.trials, SPACE, "study")
+    inlined = Inlined()
+    short, again = inlined.add(plot.svg()), inlined.add(plot.svg())
+    texts = r"<text[^>]*>([^<]*)</text>"
+    assert re.findall(texts, short) == re.findall(texts, plot.svg().decode())
+    assert short.count("<use") == plot.svg().decode().count("<use")
+    assert len(short) < len(plot.svg()) / 2
+    assert set(re.findall(r'\bid="([^"]*)"', short)).isdisjoint(re.findall(r'\bid="([^"]*)"', again))
+    classes = set(re.findall(r'class="([^"]*)"', short))
+    assert classes == set(re.findall(r"^\.(\S+) \{", inlined.sheet(), re.MULTILINE))
+    ElementTree.fromstring(short)
+
+
+def _mortal(_: str, here: int) -> Plot | None:
+    if os.getpid() != here:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return None
+
+
+def test_a_worker_that_dies_costs_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("joblib.cpu_count", lambda: 2)
+    jobs = [partial(_mortal, f"figure {number}", os.getpid()) for number in range(12)]
+    assert figures.draw(jobs, [False] * 12) == [None] * 12
 
 
 def test_figures_are_the_same_twice(found: Results) -> None:

@@ -13,97 +13,225 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from clsweep.report.plots.style import INK, Look, Plot, grid_lines, legend, legend_columns, panels, shortened, styled
+from clsweep.report.plots.style import (
+    INK,
+    MARGINS,
+    WIDTH,
+    Look,
+    Plot,
+    axis_labels,
+    grid_lines,
+    in_unit,
+    legend,
+    legend_columns,
+    panel_width,
+    panels,
+    shortened,
+    styled,
+)
+from clsweep.report.unit import FRACTION, PERCENT, Unit
 from clsweep.results import ACCURACY_FILE, write_bytes
 
 _HEAT = "viridis"  # readable without colours, and for the colour-blind
 _PANELS_A_ROW = 5
+_MOST_PANELS = 10
 _MOST_TICKS = 14
-_MOST_ANNOTATED = 600  # numbers in a figure: more take longer than all else, and nobody reads them
+_MOST_ANNOTATED = 1000  # numbers in a figure: more take longer than all else, and nobody reads them
+_MOST_SINGLES, _MOST_SINGLES_OF_A_SMALL = 40, 12  # lines of single seeds in a panel: among more nothing is to be seen
+_MOST_MARKERS = 12
+_SMALLEST, _LARGEST = 6.0, 8.0  # of numbers in a cell, in points: smaller ones can't be read in print
+_DIGIT = 0.64  # a digit's width by the size of its font, in DejaVu Sans
 JOINT = "joint"
 BOUNDS = ("none", JOINT)
 
 
 @styled
-def accuracy_curves(name: str, curves: pd.DataFrame, where: str, looks: Mapping[str, Look]) -> Plot:
-    """Mean accuracy over the contexts learned so far, a line for each method.
+def accuracy_curves(
+    name: str,
+    curves: pd.DataFrame,
+    seeds: pd.DataFrame,
+    where: str,
+    looks: Mapping[str, Look],
+    unit: Unit = FRACTION,
+) -> Plot:
+    """Mean accuracy over the contexts learned so far, and what is left of it at the end.
 
     Args:
         name: of the files.
         curves: columns `method`, `after_context` (from 1), `mean`, `low`, `high` (of the 95 % interval, NaN for one
             seed) and `seeds`. Joint training has its last context only: a horizontal line.
+        seeds: the same of each single run: columns `method`, `folder`, `after_context` and `accuracy`.
         where: the benchmark, for the title.
         looks: of the methods.
+        unit: of accuracies.
     """
     methods = list(dict.fromkeys(curves["method"]))
-    beside = legend_columns(methods, 4.4)
-    figure, axes = panels(1, 1, (4.4, 2.6), legend_lines=math.ceil(len(methods) / beside))
-    plain = axes[0, 0]
     last = int(curves["after_context"].max())
+    figure, left, right = _curves_and_ends(methods)
     for method in methods:
         mine = curves[curves["method"] == method]
         if method == JOINT:
             mine = mine.loc[mine.index.repeat(2)].assign(after_context=[1, last])
-        _line(plain, mine, looks[method])
-    plain.set_xlabel("contexts learned")
-    plain.set_ylabel("mean test accuracy")
-    _finish(plain, last, ticks=10)
-    _look_at_methods(plain, curves)
-    legend(figure, _handles(methods, looks), beside)
+        _line(left, mine, looks[method])
+    _singles(left, seeds[seeds["method"] != JOINT], looks, _MOST_SINGLES)
+    left.set_xlabel("contexts learned")
+    left.set_ylabel(f"mean test accuracy{unit.suffix}")
+    in_unit(left.yaxis, unit)
+    _finish(left, last, ticks=10)
+    _look_at_methods(left, curves)
+    ends = curves[curves["after_context"] == last]
+    _ends(right, ends.set_index("method"), seeds[seeds["after_context"] == last], looks, unit)
+    right.set_xlabel(f"after the last context{unit.suffix}")
     return Plot(
         name,
         f"Accuracy over contexts: {where}",
-        "Mean test accuracy over the contexts learned so far; lines are means over seeds, bands 95 % intervals "
-        "(Student's t). Joint training sees all contexts at once. A bound or an interval may leave the frame.",
+        "Left: mean test accuracy over the contexts learned so far; lines with markers are means over seeds, thin "
+        "lines single seeds where they are few. Right: the same after the last context; bars are 95 % intervals "
+        "(Student's t), rings single seeds. Joint training sees all contexts at once. A bound or an interval may leave "
+        "the frame; a number at its edge is a mean that does.",
         figure,
         curves,
     )
 
 
+def _curves_and_ends(methods: Sequence[str]) -> tuple[Figure, Axes, Axes]:
+    """A panel for curves and one for a row for each method, whose names between the two are the legend of both."""
+    names = 0.3 + 0.075 * max(len(shortened(method)) for method in methods)
+    inside = WIDTH - MARGINS["left"] - 2 * MARGINS["right"] - names  # twice: the last tick's label is long
+    height = max(2.4, 0.19 * len(methods))
+    whole = height + MARGINS["top"] + MARGINS["bottom"]
+    figure = Figure(figsize=(WIDTH, whole))
+    width = 0.58 * inside
+    begin = MARGINS["left"] + width + names
+    bottom, tall = MARGINS["bottom"] / whole, height / whole
+    left = figure.add_axes((MARGINS["left"] / WIDTH, bottom, width / WIDTH, tall))
+    right = figure.add_axes((begin / WIDTH, bottom, (inside - width) / WIDTH, tall))
+    return figure, left, right
+
+
+def _ends(plain: Axes, ends: pd.DataFrame, seeds: pd.DataFrame, looks: Mapping[str, Look], unit: Unit) -> None:
+    """A row for each method: its mean, its interval as a bar, and its seeds.
+
+    Args:
+        plain: where to draw.
+        ends: of `accuracy_curves`, a row for each method, by its name.
+        seeds: of `accuracy_curves`, after the last context.
+        looks: of the methods.
+        unit: of accuracies.
+    """
+    low, high = _range_of_ends(ends)
+    plain.set_xlim(low, high)
+    plain.set_ylim(len(ends) - 0.4, -0.6)
+    for row, (method, end) in enumerate(ends.iterrows()):
+        look = looks[str(method)]
+        mine = seeds.loc[seeds["method"] == method, "accuracy"]
+        if len(mine) > 1:
+            plain.scatter(mine, [row] * len(mine), s=9, facecolors="none", edgecolors=look.colour, linewidths=0.6)
+        plain.plot([end["low"], end["high"]], [row, row], color=look.colour, linewidth=1.4, solid_capstyle="butt")
+        shown = min(max(end["mean"], low), high)
+        plain.plot([shown], [row], color=look.colour, marker=look.marker, markersize=5, clip_on=False)
+        if shown != end["mean"]:
+            side = 1 if shown == low else -1
+            plain.annotate(
+                unit.text(end["mean"]),
+                (shown, row),
+                (6 * side, 0),
+                textcoords="offset points",
+                ha="left" if side > 0 else "right",
+                va="center",
+                fontsize=7,
+            )
+    plain.set_yticks(range(len(ends)), [shortened(str(method)) for method in ends.index])
+    plain.tick_params(axis="y", length=0)
+    plain.xaxis.set_major_locator(MaxNLocator(3))
+    in_unit(plain.xaxis, unit)
+    grid_lines(plain)
+
+
+def _range_of_ends(ends: pd.DataFrame) -> tuple[float, float]:
+    """From the lowest mean of a method to the highest of all, with their intervals unless those are far wider."""
+    methods = ends[~ends.index.isin(BOUNDS)]
+    shown = ends if methods.empty else methods
+    lowest, highest = float(shown["mean"].min()), float(ends["mean"].max())
+    if methods.empty:
+        highest = float(shown["mean"].max())
+    room = max(highest - lowest, 0.002)
+    low = min([lowest, *shown["low"].dropna()])
+    high = max([highest, *ends["high"].dropna()])
+    margin = 0.06 * room if highest > lowest else 0.01
+    return max(low, lowest - room) - margin, min(high, highest + room) + margin
+
+
 @styled
-def forgetting_curves(name: str, curves: pd.DataFrame, where: str, looks: Mapping[str, Look]) -> Plot:
+def forgetting_curves(
+    name: str,
+    curves: pd.DataFrame,
+    seeds: pd.DataFrame,
+    where: str,
+    looks: Mapping[str, Look],
+    unit: Unit = FRACTION,
+) -> Plot:
     """What becomes of the accuracy on each context while the later ones are learned: a panel for each context.
+
+    Of many contexts, ten are drawn, from the first to the last; the data has all of them.
 
     Args:
         name: of the files.
         curves: columns `method`, `context`, `after_context` (from the context on), `mean`, `low`, `high`, `seeds`.
+        seeds: the same of each single run: columns `method`, `folder`, `context`, `after_context` and `accuracy`.
         where: the benchmark, for the title.
         looks: of the methods.
+        unit: of accuracies.
     """
     methods = list(dict.fromkeys(curves["method"]))
-    contexts = sorted(set(curves["context"]))
+    every = sorted(set(curves["context"]))
+    contexts = _spread(every, _MOST_PANELS)
     columns = min(_PANELS_A_ROW, len(contexts))
     rows = math.ceil(len(contexts) / columns)
-    beside = legend_columns(methods, 1.6 * columns)
+    beside = legend_columns(methods, WIDTH - MARGINS["left"])
     lines = math.ceil(len(methods) / beside)
-    figure, axes = panels(rows, columns, (1.5, 1.25), legend_lines=lines, titled=True, sharex=True, sharey=True)
+    size = (panel_width(columns, most=2.2), 1.25)
+    figure, axes = panels(rows, columns, size, legend_lines=lines, titled=True, sharex=True, sharey=True)
     by_panel = dict(list(curves.groupby(["context", "method"])))
     for context, plain in zip(contexts, axes.flat, strict=False):
         for method in methods:
             if (context, method) in by_panel:
-                _line(plain, by_panel[context, method], looks[method])
+                _line(plain, by_panel[context, method], looks[method], small=True)
+        _singles(plain, seeds[seeds["context"] == context], looks, _MOST_SINGLES_OF_A_SMALL)
         plain.set_title(f"context {context}")
-        _finish(plain, int(curves["after_context"].max()), ticks=3)
-        plain.yaxis.set_major_locator(MaxNLocator(4))
-    _look_at_methods(axes[0, 0], curves)
+    first = axes[0, 0]  # all share its axes
+    _finish(first, int(curves["after_context"].max()), ticks=3)
+    first.yaxis.set_major_locator(MaxNLocator(4))
+    in_unit(first.yaxis, unit)
+    for plain in axes.flat[1:]:
+        grid_lines(plain)
+    _look_at_methods(first, curves)
     for plain in axes.flat[len(contexts) :]:
         plain.remove()
-    figure.supxlabel("contexts learned", fontsize=9, y=0.02, va="bottom")
-    figure.supylabel("test accuracy", fontsize=9, x=0.01, ha="left")
+    axis_labels(figure, "contexts learned", f"test accuracy{unit.suffix}")
     legend(figure, _handles(methods, looks), beside)
+    some = f" {len(contexts)} of {len(every)} contexts are drawn." if len(contexts) < len(every) else ""
     return Plot(
         name,
         f"Forgetting: {where}",
-        "Test accuracy on each context, from when it was learned to the end; lines are means over seeds, bands 95 % "
-        "intervals (Student's t); a bound or an interval may leave the frame.",
+        "Test accuracy on each context, from when it was learned to the end; lines with markers are means over seeds, "
+        f"thin lines single seeds where they are few; a bound may leave the frame.{some}",
         figure,
         curves,
     )
+
+
+def _spread(contexts: Sequence[int], most: int) -> list[int]:
+    """At most so many of the contexts, evenly, with the first and the last."""
+    if len(contexts) <= most:
+        return list(contexts)
+    return [contexts[int(place)] for place in np.linspace(0, len(contexts) - 1, most).round()]
 
 
 @styled
@@ -116,23 +244,26 @@ def matrices(name: str, cells: pd.DataFrame, where: str) -> Plot:
         where: the benchmark, for the title.
     """
     methods = list(dict.fromkeys(cells["method"]))
-    columns = min(4, len(methods))
-    rows = math.ceil(len(methods) / columns)
-    figure, axes = panels(rows, columns, (1.75, 1.75), titled=True)
     learned = cells[cells["context"] <= cells["after_context"]]
+    contexts = int(learned["context"].max())
+    across = 4 if contexts <= _PANELS_A_ROW else 3  # more contexts need larger panels for numbers to be read
+    columns = min(across, len(methods))
+    rows = math.ceil(len(methods) / columns)
+    side = panel_width(across)
+    figure, axes = panels(rows, columns, (side, side), titled=True)
     scale = Normalize(float(learned["mean"].min()), float(learned["mean"].max()))
     annotated = len(learned) <= _MOST_ANNOTATED
+    fontsize = _fitting(learned["mean"], side / contexts, _decimals(contexts)) if annotated else 0.0
     for method, plain in zip(methods, axes.flat, strict=False):
         left, bottom = plain in axes[:, 0], plain in axes.flat[max(0, len(methods) - columns) : len(methods)]
         table = _pivoted(learned[learned["method"] == method])
-        _heat_map(plain, table, scale, 5.5 if annotated else 0, (left, bottom))
+        _heat_map(plain, table, scale, fontsize, (left, bottom))
         plain.set_title(shortened(method) if len(method) <= 20 else f"{method[:19]}…")
     for plain in axes.flat[len(methods) :]:
         plain.remove()
-    if not annotated:
+    if not fontsize:
         _colour_bar(figure, axes, scale)
-    figure.supxlabel("context", fontsize=9, y=0.02, va="bottom")
-    figure.supylabel("contexts learned", fontsize=9, x=0.01, ha="left")
+    axis_labels(figure, "context", "contexts learned")
     return Plot(
         name,
         f"Accuracy matrices: {where}",
@@ -178,17 +309,17 @@ def run_matrix(cells: pd.DataFrame) -> Figure:
         cells: its test cells, columns `after_context`, `context`, `accuracy`.
     """
     table = _pivoted(cells.rename(columns={"accuracy": "mean"}))
-    side = max(2.6, 0.36 * table.shape[1])
+    side = min(max(2.6, 0.36 * table.shape[1]), 2 * WIDTH)
     figure, axes = panels(1, 1, (side, side * table.shape[0] / table.shape[1]), titled=True)
     plain = axes[0, 0]
-    _heat_map(
-        plain,
-        table,
-        Normalize(float(table.min().min()), float(table.max().max())),
-        7 if table.size <= _MOST_ANNOTATED else 0,
-    )
-    figure.supxlabel("context", fontsize=9, y=0.02, va="bottom")
-    figure.supylabel("contexts learned", fontsize=9, x=0.01, ha="left")
+    scale = Normalize(float(table.min().min()), float(table.max().max()))
+    values = pd.Series(table.to_numpy().ravel()).dropna()
+    cell = side / table.shape[1]
+    fontsize = _fitting(values, cell, _decimals(table.shape[1])) if table.size <= _MOST_ANNOTATED else 0.0
+    _heat_map(plain, table, scale, fontsize)
+    if not fontsize:
+        _colour_bar(figure, axes, scale)
+    axis_labels(figure, "context", "contexts learned")
     plain.set_title("test accuracy in percent")
     return figure
 
@@ -209,15 +340,33 @@ def draw_run(folder: Path) -> None:
         write_bytes(plot.png(), folder / f"{name}.png")
 
 
-def _line(plain: Axes, curve: pd.DataFrame, look: Look) -> None:
-    x = curve["after_context"]
-    if curve["low"].notna().any():
-        plain.fill_between(x, curve["low"], curve["high"], color=look.colour, alpha=0.16, linewidth=0)
-    plain.plot(x, curve["mean"], color=look.colour, linestyle=look.line, marker=look.marker)
+def _line(plain: Axes, curve: pd.DataFrame, look: Look, small: bool = False) -> None:
+    plain.plot(
+        curve["after_context"],
+        curve["mean"],
+        color=look.colour,
+        linestyle=look.line,
+        linewidth=1.1 if small else 1.5,
+        marker=look.marker,
+        markersize=2.5 if small else 4.5,
+        markevery=math.ceil(len(curve) / _MOST_MARKERS),
+    )
+
+
+def _singles(plain: Axes, seeds: pd.DataFrame, looks: Mapping[str, Look], most: int) -> None:
+    """A thin line for each run, unless a method has but one or all are too many to be told apart."""
+    runs = seeds.groupby("method")["folder"].transform("nunique")
+    several = seeds[runs > 1]
+    if several["folder"].nunique() > most:
+        return
+    for method, mine in several.groupby("method", sort=False):
+        lines = [run[["after_context", "accuracy"]].to_numpy() for _, run in mine.groupby("folder", sort=False)]
+        colour = looks[str(method)].colour
+        plain.add_collection(LineCollection(lines, colors=colour, linewidths=0.5, alpha=0.45, zorder=1), autolim=False)
 
 
 def _look_at_methods(plain: Axes, curves: pd.DataFrame) -> None:
-    """Leave a bound or an interval far below all methods' means out of sight: the rest would be one thick line."""
+    """Leave a bound or a seed far below all methods' means out of sight: the rest would be one thick line."""
     methods = curves[~curves["method"].isin(BOUNDS)]
     if methods.empty:
         return
@@ -262,7 +411,7 @@ def _heat_map(
             plain.text(column, table.shape[0] - 0.3, str(table.columns[column]), ha="center", va="top", fontsize=8)
     if fontsize == 0:
         return
-    decimals = 1 if values.shape[1] <= 5 else 0
+    decimals = _decimals(values.shape[1])
     for (row, column), value in np.ndenumerate(values):
         if not math.isnan(value):
             pale = scale(value) > 0.6
@@ -272,7 +421,26 @@ def _heat_map(
             )
 
 
+def _decimals(contexts: int) -> int:
+    """Of percentages: there is room for one where contexts are few."""
+    return 1 if contexts <= _PANELS_A_ROW else 0
+
+
+def _fitting(values: pd.Series, cell: float, decimals: int) -> float:
+    """The size of font, in points, with which every number fits into its cell; 0 where none is large enough to be read.
+
+    Args:
+        values: from 0 to 1, which are written in percent.
+        cell: its width, in inches.
+        decimals: of the numbers.
+    """
+    longest = max(len(f"{100 * value:.{decimals}f}") for value in values)
+    size = 72 * cell * 0.92 / (_DIGIT * longest)
+    return min(size, _LARGEST) if size >= _SMALLEST else 0.0
+
+
 def _colour_bar(figure: Figure, axes: npt.NDArray[Any], scale: Normalize) -> None:
     """What the colours mean, where no numbers are written."""
     shown = [plain for plain in axes.flat if plain.figure is not None]
-    figure.colorbar(ScalarMappable(scale, _HEAT), ax=shown, fraction=0.04, pad=0.02, label="test accuracy")
+    bar = figure.colorbar(ScalarMappable(scale, _HEAT), ax=shown, fraction=0.04, pad=0.02, label="test accuracy (%)")
+    in_unit(bar.ax.yaxis, PERCENT)

@@ -30,7 +30,9 @@ from clsweep.report.plots.style import (
     VERMILLION,
     Plot,
     grid_lines,
+    in_unit,
     legend,
+    panel_width,
     panels,
     styled,
 )
@@ -44,9 +46,10 @@ from clsweep.report.trials import (
     best_of_trials,
     last_measured,
 )
+from clsweep.report.unit import FRACTION, Unit
 from clsweep.results.tuning import SHARE_TEXT, BestOf
 
-_SIZE = (2.9, 2.3)
+_HEIGHT, _NARROWEST = 2.3, 1.3
 _TEST = "test_average_accuracy"
 _FEW_POINTS = 25  # more are no dots, but a line
 _FARTHEST = 4.0  # times the distance from the best trial to the median
@@ -55,7 +58,9 @@ _FEWEST_TRIALS = 4  # PED-ANOVA compares the best tenth of the trials, at least 
 
 
 @styled
-def search(name: str, trials: pd.DataFrame, space: Mapping[str, BaseDistribution], study: str) -> Plot:
+def search(
+    name: str, trials: pd.DataFrame, space: Mapping[str, BaseDistribution], study: str, unit: Unit = FRACTION
+) -> Plot:
     """Each trial's accuracy in the order in which they began, and the best of n of them.
 
     Args:
@@ -63,19 +68,22 @@ def search(name: str, trials: pd.DataFrame, space: Mapping[str, BaseDistribution
         trials: the study's rows of `Results.trials`.
         space: what was searched.
         study: its name, for the title.
+        unit: of accuracies.
     """
     data = _reached(trials, space)
     best = best_of_trials(trials, list(space))
-    figure, axes = panels(1, 1 if best is None else 2, _SIZE, legend_lines=2, sharey=True)
+    figure, axes = panels(1, 1 if best is None else 2, (panel_width(2), _HEIGHT), legend_lines=2, sharey=True)
     first = axes[0, 0]
     _scatter(first, data, "number", "accuracy")
+    star = _star(first, data)
     complete = data[data["state"] == COMPLETE]
     first.step(
         complete["number"], complete["accuracy"].cummax(), where="post", color=VERMILLION, linewidth=1.2, zorder=1
     )
     first.set_xlabel("trial")
-    first.set_ylabel("validation accuracy")
-    handles = [*_handles(data), Line2D([], [], color=VERMILLION, linewidth=1.2, label="best so far")]
+    first.set_ylabel(f"validation accuracy{unit.suffix}")
+    in_unit(first.yaxis, unit)
+    handles = [*_handles(data), *star, Line2D([], [], color=VERMILLION, linewidth=1.2, label="best so far")]
     if best is not None:
         data = data.merge(_expected(trials, space, best), on="number", how="left")
         handles += _draw_best_of(axes[0, 1], best)
@@ -86,11 +94,11 @@ def search(name: str, trials: pd.DataFrame, space: Mapping[str, BaseDistribution
     return Plot(
         name,
         f"Search: {study}",
-        "Left: validation accuracy over the learned contexts, a point for each trial in the order of the search. A "
-        "pruned trial stands where it was stopped, after fewer contexts, and may stand high. Right: the best of n of "
-        f"these trials, expected over which they are (Tang et al. 2020), and where it lies in {SHARE_TEXT} of searches "
-        "(Dodge et al. 2019). There a pruned trial counts as complete ones that stood where it was stopped. Trials "
-        "count as independent, though those of a sampler that learns get better.",
+        "Left: validation accuracy over the learned contexts, a point for each trial in the order of the search, a "
+        "star for the best. A pruned trial stands where it was stopped, after fewer contexts, and may stand high. "
+        "Right: the best of n of these trials, expected over which they are (Tang et al. 2020), and where it lies in "
+        f"{SHARE_TEXT} of searches (Dodge et al. 2019). There a pruned trial counts as complete ones that stood where "
+        "it was stopped. Trials count as independent, though those of a sampler that learns get better.",
         figure,
         data,
     )
@@ -115,7 +123,9 @@ def _expected(trials: pd.DataFrame, space: Mapping[str, BaseDistribution], best:
 
 
 @styled
-def sensitivity(name: str, trials: pd.DataFrame, space: Mapping[str, BaseDistribution], study: str) -> Plot | None:
+def sensitivity(
+    name: str, trials: pd.DataFrame, space: Mapping[str, BaseDistribution], study: str, unit: Unit = FRACTION
+) -> Plot | None:
     """Validation and test accuracy over each hyperparameter that was searched, a panel each.
 
     Args:
@@ -123,6 +133,7 @@ def sensitivity(name: str, trials: pd.DataFrame, space: Mapping[str, BaseDistrib
         trials: the study's rows of `Results.trials`.
         space: what was searched.
         study: its name, for the title.
+        unit: of accuracies.
 
     Returns:
         None where no trial is complete.
@@ -134,7 +145,8 @@ def sensitivity(name: str, trials: pd.DataFrame, space: Mapping[str, BaseDistrib
     data = mine[["number", "state", *(one for one in space if one in mine), *accuracies]].copy()
     data[accuracies] = data[accuracies].where(data["state"] == COMPLETE)
     frame = _frame(data[accuracies].to_numpy(dtype=float))
-    figure, axes = panels(1, len(space), (4.4, 2.3) if len(space) == 1 else _SIZE, legend_lines=1, sharey=True)
+    width = max(_NARROWEST, panel_width(len(space), most=4.4))
+    figure, axes = panels(1, len(space), (width, _HEIGHT), legend_lines=1, sharey=True)
     for plain, column in zip(axes[0], space, strict=True):
         _over(plain, data, column, frame.bottom, connected=len(space) == 1)
         if getattr(space[column], "log", False):
@@ -142,7 +154,8 @@ def sensitivity(name: str, trials: pd.DataFrame, space: Mapping[str, BaseDistrib
         plain.set_xlabel(column)
         grid_lines(plain)
     axes[0, 0].set_ylim(frame.bottom - 0.2 * frame.height, frame.top + 0.08 * frame.height)
-    axes[0, 0].set_ylabel("accuracy")
+    axes[0, 0].set_ylabel(f"accuracy{unit.suffix}")
+    in_unit(axes[0, 0].yaxis, unit)
     legend(figure, _sensitivity_handles(data), 5)
     lower = " A triangle is a trial that is worse than the frame shows." if frame.hides else ""
     return Plot(
@@ -326,7 +339,19 @@ def _scatter(plain: Axes, data: pd.DataFrame, column: str, accuracy: str) -> Non
             low = np.full(len(mine), 0.02)
             plain.scatter(mine[column], low, s=30, color=colour, marker=marker, transform=at_the_bottom)
         else:
-            plain.scatter(mine[column], mine[accuracy], s=22, color=colour, marker=marker, linewidths=1.2, zorder=2)
+            # Pruned trials are many and may stand high: small, pale and behind, they hide no complete one.
+            size, alpha, order = (10, 0.6, 1.5) if state == PRUNED else (18, 1.0, 2.0)
+            look: dict[str, Any] = {"color": colour, "marker": marker, "s": size, "alpha": alpha, "zorder": order}
+            plain.scatter(mine[column], mine[accuracy], linewidths=0.8, **look)
+
+
+def _star(plain: Axes, data: pd.DataFrame) -> list[Artist]:
+    """Mark the best complete trial, and return what a legend shows of it; nothing where no trial is complete."""
+    complete = data[(data["state"] == COMPLETE) & data["accuracy"].notna()]
+    best = complete.sort_values("accuracy", ascending=False, kind="stable").head(1)
+    plain.scatter(best["number"], best["accuracy"], s=110, color=VERMILLION, marker="*", linewidths=0, zorder=3)
+    mark = Line2D([], [], linestyle="", color=VERMILLION, marker="*", markersize=8, label="best")
+    return [mark] if len(best) else []
 
 
 def _handles(data: pd.DataFrame) -> list[Artist]:

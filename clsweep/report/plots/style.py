@@ -13,8 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
+from clsweep.report.unit import Unit
 from clsweep.results import csv_text
 
 # Of Okabe & Ito, "Color Universal Design" (2008), told apart by colour-blind readers; their yellow is too pale for
@@ -23,6 +25,7 @@ BLUE, SKY, GREEN, ORANGE, VERMILLION, PURPLE = "#0072B2", "#56B4E9", "#009E73", 
 GREY: Final = "#808080"
 INK: Final = "#1A1B1D"
 PNG_DPI: Final = 200
+WIDTH: Final = 7.0  # of a figure: the text of a page of two columns, so that no font shrinks in print
 MARGINS: Final = {"left": 0.62, "right": 0.14, "bottom": 0.5, "top": 0.1}
 TITLE: Final = 0.22
 GAPS: Final = {"x": 0.18, "y": 0.36}
@@ -54,6 +57,7 @@ _RC: Final[dict[str, Any]] = {
     "axes.facecolor": "none",
     "legend.frameon": False,
     "text.parse_math": False,  # a method may be called $x$
+    "pdf.fonttype": 42,  # TrueType, which journals take
     "svg.fonttype": "none",
     "svg.hashsalt": "clsweep",  # the same figure is the same file
 }
@@ -72,44 +76,63 @@ class Look:
 
     colour: str
     line: Line = "-"
-    marker: str = "o"
+    marker: Any = "o"
 
 
+# Their six and ten more, chosen by computer so that the CIELAB distance of any two is large for readers with normal
+# sight, protanopia, deuteranopia and tritanopia (Machado et al., 2009), at a lightness that shows on white and on dark.
+PALETTE: Final = (
+    *(VERMILLION, BLUE, SKY, GREEN, ORANGE, PURPLE),
+    *("#4411FF", "#336644", "#AA88FF", "#AABB66", "#990088", "#AA1111", "#BB33FF", "#6633BB", "#997744", "#774466"),
+)
+MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "p", "d", "h", "8", (4, 1, 0), (3, 1, 0))
 LOOKS: Final = {
     "custom": Look(VERMILLION, "-", "o"),
     "ewc": Look(BLUE, "-", "s"),
     "online_ewc": Look(SKY, "-", "^"),
     "si": Look(GREEN, "-", "D"),
     "mas": Look(ORANGE, "-", "v"),
-    "ewc_separate": Look(BLUE, "--", "s"),
     "kfac_ewc": Look(PURPLE, "-", "P"),
-    "rwalk": Look(GREEN, "--", "X"),
-    "lwf": Look(SKY, "--", "^"),
-    "owm": Look(SKY, "--", "v"),
-    "gpm": Look(PURPLE, "--", "D"),
-    "ncl": Look(VERMILLION, "--", "P"),
-    "vcl": Look(PURPLE, "--", "d"),
-    "l2": Look(ORANGE, "--", "<"),
+    "rwalk": Look(PALETTE[6], "--", "X"),
+    "l2": Look(PALETTE[7], "--", "<"),
+    "ewc_separate": Look(PALETTE[8], "--", "*"),
+    "lwf": Look(PALETTE[9], "-.", ">"),
+    "owm": Look(PALETTE[10], "-.", "p"),
+    "gpm": Look(PALETTE[11], "-.", "d"),
+    "ncl": Look(PALETTE[12], "-.", "h"),
+    "vcl": Look(PALETTE[13], "-.", "8"),
     "none": Look(GREY, ":", "."),
     "joint": Look(GREY, "--", "."),
 }
-_LINES: Final[tuple[tuple[Line, str], ...]] = (("-.", "h"), ("--", "p"), (":", "*"))
-_OTHERS: Final = [
-    Look(colour, line, marker) for line, marker in _LINES for colour in (VERMILLION, PURPLE, SKY, GREEN, ORANGE, BLUE)
-]
+_BUILT_IN: Final = frozenset(look.colour for look in LOOKS.values())
+_LINES: Final[tuple[Line, ...]] = ("-", "-.", "--")
 
 
 def looks(methods: Iterable[str]) -> dict[str, Look]:
     """A look for each method: its own, or the next free one for a name that is not built in.
 
+    Up to 16 methods beside the bounds have a colour and a marker each; of more, no two have the same pair.
+
     Args:
         methods: in the order in which free looks are given out.
     """
-    chosen: dict[str, Look] = {}
-    for method in methods:
-        strangers = sum(one not in LOOKS for one in chosen)
-        chosen[method] = LOOKS.get(method) or _OTHERS[strangers % len(_OTHERS)]
-    return chosen
+    named = list(dict.fromkeys(methods))
+    used = {LOOKS[method].colour for method in named if method in LOOKS}
+    places = [*range(len(PALETTE))]
+    free = [place for place in places if PALETTE[place] not in used]
+    # Colours that a built-in method may have come last: a stranger keeps away from them as long as it can.
+    free.sort(key=lambda place: PALETTE[place] in _BUILT_IN)
+    strangers = iter(range(len(named)))
+    return {method: LOOKS.get(method) or _stranger(next(strangers), free) for method in named}
+
+
+def _stranger(number: int, free: Sequence[int]) -> Look:
+    if number < len(free):
+        place = free[number]
+        return Look(PALETTE[place], _LINES[number % len(_LINES)], MARKERS[place])
+    turn, place = divmod(number - len(free), len(PALETTE))
+    marker = MARKERS[(place + 5 * (turn + 1)) % len(MARKERS)]
+    return Look(PALETTE[place], _LINES[place % len(_LINES)], marker)
 
 
 @dataclass(frozen=True)
@@ -137,6 +160,10 @@ class Plot:
     def svg(self) -> bytes:
         """As an SVG without a background, its text as text."""
         return self._saved("svg", metadata={"Date": None})
+
+    def pdf(self) -> bytes:
+        """As a PDF without a background, its text as text."""
+        return self._saved("pdf", metadata={"CreationDate": None})
 
     def csv(self) -> bytes:
         """Its numbers."""
@@ -194,6 +221,29 @@ def panels(
         **shared,
     )
     return figure, np.asarray(axes)
+
+
+def panel_width(columns: int, most: float = WIDTH) -> float:
+    """The width of a panel, in inches, with which the panels of a row make up a figure's width.
+
+    Args:
+        columns: how many panels a row has.
+        most: what it is at most.
+    """
+    inside = WIDTH - MARGINS["left"] - MARGINS["right"] - (columns - 1) * GAPS["x"]
+    return min(most, inside / columns)
+
+
+def axis_labels(figure: Figure, below: str, left: str) -> None:
+    """One label for the horizontal axes of all panels, and one for the vertical ones, at the figure's edges."""
+    width, height = figure.get_size_inches()
+    figure.supxlabel(below, fontsize=9, y=0.05 / height, va="bottom")
+    figure.supylabel(left, fontsize=9, x=0.05 / width, ha="left")
+
+
+def in_unit(axis: Axis, unit: Unit) -> None:
+    """Write the accuracies along an axis in a unit."""
+    axis.set_major_formatter(unit.tick)
 
 
 def legend_columns(labels: Sequence[str], width: float) -> int:

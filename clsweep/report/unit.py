@@ -1,0 +1,43 @@
+"""What accuracies are written in: parts of one, or percent."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How an accuracy, or a difference of two, is written; the numbers themselves stay as they are, from 0 to 1.
+
+    Attributes:
+        factor: what a number is multiplied by.
+        decimals: of a mean.
+        described: for a sentence.
+        suffix: behind the label of an axis.
+        difference: behind a difference in a sentence.
+    """
+
+    factor: int
+    decimals: int
+    described: str
+    suffix: str = ""
+    difference: str = ""
+
+    def text(self, value: float, sign: str = "") -> str:
+        """A number; `sign` is "+" where it is a difference."""
+        return f"{self.factor * value:{sign}.{self.decimals}f}"
+
+    def interval(self, mean: float, half_width: float) -> str:
+        """A mean and half its interval's width, which is NaN for one seed."""
+        text = self.text(mean)
+        return text if math.isnan(half_width) else f"{text} ± {self.text(half_width)}"
+
+    def tick(self, value: float, _: object = None) -> str:
+        """A number on an axis, as short as it can be."""
+        return f"{self.factor * value:.6g}"
+
+
+FRACTION: Final = Unit(1, 4, "from 0 to 1")
+PERCENT: Final = Unit(100, 2, "in percent", " (%)", " percentage points")
