@@ -165,7 +165,7 @@ class Bench:
 
     def begun(self, learner: Learner, iterations: int | None = None) -> Callable[[Tensor], None]:
         """Begin a context; trains for one step a row of indices."""
-        learner.start_context(iterations)
+        learner.start_context(iterations, examples=len(self.dataset))
         inputs, labels = self.dataset.tensors
         data = with_outputs(learner, inputs, labels)
 

@@ -214,9 +214,9 @@ class _Posterior:
     ) -> None:
         self._parameters: list[Tensor] = list(parameters)
         self._keys = list(parameters.values())
-        self._rate, self._per_curvature = method.rate, examples / method.beta
+        self._rate, self._per_slope = method.rate, 2 * examples / method.beta
         made = (_Flat.zeros(self._parameters) for _ in range(5))
-        self._prior_means, self._prior, self._curvature, self._variance, self._pull = made
+        self._prior_means, self._prior, self._slope, self._variance, self._weights = made
         at_first = method.prior_std**-2
         with torch.no_grad():
             torch._foreach_copy_(self._prior_means.each, self._parameters)
@@ -225,8 +225,9 @@ class _Posterior:
                 if key in method.precision:
                     precision.copy_(method.precision[key])
         prior = self._prior.all
-        self._weights = (method.reg_strength * (prior - at_first) + at_first) / self._per_curvature
-        self._beginning = (method.initial_std**-2 - prior).clamp_min_(0) / self._per_curvature
+        weights = method.reg_strength * (prior - at_first) + at_first
+        self._weights.all.copy_(weights * method.beta / examples)
+        self._beginning = (method.initial_std**-2 - prior).clamp_min_(0) / self._per_slope
         self._steps = 0
         self._set_variance()
         generator = torch.Generator(prior.device).manual_seed(seed)
@@ -242,17 +243,15 @@ class _Posterior:
 
     @torch.no_grad()
     def learn(self) -> None:
-        """Put the means back, learn the curvature from the gradients at the sample, add the divergence's to these."""
+        """Put the means back, learn the variance from the gradients at the sample, add the divergence's to these."""
         self.put_back()
         gradients = [_gradient(p) for p in self._parameters]
-        curvature = self._layers.curvature() | self._samples.curvature()
-        torch._foreach_mul_(self._curvature.each, 1 - self._rate)
-        torch._foreach_add_(self._curvature.each, [curvature[p] for p in self._parameters], alpha=self._rate)
+        slopes = self._layers.slopes() | self._samples.slopes()
+        torch._foreach_lerp_(self._slope.each, [slopes[p] for p in self._parameters], self._rate)
         self._steps += 1
         self._set_variance()
-        torch._foreach_copy_(self._pull.each, self._parameters)
-        self._pull.all.sub_(self._prior_means.all).mul_(self._weights)
-        torch._foreach_add_(gradients, self._pull.each)
+        away = torch._foreach_sub(self._parameters, self._prior_means.each)
+        torch._foreach_addcmul_(gradients, away, self._weights.each)
 
     def put_back(self) -> None:
         """The means, where a sample stands."""
@@ -267,9 +266,9 @@ class _Posterior:
     def precision(self) -> NamedTensors:
         """S, by key, each as its parameter."""
         made = _Flat.zeros(self._parameters)
-        made.all.copy_(self._curvature.all)
+        made.all.copy_(self._slope.all)
         if self._steps:
-            made.all.clamp_min_(0).mul_(self._per_curvature / (1 - self._left))
+            made.all.clamp_min_(0).mul_(self._per_slope / (1 - self._left))
         made.all.add_(self._prior.all)
         return dict(zip(self._keys, made.each, strict=True))
 
@@ -280,8 +279,9 @@ class _Posterior:
 
     @torch.no_grad()
     def _set_variance(self) -> None:
-        torch.add(self._curvature.all, self._beginning, alpha=self._left, out=self._variance.all)
-        self._variance.all.clamp_min_(0).mul_(self._per_curvature).add_(self._prior.all).reciprocal_()
+        variance = self._variance.all
+        torch.add(self._slope.all, self._beginning, alpha=self._left, out=variance).clamp_min_(0)
+        torch.add(self._prior.all, variance, alpha=self._per_slope, out=variance).reciprocal_()
 
 
 class _Layers:
@@ -312,11 +312,9 @@ class _Layers:
         """Give the mean again."""
         self._is_open = False
 
-    def curvature(self) -> dict[Tensor, Tensor]:
-        """Twice the loss's gradient with respect to the variance, by parameter."""
-        gradients = {p: _gradient(one) for p, one in self._variances.items()}
-        torch._foreach_mul_(list(gradients.values()), 2.0) if gradients else None
-        return gradients
+    def slopes(self) -> dict[Tensor, Tensor]:
+        """The loss's gradient with respect to the variance, by parameter."""
+        return {p: _gradient(one) for p, one in self._variances.items()}
 
     def remove(self) -> None:
         """Leave the layers."""
@@ -328,8 +326,8 @@ class _Layers:
             return None
         variance = _spread(layer, inputs[0].square(), *(self._variance_of(p) for p in (layer.weight, layer.bias)))
         noise = torch.empty_like(output).normal_(generator=self._generator)
-        # Without a floor its root has no gradient where nothing comes in.
-        return output + variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt() * noise
+        # The root of zero, where nothing comes in, would have no gradient.
+        return torch.addcmul(output, (variance + torch.finfo(variance.dtype).tiny).sqrt(), noise)
 
     def _variance_of(self, p: Any) -> Tensor | None:
         """Zero where a parameter is frozen."""
@@ -383,13 +381,14 @@ class _Samples:
             torch._foreach_copy_(self._parameters, self._means.each)
         self._is_there = False
 
-    def curvature(self) -> dict[Tensor, Tensor]:
-        """The loss's gradient times eps sqrt(S), by parameter."""
+    def slopes(self) -> dict[Tensor, Tensor]:
+        """Half of the loss's gradient times eps sqrt(S), which estimates its gradient with respect to the variance."""
         if not self._parameters:
             return {}
-        estimates = torch._foreach_div(self._noise.each, self._stds)
-        torch._foreach_mul_(estimates, [_gradient(p) for p in self._parameters])
-        return dict(zip(self._parameters, estimates, strict=True))
+        slopes = torch._foreach_div(self._noise.each, self._stds)
+        torch._foreach_mul_(slopes, [_gradient(p) for p in self._parameters])
+        torch._foreach_mul_(slopes, 0.5)
+        return dict(zip(self._parameters, slopes, strict=True))
 
 
 def _gradient(p: Tensor) -> Tensor:
