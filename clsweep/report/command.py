@@ -15,7 +15,7 @@ from rich.table import Table
 import clsweep
 from clsweep import process, results
 from clsweep.errors import InputError
-from clsweep.report import leaderboard, page, pairs, selection, tuning
+from clsweep.report import leaderboard, page, pairs, regret, selection, tuning
 from clsweep.report.contents import contents
 from clsweep.report.figures import Drawn
 from clsweep.report.sections import overview, protocols
@@ -24,7 +24,7 @@ from clsweep.report.unit import FRACTION, PERCENT, Unit
 from clsweep.results import PRUNED, REPORT_MARK, Results
 
 _PAGE = "report.html"
-_TABLES = ("leaderboard.csv", "pairs.csv", "seeds_needed.csv", "expected_best.csv", "left_out.csv")
+_TABLES = ("leaderboard.csv", "pairs.csv", "seeds_needed.csv", "expected_best.csv", "regret.csv", "left_out.csv")
 _SHOWN_PROBLEMS = 10
 
 
@@ -86,6 +86,7 @@ def _write(folders: Sequence[str], output: Path, unit: Unit, every_file: bool) -
     drawn = [figure for part in [one.drawn for one in sections] + [one.drawn for one in studies] for figure in part]
     scores = pairs.scores(table, chosen.runs)
     compared, needed = pairs.pairs(scores, pairs.gaps(table)), pairs.seeds_needed(scores)
+    lost = regret.rows(found)
     now = datetime.now(UTC)
     try:
         _write_figures(output, drawn)
@@ -93,11 +94,13 @@ def _write(folders: Sequence[str], output: Path, unit: Unit, every_file: bool) -
         results.write_csv(compared, output / "pairs.csv")
         results.write_csv(needed, output / "seeds_needed.csv")
         results.write_csv(tuning.expected_best(found), output / "expected_best.csv")
+        results.write_csv(lost, output / "regret.csv")
         results.write_text(page.markdown(table, sections, found, chosen, unit), output / "leaderboard.md")
         results.write_text(page.tex(table, sections, found, chosen, unit), output / "leaderboard.tex")
         results.write_csv(page.left_out(found), output / "left_out.csv")
         shown = pairs.comparisons(compared, needed, scores, unit)
-        html = page.html(table, sections, studies, found, chosen, shown, folders, now, unit)
+        costs = regret.parts(lost, chosen.runs, unit)
+        html = page.html(table, sections, studies, found, chosen, shown, costs, folders, now, unit)
         results.write_text(html, output / _PAGE)
     except OSError as error:
         raise InputError(f"--output={output}: {error.strerror}; expected a folder that can be written to.") from error

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 import clsweep
 from clsweep.report.leaderboard import TEST
 from clsweep.report.pairs import Comparisons
+from clsweep.report.regret import Part
 from clsweep.report.sections import LABELS, Section, StudySection, overview, protocols
 from clsweep.report.selection import Selection
 from clsweep.report.svg import Inlined
@@ -64,6 +65,7 @@ def html(
     results: Results,
     selection: Selection,
     compared: Comparisons,
+    regret: Sequence[Part],
     folders: Sequence[str],
     now: datetime,
     unit: Unit = FRACTION,
@@ -77,6 +79,7 @@ def html(
         results: what was read.
         selection: what is compared.
         compared: methods in pairs.
+        regret: what each way of tuning costs.
         folders: what was asked for.
         now: when.
         unit: of accuracies.
@@ -91,6 +94,7 @@ def html(
         **_common(table, sections, results, selection, unit),
         studies=studies,
         compared=compared,
+        regret=regret,
         inlined=figures,
         sheet=inlined.sheet(),
         groups={what: part.head(_SHOWN_OF_A_KIND).to_dict("records") for what, part in groups.items()},

@@ -10,6 +10,7 @@ from typing import Any, Final
 import pandas as pd
 
 from clsweep import config as settings
+from clsweep.config import ON_STREAM
 from clsweep.hyperparameters import STANDARD
 from clsweep.protocol import SEED_PARTS, Protocol
 from clsweep.report.plots.contexts import BOUNDS
@@ -115,7 +116,11 @@ def _exact(value: object) -> str:
 def _of_final_runs(runs: pd.DataFrame, finals: pd.DataFrame) -> list[str]:
     """Whether a final run has the values that its sweep chose; a sweep that chose the default ones ran them once."""
     chosen: dict[tuple[str, str], str] = {}
-    for study, folder, setting in zip(finals["study"], finals["folder"], finals["setting"], strict=True):
+    # Of studies that differ in what they were tuned on, the whole stream's counts; `regret` compares them.
+    is_on_stream = finals["tune_on"] == ON_STREAM
+    has_other = finals["comparable"].isin(finals.loc[is_on_stream, "comparable"])
+    usual = finals[(finals["setting"] != TUNED) | is_on_stream | ~has_other]
+    for study, folder, setting in zip(usual["study"], usual["folder"], usual["setting"], strict=True):
         chosen.setdefault((study, Path(folder).name), setting)  # tuned rows come first
     return [
         chosen.get((study, Path(folder).name), "") for study, folder in zip(runs["study"], runs["folder"], strict=True)

@@ -72,6 +72,7 @@ def test_the_report_is_complete(report: Path) -> None:
         "pairs.csv",
         "seeds_needed.csv",
         "expected_best.csv",
+        "regret.csv",
         "leaderboard.tex",
         "left_out.csv",
         "figures",
