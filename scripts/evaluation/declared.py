@@ -133,6 +133,33 @@ _BOUNDS = (
     replace(_method("none", cost=1.0), is_bound=True),
     Method("joint", ("regularizer=none", "stream=joint"), is_bound=True),
 )
+
+
+def _of_gradients(name: str, first: str, cost: float, **ranges: str) -> Method:
+    """A method that changes gradients, made for plain gradient descent: its learning rate is searched, too."""
+    method = _method(name, cost=cost)
+    method = replace(method, overrides=(*method.overrides, "optimizer=sgd", "benchmark.lr=0.1"))
+    whole = _sweep(method, first, **ranges)
+    return replace(whole, search=(*whole.search, "optimizer.lr=tag(log, interval(0.01, 1))"))
+
+
+def _without_strengths(factors: float, data_size: float) -> tuple[Method, ...]:
+    """The methods with other hyperparameters, over the ranges that they declare.
+
+    Args:
+        factors: the cost of a run with Kronecker factors.
+        data_size: the examples of a context, which `ncl` tries first.
+    """
+    sizes = {"data_size": _around(data_size, 2)}
+    return (
+        _sweep(_method("lwf", cost=1.3), "reg_strength: 1, temperature: 2"),
+        _of_gradients("gpm", "threshold: 0.97, rise: 0.003", 1.5),
+        _of_gradients("owm", "alpha: 1e-3", 1.5),
+        _of_gradients("ncl", f"reg_strength: 1, data_size: {data_size:g}", factors, **sizes),
+        _sweep(_method("vcl", cost=3.0), "reg_strength: 1, beta: 1"),
+    )
+
+
 # The strengths that are tried first are those from before the sweeps in docs/results.md.
 _SPLIT_ARENA = (
     _sweep(_shipped(), "reg_strength: 1"),
@@ -145,12 +172,18 @@ _SPLIT_ARENA = (
     _by_strength(_method("rwalk", cost=1.3), 100, 2, ", gamma: 1, epsilon: 1e-3"),
     _by_strength(_method("l2"), 1, 2),
     _by_strength(_method("ewc_separate"), 1e6, 2),
+    *_without_strengths(factors=3.0, data_size=12_000),
     _BOUNDS[1],
 )
 
 
 def _few_trials(
-    ewc: float, si: float, kfac: float, rwalk: tuple[float, float], costs: tuple[float, float, float]
+    ewc: float,
+    si: float,
+    kfac: float,
+    rwalk: tuple[float, float],
+    examples: float,
+    costs: tuple[float, float, float],
 ) -> tuple[Method, ...]:
     """The methods where a run takes longer: a decade either way of strengths that are known from elsewhere.
 
@@ -159,6 +192,7 @@ def _few_trials(
         si: of `si`.
         kfac: of `kfac_ewc`.
         rwalk: strength and epsilon of `rwalk`.
+        examples: of a context.
         costs: of a run with a diagonal Fisher information, with Kronecker factors, and with the shipped file.
     """
     diagonal, factors, shipped = costs
@@ -174,6 +208,7 @@ def _few_trials(
         _by_strength(_method("online_ewc", cost=diagonal), ewc, 1, ", gamma: 1", gamma="interval(0.5, 1)"),
         _by_strength(_method("rwalk", cost=diagonal), strength, 1, damped, epsilon=_around(epsilon)),
         _by_strength(_method("l2"), 1, 3),
+        *_without_strengths(factors, examples),
         _BOUNDS[1],
     )
 
@@ -254,7 +289,7 @@ _ALL = (
             Setting(
                 "perm_mnist",
                 ("benchmark=perm_mnist", "budget=quick", _BF16),
-                _few_trials(ewc=250, si=5, kfac=7, rwalk=(0.55, 8e-4), costs=(3.0, 8.0, 3.0)),
+                _few_trials(ewc=250, si=5, kfac=7, rwalk=(0.55, 8e-4), examples=60_000, costs=(3.0, 8.0, 3.0)),
                 _fresh(5),
                 1.3,
                 trials=15,
@@ -262,7 +297,7 @@ _ALL = (
             Setting(
                 "split_cifar100",
                 (*_CIFAR, "benchmark.iters=100"),
-                _few_trials(ewc=100, si=1e4, kfac=23, rwalk=(100, 1e-3), costs=(1.3, 2.0, 2.0)),
+                _few_trials(ewc=100, si=1e4, kfac=23, rwalk=(100, 1e-3), examples=5_000, costs=(1.3, 2.0, 2.0)),
                 _fresh(3),
                 3,
                 trials=8,

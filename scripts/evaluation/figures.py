@@ -10,7 +10,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from clsweep.published import published
 from clsweep.report.plots.style import GREY, INK, LEGEND_LINE, LOOKS, Look, Plot, grid_lines, styled
@@ -127,6 +127,9 @@ def errors(experiment: Experiment, made: Made) -> Plot | None:
         plain.set_yticks(range(len(setting.methods)), [_label(one.name) for one in setting.methods])
         plain.invert_yaxis()
         plain.set_xscale("log")
+        plain.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        plain.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # matplotlib's has formulas, which aren't parsed
+        plain.xaxis.set_minor_formatter(NullFormatter())
         plain.set_xlabel("average error (1 - average accuracy)")
         plain.set_title(SETTINGS[setting.name] if len(experiment.settings) > 1 else "")
     return Plot(
