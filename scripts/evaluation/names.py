@@ -19,7 +19,6 @@ METHODS: Final = {
     "owm": "OWM",
     "gpm": "GPM",
     "ncl": "NCL",
-    "lwf": "LwF",
     "vcl": "VCL",
     "ewc_exact": "EWC, exact",
     "ewc_500": "EWC, exact, of 500 examples",
