@@ -63,14 +63,14 @@ def index() -> str:
     return "\n".join(lines)
 
 
-def renewed(page: str, content: str) -> str:
+def renewed(page: str, content: str, begin: str = BEGIN) -> str:
     """A page with other content between the comments.
 
     Raises:
         ValueError: it hasn't both of them.
     """
-    before, begin, rest = page.partition(BEGIN)
+    before, found, rest = page.partition(begin)
     _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"expected a line {BEGIN} and a line {END} below it")
-    return f"{before}{BEGIN}\n\n{content}\n\n{END}{after}"
+    if not found or not end:
+        raise ValueError(f"expected a line {begin} and a line {END} below it")
+    return f"{before}{begin}\n\n{content}\n\n{END}{after}"

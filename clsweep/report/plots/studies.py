@@ -144,13 +144,13 @@ def sensitivity(
     accuracies = [column for column in (ACCURACY, _TEST) if column in mine]
     data = mine[["number", "state", *(one for one in space if one in mine), *accuracies]].copy()
     data[accuracies] = data[accuracies].where(data["state"] == COMPLETE)
-    frame = _frame(data[accuracies].to_numpy(dtype=float))
+    frame = frame_of(data[accuracies].to_numpy(dtype=float))
     width = max(_NARROWEST, panel_width(len(space), most=4.4))
     figure, axes = panels(1, len(space), (width, _HEIGHT), legend_lines=1, sharey=True)
     for plain, column in zip(axes[0], space, strict=True):
         _over(plain, data, column, frame.bottom, connected=len(space) == 1)
         if getattr(space[column], "log", False):
-            _logarithmic(plain, data[column])
+            logarithmic(plain, data[column])
         plain.set_xlabel(column)
         grid_lines(plain)
     axes[0, 0].set_ylim(frame.bottom - 0.2 * frame.height, frame.top + 0.08 * frame.height)
@@ -171,7 +171,7 @@ def sensitivity(
 
 
 @dataclass(frozen=True)
-class _Frame:
+class Frame:
     """Which accuracies a sensitivity curve shows: a few very bad trials would flatten the rest.
 
     Attributes:
@@ -190,10 +190,11 @@ class _Frame:
         return max(self.top - self.bottom, WITHIN)
 
 
-def _frame(accuracies: npt.NDArray[np.float64]) -> _Frame:
+def frame_of(accuracies: npt.NDArray[np.float64]) -> Frame:
+    """The frame around some accuracies, at least one of them no NaN."""
     top, middle, lowest = float(np.nanmax(accuracies)), float(np.nanmedian(accuracies)), float(np.nanmin(accuracies))
     bottom = max(lowest, top - max(_FARTHEST * (top - middle), 4 * WITHIN))
-    return _Frame(bottom, top, lowest < bottom)
+    return Frame(bottom, top, lowest < bottom)
 
 
 def _over(plain: Axes, data: pd.DataFrame, column: str, bottom: float, *, connected: bool) -> None:
@@ -322,7 +323,8 @@ def _power(value: float, _: object) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-def _logarithmic(plain: Axes, values: pd.Series) -> None:
+def logarithmic(plain: Axes, values: pd.Series) -> None:
+    """A logarithmic horizontal axis with labels, whatever the range of the values on it."""
     positive = values[values > 0]
     decades = math.log10(positive.max() / positive.min()) if len(positive) else 0.0
     plain.set_xscale("log")

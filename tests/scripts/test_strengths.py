@@ -1,0 +1,93 @@
+"""The page of strengths, held against the kept rows."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from builders import CONF, ROOT
+
+from clsweep import results
+
+sys.path.insert(0, str(ROOT / "scripts"))
+import strengths
+from evaluation import pages
+
+
+@pytest.fixture(scope="module", autouse=True)
+def from_the_root() -> Iterator[None]:
+    """Folders are named from where one is, and sorted by their names."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        yield
+
+
+def test_the_page_is_what_the_kept_rows_give() -> None:
+    page = strengths.PAGE.read_text()
+    assert page == pages.renewed(page, strengths.tables(), strengths.BEGIN), "python scripts/strengths.py writes it"
+
+
+@pytest.mark.parametrize("benchmark", strengths.TUNED)
+def test_the_page_has_every_tuned_value_and_a_figure(benchmark: str) -> None:
+    table = strengths.PAGE.read_text().split(f"`{benchmark}`\n", 1)[1]
+    for file in (CONF / "tuned" / benchmark).glob("*.yaml"):
+        row = next(line for line in table.splitlines() if line.startswith(f"| `{file.stem}` |"))
+        start = row.split("|")[2].split(",")[0]
+        assert float(start) == float(yaml.safe_load(file.read_text())["reg_strength"])
+    assert f"](figures/strengths-{benchmark}.svg)" in table
+    assert (strengths.FIGURES / f"strengths-{benchmark}.svg").is_file()
+
+
+def test_a_row_says_what_a_sweep_found() -> None:
+    found = results.load(strengths.REFERENCE)
+    study = "outputs/reference/sweeps/split_mnist-full/split_mnist-ewc-8b8af4c3"
+    trials = found.trials[(found.trials["study"] == study) & (found.trials["state"] == "COMPLETE")]
+    best, start, strength = 0.0, 0.0, 0.0
+    for _, row in trials.iterrows():
+        if row["validation_average_accuracy"] > best:
+            best, strength = row["validation_average_accuracy"], row["reg_strength"]
+        if row["reg_strength"] == 1e6:
+            start = row["validation_average_accuracy"]
+    expected = f"| `ewc` | 1e6 | tried, {best - start:.4f} below the best, {strength:.3g}"
+    text = strengths.PAGE.read_text()
+    assert expected.replace("e+0", "e") in text
+    assert f"| {start:.4f} | {best:.4f} |" in text
+    first = strengths.of("split_mnist", "ewc")[0]
+    assert (first.iters, first.searched, first.unusual) == (2_000, ("reg_strength",), False)
+    assert first.complete["validation_average_accuracy"].max() == best
+
+
+def test_a_grid_is_one_search_with_all_of_its_points() -> None:
+    grid = pd.read_csv(strengths.REFERENCE / "search" / "split_mnist-si-seed0.csv")
+    mine = next(one for one in strengths.of("split_mnist", "si") if len(one.trials) == len(grid))
+    assert mine.searched == ("reg_strength", "epsilon")
+    row = max(grid.to_dict("records"), key=lambda one: one["validation_after_5"])
+    assert mine.best["reg_strength"] == row["reg_strength"]
+    at = mine.at({"reg_strength": row["reg_strength"], "epsilon": row["epsilon"]})
+    assert at == row["validation_after_5"]
+    assert np.isnan(mine.at({"reg_strength": 12_345.0}))
+
+
+def test_what_is_unusual_about_a_search_is_said() -> None:
+    settings = {one.setting for one in strengths.searches()}
+    assert {"2,000 iterations", "500 iterations, network mlp 100 100", "500 iterations, 3 contexts"} <= settings
+    assert "200 iterations, 5,378 training images" in settings
+    assert not any("None" in one for one in settings)
+
+
+def test_methods_that_were_never_tuned_are_named() -> None:
+    made = strengths.untuned()
+    assert made["mas"] == "1"
+    assert not set(made) & {"ewc", "si", "custom", "none"}
+
+
+def test_a_figure_has_a_panel_for_each_method_that_was_searched() -> None:
+    plot = strengths.draw("perm_mnist")
+    titles = [plain.get_title(loc="left") for plain in plot.figure.axes]
+    assert titles == ["custom", "ewc", "kfac_ewc", "online_ewc", "rwalk", "si"]
+    dashed = [line for line in plot.figure.axes[1].get_lines() if line.get_linestyle() == "--"]
+    assert [float(np.asarray(line.get_xdata())[0]) for line in dashed] == [250.0]
