@@ -79,8 +79,8 @@ class Search:
 
     @property
     def best(self) -> pd.Series[Any]:
-        """The one with the highest accuracy."""
-        return self.complete.sort_values(ACCURACY, kind="stable").iloc[-1]
+        """The one with the highest accuracy, the earliest of several."""
+        return self.complete.sort_values(ACCURACY, ascending=False, kind="stable").iloc[0]
 
     def at(self, values: Mapping[str, float]) -> float:
         """The accuracy of the complete trial with these values; NaN where none has them."""

@@ -413,6 +413,14 @@ def test_a_very_bad_trial_does_not_flatten_the_curve(found: Results) -> None:
     assert plot.data["validation_average_accuracy"].min() == 0.1
 
 
+def test_every_panel_marks_the_earliest_of_the_best_trials(found: Results) -> None:
+    accuracy = found.trials["validation_average_accuracy"].replace({0.94: 0.95, 0.9: 0.95})
+    plot = studies.sensitivity("s", found.trials.assign(validation_average_accuracy=accuracy), SPACE, "study")
+    assert plot is not None
+    marked = [np.asarray(plain.get_lines()[-1].get_xydata()).tolist() for plain in plot.figure.axes]
+    assert marked == [[[10.0, 0.95]], [[0.5, 0.95]]]
+
+
 def test_without_a_complete_trial_there_is_no_sensitivity(found: Results) -> None:
     stopped = found.trials[found.trials["state"] != "COMPLETE"]
     assert studies.sensitivity("s", stopped, SPACE, "study") is None

@@ -208,7 +208,7 @@ def _over(plain: Axes, data: pd.DataFrame, column: str, bottom: float, *, connec
         dots: dict[str, Any] = {"color": colour, "markerfacecolor": face, "markersize": 4}
         plain.plot(seen[column], seen[accuracy], "o", linestyle="-" if connected else "", linewidth=0.8, **dots)
         plain.plot(low[column], np.full(len(low), 0.12), "v", transform=at_the_edge, **dots)
-    best = complete.sort_values(ACCURACY, kind="stable").iloc[-1]
+    best = data.sort_values(ACCURACY, ascending=False, kind="stable").iloc[0]  # the earliest, as a study has it
     plain.plot([best[column]], [best[ACCURACY]], "o", color=VERMILLION, markersize=9, markerfacecolor="none")
     plain.axhspan(best[ACCURACY] - WITHIN, best[ACCURACY], color=BLUE, alpha=0.12, linewidth=0, zorder=0)
     for state, _, colour, marker in _MARKS[1:]:
