@@ -103,7 +103,10 @@ def searches() -> tuple[Search, ...]:
 def _studies(found: Results) -> Iterator[Search]:
     """Sweeps; those of one name are one, some of them not pruned."""
     runs = {str(study): mine.iloc[0].to_dict() for study, mine in found.runs.groupby("study") if study}
-    for _, same in found.studies.groupby("name", sort=False):
+    of_streams = found.studies[
+        found.studies["tune_on"] == settings.ON_STREAM
+    ]  # others tried values on other contexts or data
+    for _, same in of_streams.groupby("name", sort=False):
         study = same.iloc[0]
         if not isinstance(study["space"], dict) or STRENGTH not in study["space"]:
             continue
@@ -159,7 +162,7 @@ def _search(
 def _unusual(run: Mapping[Any, Any]) -> list[str]:
     """What a reader of a strength must know, but for the iterations; older files don't say all of it."""
     protocol, usual = Protocol.of_row(run), Protocol.of(defaults.usual(str(run["benchmark"])))
-    words = []
+    words = [] if protocol.first_contexts is None else [f"the first {protocol.first_contexts} contexts"]
     if protocol.network not in (None, usual.network):
         words.append(f"network {protocol.network}")
     if protocol.contexts not in (None, usual.contexts):

@@ -12,7 +12,20 @@ from clsweep.report.unit import FRACTION, Unit
 from clsweep.results import Results
 from clsweep.results.tuning import SHARE_TEXT, Flat
 
-_COLUMNS = ["study", "benchmark", "method", "budget", "trials", "pruned", "failed", "n", "mean", "low", "high"]
+_COLUMNS = [
+    "study",
+    "benchmark",
+    "method",
+    "budget",
+    "tune_on",
+    "trials",
+    "pruned",
+    "failed",
+    "n",
+    "mean",
+    "low",
+    "high",
+]
 
 
 def expected_best(found: Results) -> pd.DataFrame:
@@ -22,7 +35,7 @@ def expected_best(found: Results) -> pd.DataFrame:
         found: what was read.
 
     Returns:
-        A row for each study and n: columns `study`, `benchmark`, `method`, `budget`; `trials` that count, `pruned` and
+        A row for each study and n: columns `study`, `benchmark`, `method`, `budget`, `tune_on`; `trials` that count, `pruned` and
         `failed` ones among them; `n`; `mean`, the expected best; `low` and `high`, between which most searches end.
     """
     parts = []
@@ -34,7 +47,7 @@ def expected_best(found: Results) -> pd.DataFrame:
         if trials is None or best is None:
             continue
         states = attempts(trials, searched)["state"].value_counts()
-        known = {name: study[name] for name in _COLUMNS[:4]}
+        known = {name: study[name] for name in _COLUMNS[:5]}
         counts = {"trials": len(best.mean), "pruned": states.get("PRUNED", 0), "failed": states.get("FAIL", 0)}
         values = {"n": np.arange(1, len(best.mean) + 1), "mean": best.mean, "low": best.low, "high": best.high}
         parts.append(pd.DataFrame(known | counts | values))

@@ -127,8 +127,22 @@ def test_a_studys_tuning_is_told(study: pd.DataFrame) -> None:
 
 
 def test_the_expected_best_of_every_study_is_a_table(study: pd.DataFrame) -> None:
-    known = {"study": "s", "benchmark": "split_mnist", "method": "ewc", "budget": "full", "space": {"reg_strength": ""}}
-    others = {"study": "t", "benchmark": "split_mnist", "method": "si", "budget": "full", "space": math.nan}
+    known = {
+        "study": "s",
+        "benchmark": "split_mnist",
+        "method": "ewc",
+        "budget": "full",
+        "tune_on": "stream",
+        "space": {"reg_strength": ""},
+    }
+    others = {
+        "study": "t",
+        "benchmark": "split_mnist",
+        "method": "si",
+        "budget": "full",
+        "tune_on": "stream",
+        "space": math.nan,
+    }
     empty = pd.DataFrame()
     found = Results(empty, empty, empty, study, empty, pd.DataFrame([known, others]), [])
     made = tuning.expected_best(found)
