@@ -35,8 +35,9 @@ def expected_best(found: Results) -> pd.DataFrame:
         found: what was read.
 
     Returns:
-        A row for each study and n: columns `study`, `benchmark`, `method`, `budget`, `tune_on`; `trials` that count, `pruned` and
-        `failed` ones among them; `n`; `mean`, the expected best; `low` and `high`, between which most searches end.
+        A row for each study and n: columns `study`, `benchmark`, `method`, `budget`, `tune_on`; `trials` that count,
+        `pruned` and `failed` ones among them; `n`; `mean`, the expected best; `low` and `high`, between which most
+        searches end.
     """
     parts = []
     groups = dict(list(found.trials.groupby("study", sort=False)))
