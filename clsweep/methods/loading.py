@@ -95,9 +95,10 @@ class Loaded:
         """What the user should know of the method with an optimizer, in sentences."""
         if optimizer.is_plain or not self.method.needs_plain_steps:
             return []
+        anew = "" if optimizer.reset else f"; {KEY}.reset=true leaves the momentum of earlier contexts behind"
         return [
             f"{KEY}={optimizer.described}: {self.config.name} decides where a step may go by the gradient, which these "
-            f"steps don't follow alone; its authors' do: {KEY}=sgd {KEY}.lr=0.1, and {KEY}.reset=true with a momentum"
+            f"steps don't follow alone; its authors' steps are those of {KEY}=sgd {KEY}.lr=0.1{anew}"
         ]
 
 
