@@ -23,6 +23,7 @@ from clsweep.methods.gpm import GPM
 from clsweep.methods.loading import load
 from clsweep.methods.preconditioned import Preconditioned
 from clsweep.networks import Classifier, activate, equip
+from clsweep.optimizers import KEY, OptimizerSetting
 from clsweep.parameters import NamedTensors, contract_parameters, snapshot
 
 Changes = dict[Keys, Callable[[Tensor], Tensor]]
@@ -468,13 +469,13 @@ def test_what_becomes_of_other_layers_is_told() -> None:
     ],
     ids=["sgd", "momentum", "momentum anew", "weight decay", "adam"],
 )
-def test_an_optimizer_whose_steps_leave_the_gradient_is_told(by: object, is_plain: bool) -> None:
+def test_an_optimizer_whose_steps_leave_the_gradient_is_told(by: OptimizerSetting, is_plain: bool) -> None:
     for name in NAMES:
-        notes = load(CONFIGS[name]).steps_note(by)  # type: ignore[arg-type]
-        assert [f"{name} decides where a step may go by the gradient" in note for note in notes] == [True] * (
-            not is_plain
-        )
-    assert load(method("ewc")).steps_note(by) == []  # type: ignore[arg-type]
+        notes = load(CONFIGS[name]).steps_note(by)
+        assert len(notes) == (0 if is_plain else 1)
+        assert all(f"{name} decides where a step may go by the gradient" in note for note in notes)
+        assert all((f"{KEY}.reset=true" in note) is not by.reset for note in notes)
+    assert load(method("ewc")).steps_note(by) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
