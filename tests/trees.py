@@ -85,6 +85,30 @@ def write_run(folder: Path, accuracy: float = 0.9, **changes: Any) -> Path:
     return folder
 
 
+# By the context in training and the iteration within it, the accuracies on the contexts so far. Contexts are of unequal
+# length, the last one isn't measured at a multiple of 2, and each has its lowest accuracy elsewhere: context 1 while it
+# is learned itself, which doesn't count.
+MEASURED = {
+    (1, 2): [0.10],
+    (1, 4): [0.95],
+    (2, 2): [0.40, 0.20],
+    (2, 4): [0.60, 0.85],
+    (2, 6): [0.90, 0.88],
+    (3, 2): [0.55, 0.30, 0.33],
+    (3, 3): [0.80, 0.70, 0.92],
+}
+STARTS = {1: 0, 2: 4, 3: 10}
+
+
+def curve_points(measured: dict[tuple[int, int], list[float]] = MEASURED, split: str = "test") -> list[Point]:
+    """The points of a curve, by default of `MEASURED`."""
+    return [
+        Point(training, iteration, STARTS[training] + iteration, context, split, accuracy, 200)
+        for (training, iteration), accuracies in measured.items()
+        for context, accuracy in enumerate(accuracies, 1)
+    ]
+
+
 def write_seeds(folder: Path, accuracies: Sequence[float], **changes: Any) -> None:
     """A run for each accuracy, with the seeds 0, 1, ..."""
     for seed, accuracy in enumerate(accuracies):

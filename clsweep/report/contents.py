@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from clsweep.errors import InputError
-from clsweep.report import figures, leaderboard, names
+from clsweep.report import figures, leaderboard, names, stability
 from clsweep.report.figures import Drawn, Job, Undrawn
 from clsweep.report.plots import style
 from clsweep.report.sections import Section, StudySection, section, study_section
@@ -43,7 +43,8 @@ def contents(
     jobs: list[list[Job]] = []
     for slug, title, part in zip(slugs, titles, groups, strict=True):
         runs = chosen.runs[chosen.runs["protocol"] == part["protocol"].iloc[0]]
-        jobs.append(list(figures.of_protocol(slug, title, part, runs, found.cells, looks, unit)))
+        own = figures.of_protocol(slug, title, part, runs, found.cells, looks, unit)
+        jobs.append([*own, *stability.figures(slug, title, part, runs, found.curves, unit)])
     for slug, name, study, mine, space in zip(study_slugs, study_titles, studies, trials, spaces, strict=True):
         jobs.append(_of_study(slug, name, study, mine, space, found, unit))
     first = set(leaderboard.overview(table)["protocol"])

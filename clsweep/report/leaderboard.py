@@ -13,14 +13,21 @@ from typing import Any, Final
 import pandas as pd
 
 from clsweep.published import published
+from clsweep.report import stability
 from clsweep.report.plots.contexts import BOUNDS
 from clsweep.report.selection import PROTOCOL, TUNED
 from clsweep.results.statistics import all_differ, compare, estimates
 
 # Whether more is better.
-METRICS: Final = {"average_accuracy": True, "forgetting": False, "backward_transfer": True, "seconds": False}
+METRICS: Final = {
+    "average_accuracy": True,
+    "forgetting": False,
+    "backward_transfer": True,
+    **stability.METRICS,
+    "seconds": False,
+}
 # Times depend on the machine and on what else ran on it: none is marked.
-MARKED: Final = ("average_accuracy", "forgetting", "backward_transfer")
+MARKED: Final = ("average_accuracy", "forgetting", "backward_transfer", *stability.METRICS)
 METHOD, BOUND, PUBLISHED = "method", "bound", "published"
 TEST: Final = "paired t-test over common seeds, two-sided, 5 % over all rivals by Holm's procedure"
 _ROW: Final = ["protocol", "method", "setting"]
@@ -40,9 +47,12 @@ def rows(runs: pd.DataFrame) -> pd.DataFrame:
         `<metric>` (the mean), `<metric>_low` and `<metric>_high` (of its 95 % interval), and for those in `MARKED`
         `<metric>_best`, whether it is better than all other methods by `TEST`; then the comparison with the method of
         the highest mean average accuracy: `difference` (less than 0 where worse), `difference_low`,
-        `difference_high`, `p`, `common_seeds`. Times are in seconds: training, importance and evaluation.
+        `difference_high`, `p`, `common_seeds`; and `evaluate_every` of the runs that have a min-ACC. Times are in
+        seconds: training, importance and evaluation.
     """
-    timed = runs.assign(seconds=runs["train_seconds"] + runs["importance_seconds"] + runs["eval_seconds"])
+    timed = stability.comparable(runs).assign(
+        seconds=runs["train_seconds"] + runs["importance_seconds"] + runs["eval_seconds"]
+    )
     table = _summaries(timed)
     table["kind"] = table["method"].isin(BOUNDS).map({True: BOUND, False: METHOD})
     table = table.assign(**_main(table))
@@ -61,7 +71,7 @@ def _columns() -> list[str]:
     columns = [*PROTOCOL, "kind", "method", "setting", "chosen", "main", "why", "seeds"]
     for metric in METRICS:
         columns += [metric, f"{metric}_low", f"{metric}_high", *([f"{metric}_best"] if metric in MARKED else [])]
-    return [*columns, "difference", "difference_low", "difference_high", "p", "common_seeds"]
+    return [*columns, "difference", "difference_low", "difference_high", "p", "common_seeds", stability.EVERY]
 
 
 def _summaries(runs: pd.DataFrame) -> pd.DataFrame:
@@ -69,6 +79,7 @@ def _summaries(runs: pd.DataFrame) -> pd.DataFrame:
     table = runs.loc[first.head(1).index, list(dict.fromkeys([*PROTOCOL, *_ROW]))].reset_index(drop=True)
     table["chosen"] = first["chosen"].max().to_numpy()  # tuned > default > neither, as it is spelt
     table["started_at"] = first["started_at"].max().to_numpy()
+    table[stability.EVERY] = first[stability.EVERY].max().to_numpy()
     for metric in METRICS:
         made = estimates(runs, _ROW, metric)
         table[[metric, f"{metric}_low", f"{metric}_high"]] = made[["mean", "low", "high"]]

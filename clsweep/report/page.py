@@ -14,7 +14,7 @@ import clsweep
 from clsweep.report.leaderboard import TEST
 from clsweep.report.pairs import Comparisons
 from clsweep.report.regret import Part
-from clsweep.report.sections import LABELS, Section, StudySection, overview, protocols
+from clsweep.report.sections import Section, StudySection, overview, protocols
 from clsweep.report.selection import Selection
 from clsweep.report.svg import Inlined
 from clsweep.report.unit import FRACTION, Unit
@@ -138,7 +138,6 @@ def _common(
         "overview": rows,
         "protocols": protocols(table),
         "sections": sections,
-        "labels": list(LABELS.values()),
         "counted": counted(results, selection),
         "test": TEST,
         "unit": unit,

@@ -13,7 +13,7 @@ import pandas as pd
 
 from clsweep.protocol import Protocol
 from clsweep.published import published
-from clsweep.report import leaderboard, tuning
+from clsweep.report import leaderboard, stability, tuning
 from clsweep.report.figures import Drawn
 from clsweep.report.leaderboard import MARKED, METRICS, PUBLISHED
 from clsweep.report.unit import FRACTION, Unit
@@ -111,6 +111,7 @@ class Section:
         slug: of its files and its place on the page.
         title: what tells it from the others.
         protocol: all of it in one line.
+        labels: of the metrics that it has.
         rows: its leaderboard.
         drawn: its figures.
         tables: what else is told of it.
@@ -119,6 +120,7 @@ class Section:
     slug: str
     title: str
     protocol: str
+    labels: list[str]
     rows: list[Row]
     drawn: list[Drawn]
     tables: list[Table] = field(default_factory=list)
@@ -163,12 +165,15 @@ def section(slug: str, title: str, table: pd.DataFrame, drawn: Sequence[Drawn], 
         drawn: its figures.
         unit: of accuracies.
     """
-    rows = [_row(row, unit) for row in table.to_dict("records")]
-    return Section(slug, title, Protocol.of_row(table.iloc[0].to_dict()).sentence(), rows, list(drawn))
+    labels = LABELS | stability.labels(table)
+    metrics = [metric for metric in METRICS if metric in labels]
+    rows = [_row(row, metrics, unit) for row in table.to_dict("records")]
+    protocol = Protocol.of_row(table.iloc[0].to_dict()).sentence()
+    return Section(slug, title, protocol, [labels[metric] for metric in metrics], rows, list(drawn))
 
 
-def _row(row: dict[Any, Any], unit: Unit) -> Row:
-    figures: list[Figure | None] = [_figure(row, metric, unit) for metric in METRICS]
+def _row(row: dict[Any, Any], metrics: Sequence[str], unit: Unit) -> Row:
+    figures: list[Figure | None] = [_figure(row, metric, unit) for metric in metrics]
     setting = _setting(row)
     made = Row(row["kind"], row["method"], setting, bool(row["main"]), int(row["seeds"]), figures, why=row["why"])
     if math.isnan(row["difference_low"]):

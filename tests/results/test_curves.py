@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from trees import write_run
+from trees import MEASURED, curve_points, write_run
 
 from clsweep import results
 from clsweep.results import metrics
@@ -18,28 +18,7 @@ from clsweep.results.metrics import Cell
 from clsweep.results.packed import CURVES_TABLE
 from clsweep.results.packing import pack
 
-# By the context in training and the iteration within it, the accuracies on the contexts so far. Contexts are of unequal
-# length, the last one isn't measured at a multiple of 2, and each has its lowest accuracy elsewhere: context 1 while it
-# is learned itself, which doesn't count.
-MEASURED = {
-    (1, 2): [0.10],
-    (1, 4): [0.95],
-    (2, 2): [0.40, 0.20],
-    (2, 4): [0.60, 0.85],
-    (2, 6): [0.90, 0.88],
-    (3, 2): [0.55, 0.30, 0.33],
-    (3, 3): [0.80, 0.70, 0.92],
-}
-STARTS = {1: 0, 2: 4, 3: 10}
 LAST = [0.80, 0.70, 0.92]
-
-
-def points(measured: dict[tuple[int, int], list[float]] = MEASURED, split: str = "test") -> list[Point]:
-    return [
-        Point(training, iteration, STARTS[training] + iteration, context, split, accuracy, 200)
-        for (training, iteration), accuracies in measured.items()
-        for context, accuracy in enumerate(accuracies, 1)
-    ]
 
 
 def naive_min_accuracy(curve: list[Point], contexts: int) -> float:
@@ -73,7 +52,7 @@ def matrix(last: list[float]) -> metrics.Matrix:
 
 
 def test_they_are_the_papers_by_hand() -> None:
-    curve = curve_table("run", points())
+    curve = curve_table("run", curve_points())
     assert min_accuracy(curve, 3) == pytest.approx((0.40 + 0.30) / 2, abs=1e-15)
     assert worst_case_accuracy(matrix(LAST), 0.35) == pytest.approx(0.92 / 3 + 2 / 3 * 0.35, abs=1e-15)
 
@@ -83,7 +62,7 @@ def test_they_are_the_papers_on_any_curve() -> None:
     for _ in range(20):
         measured = {moment: source.random(len(old)).tolist() for moment, old in MEASURED.items()}
         held_out = {moment: source.random(len(old)).tolist() for moment, old in MEASURED.items()}
-        curve = [*points(measured), *points(held_out, "validation")]
+        curve = [*curve_points(measured), *curve_points(held_out, "validation")]
         lowest = min_accuracy(curve_table("run", curve), 3)
         assert lowest == pytest.approx(naive_min_accuracy(curve, 3), abs=1e-15)
         last = measured[3, 3]
@@ -93,11 +72,11 @@ def test_they_are_the_papers_on_any_curve() -> None:
 
 
 def test_what_is_not_defined_is_nan() -> None:
-    single = curve_table("run", points({(1, 2): [0.1], (1, 4): [0.95]}))
+    single = curve_table("run", curve_points({(1, 2): [0.1], (1, 4): [0.95]}))
     assert math.isnan(min_accuracy(single, 1))
     assert worst_case_accuracy(matrix([0.95]), math.nan) == 0.95
     two_of_three = {moment: accuracies for moment, accuracies in MEASURED.items() if moment[0] < 3}
-    assert math.isnan(min_accuracy(curve_table("run", points(two_of_three)), 3))
+    assert math.isnan(min_accuracy(curve_table("run", curve_points(two_of_three)), 3))
     assert math.isnan(worst_case_accuracy(matrix(LAST), math.nan))
 
 
@@ -107,12 +86,12 @@ def test_the_end_of_a_context_has_points_of_the_contexts_so_far() -> None:
 
 
 def test_moments_are_those_of_the_iterations() -> None:
-    assert [len(one) for one in moments(points())] == [len(accuracies) for accuracies in MEASURED.values()]
+    assert [len(one) for one in moments(curve_points())] == [len(accuracies) for accuracies in MEASURED.values()]
 
 
 def write(folder: Path) -> Path:
     """A finished run with a curve."""
-    made = points()
+    made = curve_points()
     lowest = min_accuracy(curve_table("", made), 3)
     return write_run(folder, curve=made, evaluate_every=2, min_accuracy=lowest)
 
@@ -122,7 +101,7 @@ def test_a_curve_is_read_and_packed(tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "another")
     found = results.load(tmp_path / "runs")
     assert found.problems == []
-    assert len(found.curves) == len(points())
+    assert len(found.curves) == len(curve_points())
     read = found.curves[["training_context", "iteration", "context", "accuracy"]].to_numpy()
     assert read[3].tolist() == [2, 2, 2, 0.20]
     assert found.runs["evaluate_every"].tolist() == [pd.NA, 2]

@@ -12,7 +12,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from clsweep.report.plots.style import GREY, Plot, grid_lines, legend, legend_columns, panels, shortened, styled
+from clsweep.report.plots.style import (
+    GREY,
+    Plot,
+    grid_lines,
+    in_unit,
+    legend,
+    legend_columns,
+    panels,
+    shortened,
+    styled,
+)
+from clsweep.report.unit import FRACTION, Unit
 from clsweep.results import CURVE_FILE, write_bytes
 
 _SHADES = "viridis"  # readable without colours, and for the colour-blind
@@ -21,7 +32,7 @@ _MOMENT = ["training_context", "iteration", "context"]
 
 
 @styled
-def accuracy_over_iterations(name: str, curves: pd.DataFrame, where: str) -> Plot:
+def accuracy_over_iterations(name: str, curves: pd.DataFrame, where: str, unit: Unit = FRACTION) -> Plot:
     """Accuracy on each context over the iterations of all: a panel for each method, its seeds as thin lines.
 
     Args:
@@ -29,6 +40,7 @@ def accuracy_over_iterations(name: str, curves: pd.DataFrame, where: str) -> Plo
         curves: points of test accuracy, the columns of `clsweep.results.Point`, `method` and `folder` (of the run);
             all measured as often.
         where: the benchmark, for the title.
+        unit: of accuracies.
     """
     methods = list(dict.fromkeys(curves["method"]))
     contexts = sorted(set(curves["context"]))
@@ -38,7 +50,8 @@ def accuracy_over_iterations(name: str, curves: pd.DataFrame, where: str) -> Plo
     for method, plain in zip(methods, axes.flat, strict=True):
         _draw(plain, curves[curves["method"] == method], contexts)
         plain.set_title(shortened(method))
-    _label(figure, contexts)
+    in_unit(axes[0, 0].yaxis, unit)
+    _label(figure, contexts, unit)
     return Plot(
         name,
         f"Accuracy over iterations: {where}",
@@ -131,9 +144,9 @@ def _label_of(context: int) -> str:
     return f"context {context}"
 
 
-def _label(figure: Figure, contexts: Sequence[int]) -> None:
+def _label(figure: Figure, contexts: Sequence[int], unit: Unit = FRACTION) -> None:
     shades = _shades(contexts)
     handles = [Line2D([], [], color=shades[at], label=_label_of(contexts[at])) for at in _named(contexts)]
     figure.supxlabel("iterations over all contexts", fontsize=9, y=0.02, va="bottom")
-    figure.supylabel("test accuracy", fontsize=9, x=0.01, ha="left")
+    figure.supylabel(f"test accuracy{unit.suffix}", fontsize=9, x=0.01, ha="left")
     legend(figure, handles, _columns(contexts))
