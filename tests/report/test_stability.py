@@ -14,6 +14,7 @@ from clsweep.report import leaderboard, stability
 from clsweep.report.plots.iterations import mean_over_seeds
 from clsweep.report.sections import section
 from clsweep.report.selection import select
+from clsweep.report.unit import FRACTION
 from clsweep.results.curves import curve_table, min_accuracy
 
 
@@ -42,7 +43,7 @@ def test_only_what_was_measured_as_often_as_most_is_compared(tmp_path: Path) -> 
     assert rows.loc["ewc", "min_accuracy"] == pytest.approx((0.35 + 0.34) / 2)
     assert rows["min_accuracy_high"].gt(rows["min_accuracy"])["ewc"]
     assert rows.loc[["mas", "l2"], ["min_accuracy", "worst_case_accuracy", "evaluate_every"]].isna().all(axis=None)
-    made = section("slug", "title", table, [])
+    made = section("slug", "title", table, [], FRACTION)
     assert made.labels[3:5] == ["min-ACC, every 2", "WC-ACC, every 2"]
     shown = {row.method: [str(figure) for figure in row.figures[3:5]] for row in made.rows}
     assert shown["si"][0].startswith("0.3500 ±")
@@ -62,7 +63,7 @@ def test_without_curves_there_are_neither_columns_nor_a_figure(tmp_path: Path) -
     found = results.load(tmp_path)
     chosen = select(found)
     table = leaderboard.rows(chosen.runs)
-    assert section("slug", "title", table, []).labels == [
+    assert section("slug", "title", table, [], FRACTION).labels == [
         "average accuracy",
         "forgetting",
         "backward transfer",
