@@ -8,12 +8,13 @@ from typing import Final
 
 from clsweep.report.plots.style import Plot
 from clsweep.results import write_text
-from evaluation import keeping, tuned
+from evaluation import keeping, performance, tuned
 from evaluation.declared import EXPERIMENTS
 from evaluation.experiment import ROOT, Experiment
 
 PAGES: Final = ROOT / "docs" / "experiments"
 README: Final = ROOT / "README.md"
+PERFORMANCE: Final = ROOT / "docs" / "performance.md"
 FIGURES: Final = ROOT / "docs" / "figures" / "experiments"
 INDEX: Final = "README.md"
 BEGIN: Final = "<!-- from here on written by scripts/experiments.py tables -->"
@@ -21,7 +22,7 @@ END: Final = "<!-- to here -->"
 
 
 def write(experiments: Iterable[Experiment], figures: Path = FIGURES) -> None:
-    """Write the tables and figures of some experiments into their pages, the index and README's table.
+    """Write the tables and figures of some experiments into their pages, the index, and the tables of other pages.
 
     Args:
         experiments: whose.
@@ -35,7 +36,8 @@ def write(experiments: Iterable[Experiment], figures: Path = FIGURES) -> None:
         if plot is not None:
             (figures / f"{experiment.name}.svg").write_bytes(plot.svg())
     write_text(renewed((PAGES / INDEX).read_text(), index()), PAGES / INDEX)
-    write_text(renewed(README.read_text(), tuned.overview()), README)
+    for page, content in {README: tuned.overview, PERFORMANCE: performance.tables}.items():
+        write_text(renewed(page.read_text(), content()), page)
 
 
 def tables(experiment: Experiment) -> str:

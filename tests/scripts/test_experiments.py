@@ -31,7 +31,7 @@ from clsweep.sweeps import command, overrides, space
 sys.path.insert(0, str(ROOT / "scripts"))
 import experiments
 import missing_runs
-from evaluation import figures, keeping, making, pages, streams, tables, tuned, variance
+from evaluation import figures, keeping, making, pages, performance, streams, tables, tuned, variance
 from evaluation.declared import EXPERIMENTS
 from evaluation.experiment import NOTHING, Experiment, Made, Method, Run, Setting, merged
 
@@ -86,8 +86,9 @@ def test_the_tables_of_a_page_are_what_the_kept_runs_give(name: str) -> None:
 def test_the_index_has_every_experiment() -> None:
     page = (pages.PAGES / pages.INDEX).read_text()
     assert page == pages.renewed(page, pages.index()), "python scripts/experiments.py tables writes it"
-    readme = pages.README.read_text()
-    assert readme == pages.renewed(readme, tuned.overview()), "python scripts/experiments.py tables writes it"
+    for other, content in {pages.README: tuned.overview, pages.PERFORMANCE: performance.tables}.items():
+        text = other.read_text()
+        assert text == pages.renewed(text, content()), "python scripts/experiments.py tables writes it"
     assert {file.stem for file in pages.PAGES.glob("*.md")} == {*NAMES, Path(pages.INDEX).stem}
 
 
