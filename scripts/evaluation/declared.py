@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from evaluation import ablation, cifar_gap, figures, other_harness, tables, tuned
+from evaluation import ablation, cifar_gap, figures, other_harness, tables, tuned, ways
 from evaluation.experiment import ROOT, Experiment, Method, Setting
 from evaluation.names import PUBLISHED_ORDER, SETTINGS, SHIPPED
 
@@ -218,6 +218,30 @@ def _estimated(name: str, strengths: tuple[float, ...], *options: str, cost: flo
     return replace(_method("ewc", *options, strengths=strengths, cost=cost), name=name)
 
 
+# All ways begin with what the methods declare, and search the same ranges: they differ in what judges a trial alone.
+_FROM_1_UP = "tag(log, interval(1, 1e9))"
+_WAYS_SWEPT = (
+    _sweep(_shipped(), "reg_strength: 1"),
+    _sweep(_method("ewc", cost=2.0), "reg_strength: 1", reg_strength=_FROM_1_UP),
+    _sweep(
+        _method("online_ewc", cost=2.0),
+        "reg_strength: 1, gamma: 1",
+        reg_strength=_FROM_1_UP,
+        gamma="interval(0.5, 1)",
+    ),
+    _sweep(
+        _method("si"),
+        "reg_strength: 1, epsilon: 0.1",
+        reg_strength="tag(log, interval(1e-2, 1e4))",
+        epsilon="tag(log, interval(1e-3, 1))",
+    ),
+)
+_WAYS_DEFAULT = (
+    _shipped("reg_strength=1"),
+    _method("ewc", "reg_strength=1", cost=2.0),
+    _method("online_ewc", "reg_strength=1", "gamma=1", cost=2.0),
+    _method("si", "reg_strength=1", "epsilon=0.1"),
+)
 _PUBLISHED_SEEDS = _seeds(42, *range(5000, 5010))
 _CIFAR = ("benchmark=split_cifar100", *_RESPLIT, _BF16)
 _TO_JOINT = (
@@ -305,6 +329,19 @@ _ALL = (
         ),
         tables.tuned,
         figures.errors,
+    ),
+    Experiment(
+        ways.NAME,
+        "What to tune on",
+        "What is lost where hyperparameters are chosen without a look at the whole stream, and does the ranking hold?",
+        (
+            *ways.settings("split_mnist", ("budget=quick",), _WAYS_SWEPT, _WAYS_DEFAULT, _fresh(5), 0.1, trials=15),
+            *ways.settings(
+                "perm_mnist", ("budget=quick", _BF16), _WAYS_SWEPT, _WAYS_DEFAULT, _fresh(5), 1.3, trials=15
+            ),
+        ),
+        ways.table,
+        lambda experiment, made: None,
     ),
     Experiment(
         "fisher_estimators",
