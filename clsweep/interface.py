@@ -24,7 +24,7 @@ from torch import nn
 
 from clsweep import cli, composing, own, paths, results, resuming
 from clsweep import config as settings
-from clsweep.config import Config
+from clsweep.config import ON_STREAM, Config
 from clsweep.decisive import decisive
 from clsweep.errors import InputError, RunError, is_machines, machine_error
 from clsweep.folders import SETTING, run_in
@@ -244,7 +244,10 @@ class Tuned:
     folder: Path | None
 
     def __repr__(self) -> str:
-        return f"Tuned(\n{self.table.drop(columns='study').round(4).to_string()}\n)"
+        shown = self.table.drop(columns="study")
+        if (shown["tune_on"] == ON_STREAM).all():
+            shown = shown.drop(columns="tune_on")
+        return f"Tuned(\n{shown.round(4).to_string()}\n)"
 
 
 def sweep(

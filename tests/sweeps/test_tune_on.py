@@ -370,6 +370,7 @@ def test_python_tells_the_ways_apart(tmp_path: Path) -> None:
     assert made.table.tune_on.tolist() == ["first_contexts 2", "defaults"]
     assert made.table.index.tolist() == made.table.study.tolist()
     assert made.table.trials.tolist() == [2, 0]
+    assert "first_contexts 2" in repr(made)
     assert made.table.seeds.tolist() == [2, 2]
     for study, row in made.table.iterrows():
         own = made.finals[made.finals.method == study]
