@@ -16,7 +16,7 @@ from clsweep.published import published
 from clsweep.report import leaderboard, stability, tuning
 from clsweep.report.figures import Drawn
 from clsweep.report.leaderboard import MARKED, METRICS, PUBLISHED
-from clsweep.report.unit import FRACTION, Unit
+from clsweep.report.unit import FRACTION, Unit, four_digits
 from clsweep.results.statistics import estimate
 
 _NUMBER: Final = r"=([+-]?\d+(?:\.\d*)?(?:e[+-]?\d+)?)(?=[, ]|$)"
@@ -190,7 +190,7 @@ def _setting(row: dict[Any, Any]) -> str:
 
 def _rounded(setting: str) -> str:
     """Hyperparameters with four digits."""
-    return re.sub(_NUMBER, lambda found: f"={float(found[1]):.4g}" if len(found[1]) > 5 else found[0], setting)
+    return re.sub(_NUMBER, lambda found: f"={four_digits(float(found[1]))}" if len(found[1]) > 5 else found[0], setting)
 
 
 def _figure(row: dict[Any, Any], metric: str, unit: Unit) -> Figure:
@@ -289,7 +289,7 @@ def _best(trials: pd.DataFrame, searched: Sequence[str], unit: Unit) -> str:
 
 
 def _value(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else str(value)
+    return four_digits(value) if isinstance(value, int | float) else str(value)
 
 
 def _finals(finals: pd.DataFrame, unit: Unit) -> list[str]:

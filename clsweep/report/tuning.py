@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from clsweep.report.trials import WITHIN, attempts, best_of_trials, flatness
-from clsweep.report.unit import FRACTION, Unit
+from clsweep.report.unit import FRACTION, Unit, four_digits
 from clsweep.results import Results
 from clsweep.results.tuning import SHARE_TEXT, Flat
 
@@ -89,8 +89,8 @@ def told(trials: pd.DataFrame, searched: Sequence[str], unit: Unit = FRACTION) -
 def flat_range(around: Flat) -> str:
     """The values within reach of the best as text."""
     if around.trials == 1 and around.low == around.high:
-        return f"{around.best:.4g} alone of those that were tried"
+        return f"{four_digits(around.best)} alone of those that were tried"
     wide = "" if not around.decades > 0 else f", {around.decades:.1f} decades"
     ends = [word for word, is_open in (("below", around.open_below), ("above", around.open_above)) if is_open]
     more = f", perhaps more {' and '.join(ends)}" if ends else ""
-    return f"{around.low:.4g} to {around.high:.4g} ({around.trials} trials{wide}{more})"
+    return f"{four_digits(around.low)} to {four_digits(around.high)} ({around.trials} trials{wide}{more})"

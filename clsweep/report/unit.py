@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -41,3 +43,8 @@ class Unit:
 
 FRACTION: Final = Unit(1, 4, "from 0 to 1")
 PERCENT: Final = Unit(100, 2, "in percent", " (%)", " percentage points")
+
+
+def four_digits(value: float) -> str:
+    """A hyperparameter as people write it: `17470` and `0.00083`, and with an exponent only what is far from 1."""
+    return np.format_float_positional(float(f"{value:.4g}"), trim="-") if 1e-4 <= abs(value) < 1e7 else f"{value:.4g}"

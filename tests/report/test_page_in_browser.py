@@ -65,7 +65,7 @@ def test_every_figure_is_drawn(page: Page, report: Path) -> None:
     names = {path.stem for path in (report.parent / "figures").glob("*.svg")}
     shown = page.locator("figure")
     assert {shown.nth(number).get_attribute("id") for number in range(shown.count())} == names
-    assert len(names) == 8
+    assert len(names) == 9
     for number in range(shown.count()):
         box = shown.nth(number).locator("svg").bounding_box()
         assert box is not None
