@@ -160,7 +160,7 @@ def _without_strengths(factors: float, data_size: float) -> tuple[Method, ...]:
     )
 
 
-# The strengths that are tried first are those from before the sweeps in docs/results.md.
+# The strengths that are tried first are those from before any sweep.
 _SPLIT_ARENA = (
     _sweep(_shipped(), "reg_strength: 1"),
     _by_strength(_method("ewc"), 1e6, 2),
