@@ -402,7 +402,7 @@ def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
 def test_the_documented_types_are_the_real_ones(tmp_path: Path) -> None:
     write_run(tmp_path / "run")
     runs = results.load(tmp_path).runs
-    text = (ROOT / "docs" / "reading.md").read_text()
+    text = (ROOT / "docs" / "files.md").read_text()
     table = dict(re.findall(r"^\| `([\w\[\], ]+)` \| (`.*`) \|$", text, re.MULTILINE))
     documented = {name: kind for kind, names in table.items() for name in re.findall(r"`(\w+)`", names)}
     real = {name: str(dtype) for name, dtype in runs.dtypes.items() if str(dtype) != "str"}
