@@ -99,8 +99,7 @@ def prepared(walk: Walk, file: Path) -> tuple[Classifier, Method]:
         walk.activate(model, number)
         method.start_context(PathIntegrals({}, {}))
         data = TensorDataset(*walk.examples(number, "train"))
-        active = walk.stream.active(number, number + 1)
-        method.end_context(Finished(data, snapshot(model), method.path, CPU, active))
+        method.end_context(Finished(data, snapshot(model), method.path, CPU))
     return model, method
 
 

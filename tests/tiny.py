@@ -153,7 +153,7 @@ def finished(model: Classifier, data: TensorDataset | None = None) -> Finished:
     """A context that has ended where its network is now, without a step."""
     start = snapshot(model)
     path = PathIntegral({key: torch.zeros_like(p) for key, p in contract_parameters(model).items()}, start)
-    return Finished(dataset() if data is None else data, start, path, torch.device("cpu"), range(CLASSES))
+    return Finished(dataset() if data is None else data, start, path, torch.device("cpu"))
 
 
 def importance(config: RegularizerConfig, model: Classifier, data: TensorDataset) -> NamedTensors:

@@ -21,7 +21,7 @@ from clsweep.errors import MethodError, NotFiniteError
 from clsweep.hyperparameters import NOT_NEGATIVE, hyperparameter
 from clsweep.methods.quadratic import weighted_squares
 from clsweep.methods.undisturbed import Network, first_not_finite
-from clsweep.networks import Classifier, Outputs
+from clsweep.networks import Classifier
 from clsweep.parameters import NamedTensors, snapshot
 from clsweep.seeding import GlobalStream
 
@@ -67,14 +67,12 @@ class Finished:
         start: the parameters at its start, by key.
         path: its path integral.
         device: where model and data are.
-        outputs: the network's outputs of the classes that were active.
     """
 
     dataset: TensorDataset
     start: NamedTensors
     path: Path
     device: torch.device
-    outputs: range
 
 
 class Method(ABC):
@@ -95,7 +93,7 @@ class Method(ABC):
         reg_strength_scale: its own multiplier on `reg_strength`.
         network: what it is attached to.
         stream: the random numbers that it draws from.
-        active_outputs: the outputs that the loss of the context is of, from the context's start on.
+        active_outputs: the outputs that the loss of the context is of, from the context's start to its end.
     """
 
     source: str
@@ -111,7 +109,7 @@ class Method(ABC):
     reg_strength_scale: float = 1.0
     network: Network
     stream: GlobalStream
-    active_outputs: Outputs = range(0)
+    active_outputs: range = range(0)
 
     @property
     def leaves_first_context_alone(self) -> bool:

@@ -54,7 +54,7 @@ class LwF(BuiltIn):
 
     def learn(self, finished: Finished) -> None:
         """Take in the context's outputs; those that are only a part of them are distilled with them."""
-        start, stop = own = finished.outputs.start, finished.outputs.stop
+        start, stop = own = self.active_outputs.start, self.active_outputs.stop
         apart = {h: n for h, n in self.heads.items() if h == own or h[1] <= start or stop <= h[0]}
         self.heads = apart | {own: apart.get(own, 0) + 1}
 

@@ -143,7 +143,7 @@ class Projected(Preconditioned):
         self.without_inputs = [key for key in [*self.without_inputs, *seen.others] if key not in projected]
         self.without_inputs = list(dict.fromkeys(self.without_inputs))
         self.output_layer = list(seen.output or ())
-        self.outputs_before = sorted({*self.outputs_before, *finished.outputs})
+        self.outputs_before = sorted({*self.outputs_before, *self.active_outputs})
 
     @abstractmethod
     def take(self, covariances: NamedTensors) -> None:

@@ -172,6 +172,7 @@ class Learner:
         positions = {p: p.detach().clone() for p in parameters.values()}
         totals = {p: torch.zeros_like(position) for p, position in positions.items()}
         path = Path(*({key: kept[p] for key, p in parameters.items()} for kept in (totals, positions)))
+        assert isinstance(self._active, range)  # in joint training each example's own come with its batch
         method.active_outputs = self._active
         if examples is not None:
             method.expect(examples)
@@ -236,13 +237,28 @@ class Learner:
                 self._meet_squares()
         else:
             penalty = self.method.penalty(is_first=self._steps == 1)  # first: it may overwrite the strength
-            loss = loss + self.method.strength * penalty
+            penalty = self.method.strength * penalty
+            if self.method.is_quadratic and self.method.transforms_gradients:
+                return self._with_penalty_apart(loss, penalty)
+            loss = loss + penalty
             self.method.backward(loss)
             if self._steps == 1:
                 self._check_gradient(loss)
         if self.method.transforms_gradients and (self._contexts_learned > 0 or self.method.transforms_first_context):
             self.method.transform()
         return loss
+
+    def _with_penalty_apart(self, loss: Tensor, penalty: Tensor) -> Tensor:
+        """The loss of a step whose quadratic penalty the update can't add: its gradient isn't transformed here either.
+
+        Args:
+            loss: the task's.
+            penalty: a differentiable scalar, the strength in it.
+        """
+        loss.backward()
+        self.method.transform()
+        self.method.backward(penalty)
+        return loss + penalty
 
     def logits(self, inputs: Tensor) -> Tensor:
         """The logits of the active classes, [B, active], computed in the configured precision, never given as bf16."""
@@ -313,8 +329,7 @@ class Learner:
         self._catch_up()
         inputs, labels = dataset.tensors
         shown = TensorDataset(inputs, self._as_shown(labels))
-        assert isinstance(self._active, range)  # joint training has no end of a context
-        self.method.end_context(Finished(shown, self._start, self.method.path, self.device, self._active))
+        self.method.end_context(Finished(shown, self._start, self.method.path, self.device))
         self._contexts_learned += 1
 
     def _as_shown(self, labels: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
@@ -136,7 +135,8 @@ def with_gradient(made: BuiltIn, dataset: TensorDataset, outputs: range) -> Name
 
 def end(made: BuiltIn, dataset: TensorDataset, outputs: range) -> None:
     """End a context."""
-    made.end_context(replace(finished(made.model, dataset), outputs=outputs))
+    made.active_outputs = outputs
+    made.end_context(finished(made.model, dataset))
 
 
 def learned(name: str, network: str, active: tuple[range, ...]) -> tuple[BuiltIn, list[TensorDataset], list[Curvature]]:
@@ -323,9 +323,16 @@ def test_the_prior_alone_leaves_steps_as_they_are() -> None:
         close(p.grad, before[key], key)
 
 
-def test_the_learners_step_pulls_as_the_prior_does() -> None:
-    """At a step's start, with the gradient of no batch: SGD moves by lr * reg_strength / n times the distance."""
-    made = learner(CONFIGS["ncl"], network(dtype=torch.float64), by=optimizer("SGD", lr=0.5))
+def with_two_names(model: Classifier) -> Classifier:
+    """The network, whose head's weight has a second name."""
+    model.param_list = [*model.param_list, lambda: iter([("alias", model.get_parameter("head.weight"))])]
+    return model
+
+
+@pytest.mark.parametrize("made_of", [lambda model: model, with_two_names], ids=["each once", "two names"])
+def test_the_learners_step_pulls_as_the_prior_does(made_of: Callable[[Classifier], Classifier]) -> None:
+    """SGD moves by lr times the transformed gradient, and lr * reg_strength / n times the distance."""
+    made = learner(CONFIGS["ncl"], made_of(network(dtype=torch.float64)), by=optimizer("SGD", lr=0.5))
     data = tiny_dataset(9, torch.float64)
     for _ in range(2):
         made.activate(range(2))
@@ -338,7 +345,7 @@ def test_the_learners_step_pulls_as_the_prior_does() -> None:
     before = snapshot(made.model)
     loss = gradient_of(made.model, data)
     made.step(*data.tensors)
-    reference = built_in(attached(CONFIGS["ncl"], network(dtype=torch.float64)))
+    reference = built_in(attached(CONFIGS["ncl"], made_of(network(dtype=torch.float64))))
     reference.load_state_dict(built_in(made.method).state_dict())
     for key, p in contract_parameters(reference.model).items():
         p.grad = loss[key].clone()
