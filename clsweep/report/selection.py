@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -114,17 +114,31 @@ def _exact(value: object) -> str:
 
 
 def _of_final_runs(runs: pd.DataFrame, finals: pd.DataFrame) -> list[str]:
-    """Whether a final run has the values that its sweep chose; a sweep that chose the default ones ran them once."""
+    """Whether a final run has the values that a sweep chose; a sweep that chose the default ones ran them once."""
     chosen: dict[tuple[str, str], str] = {}
     # Of studies that differ in what they were tuned on, the whole stream's counts; `regret` compares them.
     is_on_stream = finals["tune_on"] == ON_STREAM
     has_other = finals["comparable"].isin(finals.loc[is_on_stream, "comparable"])
     usual = finals[(finals["setting"] != TUNED) | is_on_stream | ~has_other]
+    studies = {*runs["study"]}
     for study, folder, setting in zip(usual["study"], usual["folder"], usual["setting"], strict=True):
-        chosen.setdefault((study, Path(folder).name), setting)  # tuned rows come first
+        place = _trained_by(study, Path(folder), studies), Path(folder).name
+        chosen[place] = max(chosen.get(place, ""), setting)  # tuned > default, as it is spelt
     return [
         chosen.get((study, Path(folder).name), "") for study, folder in zip(runs["study"], runs["folder"], strict=True)
     ]
+
+
+def _trained_by(study: str, folder: Path, studies: Collection[str]) -> str:
+    """The study in whose folder a final run lies: another one beside it may have trained it first.
+
+    Args:
+        study: whose final run it is.
+        folder: where it was trained; the folder of all of these studies may have been moved since.
+        studies: all that have runs.
+    """
+    beside = str(Path(study).parent / folder.parent.name)
+    return beside if beside in studies else study
 
 
 def _methods(runs: pd.DataFrame) -> list[str]:

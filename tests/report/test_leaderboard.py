@@ -209,6 +209,31 @@ def test_a_sweeps_default_values_come_before_settings_tried_by_hand(tmp_path: Pa
     assert (shown["setting"], shown["why"]) == ("reg_strength=1, gamma=1", "of 2 settings a sweep's default values")
 
 
+@pytest.mark.parametrize("moved", [False, True])
+def test_values_that_a_study_chose_are_tuned_where_one_beside_it_has_trained_them(tmp_path: Path, moved: bool) -> None:
+    """Studies that differ in what they are tuned on train the same values and seed once."""
+    made = tmp_path / "made"
+    others = write_study(made / "on_first_contexts")
+    on_stream = made / "on_stream"
+    on_stream.mkdir()
+    columns = "format_version,setting,reg_strength,gamma,seed,test_average_accuracy,folder,tune_on,comparable"
+    finals = [f"3,tuned,1,1,0,0.8,{others}/final-0002", f"3,default,1,1,0,0.8,{others}/final-0002"]
+    (on_stream / "final.csv").write_text("\n".join([columns, *(f"{one},stream,same" for one in finals)]) + "\n")
+    finals = [f"3,tuned,10,0.5,{seed},0.9,{others}/final-000{seed}" for seed in (0, 1)]
+    finals += [f"3,default,1,1,0,0.8,{others}/final-0002"]
+    text = "\n".join([columns, *(f"{one},first_contexts 2,same" for one in finals)]) + "\n"
+    (others / "final.csv").write_text(text)
+    for name in ("trials.csv", "best.yaml"):
+        shutil.copy(others / name, on_stream / name)
+    if moved:
+        made.rename(tmp_path / "moved")
+    shown = row(table(tmp_path), "online_ewc", kind="method", main=True)
+    assert (shown["setting"], shown["why"]) == (
+        "reg_strength=1, gamma=1",
+        "of 2 settings the one tuned on validation data",
+    )
+
+
 def test_the_best_is_marked_where_it_beats_every_rival_over_common_seeds(tmp_path: Path) -> None:
     write_seeds(tmp_path, GOOD, regularizer="si")
     write_seeds(tmp_path, WORSE, regularizer="ewc")
