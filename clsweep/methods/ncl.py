@@ -39,7 +39,7 @@ import torch
 from torch import Tensor, nn
 
 from clsweep.curvature.fisher import FisherOptions
-from clsweep.curvature.kronecker import Curvature, Factors, as_plain, kronecker_fisher, of_plain
+from clsweep.curvature.kronecker import Curvature, Factors, Keys, as_plain, kronecker_fisher, of_plain
 from clsweep.hyperparameters import NOT_NEGATIVE, POSITIVE, hyperparameter
 from clsweep.methods.base import Finished, Squares, added, state
 from clsweep.methods.preconditioned import Applied, Change, Preconditioned, damped_inverse
@@ -77,8 +77,13 @@ class NCL(Preconditioned):
         before = self.curvature
         joined = {keys: before[keys].plus(factors) if keys in before else factors for keys, factors in new.items()}
         self.curvature = before | joined
+        self.refuse_half_frozen()
         self.diagonal = self.diagonal | added(self.diagonal, diagonals)
         self.anchor = snapshot(self.model)
+
+    def layers(self) -> list[Keys]:
+        """See `Preconditioned`."""
+        return list(self.curvature)
 
     def squares(self) -> Squares:
         """1/(2 n) around the anchor: its gradient is the penalty's, once (1/n) Lambda^-1 has multiplied that."""

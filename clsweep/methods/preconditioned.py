@@ -81,6 +81,24 @@ class Preconditioned(Quadratic):
             parameters: the network's, by key.
         """
 
+    @abstractmethod
+    def layers(self) -> list[Keys]:
+        """The parameters' keys of each layer that the state is of."""
+
+    def refuse_half_frozen(self) -> None:
+        """A layer's gradient is changed as one matrix, whose columns the bias belongs to or doesn't.
+
+        Raises:
+            MethodError: a layer was trained with its bias in one context and without it in another.
+        """
+        whole: dict[str, Keys] = {}
+        for keys in self.layers():
+            if whole.setdefault(keys[0], keys) != keys:
+                raise MethodError(
+                    f"{self.source}: {keys[0]} was trained with its bias in some contexts and without it in others; "
+                    "expected both to be trained, or frozen, in all of them."
+                )
+
     def transform(self) -> None:
         """Change the gradients of a step."""
         if self.applied is None:
@@ -139,6 +157,7 @@ class Projected(Preconditioned):
         covariances = {" ".join(keys): value for keys, value in seen.covariances.items()}
         self.refuse_not_finite({"covariances": covariances})
         self.take(covariances)
+        self.refuse_half_frozen()
         projected = {key for layer in self.layers() for key in layer}
         self.without_inputs = [key for key in [*self.without_inputs, *seen.others] if key not in projected]
         self.without_inputs = list(dict.fromkeys(self.without_inputs))
@@ -153,10 +172,6 @@ class Projected(Preconditioned):
             covariances: A of each layer in the context that has ended, [columns, columns], by its parameters' keys,
                 joined by blanks.
         """
-
-    @abstractmethod
-    def layers(self) -> list[Keys]:
-        """The layers that the state is of."""
 
     @abstractmethod
     def projection(self, layer: str) -> Change:

@@ -11,7 +11,10 @@ from clsweep.results.writing import ACCURACY_FILE, FINISHED, SUMMARY_FILE
 
 _TEST = "test"
 # Without these a finished run is no result.
-_REQUIRED_OF_FINISHED = ("seed", "contexts", "iters", "lr", "validation_fraction", "average_accuracy")
+_REQUIRED_OF_FINISHED = (
+    *("benchmark", "scenario", "stream", "dataset", "regularizer", "precision"),
+    *("seed", "contexts", "iters", "batch_size", "lr", "validation_fraction", "average_accuracy"),
+)
 _WHOLE_NUMBER = r"[+-]?\d{1,18}"  # what 64 bits hold
 _ROUNDING = 1e-9
 _TRUTH = {"True": True, "False": False, "": None}
@@ -36,7 +39,7 @@ def incomplete(runs: pd.DataFrame) -> Broken:
     return {
         folder: (SUMMARY_FILE, f"{name} is empty, but the run is finished")
         for name in _REQUIRED_OF_FINISHED
-        for folder in finished.loc[finished[name].isna(), "folder"]
+        for folder in finished.loc[finished[name].isna() | finished[name].astype(str).eq(""), "folder"]
     }
 
 

@@ -499,3 +499,13 @@ def test_nothing_made_from_the_state_is_packed(name: str) -> None:
     packed = made.pack(Keeps())  # type: ignore[arg-type]
     assert "applied" not in packed["others"]
     assert "active_outputs" not in packed["others"]
+
+
+@pytest.mark.parametrize("name", ["owm", "gpm", "ncl"])
+def test_a_bias_that_is_frozen_in_one_context_alone_is_refused(name: str) -> None:
+    made = attached(CONFIGS[name], equip(nn.Sequential(nn.Flatten(), nn.Linear(16, 6)), 6))
+    activate(made.model, range(6))
+    made.end_context(finished(made.model))
+    made.model.get_parameter("1.bias").requires_grad_(False)
+    with pytest.raises(MethodError, match="1__weight was trained with its bias in some contexts and without it in"):
+        made.end_context(finished(made.model))

@@ -261,7 +261,7 @@ def write(name: str, content: bytes) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_bytes(content)
 
 
-def edit(path: Path, **values: float) -> None:
+def edit(path: Path, **values: float | str) -> None:
     pd.read_csv(path).assign(**values).to_csv(path, index=False)
 
 
@@ -328,6 +328,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "lost digits": (lambda folder: edit(folder / "accuracy.csv", n=10), "adds up to 30, but summary.csv beside it has"),
     "no n": (lambda folder: cut(folder / "accuracy.csv", "100\n", "\n"), "n=100 and <NA> for context 3 (test)"),
     "other test images": (lambda folder: edit(folder / "summary.csv", n_test=99), "adds up to 300, but summary.csv"),
+    "no data set": (
+        lambda folder: edit(folder / "summary.csv", dataset=""),
+        "dataset is empty, but the run is finished",
+    ),
+    "no batch": (lambda folder: edit(folder / "summary.csv", batch_size=""), "batch_size is empty, but the run is"),
     "no accuracy": (replace("accuracy.csv", ",test,0.", ",test,zero"), "expected a number"),
 }
 
