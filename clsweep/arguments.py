@@ -40,7 +40,7 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
     Raises:
         InputError: one cannot be read, or asks for several values where there is one.
     """
-    options, texts = _told_apart(arguments)
+    options, texts = _split(arguments)
     if options.shell_completion:
         return list(arguments)
     others = _without(arguments, texts)
@@ -73,10 +73,10 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     Raises:
         InputError: one can't be read.
     """
-    return _told_apart(arguments)[0]
+    return _split(arguments)[0]
 
 
-def _told_apart(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+def _split(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The options, and the overrides among them."""
     parser = get_args_parser()
     parser.exit_on_error = False

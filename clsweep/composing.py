@@ -35,7 +35,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
         InputError: one can't be read, names what isn't there, or is for the command line alone.
     """
     refuse_hydras(overrides)
-    with told_in_a_sentence(), loader() as loading:
+    with translating_errors(), loader() as loading:
         made = loading.load_configuration("config", arguments.for_hydra(overrides), RunMode.RUN, from_shell=False)
         config_files.refuse_overruled(made)
     with open_dict(made):
@@ -52,7 +52,7 @@ def values(overrides: Sequence[str]) -> dict[str, Any]:
     Raises:
         InputError: one can't be read.
     """
-    with told_in_a_sentence():
+    with translating_errors():
         parsed = OverridesParser.create().parse_overrides(arguments.for_hydra(overrides))
         return {one.key_or_group: one.value() for one in parsed}
 
@@ -83,7 +83,7 @@ def loader() -> Iterator[ConfigLoader]:
 
 
 @contextmanager
-def told_in_a_sentence() -> Iterator[None]:
+def translating_errors() -> Iterator[None]:
     """Hydra's errors as ours.
 
     Raises:

@@ -50,7 +50,7 @@ _MACHINE = {
 }  # fmt: skip
 
 
-def is_machines(error: BaseException) -> bool:
+def is_machine_error(error: BaseException) -> bool:
     """Whether the machine is at fault, whoever asked it: a full disk, say, but not a file that isn't there."""
     return isinstance(error, OSError) and error.errno in _MACHINE
 

@@ -26,7 +26,7 @@ from clsweep import cli, composing, own, paths, results, resuming
 from clsweep import config as settings
 from clsweep.config import ON_STREAM, Config
 from clsweep.decisive import decisive
-from clsweep.errors import InputError, RunError, is_machines, machine_error
+from clsweep.errors import InputError, RunError, is_machine_error, machine_error
 from clsweep.folders import SETTING, run_in
 from clsweep.methods import contract
 from clsweep.methods.functions import Functions
@@ -123,7 +123,7 @@ def run(
             told = str(error).replace(contract.IN_LOG, "the traceback is that of this error's __cause__")
             raise type(error)(told) from error.__cause__
         except OSError as error:
-            if not is_machines(error):
+            if not is_machine_error(error):
                 raise
             raise machine_error(error) from error
         cli.finish(config, place, outcome.places, (lambda line: None) if quiet else print)
@@ -287,7 +287,7 @@ def sweep(
         raise InputError("save_model: there is no folder to keep the networks in; expected folder=... as well.")
     composing.refuse_hydras(typed)
     with _undisturbed(), _kept(folder) as place:
-        with composing.told_in_a_sentence():
+        with composing.translating_errors():
             outcomes = command.tune(typed, place, Console(quiet=True) if quiet else None)
         if folder is None and not quiet:
             print("nothing of that is kept: folder=... keeps it")

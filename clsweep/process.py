@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any, TextIO
 
-from clsweep.errors import ClsweepError, is_machines, machine_error
+from clsweep.errors import ClsweepError, is_machine_error, machine_error
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 # Ctrl-C, a cluster's time limit, a closed terminal, a cluster's warning before preemption.
@@ -61,7 +61,7 @@ def _run(name: str, command: Callable[[], int]) -> int:
         except ClsweepError as error:
             return report(name, error)
         except OSError as error:
-            if not is_machines(error):
+            if not is_machine_error(error):
                 raise
             return report(name, machine_error(error))
         except Exception:

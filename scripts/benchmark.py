@@ -102,7 +102,6 @@ class Report:
     rows: list[dict[str, str | float | None]]
 
     def table(self) -> Table:
-        """For the terminal."""
         table = Table(title=self.title, title_justify="left")
         for column in self.rows[0]:
             table.add_column(column, justify="right" if column else "left")
@@ -139,7 +138,6 @@ class Bench:
 
     @classmethod
     def of(cls, name: str, arguments: argparse.Namespace) -> Bench:
-        """Make the benchmark's data."""
         config = setting(name, "none", arguments)
         device = pick_device(config.device)
         stream = contexts.build(random_images(config), config, device)
@@ -159,7 +157,6 @@ class Bench:
         return model.to(self.device)
 
     def learner(self, method: str, *overrides: str) -> Learner:
-        """A new learner."""
         config = self.config(method, *overrides)
         return Learner(self.model(), load(config.regularizer).method, config.optimizer_setting, config.precision)
 
@@ -176,7 +173,6 @@ class Bench:
         return steps
 
     def seconds(self, block: Block) -> float:
-        """How long a block takes."""
         synchronize(self.device)
         start = time.perf_counter()
         block()
@@ -216,7 +212,6 @@ def random_images(config: Config) -> ImageData:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -144,7 +144,6 @@ def savings(folder: Path, iters: int | None, workers: int) -> pd.DataFrame:
 
 
 def show(table: pd.DataFrame) -> None:
-    """Print a table."""
     shown = Table()
     for name in table.columns:
         shown.add_column(str(name))
@@ -154,7 +153,6 @@ def show(table: pd.DataFrame) -> None:
 
 
 def main() -> None:
-    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--benchmarks", nargs="+", default=[name for name, _ in RUNS])
     parser.add_argument("--methods", nargs="+", default=list(METHODS))

@@ -62,7 +62,6 @@ class Case:
 
     @property
     def name(self) -> str:
-        """In the tables."""
         tuned = "tuned" if self.first is None else "new"
         return f"{self.grid.benchmark} {self.grid.method} {tuned}"
 
@@ -331,7 +330,6 @@ def tables_of(kept: Path, replays: pd.DataFrame) -> str:
 
 
 def main() -> int:
-    """Record, replay or print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["record", "replay", "table"])
     parser.add_argument("--kept", type=Path, default=KEPT, help="the grids' tables; default: %(default)s")

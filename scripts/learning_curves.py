@@ -43,7 +43,6 @@ class Grid:
 
     @property
     def name(self) -> str:
-        """Its table's."""
         return f"{self.benchmark}-{self.method}-seed{self.seed}"
 
     @property

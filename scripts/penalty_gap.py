@@ -62,7 +62,6 @@ class Walk:
 
     @classmethod
     def of(cls, folder: Path, after: int) -> Walk:
-        """That in a run's folder."""
         config = defaults.completed(dict(Saved.of(folder.absolute(), after).description.setting))
         stream = contexts.build(datasets.load(config.dataset), config, CPU)
         return cls(folder, after, stream, config.benchmark.batch_size, config.benchmark.lr)
@@ -104,7 +103,6 @@ def prepared(walk: Walk, file: Path) -> tuple[Classifier, Method]:
 
 
 def train(walk: Walk, model: nn.Module, method: Method, strength: float, iters: int) -> None:
-    """Learn the next context."""
     inputs, labels = walk.examples(walk.after, "train")
     order = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(model.parameters(), walk.lr)

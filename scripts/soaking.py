@@ -64,7 +64,6 @@ class Account:
         self._has_begun = False
 
     def setting(self, run: Started) -> None:
-        """See `Observer`."""
         self._run = run
 
     def restored(self, measured: Sequence[Sequence[Cell]], iterations: int) -> None:
@@ -73,13 +72,11 @@ class Account:
         self._write(GOES_ON, self._learned)
 
     def step(self, loss: Tensor) -> None:
-        """See `Observer`."""
         if not self._has_begun:
             self._has_begun = True
             self._write(BEGUN, self._learned + 1)
 
     def context_done(self, cells: Sequence[Cell]) -> None:
-        """See `Observer`."""
         if cells[0].after_context:
             self._learned = cells[0].after_context
             self._has_begun = False

@@ -46,13 +46,11 @@ class SobolStart(BaseSampler):
         self._then.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """See `optuna.samplers.BaseSampler`."""
         return self._then.infer_relative_search_space(study, trial) if self._place is None else self._space
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """See `optuna.samplers.BaseSampler`."""
         if self._place is None:
             return self._then.sample_relative(study, trial, search_space)
         return sobol_point(self._space, self._place, self._seed)
@@ -60,11 +58,9 @@ class SobolStart(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """See `optuna.samplers.BaseSampler`."""
         return self._then.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """See `optuna.samplers.BaseSampler`."""
         self._then.after_trial(study, trial, state, values)
 
 

@@ -126,17 +126,14 @@ class Code:
                 self._fixed.note(here, value, is_new=is_new)
 
     def place(self, value: object) -> Place | None:
-        """See `Places`."""
         if id(value) not in self._places and isinstance(value, FunctionType | type):
             self._look(is_new=False)  # a function may have imported its module
         return self._places.get(id(value))
 
     def fixed(self, value: object) -> Place | None:
-        """See `Places`."""
         return self._fixed.place(value)
 
     def at(self, place: Place) -> object:
-        """See `Places`."""
         self._import(place[0])
         return self._owners[place] if place in self._owners else self._fixed.at(place)
 

@@ -45,15 +45,12 @@ class NetworkParts:
             self._fixed.note(("attribute", name, key), value)
 
     def place(self, value: object) -> Place | None:
-        """See `Places`."""
         return self._places.get(id(value))
 
     def fixed(self, value: object) -> Place | None:
-        """See `Places`."""
         return self._fixed.place(value)
 
     def at(self, place: Place) -> object:
-        """See `Places`."""
         return self._fixed.at(place) if place[0] == "attribute" else self._at[place]
 
     def _attributes(self) -> Iterator[tuple[str, str, Any]]:

@@ -275,7 +275,6 @@ class _PerExampleSum(LayerSum):
             self.sums[parameter] = self.sums[parameter] + value if parameter in self.sums else value
 
     def result(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        """The sums so far."""
         yield from self.sums.items()
 
 

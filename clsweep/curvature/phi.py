@@ -15,7 +15,6 @@ class Phi:
     is_square: bool
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Phi of every element."""
         raise NotImplementedError
 
     def add_to(self, total: Tensor, values: Tensor) -> None:
@@ -29,7 +28,6 @@ class Square(Phi):
     is_square = True
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Phi of every element."""
         return values * values
 
     def add_to(self, total: Tensor, values: Tensor) -> None:
@@ -43,7 +41,6 @@ class Absolute(Phi):
     is_square = False
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Phi of every element."""
         return values.abs()
 
     def add_to(self, total: Tensor, values: Tensor) -> None:

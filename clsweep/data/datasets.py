@@ -171,11 +171,11 @@ def _torchvision(config: DatasetConfig) -> ImageData:
     train, test = (f"dataset={config.name}: {folder.absolute() / name}" for name in names)
     files = sorted(file for file in folder.glob("*") if file.is_file())
     parts = _read(files, (train, test), lambda: _read_torchvision(config, (train, test)))
-    with _advising(_ANEW):
+    with _advising(_DOWNLOAD_AGAIN):
         return _together(*parts, arrays.CHANNELS_LAST, _changed_files(config, folder))
 
 
-_ANEW = "remove these files and they are downloaded anew, or name another folder with dataset.root=PATH"
+_DOWNLOAD_AGAIN = "remove these files and they are downloaded anew, or name another folder with dataset.root=PATH"
 
 
 @contextmanager
@@ -216,7 +216,7 @@ def _read_torchvision(config: DatasetConfig, where: tuple[str, str]) -> tuple[Ar
                 ) from error
             dataset = _download(kind, root, train, config.name)
         images, labels = np.asarray(dataset.data), np.asarray(dataset.targets)
-        with _advising(_ANEW):
+        with _advising(_DOWNLOAD_AGAIN):
             return arrays.checked(where[not train], images, labels, config.n_classes)
 
     return part(True), part(False)

@@ -39,9 +39,7 @@ class Outputs:
 class Scenario(Protocol):
     """Makes the output layer for the classes of all contexts."""
 
-    def outputs(self, classes: Classes) -> Outputs:
-        """See `Outputs`."""
-        ...
+    def outputs(self, classes: Classes) -> Outputs: ...
 
 
 class TaskIncremental:

@@ -118,7 +118,6 @@ class Method(ABC):
 
     @property
     def model(self) -> Classifier:
-        """The network."""
         return self.network.model
 
     def active(self) -> AbstractContextManager[None]:
@@ -276,7 +275,6 @@ class BuiltIn(Method):
 
     @property
     def path(self) -> Path:
-        """As it was given."""
         return self._path
 
     def end_context(self, finished: Finished) -> None:
@@ -331,7 +329,6 @@ class BuiltIn(Method):
         }
 
     def restore(self, packed: Mapping[str, Any], unpacker: Unpacker) -> None:
-        """See `Method`."""
         self.load_state_dict(unpacker.unpack(packed["state"]))
         vars(self).update(unpacker.unpack(packed["others"]))
         self.stream.restore(unpacker.unpack(packed["stream"]))
@@ -376,7 +373,6 @@ class Anchored(Quadratic):
 
     @property
     def strength(self) -> float:
-        """As configured."""
         return self.reg_strength
 
     def learn(self, finished: Finished) -> None:

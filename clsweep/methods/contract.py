@@ -54,7 +54,7 @@ from clsweep.errors import (
     MethodError,
     NotFiniteError,
     RunError,
-    is_machines,
+    is_machine_error,
     machine_error,
     named,
     place,
@@ -173,7 +173,6 @@ class FileMethod(Method):
         }
 
     def restore(self, packed: Mapping[str, Any], unpacker: Unpacker) -> None:
-        """See `Method`."""
         assert self._instance is not None
         self._instance.code.restore(packed["code"], unpacker)
         self.stream.restore(unpacker.unpack(packed["stream"]))
@@ -541,7 +540,7 @@ class FileMethod(Method):
         except RunError as error:  # a sentence already
             raise MethodError(str(error)) from error
         except (Exception, SystemExit) as error:
-            if isinstance(error, OSError) and is_machines(error):  # a full disk fails any method that writes a file
+            if isinstance(error, OSError) and is_machine_error(error):  # a full disk fails any method that writes
                 raise machine_error(error, f"{self.source}{place(error, self._file)}: {function}") from error
             log.exception("%s: %s raised", self.source, function)
             raise MethodError(

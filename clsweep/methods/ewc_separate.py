@@ -45,7 +45,6 @@ class SeparateEWC(Quadratic):
 
     @property
     def strength(self) -> float:
-        """As configured."""
         return self.reg_strength
 
     def learn(self, finished: Finished) -> None:

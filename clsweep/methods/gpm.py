@@ -61,7 +61,6 @@ class GPM(Projected):
         self.contexts += 1
 
     def layers(self) -> list[Keys]:
-        """See `Projected`."""
         return [tuple(layer.split(" ")) for layer in self.bases]
 
     def projection(self, layer: str) -> Change:

@@ -53,7 +53,6 @@ class KfacEWC(BuiltIn):
 
     @property
     def strength(self) -> float:
-        """As configured."""
         return self.reg_strength
 
     def learn(self, finished: Finished) -> None:

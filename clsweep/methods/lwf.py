@@ -49,7 +49,6 @@ class LwF(BuiltIn):
 
     @property
     def strength(self) -> float:
-        """As configured."""
         return self.reg_strength
 
     def learn(self, finished: Finished) -> None:

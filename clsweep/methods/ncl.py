@@ -68,7 +68,6 @@ class NCL(Preconditioned):
 
     @property
     def strength(self) -> float:
-        """As configured."""
         return self.reg_strength
 
     def learn(self, finished: Finished) -> None:
@@ -82,7 +81,6 @@ class NCL(Preconditioned):
         self.anchor = snapshot(self.model)
 
     def layers(self) -> list[Keys]:
-        """See `Preconditioned`."""
         return list(self.curvature)
 
     def squares(self) -> Squares:

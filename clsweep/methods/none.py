@@ -13,12 +13,10 @@ class NoPenalty(Quadratic):
 
     @property
     def strength(self) -> float:
-        """Of no penalty."""
         return 0.0
 
     def learn(self, finished: Finished) -> None:
         """Learn nothing."""
 
     def squares(self) -> Squares:
-        """Of no parameter."""
         return Squares({}, {})

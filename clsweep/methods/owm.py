@@ -47,7 +47,6 @@ class OWM(Projected):
         self.covariances = self.covariances | added(self.covariances, covariances)
 
     def layers(self) -> list[Keys]:
-        """See `Projected`."""
         return [tuple(layer.split(" ")) for layer in self.covariances]
 
     def projection(self, layer: str) -> Change:

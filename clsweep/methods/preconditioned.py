@@ -134,11 +134,9 @@ class Projected(Preconditioned):
 
     @property
     def strength(self) -> float:
-        """Of no penalty."""
         return 0.0
 
     def squares(self) -> Squares:
-        """Of no parameter."""
         return Squares({}, {})
 
     def learn(self, finished: Finished) -> None:
@@ -182,7 +180,6 @@ class Projected(Preconditioned):
         """
 
     def prepared(self, parameters: dict[str, nn.Parameter]) -> Applied:
-        """See `Preconditioned`."""
         has_own_head = set(self.outputs_before).isdisjoint(self.active_outputs)
         free = tuple(self.output_layer) if has_own_head else ()
         layers = [

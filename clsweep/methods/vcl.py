@@ -98,7 +98,6 @@ class VCL(Quadratic):
 
     @property
     def strength(self) -> float:
-        """As configured."""
         return self.reg_strength
 
     def squares(self) -> Squares:

@@ -30,7 +30,6 @@ class Head(nn.Linear):
 
     @property
     def every(self) -> range:
-        """All outputs."""
         return range(self.out_features)
 
     def forward(self, features: Tensor) -> Tensor:

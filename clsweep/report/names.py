@@ -59,8 +59,8 @@ def study_titles(results: Results) -> list[str]:
     trained = {str(study): runs.iloc[0].to_dict() for study, runs in results.runs.groupby("study") if study}
     titles = [_study_title(row, trained.get(str(row["study"]))) for row in rows]
     folders = [Path(str(row["study"])) for row in rows]
-    titles = _told_apart(titles, [folder.parent.name for folder in folders])
-    return _told_apart(titles, [folder.name for folder in folders])
+    titles = _disambiguated(titles, [folder.parent.name for folder in folders])
+    return _disambiguated(titles, [folder.name for folder in folders])
 
 
 def numbered(names: Sequence[str]) -> list[str]:
@@ -96,7 +96,7 @@ def _usual_dataset(benchmark: str) -> str:
     return defaults.usual(benchmark).dataset.name if benchmark in defaults.names() else ""
 
 
-def _told_apart(titles: Sequence[str], places: Sequence[str]) -> list[str]:
+def _disambiguated(titles: Sequence[str], places: Sequence[str]) -> list[str]:
     """The titles, those of several studies with their places unless these are all the same."""
     found: dict[str, set[str]] = {}
     for title, place in zip(titles, places, strict=True):

@@ -108,7 +108,6 @@ class Flat:
 
     @property
     def decades(self) -> float:
-        """Of the whole range."""
         return math.log10(self.high / self.low) if self.low > 0 else math.nan
 
 

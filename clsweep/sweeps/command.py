@@ -33,7 +33,7 @@ from clsweep.sweeps.taken import without_curve
 from clsweep.sweeps.worker import StudyWorker, rehearse_all
 from clsweep.training import first_context
 from clsweep.training.loop import measured_how
-from clsweep.training.machine import emulated_bf16
+from clsweep.training.machine import bf16_warning
 from clsweep.training.run import check_fit, pick_device
 from clsweep.training.update import library
 
@@ -138,7 +138,7 @@ def sweep(
     header = [*_of_images(plans), *_slow(plans)] if here else []
     connection = storage.connect(url)
     try:
-        with storage.told_in_a_sentence(url):
+        with storage.translating_errors(url):
             studies = [StudyWorker(plan, connection, ContextCache()) for plan in plans]
             for study in studies:
                 study.ledger.queue_points()  # once here rather than by each worker
@@ -220,7 +220,7 @@ def _slow(plans: Sequence[StudyPlan]) -> list[str]:
     on_cpu = [plan.config for plan in plans if pick_device(plan.config.device).type == "cpu"]
     notes = [library().note] if on_cpu else []
     if any(config.precision == "bf16" for config in on_cpu):
-        notes.append(emulated_bf16())
+        notes.append(bf16_warning())
     return [_note(note) for note in notes if note is not None]
 
 

@@ -58,27 +58,22 @@ class OnePerPoint(BaseSampler):
         self._sampler = sampler
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """See `optuna.samplers.BaseSampler`."""
         self._sampler.before_trial(_Known(study), trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """See `optuna.samplers.BaseSampler`."""
         return self._sampler.infer_relative_search_space(_Known(study), trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """See `optuna.samplers.BaseSampler`."""
         return self._sampler.sample_relative(_Known(study), trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """See `optuna.samplers.BaseSampler`."""
         return self._sampler.sample_independent(_Known(study), trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """See `optuna.samplers.BaseSampler`."""
         self._sampler.after_trial(_Known(study), trial, state, values)
 
 

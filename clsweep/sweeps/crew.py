@@ -69,7 +69,6 @@ class OwnCrew:
     notes: list[str]
 
     def work(self, sweep: Sweep, tell: Callable[[str], None]) -> None:
-        """See `Crew`."""
         logs = sweep.folder / _LOGS / _now()
         roles = [_role(number, sweep, here=True) for number in range(1, self.workers)]
         commands = [[*sweep.command, role.as_override(one)] for one in roles]
@@ -215,7 +214,7 @@ def work_here(sweep: Sweep, *, rehearsed: bool) -> None:
     """Work on the studies in this process until nothing is left; see `work_as`."""
     connection = storage.connect(sweep.url)
     try:
-        with storage.told_in_a_sentence(sweep.url):
+        with storage.translating_errors(sweep.url):
             work(sweep.plans, connection, rehearsed=rehearsed)
     except OSError as error:
         if wants_traceback():

@@ -84,5 +84,4 @@ def _operations_per_second(config: Config) -> float:
 
 
 def _sum(product: torch.Tensor) -> float:
-    """Wait for the device."""
     return float(product.sum().item())

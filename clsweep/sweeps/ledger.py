@@ -34,7 +34,7 @@ from clsweep.sweeps import owner as owners
 from clsweep.sweeps import space as spaces
 from clsweep.sweeps.continued import current
 from clsweep.sweeps.marks import CONTINUES, ENDED, FAILED, INTERRUPTED, LOST, REASON, VOID
-from clsweep.sweeps.owner import BEAT, OWNER, beating
+from clsweep.sweeps.owner import BEAT, OWNER, heartbeats
 from clsweep.sweeps.promotion import Promotion
 from clsweep.sweeps.space import Point, Space
 from clsweep.sweeps.spent import spent
@@ -300,7 +300,7 @@ class Ledger:
         """Whether no other process has taken this one for gone, and its trial for lost."""
         return self.storage.get_trial(trial._trial_id).state == TrialState.RUNNING
 
-    def beating(self, trial: Trial) -> AbstractContextManager[None]:
+    def heartbeats(self, trial: Trial) -> AbstractContextManager[None]:
         """A context in which other machines see that the trial is being run; its claim was the first beat."""
 
         def beat() -> None:
@@ -309,7 +309,7 @@ class Ledger:
             except Exception:  # the storage is away for a moment: the next beat will do
                 return
 
-        return beating(beat)
+        return heartbeats(beat)
 
 
 def _point(trial: FrozenTrial) -> Point:

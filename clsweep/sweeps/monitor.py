@@ -37,7 +37,6 @@ _PLAIN_WIDTH = 160  # where the output is no terminal
 
 
 def console() -> Console:
-    """The standard output."""
     made = Console(highlight=False)
     if not made.is_terminal:
         made.width = _PLAIN_WIDTH
@@ -61,7 +60,6 @@ class Monitor:
         self._live = Live(console=out, auto_refresh=False, transient=True) if out.is_terminal else None
 
     def __enter__(self) -> Self:
-        """Start to look."""
         if self._live is not None:
             self._live.start()
         self._thread.start()
@@ -225,7 +223,6 @@ class Outcome:
 
 
 def outcome(study: StudyWorker) -> Outcome:
-    """How a study stands."""
     final = study.finals()
     trials = study.ledger.trials()
     return Outcome(study, status.status(trials), spent(trials), final.runs() if final is not None else [])

@@ -27,7 +27,7 @@ def find(module: ModuleType, base: type[Any], key: str, name: str) -> type[Any]:
         for one, kind in vars(module).items()
         if inspect.isclass(kind) and issubclass(kind, base) and kind is not base and not inspect.isabstract(kind)
     }
-    wanted = plain(name)
+    wanted = normalized(name)
     found = classes.get(wanted, classes.get(wanted + key))
     if found is None:
         close = difflib.get_close_matches(wanted, classes, n=1, cutoff=0.4) or sorted(classes)
@@ -36,7 +36,7 @@ def find(module: ModuleType, base: type[Any], key: str, name: str) -> type[Any]:
     return found
 
 
-def plain(name: str) -> str:
+def normalized(name: str) -> str:
     """A name as it is looked for: `median_pruner` is MedianPruner."""
     return name.lower().replace("_", "")
 

@@ -104,7 +104,7 @@ def _boot() -> str:
 
 
 @contextmanager
-def beating(beat: Callable[[], None]) -> Iterator[None]:
+def heartbeats(beat: Callable[[], None]) -> Iterator[None]:
     """Call `beat` now and then from a thread, for other machines to see.
 
     Args:

@@ -145,7 +145,6 @@ class StudyPlan:
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds of a trial."""
         return [self.config.seed + number for number in range(self.config.search.seeds)]
 
     @property

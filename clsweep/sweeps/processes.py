@@ -59,7 +59,6 @@ class Helpers:
         self._watch = threading.Thread(target=self._keep_watching, daemon=True)
 
     def __enter__(self) -> Self:
-        """Start them."""
         if self._commands:
             self._logs.mkdir(parents=True, exist_ok=True)
         try:

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 from scipy import stats
 
 from clsweep.errors import InputError
-from clsweep.sweeps.named import build, find, plain
+from clsweep.sweeps.named import build, find, normalized
 from clsweep.sweeps.promotion import Hyperband, Promotion, SuccessiveHalving
 
 _P_HOPELESS = 0.1
@@ -61,7 +61,7 @@ def pruner(name: str | None, options: dict[str, Any] | None, steps: int) -> Base
     """
     if name is None:
         return NopPruner()
-    ours = _OURS.get(plain(name).removesuffix("pruner"))
+    ours = _OURS.get(normalized(name).removesuffix("pruner"))
     if ours is not None:
         made: SuccessiveHalving = build(ours, "pruner", options or {})
         return made.promotion(name, steps)
@@ -90,7 +90,7 @@ def _within(name: str, steps: int) -> BasePruner:
     return made
 
 
-def hopeless(trial: Sequence[Sequence[float]], best: Sequence[Sequence[float]]) -> bool:
+def is_clearly_worse(trial: Sequence[Sequence[float]], best: Sequence[Sequence[float]]) -> bool:
     """Whether a trial that has run some of its seeds is clearly worse than the best trial.
 
     A one-sided Wilcoxon signed-rank test (Wilcoxon, 1945) on accuracies paired by seed and context, at level 0.1 (the

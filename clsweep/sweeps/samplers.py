@@ -53,7 +53,6 @@ class SeededByTrial(BaseSampler):
         self._sampler.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """See `optuna.samplers.BaseSampler`."""
         return self._sampler.infer_relative_search_space(study, trial)
 
     def sample_relative(
@@ -75,11 +74,9 @@ class SeededByTrial(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """See `optuna.samplers.BaseSampler`."""
         return self._sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """See `optuna.samplers.BaseSampler`."""
         self._sampler.after_trial(study, trial, state, values)
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from clsweep import passwords
-from clsweep.errors import InputError, MachineError, RunError, is_machines, machine_error, machine_sentence
+from clsweep.errors import InputError, MachineError, RunError, is_machine_error, machine_error, machine_sentence
 from clsweep.paths import absolute, short
 from clsweep.sweeps.database import SQLITE, Database, first_line, is_damaged, open_database
 from clsweep.sweeps.journal import DamagedJournalError, Journal
@@ -82,13 +82,13 @@ def _open(storage: str, make: bool) -> BaseStorage | None:
     try:
         return Journal(file)
     except StorageInternalError as error:
-        if isinstance(error.__cause__, OSError) and is_machines(error.__cause__):
+        if isinstance(error.__cause__, OSError) and is_machine_error(error.__cause__):
             raise MachineError(machine_sentence(f"search.storage={JOURNAL}{error}")) from error
         raise InputError(f"search.storage={JOURNAL}{error}.") from error
 
 
 @contextmanager
-def told_in_a_sentence(storage: str) -> Iterator[None]:
+def translating_errors(storage: str) -> Iterator[None]:
     """Turn what goes wrong in a storage on the way into one sentence.
 
     Raises:
@@ -143,7 +143,7 @@ def finished_trials(storage: str, names: Sequence[str]) -> dict[str, list[Frozen
     if connection is None:
         return {}
     try:
-        with told_in_a_sentence(storage):
+        with translating_errors(storage):
             there = set(optuna.get_all_study_names(connection)) & set(names)
             return {name: optuna.load_study(study_name=name, storage=connection).get_trials() for name in there}
     finally:
@@ -187,6 +187,6 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if is_machines(error):
+        if is_machine_error(error):
             raise machine_error(error, "search.storage") from error
         raise InputError(f"search.storage: the folder {folder} can't be made ({error.strerror}).") from error

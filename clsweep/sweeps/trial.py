@@ -23,7 +23,7 @@ from clsweep.sweeps.marks import CARRIED, REASON
 from clsweep.sweeps.owner import BEAT
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.promotion import Promotion
-from clsweep.sweeps.pruners import hopeless
+from clsweep.sweeps.pruners import is_clearly_worse
 from clsweep.sweeps.taken import FOLDER, Taken, take, take_up
 from clsweep.training.observers import Observer
 from clsweep.training.run import PartOf, PrunedError
@@ -161,7 +161,7 @@ class Runner:
             return
         best = max(complete, key=lambda one: one.value or 0.0)
         seeds = len(on_contexts)
-        if hopeless(on_contexts, best.user_attrs[ON_CONTEXTS][:seeds]):
+        if is_clearly_worse(on_contexts, best.user_attrs[ON_CONTEXTS][:seeds]):
             raise PrunedError(f"worse than trial {best.number} on {seeds} of {len(self.plan.seeds)} seeds")
 
 

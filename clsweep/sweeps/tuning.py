@@ -119,7 +119,6 @@ class _Ignorant(Way):
     """A way that knows nothing of the benchmark's whole stream."""
 
     def regularizer(self, regularizer: RegularizerConfig) -> RegularizerConfig:
-        """See `Way`."""
         return replace(regularizer, tuned={})
 
 
@@ -135,34 +134,27 @@ class FirstContexts(_Ignorant):
 
     @property
     def shown(self) -> str:
-        """See `Way`."""
         return f"{ON_FIRST_CONTEXTS} {self.count}"
 
     @property
     def told(self) -> str:
-        """See `Way`."""
         return f"the first {self.count} contexts"
 
     @property
     def word(self) -> str:
-        """See `Way`."""
         return f"tuned_on_first_{self.count}_contexts"
 
     @property
     def identity(self) -> dict[str, Any]:
-        """See `Way`."""
         return {_KEY: ON_FIRST_CONTEXTS, "count": self.count}
 
     def search(self, search: SearchConfig) -> SearchConfig:
-        """See `Way`."""
         return replace(search, first_contexts=self.count, data=None)
 
     def trial(self, config: Config) -> Config:
-        """See `Way`."""
         return replace(config, first_contexts=self.count)
 
     def check(self, config: Config) -> None:
-        """See `Way`."""
         most = config.contexts_learned - 1
         if most < 2:
             raise InputError(
@@ -193,38 +185,30 @@ class OtherData(_Ignorant):
 
     @property
     def shown(self) -> str:
-        """See `Way`."""
         return " ".join(one for one in (ON_OTHER_DATA, self.data.name, self._digest) if one)
 
     @property
     def told(self) -> str:
-        """See `Way`."""
         return f"the data set {self.data.name}"
 
     @property
     def word(self) -> str:
-        """See `Way`."""
         return f"tuned_on_{self.data.name}"
 
     @property
     def identity(self) -> dict[str, Any]:
-        """See `Way`."""
         return {_KEY: ON_OTHER_DATA, "data": self.data.name, "digest": self._digest}
 
     def search(self, search: SearchConfig) -> SearchConfig:
-        """See `Way`."""
         return replace(search, first_contexts=None, data=self.data)
 
     def trial(self, config: Config) -> Config:
-        """See `Way`."""
         return replace(config, dataset=self.data)
 
     def dataset_digest(self, own: str | None) -> str | None:
-        """See `Way`."""
         return self._digest
 
     def check(self, config: Config) -> None:
-        """See `Way`."""
         own, digest = config.dataset, identity.digest(config.dataset)
         if digest == self._digest and (digest or own.name == self.data.name):
             raise InputError(
@@ -240,7 +224,6 @@ class OtherData(_Ignorant):
             raise InputError(f"{SEARCH_DATA}={self.data.name}: has {n_classes} classes; expected {needed.expected}.")
 
     def check_data(self, config: Config, streams: ContextCache, device: torch.device) -> None:
-        """See `Way`."""
         on_other = self.trial(config)
         self._check_classes(config, streams.images(self.data).n_classes)
         other, own = (streams(one, device).input_shape for one in (on_other, config))
@@ -259,21 +242,17 @@ class Defaults(_Ignorant):
 
     @property
     def shown(self) -> str:
-        """See `Way`."""
         return NO_SEARCH
 
     @property
     def word(self) -> str:
-        """See `Way`."""
         return "default_values"
 
     @property
     def identity(self) -> dict[str, Any]:
-        """See `Way`."""
         return {_KEY: NO_SEARCH}
 
     def check(self, config: Config) -> None:
-        """See `Way`."""
         preset = config.regularizer.preset
         if preset is not None and config.stream != "joint":
             raise InputError(

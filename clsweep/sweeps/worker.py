@@ -212,7 +212,7 @@ class StudyWorker:
 
     def _run(self, ledger: Ledger, trial: Trial, objective: Callable[[Trial], float]) -> None:
         try:
-            with ledger.beating(trial), not_waited_for_when_interrupted(self._storage):
+            with ledger.heartbeats(trial), not_waited_for_when_interrupted(self._storage):
                 value = objective(trial)
         except PrunedError as reason:
             ledger.prune(trial, str(reason))

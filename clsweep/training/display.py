@@ -20,7 +20,7 @@ from clsweep.config import ALL_LOGITS, Config
 from clsweep.protocol import Protocol
 from clsweep.results import CURVE_FILE, Summary, short
 from clsweep.results.metrics import Cell, Matrix
-from clsweep.training.machine import crowded, emulated_bf16
+from clsweep.training.machine import bf16_warning, busy_cores_warning
 from clsweep.training.observers import Observer, Started
 from clsweep.training.update import library
 
@@ -78,7 +78,6 @@ class Display(Observer):
         self._task = self._progress.add_task("", total=self._total, rate=0.0)
 
     def setting(self, run: Started) -> None:
-        """Print the resolved setting."""
         config, benchmark = self._config, self._config.benchmark
         held_out = f", {config.validation_fraction:g} held out" if config.validation_fraction else ""
         by = Protocol.of(config).contexts_by
@@ -101,7 +100,7 @@ class Display(Observer):
             self._print(f"{name:<10} {value}")
         notes = [*self._notes]
         if run.device == "cpu":
-            slow = [crowded(), library().note, emulated_bf16() if config.precision == "bf16" else None]
+            slow = [busy_cores_warning(), library().note, bf16_warning() if config.precision == "bf16" else None]
             notes += filter(None, slow)
         for note in notes:
             self._print_note(note)

@@ -94,7 +94,6 @@ class Shared:
             yield
 
     def is_there(self) -> bool:
-        """Whether somebody has made it."""
         return self._path.exists()
 
     def take(self, contexts: int, evaluate_every: int | None = None) -> Trained | None:

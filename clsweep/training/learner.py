@@ -150,7 +150,6 @@ class Learner:
         changes += self.parts.changes(before)
 
     def activate(self, outputs: Outputs) -> None:
-        """Choose the active outputs."""
         self._active = outputs
         if not self._shows_all:
             self._outputs.active = outputs

@@ -92,7 +92,7 @@ class _Load:
         return f"other processes keep {self.taken:.1f} of {self.cores} cores busy"
 
 
-def crowded() -> str | None:
+def busy_cores_warning() -> str | None:
     """One sentence if other processes leave this one fewer idle cores than it has threads, else None.
 
     Threads wait for each other in a loop that takes a core: where there are too few, a step is many times slower.
@@ -105,7 +105,7 @@ def crowded() -> str | None:
     return None if threads <= load.idle else f"{load}: threads=1 may be many times faster"
 
 
-def emulated_bf16() -> str | None:
+def bf16_warning() -> str | None:
     """One sentence if this processor takes several times as long for products in bf16 as in float32, else None.
 
     PyTorch has kernels for bf16 where an x86 processor has AVX-512, and plain loops elsewhere, on many laptops too,

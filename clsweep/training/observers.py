@@ -86,7 +86,6 @@ class Observer:
         """
 
     def __enter__(self) -> Self:
-        """Training starts."""
         return self
 
     def note(self, sentence: str) -> None:
@@ -166,37 +165,30 @@ class Several(Observer):
         self._entered = ExitStack()
 
     def setting(self, run: Started) -> None:
-        """Tell all."""
         for one in self._observers:
             one.setting(run)
 
     def restored(self, measured: Sequence[Sequence[Cell]], iterations: int) -> None:
-        """Tell all."""
         for one in self._observers:
             one.restored(measured, iterations)
 
     def step(self, loss: Tensor) -> None:
-        """Tell those that listen."""
         for step in self._steps:
             step(loss)
 
     def evaluated(self, points: Sequence[Point]) -> None:
-        """Tell all."""
         for one in self._observers:
             one.evaluated(points)
 
     def context_done(self, cells: Sequence[Cell]) -> None:
-        """Tell all."""
         for one in self._observers:
             one.context_done(cells)
 
     def finished(self, matrix: Matrix, summary: Summary) -> None:
-        """Tell all."""
         for one in self._observers:
             one.finished(matrix, summary)
 
     def stopped(self, summary: Summary) -> None:
-        """Tell all."""
         for one in self._observers:
             one.stopped(summary)
 
@@ -243,34 +235,27 @@ class Guarded(Observer):
         return "step" in self._methods
 
     def setting(self, run: Started) -> None:
-        """Tell it."""
         self._tell("setting", run)
 
     def restored(self, measured: Sequence[Sequence[Cell]], iterations: int) -> None:
-        """Tell it."""
         if "restored" in self._methods:
             self._tell("restored", measured, iterations)
         else:
             super().restored(measured, iterations)
 
     def step(self, loss: Tensor) -> None:
-        """Tell it."""
         self._tell("step", loss)
 
     def evaluated(self, points: Sequence[Point]) -> None:
-        """Tell it."""
         self._tell("evaluated", points)
 
     def context_done(self, cells: Sequence[Cell]) -> None:
-        """Tell it."""
         self._tell("context_done", cells)
 
     def finished(self, matrix: Matrix, summary: Summary) -> None:
-        """Tell it."""
         self._tell("finished", matrix, summary)
 
     def stopped(self, summary: Summary) -> None:
-        """Tell it."""
         self._tell("stopped", summary)
 
     def __enter__(self) -> Self:

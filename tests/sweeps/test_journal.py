@@ -92,7 +92,7 @@ def test_a_full_disk_leaves_whole_lines(file: Path, monkeypatch: pytest.MonkeyPa
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", sync)
-    with pytest.raises(RunError) as told, storage.told_in_a_sentence(f"journal:{file}"):
+    with pytest.raises(RunError) as told, storage.translating_errors(f"journal:{file}"):
         shared.study.set_user_attr("anything", 1)
     assert str(told.value) == (
         f"search.storage=journal:{file}: No space left on device; what is finished is kept: run the command again."

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from clsweep.sweeps import owner
-from clsweep.sweeps.owner import beating, from_json, this_process, to_json
+from clsweep.sweeps.owner import from_json, heartbeats, this_process, to_json
 
 
 def test_this_process_is_running() -> None:
@@ -40,7 +40,7 @@ def test_another_machines_process_is_judged_by_its_beats() -> None:
 def test_beats_come_until_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(owner, "BEAT_SECONDS", 0.01)
     beats: list[float] = []
-    with beating(lambda: beats.append(time.time())):
+    with heartbeats(lambda: beats.append(time.time())):
         while len(beats) < 3:
             time.sleep(0.01)
     after = len(beats)

@@ -13,7 +13,7 @@ from optuna.study import Study
 
 from clsweep.errors import InputError
 from clsweep.sweeps.checking import check_search
-from clsweep.sweeps.pruners import LatestValue, hopeless, pruner
+from clsweep.sweeps.pruners import LatestValue, is_clearly_worse, pruner
 from clsweep.sweeps.samplers import sampler
 from clsweep.sweeps.space import parse
 
@@ -227,9 +227,9 @@ def test_a_resumed_study_repeats_no_point_and_can_be_reproduced(name: str) -> No
 
 def test_only_a_clearly_worse_trial_is_hopeless() -> None:
     best = np.array([[0.99, 0.98, 0.97], [0.96, 0.98, 0.95]])
-    assert hopeless((best - 0.01).tolist(), best.tolist())
-    assert not hopeless((best + 0.01).tolist(), best.tolist())
-    assert not hopeless(best.tolist(), best.tolist())
+    assert is_clearly_worse((best - 0.01).tolist(), best.tolist())
+    assert not is_clearly_worse((best + 0.01).tolist(), best.tolist())
+    assert not is_clearly_worse(best.tolist(), best.tolist())
     worse_here_better_there = np.add(best, [[-0.01, 0.01, -0.01], [0.01, -0.02, 0.01]])
-    assert not hopeless(worse_here_better_there.tolist(), best.tolist())
-    assert not hopeless((best[:1] - 0.5).tolist(), best[:1].tolist())  # one seed says nothing about others
+    assert not is_clearly_worse(worse_here_better_there.tolist(), best.tolist())
+    assert not is_clearly_worse((best[:1] - 0.5).tolist(), best[:1].tolist())  # one seed says nothing about others

@@ -27,8 +27,8 @@ WITHOUT = "no gcc"
 def test_a_run_and_a_sweep_on_a_processor_that_is_slow_in_bf16_say_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: str, precision: str, said: bool
 ) -> None:
-    monkeypatch.setattr(display, "crowded", lambda: None)
-    monkeypatch.setattr(display, "emulated_bf16", lambda: SLOW)
+    monkeypatch.setattr(display, "busy_cores_warning", lambda: None)
+    monkeypatch.setattr(display, "bf16_warning", lambda: SLOW)
     monkeypatch.setattr(display, "library", lambda: Library(None, WITHOUT))
     study = plan(tmp_path, f"precision={precision}")
     printed = io.StringIO()
@@ -36,7 +36,7 @@ def test_a_run_and_a_sweep_on_a_processor_that_is_slow_in_bf16_say_so(
     assert (SLOW in printed.getvalue()) == said
     assert (f"note       {WITHOUT}\n" in printed.getvalue()) == (device == "cpu")
 
-    monkeypatch.setattr(command, "emulated_bf16", lambda: SLOW)
+    monkeypatch.setattr(command, "bf16_warning", lambda: SLOW)
     monkeypatch.setattr(command, "library", lambda: Library(None, WITHOUT))
     monkeypatch.setattr(command, "pick_device", lambda name: torch.device(device))
     notes = [WITHOUT] * (device == "cpu") + [SLOW] * said
@@ -46,7 +46,7 @@ def test_a_run_and_a_sweep_on_a_processor_that_is_slow_in_bf16_say_so(
 def test_the_header_says_what_the_images_are_and_how_many_threads_there_are(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(display, "crowded", lambda: None)
+    monkeypatch.setattr(display, "busy_cores_warning", lambda: None)
     monkeypatch.setattr(display, "library", lambda: Library(None))
     config = plan(tmp_path).config
     printed = io.StringIO()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clsweep.training import machine
-from clsweep.training.machine import crowded, emulated_bf16, prepare_cpu
+from clsweep.training.machine import bf16_warning, busy_cores_warning, prepare_cpu
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +107,7 @@ def test_a_machine_that_is_busy_is_said_to_be(
     monkeypatch.setattr(psutil, "cpu_percent", lambda interval, percpu: busy)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
     torch.set_num_threads(threads)
-    sentence = crowded()
+    sentence = busy_cores_warning()
     assert (sentence is not None) == said
     if sentence is not None:
         assert "of 2 cores busy: threads=1" in sentence
@@ -119,7 +119,7 @@ def test_a_processor_without_kernels_for_bf16_is_said_to_be_slow(
 ) -> None:
     seconds = {torch.float32: 1.0, torch.bfloat16: bf16_seconds}
     monkeypatch.setattr(machine, "_product_seconds", seconds.__getitem__)
-    sentence = emulated_bf16()
+    sentence = bf16_warning()
     assert (sentence is not None) == said
     if sentence is not None:
         assert "15 times as long" in sentence

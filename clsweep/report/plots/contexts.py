@@ -115,30 +115,30 @@ def _curves_and_ends(methods: Sequence[str]) -> tuple[Figure, Axes, Axes]:
     return figure, left, right
 
 
-def _ends(plain: Axes, ends: pd.DataFrame, seeds: pd.DataFrame, looks: Mapping[str, Look], unit: Unit) -> None:
+def _ends(axes: Axes, ends: pd.DataFrame, seeds: pd.DataFrame, looks: Mapping[str, Look], unit: Unit) -> None:
     """A row for each method: its mean, its interval as a bar, and its seeds.
 
     Args:
-        plain: where to draw.
+        axes: where to draw.
         ends: of `accuracy_curves`, a row for each method, by its name.
         seeds: of `accuracy_curves`, after the last context.
         looks: of the methods.
         unit: of accuracies.
     """
     low, high = _range_of_ends(ends)
-    plain.set_xlim(low, high)
-    plain.set_ylim(len(ends) - 0.4, -0.6)
+    axes.set_xlim(low, high)
+    axes.set_ylim(len(ends) - 0.4, -0.6)
     for row, (method, end) in enumerate(ends.iterrows()):
         look = looks[str(method)]
         mine = seeds.loc[seeds["method"] == method, "accuracy"]
         if len(mine) > 1:
-            plain.scatter(mine, [row] * len(mine), s=9, facecolors="none", edgecolors=look.colour, linewidths=0.6)
-        plain.plot([end["low"], end["high"]], [row, row], color=look.colour, linewidth=1.4, solid_capstyle="butt")
+            axes.scatter(mine, [row] * len(mine), s=9, facecolors="none", edgecolors=look.colour, linewidths=0.6)
+        axes.plot([end["low"], end["high"]], [row, row], color=look.colour, linewidth=1.4, solid_capstyle="butt")
         shown = min(max(end["mean"], low), high)
-        plain.plot([shown], [row], color=look.colour, marker=look.marker, markersize=5, clip_on=False)
+        axes.plot([shown], [row], color=look.colour, marker=look.marker, markersize=5, clip_on=False)
         if shown != end["mean"]:
             side = 1 if shown == low else -1
-            plain.annotate(
+            axes.annotate(
                 unit.text(end["mean"]),
                 (shown, row),
                 (6 * side, 0),
@@ -147,11 +147,11 @@ def _ends(plain: Axes, ends: pd.DataFrame, seeds: pd.DataFrame, looks: Mapping[s
                 va="center",
                 fontsize=7,
             )
-    plain.set_yticks(range(len(ends)), [shortened(str(method)) for method in ends.index])
-    plain.tick_params(axis="y", length=0)
-    plain.xaxis.set_major_locator(MaxNLocator(3))
-    in_unit(plain.xaxis, unit)
-    grid_lines(plain)
+    axes.set_yticks(range(len(ends)), [shortened(str(method)) for method in ends.index])
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(3))
+    in_unit(axes.xaxis, unit)
+    grid_lines(axes)
 
 
 def _range_of_ends(ends: pd.DataFrame) -> tuple[float, float]:

@@ -166,7 +166,6 @@ class Plot:
         return self._saved("pdf", metadata={"CreationDate": None})
 
     def csv(self) -> bytes:
-        """Its numbers."""
         return csv_text(self.data).encode()
 
     def _saved(self, kind: str, **options: Any) -> bytes:

@@ -67,7 +67,6 @@ class MLflow(Scalars):
             self._waiting = []
 
     def end(self, status: str) -> None:
-        """End MLflow's run."""
         self._client.set_tag(self._run, "status", status)
         self._client.set_terminated(self._run, _STATUSES.get(status, _CUT))
 

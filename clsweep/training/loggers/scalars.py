@@ -70,7 +70,6 @@ class Scalars(Observer):
         """
 
     def setting(self, run: Started) -> None:
-        """Begin."""
         self.begin(run)
 
     def restored(self, measured: Sequence[Sequence[Cell]], iterations: int) -> None:
@@ -97,14 +96,12 @@ class Scalars(Observer):
             self.log(scalars, CONTEXTS, after)
 
     def finished(self, matrix: Matrix, summary: Summary) -> None:
-        """Log the metrics, and end."""
         final = {f"final/{name}": float(getattr(summary, name)) for name in _FINAL}
         defined = {name: value for name, value in final.items() if not math.isnan(value)}
         self.log(defined, CONTEXTS, matrix.shape[1])
         self.end(summary.status)
 
     def stopped(self, summary: Summary) -> None:
-        """End."""
         self.end(summary.status)
 
 

@@ -43,7 +43,6 @@ class TensorBoard(Scalars):
             self._writer.add_scalar(name, value, at)
 
     def end(self, status: str) -> None:
-        """Close the file."""
         self._writer.close()
 
     @property

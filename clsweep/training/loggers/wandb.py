@@ -81,7 +81,6 @@ class WandB(Scalars):
         self._where = local if self._run.offline else self._run.url or ""
 
     def log(self, scalars: Mapping[str, float], axis: str, at: int) -> None:
-        """Write scalars."""
         self._run.log({axis: at, **scalars})
 
     def end(self, status: str) -> None:

@@ -57,7 +57,6 @@ class AdamState:
         self.steps = steps
 
     def state(self) -> dict[str, Any]:
-        """All of it; see `ParameterUpdate.state`."""
         return {"averages": self.averages, "square_averages": self.square_averages, "steps": self.steps}
 
     @torch.no_grad()

@@ -115,5 +115,4 @@ class ParameterUpdate:
         raise NotImplementedError
 
     def _update(self) -> None:
-        """Make one step."""
         raise NotImplementedError

@@ -53,15 +53,12 @@ class ForeachUpdate(ParameterUpdate):
         self.name = optimizer.name
 
     def start_context(self, iterations: int | None) -> None:
-        """Begin a context; see `ParameterUpdate`."""
         self._optimizer.start_context(iterations)
 
     def state(self) -> dict[str, Any]:
-        """See `ParameterUpdate`."""
         return self._optimizer.state()
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """See `ParameterUpdate`."""
         self._optimizer.load_state(state)
 
     def _arrange(self, numbers: list[int]) -> None:
@@ -115,16 +112,13 @@ class FusedAdam:
         self._state = AdamState(parameters, torch.zeros(len(self._parameters), device=self._parameters[0].device))
 
     def start_context(self, iterations: int | None) -> None:
-        """Begin a context; see `Optimizer`."""
         if self._adam.reset:
             self._state.reset()
 
     def state(self) -> dict[str, Any]:
-        """See `Optimizer`."""
         return self._state.state()
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """See `Optimizer`."""
         self._state.load_state(state)
 
     def arrange(self, numbers: list[int]) -> None:
@@ -141,7 +135,6 @@ class FusedAdam:
         )
 
     def step(self) -> None:
-        """Move them; see `Optimizer`."""
         self._state.steps += self._counted
         averages, square_averages, steps = self._lists
         beta1, beta2 = self._adam.betas

@@ -86,16 +86,13 @@ class NativeUpdate(ParameterUpdate):
         return all(p.device.type == "cpu" and p.dtype == torch.float32 and p.is_contiguous() for p in parameters)
 
     def start_context(self, iterations: int | None) -> None:
-        """Begin a context; see `ParameterUpdate`."""
         if self._reset:
             self._state.reset()
 
     def state(self) -> dict[str, Any]:
-        """See `ParameterUpdate`."""
         return self._state.state()
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """See `ParameterUpdate`."""
         self._state.load_state(state)
 
     def _arrange(self, numbers: list[int]) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from clsweep.errors import InputError, RunError, is_machines, named
+from clsweep.errors import InputError, RunError, is_machine_error, named
 from clsweep.methods.undisturbed import settings_put_back
 from clsweep.optimizers import LENGTHS, OptimizerSetting
 from clsweep.seeding import GlobalStream
@@ -162,7 +162,7 @@ def _told(target: Target) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if is_machines(error):
+        if is_machine_error(error):
             raise
         where = "CLSWEEP_TRACEBACK=1 shows the traceback"
         raise RunError(f"{target.key}._target_={target.path}: a step raised {named(error)}; {where}.") from error
