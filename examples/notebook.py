@@ -27,7 +27,7 @@ rows = [
 print(pd.DataFrame(rows)[["regularizer", "reg_strength", "average_accuracy", "forgetting"]])
 
 
-# %% A method of one's own: two functions, see "The contract" in the README.
+# %% A method of one's own: two functions, see docs/methods.md.
 def estimate_importance(model, dataset, prev_params, device):
     return {name.replace(".", "__"): torch.ones_like(p) for name, p in model.named_parameters()}
 

@@ -3,6 +3,8 @@
 A method's place must not be chosen by what is being reported. Where it was run with several values, its row on the
 leaderboard is that of the values a sweep chose on validation data, else that of the most seeds, else that of a sweep's
 default values, else that of the latest run, and never that of the best test accuracy. The row says which it was.
+
+A single seed is no ground to lead on: where any method of a protocol has several, those with one stand below them.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from clsweep.published import published
 from clsweep.report import stability
 from clsweep.report.plots.contexts import BOUNDS
 from clsweep.report.selection import PROTOCOL, TUNED
-from clsweep.results.statistics import all_differ, compare, estimates
+from clsweep.results.statistics import LEVEL, all_differ, compare, estimates, holm
 
 # Whether more is better.
 METRICS: Final = {
@@ -61,10 +63,19 @@ def rows(runs: pd.DataFrame) -> pd.DataFrame:
     whole = pd.concat([part for part in parts if len(part)], ignore_index=True) if parts else table
     whole = whole.reindex(columns=_columns()).assign(order=whole["kind"].map({METHOD: 0, BOUND: 1, PUBLISHED: 2}))
     places = {digest: place for place, digest in enumerate(runs["protocol"].unique())}
-    whole = whole.assign(place=whole["protocol"].map(places)).sort_values(
-        ["place", "order", "main", "average_accuracy"], ascending=[True, True, False, False], kind="stable"
+    whole = whole.assign(place=whole["protocol"].map(places), single=_is_single(whole)).sort_values(
+        ["place", "order", "main", "single", "average_accuracy"],
+        ascending=[True, True, False, True, False],
+        kind="stable",
     )
     return whole[_columns()].reset_index(drop=True)
+
+
+def _is_single(table: pd.DataFrame) -> pd.Series:
+    """Whether a method's row has one seed, under a protocol where another one has several."""
+    is_method = table["kind"] == METHOD
+    several = (is_method & table["main"] & (table["seeds"] > 1)).groupby(table["protocol"]).transform("any")
+    return is_method & several & (table["seeds"] == 1)
 
 
 def _columns() -> list[str]:
@@ -131,10 +142,11 @@ def _compared(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     def by_seed(index: Any, metric: str) -> dict[int, float]:
         return {int(seed): float(value) for seed, value in seeds[keys[index]][metric].dropna().items()}
 
-    rivals = table[table["main"] & (table["kind"] == METHOD)]
+    methods = table[table["main"] & (table["kind"] == METHOD)]
+    rivals = methods[~_is_single(methods)]
     for metric in MARKED:
         best = _best(rivals, metric)
-        others = [index for index in rivals.index if index != best] if best is not None else []
+        others = [index for index in methods.index if index != best] if best is not None else []
         made = [compare(by_seed(best, metric), by_seed(one, metric)) for one in others]
         # A mean over other seeds may be higher where the common ones say the opposite.
         ahead = all((one.difference > 0) is METRICS[metric] for one in made)
@@ -155,6 +167,30 @@ def _best(rivals: pd.DataFrame, metric: str) -> Any:
     if known.empty:
         return None
     return known.idxmax() if METRICS[metric] else known.idxmin()
+
+
+def verdict(table: pd.DataFrame) -> str:
+    """What one protocol's rows say of average accuracy, in a sentence; empty where there is nothing to compare.
+
+    Args:
+        table: of `rows`, of one protocol.
+    """
+    methods = table[table["main"] & (table["kind"] == METHOD)]
+    rivals = methods[~_is_single(methods)]
+    best = _best(rivals, "average_accuracy")
+    if best is None or len(methods) < 2:
+        return ""
+    leader, others = rivals.loc[best, "method"], methods.drop(best)
+    tested = others[others["p"].notna()]
+    corrected = holm(tested["p"].tolist())
+    alike = [name for name, p in zip(tested["method"], corrected, strict=True) if p > 1 - LEVEL]
+    untested = others.loc[others["p"].isna(), "method"].tolist()
+    if not len(tested):
+        return f"{leader} has the highest mean; nothing tells it from the others, for lack of seeds in common."
+    told = f"{leader} has the highest mean, and "
+    told += f"can't be told from {', '.join(alike)}" if alike else "is told from every method that it was compared with"
+    apart = f"; {', '.join(untested)}: too few seeds in common" if untested else ""
+    return f"{told}{apart}."
 
 
 def _published_rows(table: pd.DataFrame) -> pd.DataFrame:

@@ -111,6 +111,7 @@ class Section:
         slug: of its files and its place on the page.
         title: what tells it from the others.
         protocol: all of it in one line.
+        verdict: what the rows say, in a sentence; may be empty.
         labels: of the metrics that it has.
         rows: its leaderboard.
         drawn: its figures.
@@ -120,6 +121,7 @@ class Section:
     slug: str
     title: str
     protocol: str
+    verdict: str
     labels: list[str]
     rows: list[Row]
     drawn: list[Drawn]
@@ -169,7 +171,8 @@ def section(slug: str, title: str, table: pd.DataFrame, drawn: Sequence[Drawn], 
     metrics = [metric for metric in METRICS if metric in labels]
     rows = [_row(row, metrics, unit) for row in table.to_dict("records")]
     protocol = Protocol.of_row(table.iloc[0].to_dict()).sentence()
-    return Section(slug, title, protocol, [labels[metric] for metric in metrics], rows, list(drawn))
+    shown = [labels[metric] for metric in metrics]
+    return Section(slug, title, protocol, leaderboard.verdict(table), shown, rows, list(drawn))
 
 
 def _row(row: dict[Any, Any], metrics: Sequence[str], unit: Unit) -> Row:

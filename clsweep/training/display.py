@@ -15,8 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch import Tensor
 
-from clsweep import published
+from clsweep import defaults, published
 from clsweep.config import ALL_LOGITS, Config
+from clsweep.hyperparameters import TUNED
 from clsweep.protocol import Protocol
 from clsweep.results import CURVE_FILE, Summary, short
 from clsweep.results.metrics import Cell, Matrix
@@ -98,7 +99,7 @@ class Display(Observer):
         self._folder = run.folder
         for name, value in rows.items():
             self._print(f"{name:<10} {value}")
-        notes = [*self._notes]
+        notes = [*self._notes, *_tuned_elsewhere(config, run.shown)]
         if run.device == "cpu":
             slow = [busy_cores_warning(), library().note, bf16_warning() if config.precision == "bf16" else None]
             notes += filter(None, slow)
@@ -219,6 +220,30 @@ def _optimizer(config: Config) -> str:
     reset = ", a new state in each context" if setting.reset else ""
     schedule = f", {setting.schedule_described}" if setting.schedule else ""
     return f"{name} lr {config.benchmark.lr:g}{schedule}{reset}"
+
+
+_TUNED_WITH = {
+    "dataset": "data set",
+    "dataset_digest": "data set",
+    "contexts": "contexts",
+    "scenario": "scenario",
+    "iters": "iterations",
+    "epochs": "iterations",
+    "batch_size": "batch",
+    "network": "network",
+    "optimizer": "optimizer",
+    "lr": "learning rate",
+}
+
+
+def _tuned_elsewhere(config: Config, shown: Sequence[str]) -> list[str]:
+    """A note where values that were tuned for a benchmark's usual setting are used in another one."""
+    changed = Protocol.of(config).differences(defaults.protocol(config))
+    words = dict.fromkeys(word for name, word in _TUNED_WITH.items() if name in changed)
+    if not words or not any(f"({TUNED})" in one for one in shown):
+        return []
+    usual = f"the tuned values are those of the usual {config.benchmark.name}"
+    return [f"{usual}; here {', '.join(words)} {'differs' if len(words) == 1 else 'differ'}: --multirun tunes for it"]
 
 
 def _preset(config: Config) -> dict[str, str]:

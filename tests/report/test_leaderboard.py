@@ -273,6 +273,27 @@ def test_the_best_is_not_marked_where_the_seeds_do_not_tell(tmp_path: Path, othe
     assert not table(tmp_path)["average_accuracy_best"].eq(True).any()
 
 
+def test_a_single_seed_stands_below_methods_with_several_and_leads_nothing(tmp_path: Path) -> None:
+    write_seeds(tmp_path / "a", GOOD, regularizer="ewc")
+    write_seeds(tmp_path / "b", WORSE, regularizer="si")
+    write_run(tmp_path / "once", 0.99, seed=77, regularizer="mas")
+    made = table(tmp_path)
+    assert made.loc[made["main"], "method"].tolist() == ["ewc", "si", "mas"]
+    assert row(made, "si")["difference"] == pytest.approx(np.mean(WORSE) - np.mean(GOOD))
+    assert not made["average_accuracy_best"].any(), "one of them was compared with none"
+    assert leaderboard.verdict(made) == (
+        "ewc has the highest mean, and is told from every method that it was compared with; "
+        "mas: too few seeds in common."
+    )
+
+
+def test_the_verdict_says_who_cannot_be_told_apart(tmp_path: Path) -> None:
+    write_seeds(tmp_path / "a", GOOD, regularizer="ewc")
+    write_seeds(tmp_path / "b", [0.951, 0.957, 0.956, 0.957], regularizer="si")
+    write_seeds(tmp_path / "c", WORSE, regularizer="mas")
+    assert leaderboard.verdict(table(tmp_path)) == "ewc has the highest mean, and can't be told from si."
+
+
 def test_a_method_alone_is_not_the_best(tmp_path: Path) -> None:
     write_seeds(tmp_path, GOOD, contexts=2)
     assert not table(tmp_path)[["average_accuracy_best", "forgetting_best"]].eq(True).any(axis=None)

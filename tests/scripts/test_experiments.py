@@ -36,6 +36,7 @@ from evaluation.declared import EXPERIMENTS
 from evaluation.experiment import NOTHING, Experiment, Made, Method, Run, Setting, merged
 
 NAMES = list(EXPERIMENTS)
+LONG = ("arena", "tuning")  # of many methods, which take long to compose
 EWC = Method("ewc", ("regularizer=ewc",), strengths=(1.0, 10.0, 100.0))
 SI = Method("si", ("regularizer=si", "regularizer.reg_strength=10", "regularizer.epsilon=0.1"))
 BOUND = Method("none", ("regularizer=none",), is_bound=True)
@@ -92,7 +93,7 @@ def test_the_index_has_every_experiment() -> None:
     assert {file.stem for file in pages.PAGES.glob("*.md")} == {*NAMES, Path(pages.INDEX).stem}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(one, marks=pytest.mark.slow) if one in LONG else one for one in NAMES])
 def test_runs_can_be_made_and_those_that_are_kept_are_of_the_declared_protocol(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

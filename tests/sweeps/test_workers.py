@@ -136,7 +136,8 @@ def compute_regularization_loss(model, importance_dict, prev_params_dict):
 """
 
 
-@pytest.mark.parametrize("deadly", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("deadly", [False, True])
 def test_a_sweep_from_python_shares_its_trials_with_another_process(tmp_path: Path, deadly: bool) -> None:
     begun, folder, file = tmp_path / "begun", tmp_path / "sweep", tmp_path / "method.py"
     begun.mkdir()

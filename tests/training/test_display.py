@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import started
+from builders import setting, started
 from omegaconf import OmegaConf
 from rich.console import Console
 from sweeping import plan
 
 from clsweep.sweeps import command, launchers
 from clsweep.training import display
-from clsweep.training.display import Display
+from clsweep.training.display import Display, _tuned_elsewhere
 from clsweep.training.update.native import Library
 
 SLOW = "this processor is slow in bf16"
@@ -95,3 +95,21 @@ def test_the_header_says_how_long_and_with_what_a_network_is_trained(tmp_path: P
 )
 def test_a_clusters_workers_are_on_other_machines(launcher: str, here: bool) -> None:
     assert launchers.is_here(OmegaConf.create({"_target_": launcher})) == here
+
+
+@pytest.mark.parametrize(
+    ("overrides", "note"),
+    [
+        ((), None),
+        (("precision=bf16", "seed=3"), None),
+        (("benchmark.iters=7",), "here iterations differs: --multirun tunes for it"),
+        (("dataset=mnist_5k", "benchmark.lr=0.5"), "here data set, learning rate differ: --multirun tunes for it"),
+    ],
+)
+def test_tuned_values_in_another_setting_are_said_to_be_of_the_usual_one(
+    overrides: tuple[str, ...], note: str | None
+) -> None:
+    config = setting("benchmark=split_mnist", "regularizer=ewc", *overrides)
+    notes = _tuned_elsewhere(config, ["reg_strength=1e+06 (tuned)"])
+    assert [one.partition("; ")[2] for one in notes] == ([] if note is None else [note])
+    assert _tuned_elsewhere(config, ["reg_strength=3"]) == []

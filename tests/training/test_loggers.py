@@ -160,7 +160,7 @@ def test_what_it_raises_is_said_in_one_line_and_costs_nothing(
             "callbacks",
             {"_target_": "OWN.Nothing"},
             "callbacks.a._target_: made Nothing, which has none of an observer's methods; expected one of setting, "
-            "step, context_done, finished, stopped.",
+            "step, evaluated, context_done, finished, stopped.",
         ),
         (
             "callbacks",

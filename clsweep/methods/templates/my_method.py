@@ -1,6 +1,6 @@
 """Memory Aware Synapses (Aljundi et al., 2018), to be changed into a method of your own.
 
-Parameters go by their names with "__" for ".". What else a method can rely on: clsweep's README, "The contract".
+Parameters go by their names with "__" for ".". What else a method can rely on: docs/methods.md.
 """
 
 import torch
