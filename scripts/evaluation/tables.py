@@ -220,8 +220,9 @@ def _share_of_distance(runs: pd.DataFrame) -> str:
         return ""
     best, shipped, joint = common.mean()
     share = (shipped - best) / (joint - best)
+    over = f"Over the {len(common)} seeds" if len(common) > 1 else "On the one seed"
     return (
-        f"Over the {len(common)} seeds that all three have, the shipped file ({shipped:.4f}) closes {share:.0%} of the "
+        f"{over} that all three have, the shipped file ({shipped:.4f}) closes {share:.0%} of the "
         f"distance from the best baseline ({METHODS[name]}, {best:.4f}) to joint training ({joint:.4f})."
     )
 
