@@ -88,9 +88,9 @@ class VCL(Quadratic):
     takes_batch = True
     reg_strength: float = hyperparameter(1.0, NOT_NEGATIVE, "tag(log, interval(1, 1e4))")
     beta: float = hyperparameter(1.0, POSITIVE, "tag(log, interval(1e-3, 1))")
+    rate: float = hyperparameter(1e-3, SHARE, "tag(log, interval(1e-4, 1e-1))")
     prior_std: float = option(1.0, POSITIVE)
     initial_std: float = option(0.05, POSITIVE)
-    rate: float = option(1e-3, SHARE)
     precision: NamedTensors = state()
     _examples: int | None = field(init=False, default=None)
     _posterior: _Posterior | None = field(init=False, default=None)

@@ -156,7 +156,7 @@ def _without_strengths(factors: float, data_size: float) -> tuple[Method, ...]:
         _of_gradients("gpm", "threshold: 0.97, rise: 0.003", 1.5),
         _of_gradients("owm", "alpha: 1e-3", 1.5),
         _of_gradients("ncl", f"reg_strength: 1, data_size: {data_size:g}", factors, **sizes),
-        _sweep(_method("vcl", cost=3.0), "reg_strength: 1, beta: 1"),
+        _sweep(_method("vcl", cost=3.0), "reg_strength: 1, beta: 1, rate: 1e-3"),
     )
 
 

@@ -287,7 +287,7 @@ SEARCHED = {
     "owm": {"alpha"},
     "gpm": {"threshold", "rise"},
     "ncl": {"reg_strength", "data_size"},
-    "vcl": {"reg_strength", "beta"},
+    "vcl": {"reg_strength", "beta", "rate"},
 }
 
 
