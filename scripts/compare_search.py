@@ -2,7 +2,8 @@
 
     python scripts/compare_search.py record     # trains grids of settings; those that are kept are left out: hours
     python scripts/compare_search.py replay     # thousands of sweeps, whose training is a look-up in the grids
-    python scripts/compare_search.py table      # the tables of docs/tuning.md
+
+`python scripts/experiments.py tables samplers` writes their tables.
 
 A grid is a sweep of single runs, one for each value, without pruning. A replay is a sweep as it ships: its ledger,
 sampler, pruner, ranges and first point; only a trial's validation accuracies are those of the grid, between its points
@@ -12,7 +13,6 @@ by interpolation. No test accuracy is looked at.
 from __future__ import annotations
 
 import argparse
-import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +31,6 @@ from optuna.trial import Trial
 from sobol_start import SobolStart
 
 from clsweep import composing
-from clsweep.results.statistics import estimate
 from clsweep.sweeps import overrides
 from clsweep.sweeps.continued import OnePerPoint
 from clsweep.sweeps.ledger import Ledger, open_study
@@ -42,6 +41,7 @@ from clsweep.sweeps.samplers import SeededByTrial, sampler
 from clsweep.sweeps.space import Point, Space
 
 KEPT = Path(__file__).resolve().parent.parent / "outputs" / "reference" / "search"
+REPLAYS = "replays.csv.gz"  # a row for each sweep
 BUDGETS = (10, 20, 40)  # trials, or as much time as so many trials take that nothing stops
 SWEEP = ["case", "sampler", "pruner", "seed"]  # what a row of the replays is of
 
@@ -263,89 +263,20 @@ def replay_all(kept: Path, seeds: int, output: Path) -> None:
             print(f"{case.name}: {chooses}, {judges}: {len(rows)} sweeps", flush=True)
 
 
-def regrets(kept: Path, replays: pd.DataFrame) -> pd.DataFrame:
-    """What each sweep missed at each budget: the best accuracy that there is less what was found, in percent.
-
-    Returns:
-        A row for each sweep, budget and way of counting (`per`).
-    """
-    tables = Tables(kept)
-    made = []
-    for case in tables.cases():
-        own = replays[replays["case"] == case.name]
-        best = tables.of(case).best(case.plan.space)
-        for per, budget in itertools.product(("trials", "time"), BUDGETS):
-            when = f"{per}_{budget}"
-            made.append(
-                own[SWEEP].assign(
-                    per=per,
-                    budget=budget,
-                    begun=own[f"begun_{when}"],
-                    runs=own[f"runs_{when}"],
-                    missed=100 * (best - own[f"found_{when}"]),
-                )
-            )
-    return pd.concat(made)
-
-
-def table(missed: pd.DataFrame, rows: str, columns: list[str], *, with_runs: bool = False) -> str:
-    """What was missed, with 95 % intervals over the sampler's seeds, as Markdown.
-
-    Args:
-        missed: see `regrets`; some of its rows.
-        rows: the column that makes the table's rows.
-        columns: those that make its columns.
-        with_runs: whether to say how long it took.
-    """
-    heads = list(missed[columns].drop_duplicates().itertuples(index=False, name=None))
-    lines = [" | ".join([rows, *(" ".join(map(str, head)) for head in heads)]), " | ".join(["---"] * (len(heads) + 1))]
-    for name, own in missed.groupby(rows, sort=False):
-        cells = {head: _cell(one, with_runs) for head, one in own.groupby(columns)}
-        lines.append(" | ".join([str(name), *(cells.get(head, "") for head in heads)]))
-    return "\n".join(f"| {line} |" for line in lines)
-
-
-def _cell(sweeps: pd.DataFrame, with_runs: bool) -> str:
-    made = estimate(sweeps["missed"].dropna().tolist())
-    runs = f" in {sweeps['runs'].mean():.0f} runs" if with_runs else ""
-    return f"{made.mean:.2f} ± {made.half_width:.2f}{runs}"
-
-
-def tables_of(kept: Path, replays: pd.DataFrame) -> str:
-    """The tables of docs/tuning.md."""
-    missed = regrets(kept, replays)
-    missed[["search", "start"]] = missed["case"].str.extract(r"(.*) (tuned|new)")
-    first = missed[(missed["per"] == "trials") & (missed["pruner"] == "none")]
-    judged = missed[missed["case"].isin(missed.loc[missed["pruner"] != "none", "case"])]
-    judged = judged[judged["sampler"] == PRUNED_WITH]
-    points = judged[(judged["per"] == "trials") & (judged["budget"] == BUDGETS[-1])]
-    by = ["search", "budget"]
-    titled = {
-        "Samplers, new method": table(first[first["start"] == "new"], "sampler", by),
-        "Samplers, tuned method": table(first[first["start"] == "tuned"], "sampler", by),
-        "Pruners, equal time": table(judged[judged["per"] == "time"], "pruner", ["search", "start", "budget"]),
-        "Pruners, 40 points": table(points, "pruner", ["search", "start"], with_runs=True),
-    }
-    return "\n\n".join(f"{title}\n\n{text}" for title, text in titled.items())
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["record", "replay", "table"])
+    parser.add_argument("what", choices=["record", "replay"])
     parser.add_argument("--kept", type=Path, default=KEPT, help="the grids' tables; default: %(default)s")
     parser.add_argument("--runs", type=Path, default=Path("outputs/search"), help="of record; default: %(default)s")
     parser.add_argument(
         "--seeds", type=int, default=20, help="of the sampler, a third of it for gp; default: %(default)s"
     )
     a = parser.parse_args()
-    replays = a.kept / "replays.csv.gz"
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     if a.what == "record":
         return record(a.kept, a.runs)
-    if a.what == "replay":
-        replay_all(a.kept, a.seeds, replays)
-    print(tables_of(a.kept, pd.read_csv(replays)))
+    replay_all(a.kept, a.seeds, a.kept / REPLAYS)
     return 0
 
 

@@ -22,7 +22,7 @@ _GRID = (
     "regularizer.reg_strength=1,10,100"
 )
 _START = "n_startup_trials"
-_N_START = 5  # random points before a sampler chooses, where Optuna has 10: docs/tuning.md
+_N_START = 5  # random points before a sampler chooses, where Optuna has 10: docs/experiments/samplers.md
 _NOT_NEEDED: dict[type[Any], str] = {
     optuna.samplers.GridSampler: _GRID,
     optuna.samplers.BruteForceSampler: _GRID,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from evaluation import ablation, cifar_gap, figures, other_harness, tables, tuned, ways
+from evaluation import ablation, cifar_gap, figures, other_harness, samplers, tables, tuned, ways
 from evaluation.experiment import ROOT, Experiment, Method, Setting
 from evaluation.names import PUBLISHED_ORDER, SETTINGS, SHIPPED
 
@@ -341,6 +341,14 @@ _ALL = (
             ),
         ),
         ways.table,
+        lambda experiment, made: None,
+    ),
+    Experiment(
+        samplers.NAME,
+        "Samplers and pruners",
+        "Which sampler finds good values in 10 to 40 trials, and what does a pruner gain?",
+        (),
+        samplers.tables,
         lambda experiment, made: None,
     ),
     Experiment(

@@ -100,11 +100,3 @@ def test_time_goes_by_contexts_and_what_is_not_finished_by_then_does_not_count(
     assert (row["found_trials_1"], row["found_trials_2"]) == (0.5, 0.5)
     assert (row["found_time_1"], row["begun_time_1"]) == (0.5, 1)
     assert (row["found_time_2"], row["begun_time_2"]) == (0.5, 2)  # 4 + 1 + 4 contexts are more than 2 runs of 4
-
-
-def test_the_docs_show_what_the_kept_replays_say(script: ModuleType) -> None:
-    made = script.tables_of(script.KEPT, pd.read_csv(script.KEPT / "replays.csv.gz")).splitlines()
-    told = (ROOT / "docs" / "tuning.md").read_text().partition("## Samplers")[2]
-    shown = [line for line in told.splitlines() if line.startswith("|")]
-    assert [line for line in shown if line not in made] == []
-    assert sum("±" in line for line in shown) == len(script.SAMPLERS) + 2 * len(script.pruners(5))
