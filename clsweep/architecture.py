@@ -6,7 +6,7 @@ What is made of it is in `clsweep.networks`. Nothing here imports torch, but for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeGuard
 
@@ -47,9 +47,9 @@ def described(node: Mapping[str, Any]) -> str:
     target = of(node)
     if not is_ours(target):
         return target.described
-    widths = [target.arguments[name] for name in _VALUES if name in target.arguments]
-    lists = [" ".join(map(str, one if isinstance(one, list) else [one])) for one in widths]
-    others = {name: value for name, value in target.arguments.items() if name not in _VALUES}
+    widths = _widths(target)
+    lists = [" ".join(map(str, one if isinstance(one, list) else [one])) for one in widths.values()]
+    others = {name: value for name, value in target.arguments.items() if name not in widths}
     said = replace(target, path=str(node["name"]), arguments=others).described
     return " ".join([said, *f" {BETWEEN_LISTS} ".join(lists).split()])
 
@@ -72,7 +72,7 @@ def size_typed(node: Mapping[str, Any]) -> str:
     target = of(node)
     if not is_ours(target):
         return f"{KEY}.{TARGET}={target.path}"
-    return " ".join(target.typed(name) for name in reversed(_VALUES) if name in target.arguments)
+    return " ".join(target.typed(name) for name in reversed(_widths(target)))
 
 
 def check(node: Mapping[str, Any]) -> None:
@@ -85,8 +85,8 @@ def check(node: Mapping[str, Any]) -> None:
     target.check(*PROVIDED)
     if is_ours(target):
         _check_name(target.path, node.get("name"))
-        for name, check_value in _VALUES.items():
-            if name in target.arguments and (expected := check_value(target.arguments[name])):
+        for name, usual in _usual_widths(target).items():
+            if name in target.arguments and (expected := _unlike(name, target.arguments[name], usual)):
                 raise InputError(f"{target.typed(name)}: expected {expected}.")
 
 
@@ -99,28 +99,28 @@ def _check_name(path: str, name: object) -> None:
         raise InputError(f"{KEY}.name={name}: isn't {path}; expected {KEY}={name}, which chooses it.")
 
 
-def _of_width(value: object) -> str | None:
-    return None if _is_integer(value) and value >= 1 else "an integer of 1 or more"
+def _widths(target: Target) -> dict[str, Any]:
+    """The widths that a setting gives to a network of ours, in the order in which results have them."""
+    return {name: target.arguments[name] for name in _usual_widths(target) if name in target.arguments}
 
 
-def _of_widths(value: object, key: str) -> str | None:
+def _usual_widths(target: Target) -> dict[str, int | list[int]]:
+    """What its file in `conf/network` says of its widths: its integers, and lists of them."""
+    file = next((values for values in files(KEY).values() if values[TARGET] == target.path), {})
+    return {name: value for name, value in file.items() if isinstance(value, list) or _is_integer(value)}
+
+
+def _unlike(name: str, value: object, usual: int | list[int]) -> str | None:
+    """What is expected of a width, or of a list of them, where it isn't so."""
+    if not isinstance(usual, list):
+        return None if _is_integer(value) and value >= 1 else "an integer of 1 or more"
+    if name == "channels" and value == []:
+        return "at least one convolution for network.name=cnn"
     if not isinstance(value, list) or not all(map(_is_integer, value)):
-        example = value if _is_integer(value) else "400,400"
-        return f"a list of integers, as in {KEY}.{key}=[{example}]"
+        example = value if _is_integer(value) else ",".join(map(str, usual))
+        return f"a list of integers, as in {KEY}.{name}=[{example}]"
     return None if all(width >= 1 for width in value) else "widths of 1 or more"
-
-
-def _of_convolutions(value: object) -> str | None:
-    return "at least one convolution for network.name=cnn" if value == [] else _of_widths(value, "channels")
 
 
 def _is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-# What is expected of the values of our own networks, where it isn't so; in the order in which results have them.
-_VALUES: dict[str, Callable[[object], str | None]] = {
-    "channels": _of_convolutions,
-    "width": _of_width,
-    "hidden": lambda value: _of_widths(value, "hidden"),
-}

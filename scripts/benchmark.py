@@ -30,7 +30,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from clsweep import networks
+from clsweep import methods, networks
 from clsweep.config import Config, config_dir, parse
 from clsweep.curvature import fisher
 from clsweep.curvature.per_example import LogitWeights, sum_over_examples
@@ -45,24 +45,8 @@ from clsweep.training.loop import batch_indices, with_outputs
 from clsweep.training.machine import prepare_cpu
 from clsweep.training.run import pick_device
 
-METHODS = (
-    "none",
-    "l2",
-    "ewc",
-    "ewc_separate",
-    "online_ewc",
-    "kfac_ewc",
-    "si",
-    "mas",
-    "rwalk",
-    "lwf",
-    "owm",
-    "gpm",
-    "ncl",
-    "vcl",
-    "custom",
-)
-BUILT_IN = METHODS[:-1]
+BUILT_IN = tuple(sorted(methods.names(), key=lambda name: name != "none"))  # plain training first
+METHODS = (*BUILT_IN, "custom")
 SHAPES = {"mnist": ((1, 28, 28), 60_000), "cifar100": ((3, 32, 32), 50_000)}
 ESTIMATES: dict[str, tuple[LogitWeights, Phi]] = {
     "Fisher, exact": (fisher.exact, Square()),

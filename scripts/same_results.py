@@ -21,7 +21,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-METHODS = "none,l2,ewc,ewc_separate,online_ewc,kfac_ewc,si,mas,rwalk,lwf,owm,gpm,ncl,vcl,custom"
+from clsweep import methods
+
+METHODS = ",".join([*methods.names(), "custom"])
 COMMON = ["device=cpu", "threads=1", "figures=false", "seed=3", "benchmark.contexts=3", "benchmark.batch_size=16"]
 BENCHMARKS = {
     "split_mnist": ["dataset=mnist_5k", "benchmark.iters=12", "network.hidden=[50,40]"],

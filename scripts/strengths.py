@@ -25,7 +25,7 @@ from matplotlib.ticker import MaxNLocator
 from omegaconf import OmegaConf
 
 from clsweep import config as settings
-from clsweep import defaults, hyperparameters, results
+from clsweep import defaults, hyperparameters, results, targets
 from clsweep.protocol import Protocol
 from clsweep.report.names import BENCHMARKS
 from clsweep.report.plots.studies import frame_of, logarithmic
@@ -186,14 +186,13 @@ def untuned() -> dict[str, str]:
     """Methods without a tuned value anywhere, with what they take by default."""
     tuned = {method for benchmark in TUNED for method in starts(benchmark)}
     made = {}
-    for file in sorted((settings.config_dir() / "regularizer").glob("*.yaml")):
-        target: Any = OmegaConf.select(OmegaConf.load(file), "_target_")
-        if file.stem in tuned or target is None:
+    for method, file in targets.files("regularizer").items():
+        if method in tuned:
             continue
-        declared = hyperparameters.of_class(get_class(target))
+        declared = hyperparameters.of_class(get_class(file[targets.TARGET]))
         numbers = {name: one.default for name, one in declared.items() if name in hyperparameters.names(declared)}
         if numbers:
-            made[file.stem] = _values(numbers)
+            made[method] = _values(numbers)
     return made
 
 

@@ -15,6 +15,9 @@ from tiny import cnn, mlp
 from clsweep import architecture
 from clsweep import config as settings
 from clsweep.errors import InputError
+from clsweep.targets import files
+
+OURS = ", ".join(dict.fromkeys(values["name"] for values in files("network").values()))
 
 
 def own(path: str, **arguments: Any) -> dict[str, Any]:
@@ -63,7 +66,7 @@ def test_lists_of_widths_that_stood_end_to_end_are_told_apart_where_it_is_known(
         (mlp([4, 0.5]), "network.hidden=[4,0.5]: expected a list of integers, as in network.hidden=[400,400]."),  # type: ignore[list-item]
         (cnn([], [4]), "network.channels=[]: expected at least one convolution for network.name=cnn."),
         (cnn([0], [4]), "network.channels=[0]: expected widths of 1 or more."),
-        (mlp([4]) | {"name": "transformer"}, "network.name=transformer: expected one of cnn, mlp, resnet18."),
+        (mlp([4]) | {"name": "transformer"}, f"network.name=transformer: expected one of {OURS}."),
         (
             mlp([4]) | {"name": "cnn"},
             "network.name=cnn: isn't clsweep.networks.MLP; expected network=cnn, which chooses it.",

@@ -354,7 +354,7 @@ def test_a_list_is_told_by_what_is_in_it() -> None:
             "benchmark.stream._target_=null: expected the dotted path of a class or a function, as in "
             "benchmark.stream._target_=my_module.Name.",
         ),
-        ("network", "network: is missing; expected one of cnn, mlp, mlp_1000, own, resnet18."),
+        ("network", f"network: is missing; expected one of {settings.choices('network')}."),
     ],
 )
 def test_a_key_that_was_removed_is_named(removed: str, sentence: str) -> None:

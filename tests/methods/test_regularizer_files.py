@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import CONF
 from tiny import (
     CONTEXTS,
     anchored,
@@ -291,7 +290,7 @@ SEARCHED = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(file.stem for file in (CONF / "regularizer").glob("*.yaml")))
+@pytest.mark.parametrize("name", SEARCHED)
 def test_a_sweep_searches_what_a_method_uses(name: str) -> None:
     loaded = load(method(name) if name != "custom" else file_method(SHIPPED))
     assert set(loaded.hyperparameters) == set(loaded.spaces) == SEARCHED[name]

@@ -25,6 +25,7 @@ from tiny import (
     write,
 )
 
+from clsweep import methods
 from clsweep.errors import MethodError
 from clsweep.methods.contract import FileMethod
 from clsweep.methods.undisturbed import Network, settings_put_back
@@ -343,25 +344,7 @@ def test_a_penalty_that_is_declared_to_be_pure_and_is_not_is_refused(
         made.step(inputs, labels)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "none",
-        "l2",
-        "ewc",
-        "ewc_separate",
-        "online_ewc",
-        "kfac_ewc",
-        "si",
-        "mas",
-        "rwalk",
-        "lwf",
-        "owm",
-        "gpm",
-        "ncl",
-        "vcl",
-    ],
-)
+@pytest.mark.parametrize("name", methods.names())
 def test_no_built_in_penalty_changes_anything(name: str) -> None:
     """Nothing is put back after it."""
     data = examples(12)

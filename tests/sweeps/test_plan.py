@@ -12,6 +12,7 @@ import pytest
 from builders import setting
 from sweeping import TINY, plan, resolved
 
+from clsweep import methods
 from clsweep.config import WorkerConfig
 from clsweep.errors import InputError
 from clsweep.methods.loading import load
@@ -270,25 +271,7 @@ def test_what_is_searched() -> None:
     assert searched(joint, every, {}, set()) == {}
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        "l2",
-        "ewc",
-        "ewc_separate",
-        "online_ewc",
-        "kfac_ewc",
-        "si",
-        "mas",
-        "rwalk",
-        "lwf",
-        "owm",
-        "gpm",
-        "ncl",
-        "vcl",
-        "custom",
-    ],
-)
+@pytest.mark.parametrize("method", [*(name for name in methods.names() if name != "none"), "custom"])
 @pytest.mark.parametrize("benchmark", ["split_mnist", "perm_mnist", "split_cifar100"])
 def test_good_values_lie_in_the_space(method: str, benchmark: str) -> None:
     from clsweep.sweeps.space import contains

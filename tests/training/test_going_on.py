@@ -15,7 +15,7 @@ from builders import command, refuse_writing, setting
 from conftest import Typed
 from test_cli import TINY, summary, without_run_id
 
-from clsweep import process, results, resuming
+from clsweep import methods, process, results, resuming
 from clsweep.config import Config
 from clsweep.errors import InputError
 from clsweep.results.metrics import Cell
@@ -26,23 +26,7 @@ from clsweep.training.run import run
 from clsweep.training.seeds import run_seeds
 
 SHORT = (*TINY, "benchmark.contexts=3", "benchmark.iters=4", "figures=false", "threads=1", "device=cpu")
-METHODS = (
-    "none",
-    "l2",
-    "ewc",
-    "ewc_separate",
-    "online_ewc",
-    "si",
-    "mas",
-    "rwalk",
-    "kfac_ewc",
-    "lwf",
-    "owm",
-    "gpm",
-    "ncl",
-    "vcl",
-    "custom",
-)
+METHODS = (*methods.names(), "custom")
 
 # Counts what it has seen wherever Python keeps anything, and says so where one of them is behind.
 FORGETFUL = """

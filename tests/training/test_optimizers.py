@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
+from clsweep import methods
 from clsweep.errors import InputError, RunError
 from clsweep.optimizers import OptimizerSetting
 from clsweep.targets import Target
@@ -192,7 +193,7 @@ def test_contexts_with_si_are_plain_pytorchs(case: str, built_in: bool, tmp_path
         torch.testing.assert_close(p, q, rtol=1e-8, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", ["ewc", "online_ewc", "rwalk", "kfac_ewc", "owm", "gpm", "ncl"])
+@pytest.mark.parametrize("name", methods.names())
 def test_methods_are_the_same_in_both_forms_of_adam(name: str) -> None:
     """`foreach=False` is for the optimizer that PyTorch has."""
     forms = [tiny.optimizer(lr=0.05), tiny.optimizer(lr=0.05, foreach=False)]
@@ -203,9 +204,9 @@ def test_methods_are_the_same_in_both_forms_of_adam(name: str) -> None:
         learner = tiny.learner(tiny.method(name, reg_strength=2.0), model, by=one)
         for context in range(3):
             data = tiny.dataset(dtype=torch.float64, seed=context)
-            learner.start_context(STEPS)
+            learner.start_context(STEPS, examples=len(data))
             for _ in range(STEPS):
-                learner.step(*data.tensors)
+                tiny.step(learner, *data.tensors)
             learner.end_context(data)
         trained.append(list(model.parameters()))
     for p, q in zip(*trained, strict=True):

@@ -11,27 +11,10 @@ import torch
 from builders import ROOT, command, setting
 from tiny import learner, method, stream
 
-from clsweep import networks
+from clsweep import methods, networks
 from clsweep.errors import InputError
 from clsweep.training.loop import Trainer, TrainingProtocol
 from clsweep.training.rehearsal import rehearse
-
-METHODS = (
-    "none",
-    "l2",
-    "ewc",
-    "ewc_separate",
-    "online_ewc",
-    "kfac_ewc",
-    "si",
-    "mas",
-    "rwalk",
-    "lwf",
-    "owm",
-    "gpm",
-    "ncl",
-    "vcl",
-)
 
 
 @pytest.fixture
@@ -91,7 +74,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", methods.names())
 def test_every_method_learns_with_any_network(name: str, module: str) -> None:
     of = stream()
     model = networks.build({"name": "own", "_target_": f"{module}.Tokens"}, of.input_shape, of.n_outputs, seed=0)

@@ -24,6 +24,7 @@ from tiny import (
 )
 from torch import Tensor
 
+from clsweep import methods
 from clsweep.config import RegularizerConfig
 from clsweep.data.contexts import Context, Part, Stream
 from clsweep.data.scenarios import SCENARIOS
@@ -353,20 +354,8 @@ def test_images_of_nan_are_named_as_such() -> None:
 # ---- the built-in methods
 
 METHODS: dict[str, RegularizerConfig] = {
-    "l2": method("l2", reg_strength=5.0),
-    "ewc": method("ewc", reg_strength=50.0),
-    "ewc_separate": method("ewc_separate", reg_strength=50.0),
-    "online_ewc": method("online_ewc", reg_strength=50.0),
-    "si": method("si", reg_strength=5.0),
+    **{name: method(name, reg_strength=5.0) for name in methods.names() if name != "none"},
     "si floored": method("si", reg_strength=5.0, floor_at_zero=True),
-    "mas": method("mas", reg_strength=5.0),
-    "kfac_ewc": method("kfac_ewc", reg_strength=50.0),
-    "rwalk": method("rwalk", reg_strength=5.0),
-    "lwf": method("lwf", reg_strength=5.0),
-    "owm": method("owm"),
-    "gpm": method("gpm", threshold=0.9),
-    "ncl": method("ncl", data_size=50.0),
-    "vcl": method("vcl", reg_strength=50.0),
 }
 
 
