@@ -6,6 +6,7 @@ python scripts/strengths.py
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -41,6 +42,7 @@ STRENGTH: Final = "reg_strength"
 TUNED: Final = ("split_mnist", "perm_mnist", "split_cifar100")
 _CLOSE: Final = 0.06  # a value that is rounded to two digits is the same
 _COLUMNS: Final = 3
+_WIDTH: Final = 115  # of a line of the page
 _FEW_IMAGES: Final = 20_000
 
 
@@ -202,12 +204,10 @@ def tables() -> str:
     for benchmark in TUNED:
         parts += [
             f"## {BENCHMARKS[benchmark]}: `{benchmark}`",
-            _where_from(benchmark),
+            _searched(benchmark),
             f"![{BENCHMARKS[benchmark]}: validation accuracy over strength](figures/strengths-{benchmark}.svg)",
-            "All searches that are kept:",
-            _all_searches(benchmark),
         ]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, "## How the best strength moves", _moves()])
 
 
 def _overview() -> str:
@@ -216,31 +216,37 @@ def _overview() -> str:
     for method in methods:
         lines.append([f"`{method}`", *(_values(starts(benchmark).get(method, {})) for benchmark in TUNED)])
     others = ", ".join(f"`{method}` ({values})" for method, values in untuned().items())
-    return f"{markdown(lines)}\n\nTuned nowhere yet, and run with what they have by default: {others}."
+    text = f"No sweep has tuned these methods yet; they start from their own defaults: {others}."
+    return f"{markdown(lines)}\n\n{textwrap.fill(text, _WIDTH, break_on_hyphens=False)}"
 
 
-def _where_from(benchmark: str) -> str:
-    head = ["method", "start from", "where it comes from", "searched at", "trials (pruned)"]
-    lines = [[*head, "validation accuracy: start", "best", f"strengths within {WITHIN} of the best"]]
+def _searched(benchmark: str) -> str:
+    lines = [["method", "search", "best trial", "its accuracy", "at the start", f"within {WITHIN} of the best"]]
     for method, values in starts(benchmark).items():
         mine = of(benchmark, method)
         if not mine:
-            lines.append([f"`{method}`", _values(values), _borrowed(benchmark, method), *[""] * 5])
+            lines.append([f"`{method}`", _borrowed(benchmark, method), *[""] * 4])
             continue
         first = mine[0]
         start = first.at(values)
-        lines.append(
-            [
-                f"`{method}`",
-                _values(values),
-                _origin(first, values),
-                first.setting,
-                _count(first),
-                "" if math.isnan(start) else f"{start:.4f}",
-                f"{first.best[ACCURACY]:.4f}",
-                _flat(first),
-            ]
-        )
+        at_start = "not tried" if math.isnan(start) else f"{start:.4f}"
+        search = f"{first.setting}; {_count(first)}"
+        lines.append([f"`{method}`", search, _best(first), f"{first.best[ACCURACY]:.4f}", at_start, _flat(first)])
+    return markdown(lines)
+
+
+def _moves() -> str:
+    """The best strength of every setting that a method was searched in, and the trials of the search."""
+    methods = sorted({one.method for one in searches()})
+    lines = [["setting", *(f"`{method}`" for method in methods)]]
+    for benchmark in TUNED:
+        mine = [one for one in searches() if one.benchmark == benchmark]
+        for setting in dict.fromkeys(one.setting for one in mine):
+            found: dict[str, str] = {}
+            for one in mine:  # the most telling one first
+                if one.setting == setting:
+                    found.setdefault(one.method, f"{_number(one.best[STRENGTH])} ({len(one.attempts)})")
+            lines.append([f"`{benchmark}`, {setting}", *(found.get(method, "") for method in methods)])
     return markdown(lines)
 
 
@@ -252,33 +258,17 @@ def of(benchmark: str, method: str) -> list[Search]:
 def _borrowed(benchmark: str, method: str) -> str:
     others = [one for one, values in starts(benchmark).items() if one != method and of(benchmark, one)]
     same = next((one for one in others if starts(benchmark)[one] == starts(benchmark)[method]), None)
-    return "no search of its own is kept" if same is None else f"that of `{same}`; no search of its own is kept"
+    return "none is kept" if same is None else f"that of `{same}`"
 
 
-def _origin(search: Search, values: Mapping[str, float]) -> str:
-    best = {name: float(search.best[name]) for name in search.searched}
-    if all(math.isclose(best[name], values[name], rel_tol=_CLOSE) for name in best if name in values):
-        return "the best trial"
-    start = search.at(values)
-    if math.isnan(start):
-        return f"not among the trials, of which {_values(best)} is best"
-    return f"tried, {search.best[ACCURACY] - start:.4f} below the best, {_values(best)}"
-
-
-def _all_searches(benchmark: str) -> str:
-    lines = [["method", "searched at", "trials (pruned)", "best values", "accuracy", f"within {WITHIN} of it"]]
-    for method in dict.fromkeys(one.method for one in sorted(searches(), key=lambda one: one.method)):
-        for one in of(benchmark, method):
-            best = {name: float(one.best[name]) for name in one.searched}
-            told = [one.setting, _count(one), _values(best), f"{one.best[ACCURACY]:.4f}", _flat(one)]
-            lines.append([f"`{method}`", *told])
-    return markdown(lines)
+def _best(search: Search) -> str:
+    return _values({name: float(search.best[name]) for name in search.searched})
 
 
 def _count(search: Search) -> str:
     mine = search.attempts
     pruned = int((mine["state"] == PRUNED).sum())
-    return f"{len(mine)} ({pruned})" if pruned else f"{len(mine)}"
+    return f"{len(mine)} trials, {pruned} pruned" if pruned else f"{len(mine)} trials"
 
 
 def _flat(search: Search) -> str:

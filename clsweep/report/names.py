@@ -18,7 +18,7 @@ BENCHMARKS: Final = {
     "rotated_mnist": "Rotated-MNIST",
     "split_fashion_mnist": "Split-FashionMNIST",
     "split_cifar10": "Split-CIFAR-10",
-    "split_cifar100": "Split-CIFAR-100",
+    "split_cifar100": "Split-CIFAR100",
 }
 METHODS: Final = {
     "ewc": "EWC",

@@ -26,6 +26,11 @@ def from_the_root() -> Iterator[None]:
         yield
 
 
+def cells(text: str) -> list[list[str]]:
+    """Of the tables in a text, line by line."""
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in text.splitlines() if line.startswith("| ")]
+
+
 def test_the_page_is_what_the_kept_rows_give() -> None:
     page = strengths.PAGE.read_text()
     assert page == pages.renewed(page, strengths.tables(), strengths.BEGIN), "python scripts/strengths.py writes it"
@@ -33,12 +38,14 @@ def test_the_page_is_what_the_kept_rows_give() -> None:
 
 @pytest.mark.parametrize("benchmark", strengths.TUNED)
 def test_the_page_has_every_tuned_value_and_a_figure(benchmark: str) -> None:
-    table = strengths.PAGE.read_text().split(f"`{benchmark}`\n", 1)[1]
+    page = strengths.PAGE.read_text()
+    head, *rows = cells(page.split("## Where to start", 1)[1])
+    column = head.index(f"`{benchmark}`")
     for file in (CONF / "tuned" / benchmark).glob("*.yaml"):
-        row = next(line for line in table.splitlines() if line.startswith(f"| `{file.stem}` |"))
-        start = row.split("|")[2].split(",")[0]
+        row = next(row for row in rows if row[0] == f"`{file.stem}`")
+        start = row[column].split(",")[0]
         assert float(start) == float(yaml.safe_load(file.read_text())["reg_strength"])
-    assert f"](figures/strengths-{benchmark}.svg)" in table
+    assert f"](figures/strengths-{benchmark}.svg)" in page
     assert (strengths.FIGURES / f"strengths-{benchmark}.svg").is_file()
 
 
@@ -52,13 +59,24 @@ def test_a_row_says_what_a_sweep_found() -> None:
             best, strength = row["validation_average_accuracy"], row["reg_strength"]
         if row["reg_strength"] == 1e6:
             start = row["validation_average_accuracy"]
-    expected = f"| `ewc` | 1e6 | tried, {best - start:.4f} below the best, {strength:.3g}"
+    expected = f"| {strength:.3g} | {best:.4f} | {start:.4f} |".replace("e+0", "e")
     text = strengths.PAGE.read_text()
-    assert expected.replace("e+0", "e") in text
-    assert f"| {start:.4f} | {best:.4f} |" in text
+    assert expected in next(line for line in text.splitlines() if line.startswith("| `ewc` | 2,000 iterations; "))
     first = strengths.of("split_mnist", "ewc")[0]
     assert (first.iters, first.searched, first.unusual) == (2_000, ("reg_strength",), False)
     assert first.complete["validation_average_accuracy"].max() == best
+
+
+def test_the_last_table_has_the_best_strength_of_every_setting() -> None:
+    head, _, *rows = cells(strengths.PAGE.read_text().split("## How the best strength moves", 1)[1])
+    told = {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows}
+    quick = max(
+        (one for one in strengths.of("split_mnist", "si") if one.setting == "200 iterations"),
+        key=lambda one: len(one.attempts),
+    )
+    assert told["`split_mnist`, 200 iterations"]["`si`"] == f"1e3 ({len(quick.attempts)})"
+    assert quick.best["reg_strength"] == 1e3
+    assert len(told) == len({(one.benchmark, one.setting) for one in strengths.searches()})
 
 
 def test_a_grid_is_one_search_with_all_of_its_points() -> None:
