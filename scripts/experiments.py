@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def show() -> None:
     """Print for each method the runs made, the minutes of a core that one takes, and that the missing ones take."""
-    print(f"{'experiment':44} {'runs':>9} {'min each':>9} {'min left':>9}")
+    print(f"{'experiment':50} {'runs':>9} {'min each':>9} {'min left':>9}")
     for experiment in EXPERIMENTS.values():
         made = keeping.kept(experiment)
         for setting in experiment.settings:
@@ -72,7 +72,7 @@ def show() -> None:
                 left = sum(run.minutes for run in missing)
                 name = f"{experiment.name}/{setting.name} {method.name}"
                 each = setting.minutes * method.cost
-                print(f"{name:44} {len(runs) - len(missing):4}/{len(runs):4} {each:9.1f} {left:9.0f}")
+                print(f"{name:50} {len(runs) - len(missing):4}/{len(runs):4} {each:9.1f} {left:9.0f}")
 
 
 def _part(name: str, methods: Sequence[str] | None = None) -> Part:

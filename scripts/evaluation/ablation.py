@@ -1,4 +1,4 @@
-"""What each ingredient of the shipped file is worth: tables of the runs of `scripts/ablation.py`."""
+"""The ablation of the shipped file: tables of the runs of `scripts/ablation.py`."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from clsweep.results.statistics import compare
 from evaluation.experiment import Experiment, Made
 from evaluation.keeping import REFERENCE
 from evaluation.names import SHIPPED
-from evaluation.tables import markdown
+from evaluation.tables import TO_SHIPPED, markdown
 
 NAME: Final = "ablation"
+_DIFFERENCE: Final = f"{TO_SHIPPED}, each at its best strength"
 _FILES: Final = {
     "split_mnist-quick": "Split-MNIST, a tenth of the budget",
     "perm_mnist-short": "Permuted-MNIST, 600 iterations a context, bf16",
     "split_cifar100-short": "Split-CIFAR100, 250 iterations a context, bf16",
 }
 _VARIANTS: Final = {
-    SHIPPED: "shipped",
-    "all_of_both_factors": "all of both factors, equation (1)",
+    SHIPPED: "the shipped file",
+    "all_of_both_factors": "whole factors, equation (1)",
     "no_output_directions": "no leading directions of the outputs",
     "no_input_directions": "no leading directions of the inputs",
-    "diagonal_of_product": "the diagonal of G ⊗ A alone",
+    "diagonal_of_product": "only the diagonal of G ⊗ A",
     "sampled_labels": "labels drawn from the model",
-    "summed_factors": "factors summed, (Σ A) ⊗ (Σ G)",
-    "not_normalized": "not divided by the mean tr H",
+    "summed_factors": "summed factors, (Σ A) ⊗ (Σ G)",
+    "not_normalized": "no division by the mean tr H",
 }
 
 
@@ -40,11 +41,11 @@ def tables(experiment: Experiment, made: Made) -> str:
 
 
 def _table(runs: pd.DataFrame) -> str:
-    lines = [["variant", "strength: validation accuracy", "shipped less it, each at its best", "when learned"]]
+    lines = [["variant", "strength: validation accuracy", _DIFFERENCE, "learning accuracy"]]
     best = {name: _best(mine) for name, mine in runs.groupby("variant")}
     for name, said in _VARIANTS.items():
         if name in best:
-            difference = "" if name == SHIPPED else _difference(best[SHIPPED], best[name])
+            difference = "" if name == SHIPPED else _difference(best[name], best[SHIPPED])
             learned = f"{best[name]['learning_accuracy'].mean():.4f}"
             lines.append([said, _tried(runs[runs["variant"] == name]), difference, learned])
     return markdown(lines)

@@ -1,11 +1,13 @@
-"""What stands between the shipped file and joint training on Split-CIFAR100: tables of short runs on held-out data."""
+"""The gap between the shipped file and joint training on Split-CIFAR100: tables of short runs on validation data."""
 
 from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 import pandas as pd
 
+from clsweep.results import metrics
 from evaluation import keeping
 from evaluation.experiment import Experiment, Made
 from evaluation.tables import markdown
@@ -13,8 +15,14 @@ from evaluation.tables import markdown
 NAME: Final = "cifar_gap"
 _FILES: Final = {
     "moving_averages.py": "moving averages",
-    "fixed_averages.py": "the first context's averages",
-    "fixed_averages_and_partial_traces.py": "the same, and partial traces",
+    "fixed_averages.py": "fixed averages",
+    "fixed_averages_and_partial_traces.py": "fixed averages, partial traces",
+}
+
+_METRICS: Final = {
+    "average accuracy": metrics.average_accuracy,
+    "learning accuracy": metrics.learning_accuracy,
+    "forgetting": metrics.forgetting,
 }
 
 
@@ -24,15 +32,14 @@ def tables(experiment: Experiment, made: Made) -> str:
 
 
 def _runs(made: Made) -> str:
-    head = ["batch norms and convolutions", "iterations", "strength", "seed", "accuracy", "when learned", "lost since"]
-    lines, cells = [head], made.cells[made.cells["split"] == "validation"]
+    lines = [["version", "iterations", "strength", "seed", *_METRICS]]
+    cells = made.cells[made.cells["split"] == "validation"]
     for file, said in _FILES.items():
         runs = made.runs[made.runs["regularizer_file"] == file]
         for name, run in runs.sort_values(["iters", "seed", "reg_strength"]).iterrows():
             mine = cells[cells["name"] == name].pivot(index="after_context", columns="context", values="accuracy")
-            final = mine.loc[run["contexts"]]
-            learned = pd.Series({context: mine.loc[context, context] for context in final.index})
-            figures = [f"{one.mean():.4f}" for one in (final, learned, learned - final)]
+            matrix = mine.reindex(range(run["contexts"] + 1)).to_numpy(dtype=np.float64)
+            figures = [f"{metric(matrix):.4f}" for metric in _METRICS.values()]
             lines.append([said, str(run["iters"]), f"{run['reg_strength']:g}", str(run["seed"]), *figures])
     return markdown(lines)
 
@@ -40,6 +47,10 @@ def _runs(made: Made) -> str:
 def _drift() -> str:
     rows = pd.read_csv(keeping.MEASURED / "batch_norm_averages.csv")
     means = rows.groupby("averages", sort=False)["validation_accuracy"].mean()
-    head = ["the finished network of the first run, with running averages", "accuracy"]
-    said = {"final": "as they are", "its own": "estimated anew for each context", "the first context's": "of context 1"}
+    head = ["running averages of the first run's network", "average accuracy"]
+    said = {
+        "final": "as trained",
+        "its own": "estimated anew from each context",
+        "the first context's": "estimated from the first context",
+    }
     return markdown([head, *([said[str(kind)], f"{value:.4f}"] for kind, value in means.items())])

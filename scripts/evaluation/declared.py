@@ -11,7 +11,7 @@ from functools import partial
 
 from evaluation import ablation, cifar_gap, figures, other_harness, samplers, tables, tuned, ways
 from evaluation.experiment import ROOT, Experiment, Method, Setting
-from evaluation.names import PUBLISHED_ORDER, SETTINGS, SHIPPED
+from evaluation.names import BENCHMARKS, SHIPPED
 
 _BF16 = "precision=bf16"
 _RESPLIT = (
@@ -96,12 +96,17 @@ def _reference(
     """
     methods = (*(_method(name) for name in ("ewc", "online_ewc", "si")), _shipped())
     whole = Setting(benchmark, (f"benchmark={benchmark}", "protocol=reference"), methods, seeds, minutes)
-    same = [] if order is None else [replace(whole, name=PUBLISHED_ORDER, overrides=(*whole.overrides, *order))]
+    settings = [whole]
+    if order is not None:
+        same = replace(
+            whole, name="published_order", overrides=(*whole.overrides, *order), label="Published class order"
+        )
+        settings = [same, replace(whole, label="Each seed's own class order")]
     return Experiment(
         f"reference_{benchmark}",
-        f"The published comparison, reproduced: {SETTINGS[benchmark]}",
-        "Do the baselines give the published figures by the published protocol, and how does one file fare there?",
-        (*same, whole),
+        f"Reproduction of the published comparison: {BENCHMARKS[benchmark]}",
+        "Do EWC, Online EWC and SI reach their published accuracies under the published protocol?",
+        tuple(settings),
         partial(tables.beside_published, benchmark=benchmark, best=best),
         partial(figures.beside_published, benchmark=benchmark, best=best),
     )
@@ -270,8 +275,8 @@ _CIFAR_METHODS = (
 _ALL = (
     Experiment(
         tuned.NAME,
-        "Methods that are tuned alike",
-        "Which method is best where each has the hyperparameters that suit it?",
+        "Comparison of six tuned methods",
+        "Which method is best when each is tuned on validation data with the same number of trials?",
         (),
         tuned.tables,
         lambda experiment, made: None,
@@ -283,23 +288,23 @@ _ALL = (
     Experiment(
         other_harness.NAME,
         "The shipped file in another harness",
-        "Does the file, unchanged, beat the published figures where it knows nothing of the harness?",
+        "Does the shipped file beat the best published accuracies in a harness that knows nothing of clsweep?",
         (),
         other_harness.table,
         lambda experiment, made: None,
     ),
     Experiment(
         ablation.NAME,
-        "What each part of the shipped file is worth",
-        "What is lost where one ingredient is taken away?",
+        "Ablation of the shipped file",
+        "How much accuracy is lost when one ingredient of the shipped method is taken away?",
         (),
         ablation.tables,
         lambda experiment, made: None,
     ),
     Experiment(
         cifar_gap.NAME,
-        "What stands between the shipped file and joint training",
-        "What is lost on Split-CIFAR100 to batch norm, to convolutions' factors, to stiffness?",
+        "The gap to joint training on Split-CIFAR100",
+        "How much of the gap is due to batch norm, to the convolutions' factors and to the strength?",
         (),
         cifar_gap.tables,
         lambda experiment, made: None,
@@ -307,7 +312,7 @@ _ALL = (
     Experiment(
         "arena",
         "The arena: all methods tuned alike",
-        "Which method is best where each gets the same sweep, the same number of trials and the same fresh seeds?",
+        "Which method is best when all get the same sweep, the same number of trials and the same fresh seeds?",
         (
             Setting("split_mnist", ("benchmark=split_mnist",), _SPLIT_ARENA, _fresh(10), 0.8, trials=15),
             Setting(
@@ -332,8 +337,8 @@ _ALL = (
     ),
     Experiment(
         ways.NAME,
-        "What to tune on",
-        "What is lost where hyperparameters are chosen without a look at the whole stream, and does the ranking hold?",
+        "Tuning without the whole stream",
+        "How much accuracy is lost when no trial sees the whole stream, and does the ranking of methods hold?",
         (
             *ways.settings("split_mnist", ("budget=quick",), _WAYS_SWEPT, _WAYS_DEFAULT, _fresh(5), 0.1, trials=15),
             *ways.settings(
@@ -353,8 +358,8 @@ _ALL = (
     ),
     Experiment(
         "fisher_estimators",
-        "Five ways to compute the Fisher information",
-        "What does it cost EWC's accuracy to compute the Fisher information otherwise than exactly?",
+        "Five estimators of the Fisher information",
+        "How much accuracy does EWC lose when its Fisher information is not exact?",
         (
             Setting(
                 "split_mnist",
@@ -376,7 +381,7 @@ _ALL = (
     Experiment(
         "cifar_full",
         "Split-CIFAR100 at full budget",
-        "How much of the distance between the best baseline and joint training does the shipped file close?",
+        "With 5,000 iterations a context, how much of the gap to joint training does the shipped file close?",
         (
             Setting(
                 "split_cifar100",
@@ -392,7 +397,7 @@ _ALL = (
     Experiment(
         "cifar_tenth",
         "Split-CIFAR100 at a tenth of the budget",
-        "How much of the distance between the best baseline and joint training does the shipped file close?",
+        "With 500 iterations a context, how much of the gap to joint training does the shipped file close?",
         (Setting("split_cifar100", (*_CIFAR, "budget=quick"), _CIFAR_METHODS, _fresh(5), 10),),
         partial(tables.comparison, to_joint=True),
         figures.over_contexts,
@@ -400,7 +405,7 @@ _ALL = (
     Experiment(
         "many_permutations",
         "A hundred permutations",
-        "What is left of the accuracy after 10, 20, 50 and 100 contexts?",
+        "How much accuracy is left after 10, 20, 50 and 100 contexts?",
         (
             Setting(
                 "perm_mnist",
@@ -428,7 +433,7 @@ _ALL = (
     Experiment(
         "few_examples",
         "A tenth of the examples",
-        "Which method needs the fewest examples of each context?",
+        "Which method is best when each context has a tenth of its training examples?",
         (
             Setting(
                 "split_mnist",
@@ -451,7 +456,7 @@ _ALL = (
     Experiment(
         "narrow",
         "Narrow networks",
-        "What is each method worth where the network has little room?",
+        "Which method is best when the hidden layers have only 100 units?",
         (
             Setting(
                 "split_mnist",
@@ -479,8 +484,8 @@ _ALL = (
     ),
     Experiment(
         "perm_mnist_rivals",
-        "Kronecker factors and Riemannian walk on Permuted-MNIST",
-        "How do the methods fare at full budget that were only compared in short forms?",
+        "RWalk and Kronecker-factored EWC on Permuted-MNIST",
+        "How do the two methods that were compared only in short runs do at full budget?",
         (
             Setting(
                 "perm_mnist",
@@ -501,8 +506,8 @@ _ALL = (
     ),
     Experiment(
         "orders",
-        "Class orders and initial parameters",
-        "How much of the spread between seeds comes from the class order, how much from the initial parameters?",
+        "Class order and initialization",
+        "How much of the spread between seeds comes from the class order, and how much from the initialization?",
         (
             Setting(
                 "split_mnist",

@@ -12,6 +12,7 @@ from missing_runs import digest
 
 from clsweep.methods.files import read
 from clsweep.report.plots.style import Plot
+from evaluation.names import BENCHMARKS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SEARCH_SEED = "seed=0"
@@ -140,7 +141,7 @@ class Made:
         return known.pivot_table(index="name", columns="after_context", values="accuracy", aggfunc="mean")
 
 
-NOTHING = Made(pd.DataFrame(), pd.DataFrame())
+NOTHING = Made(pd.DataFrame(columns=["regularizer_digest"]), pd.DataFrame())
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,7 @@ class Setting:
         search: how runs that values are chosen by differ from the others, beside held-out data and a seed of their own.
         search_part: of the time of another run, that one of them takes.
         trials: of the sweep that chooses each method's values; 0: the strengths that are listed are tried.
+        label: its title on the page; empty: the benchmark's.
     """
 
     name: str
@@ -166,6 +168,12 @@ class Setting:
     search: tuple[str, ...] = ()
     search_part: float = 1.0
     trials: int = 0
+    label: str = ""
+
+    @property
+    def title(self) -> str:
+        """What its table and its panel are called."""
+        return self.label or BENCHMARKS[self.name]
 
     def runs(self, made: Made) -> Iterator[Run]:
         """All runs, in the order that they are to be made in: a cut-off leaves complete comparisons.
@@ -246,6 +254,10 @@ class Experiment:
     def runs(self, made: Made) -> list[Run]:
         """All its runs; see `Setting.runs`."""
         return [run for setting in self.settings for run in setting.runs(made)]
+
+    def missing(self, made: Made) -> list[Run]:
+        """Those that aren't made, in the same order; runs that wait for others are among them."""
+        return [run for run in self.runs(made) if run.waits or not made.has(run)]
 
 
 def merged(*parts: Iterable[str]) -> tuple[str, ...]:

@@ -16,10 +16,11 @@ from clsweep.published import published
 from clsweep.report.plots.style import GREY, INK, LEGEND_LINE, LOOKS, Look, Plot, grid_lines, styled
 from evaluation import variance as components
 from evaluation.experiment import Experiment, Made, Setting
-from evaluation.names import METHODS, SETTINGS, SHIPPED
+from evaluation.names import METHODS, SHIPPED
 
 _SIZE = (3.7, 2.8)  # of a panel with its labels, in inches
-_SHORT = {SHIPPED: "shipped file", "kfac_ewc": "kfac_ewc", "ewc_separate": "ewc_separate"}
+_SHIPPED = "shipped file"
+_SPREAD = 3  # runs
 _OF_RUN = ["setting", "method", "draw", "average_accuracy"]
 
 
@@ -36,15 +37,15 @@ def over_contexts(experiment: Experiment, made: Made) -> Plot | None:
         for method in methods:
             mine = curves[(curves["setting"] == setting.name) & (curves["method"] == method)]
             _curve(plain, mine, _look(method))
-        plain.set_title(SETTINGS[setting.name])
+        plain.set_title(setting.title)
         plain.set_xlabel("contexts learned")
         plain.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_ylabel("mean test accuracy")
     _legend(figure, [_handle(one) for one in methods])
     return Plot(
         experiment.name,
-        f"{experiment.title}: accuracy over contexts",
-        "Mean test accuracy over the contexts learned so far; lines are means over seeds, bands from the lowest to the "
+        f"{experiment.title}, accuracy over contexts",
+        "Mean test accuracy over the contexts learned so far. Lines are means over seeds; bands span the lowest to the "
         "highest seed.",
         figure,
         curves,
@@ -69,15 +70,18 @@ def _curve(plain: Axes, mine: pd.DataFrame, look: Look) -> None:
 
 @styled
 def beside_published(experiment: Experiment, made: Made, *, benchmark: str, best: float) -> Plot | None:
-    """The runs of each method as dots, the published figure as a line across them: a panel for each setting."""
-    settings = [one for one in experiment.settings if len(made.of(one))]
+    """The runs of each method as dots, its published accuracy as a line across them: a panel for each setting.
+
+    A setting that has fewer runs of every method says nothing of their spread, and has no panel.
+    """
+    settings = [one for one in experiment.settings if made.of(one)["method"].value_counts().max() >= _SPREAD]
     if not settings:
         return None
     figure, axes = _panels(len(settings), 1, (5.4, 2.2), sharex=True)
     first = " ".join(experiment.settings[0].draws[0])
     for setting, plain in zip(settings, axes, strict=True):
         _dots(plain, setting, made.of(setting), published()[benchmark].accuracy | {SHIPPED: best})
-        plain.set_title(SETTINGS[setting.name] if len(settings) > 1 else "")
+        plain.set_title(setting.title if len(settings) > 1 else "")
     axes[-1].set_xlabel("average accuracy")
     handles = [
         Line2D([], [], color=INK, label="published"),
@@ -87,9 +91,9 @@ def beside_published(experiment: Experiment, made: Made, *, benchmark: str, best
     _legend(figure, handles)
     return Plot(
         experiment.name,
-        f"{experiment.title}: runs beside the published figures",
-        "Each dot is a run. Published is the method's own figure; beside the shipped file the best of all that were "
-        "published for the benchmark.",
+        f"{experiment.title}, runs beside the published accuracies",
+        "Each dot is a run. The vertical line is the method's published accuracy; for the shipped file it is the best "
+        "accuracy that was published for any method.",
         figure,
         pd.concat([made.of(one).assign(setting=one.name) for one in settings])[_OF_RUN],
     )
@@ -97,14 +101,15 @@ def beside_published(experiment: Experiment, made: Made, *, benchmark: str, best
 
 def _dots(plain: Axes, setting: Setting, runs: pd.DataFrame, theirs: Mapping[str, float]) -> None:
     first = " ".join(setting.draws[0])
-    for row, method in enumerate(setting.methods):
-        mine = runs[runs["method"] == method.name]
+    methods = _present(setting, runs)
+    for row, method in enumerate(methods):
+        mine = runs[runs["method"] == method]
         others, same = (mine[(mine["draw"] == first) == is_first] for is_first in (False, True))
-        colour = _look(method.name).colour
+        colour = _look(method).colour
         plain.plot(others["average_accuracy"], [row] * len(others), "o", color=colour, alpha=0.6)
         plain.plot(same["average_accuracy"], [row] * len(same), "D", color=colour, markersize=5)
-        plain.plot([theirs[method.name]] * 2, [row - 0.35, row + 0.35], color=INK)
-    plain.set_yticks(range(len(setting.methods)), [_label(one.name) for one in setting.methods])
+        plain.plot([theirs[method]] * 2, [row - 0.35, row + 0.35], color=INK)
+    plain.set_yticks(range(len(methods)), [_label(one) for one in methods])
     plain.invert_yaxis()
 
 
@@ -114,28 +119,28 @@ def errors(experiment: Experiment, made: Made) -> Plot | None:
     settings = [one for one in experiment.settings if len(made.of(one))]
     if not settings:
         return None
-    most = max(len(one.methods) for one in settings)
+    most = max(len(_present(one, made.of(one))) for one in settings)
     figure, axes = _panels(1, len(settings), (4.2, 0.24 * most + 0.7))
     for setting, plain in zip(settings, axes, strict=True):
         runs = made.of(setting)
-        for row, method in enumerate(setting.methods):
-            error = 1 - runs.loc[runs["method"] == method.name, "average_accuracy"]
-            colour = _colour(method.name)
-            plain.plot(error, [row] * len(error), "o", color=colour, alpha=0.4)
-            if len(error):
-                plain.plot([error.mean()] * 2, [row - 0.35, row + 0.35], color=INK)
-        plain.set_yticks(range(len(setting.methods)), [_label(one.name) for one in setting.methods])
+        methods = _present(setting, runs)
+        for row, method in enumerate(methods):
+            error = 1 - runs.loc[runs["method"] == method, "average_accuracy"]
+            plain.plot(error, [row] * len(error), "o", color=_colour(method), alpha=0.4)
+            plain.plot([error.mean()] * 2, [row - 0.35, row + 0.35], color=INK)
+        plain.set_yticks(range(len(methods)), [_label(one) for one in methods])
         plain.invert_yaxis()
         plain.set_xscale("log")
         plain.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         plain.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # matplotlib's has formulas, which aren't parsed
         plain.xaxis.set_minor_formatter(NullFormatter())
         plain.set_xlabel("average error (1 - average accuracy)")
-        plain.set_title(SETTINGS[setting.name] if len(experiment.settings) > 1 else "")
+        plain.set_title(setting.title if len(experiment.settings) > 1 else "")
     return Plot(
         experiment.name,
-        f"{experiment.title}: errors",
-        "Each dot is a run on a fresh seed, each line a mean. The scale is logarithmic: the left is better.",
+        f"{experiment.title}, errors",
+        "Each dot is a run on a fresh seed, each line a mean. Lower error, to the left, is better. The scale is "
+        "logarithmic.",
         figure,
         pd.concat([made.of(one).assign(setting=one.name) for one in settings])[_OF_RUN],
     )
@@ -151,7 +156,7 @@ def variance(experiment: Experiment, made: Made) -> Plot | None:
     """The accuracies by class order, those of one initialisation connected: a panel for each method."""
     setting = experiment.settings[0]
     runs = made.of(setting)
-    methods = [one.name for one in setting.methods if (runs["method"] == one.name).any()]
+    methods = _present(setting, runs)
     if not methods:
         return None
     figure, axes = _panels(1, len(methods), _SIZE)
@@ -167,12 +172,18 @@ def variance(experiment: Experiment, made: Made) -> Plot | None:
     axes[0].set_ylabel("average accuracy")
     return Plot(
         experiment.name,
-        f"{experiment.title}: accuracies by class order",
-        f"{SETTINGS[setting.name]}: each line is one initialisation over the class orders (`seed_order`), the worst "
-        "first. Lines that run together are spread by the order, lines apart by the initial parameters.",
+        f"{experiment.title}, accuracies by class order",
+        f"{setting.title}: each line is one initialization, over the class orders (`seed_order`) from the "
+        "worst to the best. Lines that rise together show the effect of the order, gaps between them that of the "
+        "initialization.",
         figure,
         runs[["method", "draw", "average_accuracy"]],
     )
+
+
+def _present(setting: Setting, runs: pd.DataFrame) -> list[str]:
+    """The methods that have runs, in the setting's order."""
+    return [one.name for one in setting.methods if (runs["method"] == one.name).any()]
 
 
 def _panels(rows: int, columns: int, size: tuple[float, float], *, sharex: bool = False) -> tuple[Figure, list[Axes]]:
@@ -194,8 +205,8 @@ def _look(method: str) -> Look:
 
 
 def _label(method: str) -> str:
-    """A method's name that figures have room for."""
-    return _SHORT.get(method) or METHODS[method]
+    """A method's name; figures have no code."""
+    return _SHIPPED if method == SHIPPED else METHODS[method]
 
 
 def _handle(method: str) -> Line2D:

@@ -147,11 +147,6 @@ def take(experiment: Experiment, runs: Iterable[Run], source: Path) -> list[Run]
     return taken
 
 
-def missing(experiment: Experiment, made: Made) -> list[Run]:
-    """What isn't kept, in its order; runs that wait for others are among it."""
-    return [run for run in experiment.runs(made) if run.waits or not made.has(run)]
-
-
 def _is_finished(run: Run, folder: Path) -> bool:
     """Whether a folder has the run or the sweep; its method's file may have been edited before it began."""
     if run.trials:

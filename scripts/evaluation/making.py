@@ -35,7 +35,7 @@ class Part:
         """Its runs that aren't kept, in the order that they are to be made in."""
         return [
             run
-            for run in keeping.missing(self.experiment, made)
+            for run in self.experiment.missing(made)
             if self.setting in (None, run.setting) and (self.methods is None or run.method in self.methods)
         ]
 

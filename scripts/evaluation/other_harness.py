@@ -9,8 +9,8 @@ import pandas as pd
 
 from evaluation import keeping
 from evaluation.experiment import ROOT, Experiment, Made
-from evaluation.names import SETTINGS
-from evaluation.tables import NOT_RUN, interval, markdown
+from evaluation.names import BENCHMARKS
+from evaluation.tables import interval, markdown
 
 NAME: Final = "other_harness"
 # The strength of every method in the published comparison, and the best figure of all that were published.
@@ -28,18 +28,15 @@ def table(experiment: Experiment, made: Made) -> str:
     lines = [["benchmark", "iterations", "precision", "strength", "seeds", "average accuracy", "best published"]]
     for benchmark, (strength, best) in PUBLISHED.items():
         mine = rows[rows["benchmark"] == benchmark]
-        name = SETTINGS[benchmark]
-        if mine.empty:
-            lines.append([name, "", "", str(strength), "", NOT_RUN, f"{best:.4f}"])
-            continue
         for key, same in mine.groupby(["contexts", "iterations", "precision", "strength"]):
             contexts, iterations, precision, used = key
             part = "" if contexts == mine["contexts"].max() else f", {contexts} contexts"
             beside = f"{best:.4f}" if used == strength else ""
             values = same["average_accuracy"].tolist()
             how = [f"{iterations:,}", str(precision), f"{used:g}", str(len(values))]
-            lines.append([name + part, *how, interval(values), beside])
-    return markdown(lines)
+            lines.append([BENCHMARKS[benchmark] + part, *how, interval(values), beside])
+    lacking = [name for benchmark, name in BENCHMARKS.items() if benchmark not in set(rows["benchmark"])]
+    return markdown(lines) + (f"\n\nNot run yet: {', '.join(lacking)}." if lacking else "")
 
 
 def at_published_strength(benchmark: str) -> list[float]:

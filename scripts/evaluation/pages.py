@@ -11,6 +11,7 @@ from clsweep.results import write_text
 from evaluation import keeping, performance, tuned
 from evaluation.declared import EXPERIMENTS
 from evaluation.experiment import ROOT, Experiment
+from evaluation.tables import markdown
 
 PAGES: Final = ROOT / "docs" / "experiments"
 README: Final = ROOT / "README.md"
@@ -32,9 +33,11 @@ def write(experiments: Iterable[Experiment], figures: Path = FIGURES) -> None:
     for experiment in experiments:
         page = PAGES / f"{experiment.name}.md"
         write_text(renewed(page.read_text(), tables(experiment)), page)
-        plot = figure(experiment)
-        if plot is not None:
-            (figures / f"{experiment.name}.svg").write_bytes(plot.svg())
+        plot, drawn = figure(experiment), figures / f"{experiment.name}.svg"
+        if plot is None:
+            drawn.unlink(missing_ok=True)
+        else:
+            drawn.write_bytes(plot.svg())
     write_text(renewed((PAGES / INDEX).read_text(), index()), PAGES / INDEX)
     for page, content in {README: tuned.overview, PERFORMANCE: performance.tables}.items():
         write_text(renewed(page.read_text(), content()), page)
@@ -54,15 +57,18 @@ def figure(experiment: Experiment) -> Plot | None:
 
 
 def index() -> str:
-    """What the index has between the comments."""
-    lines = ["| experiment | question | runs |", "| --- | --- | --- |"]
+    """What the index has between the comments: the experiments that have results, then those that are only declared."""
+    results, declared = ([["experiment", "question", last]] for last in ("runs", "core hours"))
     for one in EXPERIMENTS.values():
         made = keeping.kept(one)
-        runs = one.runs(made)
-        there = sum(made.has(run) for run in runs)
-        count = f"{there} of {len(runs)}" if one.settings else ""
-        lines.append(f"| [{one.title}]({one.name}.md) | {one.question} | {count} |")
-    return "\n".join(lines)
+        count, missing = len(one.runs(made)), one.missing(made)
+        row = [f"[{one.title}]({one.name}.md)", one.question]
+        if missing and len(missing) == count:
+            declared.append([*row, f"{sum(run.minutes for run in missing) / 60:.1f}"])
+        else:
+            results.append([*row, f"{count - len(missing)} of {count}" if count else ""])
+    later = f"\n\n## Declared, not run yet\n\n{markdown(declared)}" if len(declared) > 1 else ""
+    return f"{markdown(results)}{later}"
 
 
 def renewed(page: str, content: str, begin: str = BEGIN) -> str:

@@ -1,22 +1,24 @@
-"""Markdown tables of an experiment's runs; what has not been run says so."""
+"""Markdown tables of the runs of an experiment that are made, and a sentence on those that aren't."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
 import pandas as pd
 
 from clsweep.published import published
 from clsweep.results.statistics import compare, estimate, holm
 from evaluation import variance as components
-from evaluation.experiment import Experiment, Made, Method, Setting, Study
-from evaluation.names import METHODS, SETTINGS, SHIPPED
+from evaluation.experiment import Experiment, Made, Run, Setting, Study
+from evaluation.names import METHODS, SHIPPED
 
-NOT_RUN = "not run yet"
-_OF_OTHERS = ("other seeds", "standard deviation", "range", "published less mean, in standard deviations")
-_LESS = {SHIPPED: "shipped file less it", "ewc_exact": "exact less it"}
-_TIMES = {"training": "train_seconds", "importance": "importance_seconds"}
+TO_SHIPPED: Final = "difference to the shipped file"
+_OF_OTHERS = ("other seeds", "mean", "standard deviation", "range", "(published - mean) / standard deviation")
+_DIFFERENCE = {SHIPPED: TO_SHIPPED, "ewc_exact": "difference to exact"}
+_TIMES = {"training time": "train_seconds", "importance time": "importance_seconds"}
 _ACCURACIES = {
     "average_accuracy": "average accuracy",
     "learning_accuracy": "learning accuracy",
@@ -33,37 +35,36 @@ def comparison(experiment: Experiment, made: Made, *, to_joint: bool = False, re
         to_joint: whether it is said how much of the distance to joint training the shipped file closes.
         reference: the method that the others are compared with.
     """
-    parts = [_count(experiment, made)]
+    parts = [progress(experiment, made)]
     for setting in experiment.settings:
         runs = made.of(setting)
-        parts += [_heading(experiment, setting), _compared(setting, runs, reference)]
-        if to_joint:
-            parts.append(_share_of_distance(runs))
-        parts.append(_strengths(setting, made))
+        gap = _share_of_gap(runs) if to_joint else ""
+        parts.append(_section(experiment, setting, _compared(setting, runs, reference), gap, _strengths(setting, made)))
     return _joined(parts)
 
 
 def tuned(experiment: Experiment, made: Made) -> str:
     """Methods whose values a sweep has chosen beside each other: values, accuracies, differences and times."""
-    parts = [_count(experiment, made)]
+    parts = [progress(experiment, made)]
     for setting in experiment.settings:
         runs = made.of(setting)
-        studies = {one.name: made.studies.get(run.name) for one in setting.methods for run in setting.searches(one)}
+        searches = {one.name: made.studies.get(run.name) for one in setting.methods for run in setting.searches(one)}
+        studies = {name: study for name, study in searches.items() if study is not None}
         differences, times = _corrected(setting, runs), _times(runs)
-        lines = [["method", "best values", "validation accuracy", "seeds", "test accuracy", _LESS[SHIPPED], *_TIMES]]
+        lines = [["method", "tuned values", "validation accuracy", "seeds", "test accuracy", TO_SHIPPED, *_TIMES]]
         for method in setting.methods:
             mine = runs.loc[runs["method"] == method.name, "average_accuracy"].tolist()
-            row = [METHODS[method.name], *_best(method, studies), str(len(mine) or ""), interval(mine)]
-            lines.append([*row, differences.get(method.name, ""), *times.get(method.name, ["", ""])])
-        parts += [_heading(experiment, setting), markdown(lines), _searched(studies)]
+            row = [METHODS[method.name], *_best(studies.get(method.name)), str(len(mine) or ""), interval(mine)]
+            if mine or method.name in studies:
+                lines.append([*row, differences.get(method.name, ""), *times.get(method.name, ["", ""])])
+        parts.append(_section(experiment, setting, _complete(lines, setting), _searched(studies)))
     return _joined(parts)
 
 
-def _best(method: Method, studies: Mapping[str, Study | None]) -> list[str]:
+def _best(study: Study | None) -> list[str]:
     """The values that a sweep has chosen, and their accuracy on validation data."""
-    study = studies.get(method.name)
     if study is None:
-        return ["" if method.is_bound else NOT_RUN, ""]
+        return ["", ""]
     values = ", ".join(
         f"{name} {value if isinstance(value, str) else f'{value:g}'}" for name, value in study.values.items()
     )
@@ -71,10 +72,10 @@ def _best(method: Method, studies: Mapping[str, Study | None]) -> list[str]:
 
 
 def _corrected(setting: Setting, runs: pd.DataFrame) -> dict[str, str]:
-    """By method, the shipped file's accuracy less its, with p-values that are corrected for the number of rivals."""
+    """By method, its accuracy less the shipped file's, with p-values that are corrected for the number of rivals."""
     by_seed = {name: _by_seed(runs[runs["method"] == name]) for name in runs["method"].unique()}
     others = [one for one in setting.methods if one.name != SHIPPED]
-    compared = {one.name: compare(by_seed.get(SHIPPED, {}), by_seed.get(one.name, {})) for one in others}
+    compared = {one.name: compare(by_seed.get(one.name, {}), by_seed.get(SHIPPED, {})) for one in others}
     rivals = [one.name for one in others if not one.is_bound]
     p_values = dict(zip(rivals, holm([compared[name].p for name in rivals]), strict=True))
     return {
@@ -94,97 +95,138 @@ def _times(runs: pd.DataFrame) -> dict[str, list[str]]:
     return {str(name): ["" if math.isnan(one) else f"{one:.2f}" for one in both] for name, both in medians.items()}
 
 
-def _searched(studies: Mapping[str, Study | None]) -> str:
+def _searched(studies: Mapping[str, Study]) -> str:
     """What the sweeps searched; empty where none is there."""
-    lines = [["method", "searched", "trials", "of these stopped early"]]
+    lines = [["method", "search space", "trials", "pruned"]]
     for name, study in studies.items():
-        if study is not None:
-            ranges = ", ".join(f"{one} `{text}`" for one, text in study.ranges.items())
-            lines.append([METHODS[name], ranges, str(study.trials), str(study.pruned)])
-    return f"What the sweeps searched, seed 0:\n\n{markdown(lines)}" if len(lines) > 1 else ""
+        ranges = ", ".join(f"{one} `{text}`" for one, text in study.ranges.items())
+        lines.append([METHODS[name], ranges, str(study.trials), str(study.pruned)])
+    return f"The sweeps, with seed 0:\n\n{markdown(lines)}" if studies else ""
 
 
 def after_contexts(experiment: Experiment, made: Made, *, counts: Sequence[int]) -> str:
     """The mean accuracy over the contexts learned so far, after some numbers of contexts of the same runs."""
-    parts = [_count(experiment, made)]
+    parts = [progress(experiment, made)]
     for setting in experiment.settings:
         runs = made.of(setting)
         means = made.learned(runs)
         lines = [["method", "strength", "seeds", *(f"{count} contexts" for count in counts)]]
-        for method in setting.methods:
-            mine = runs[runs["method"] == method.name]
-            values = [means.loc[means.index.isin(mine.index), count].tolist() if len(mine) else [] for count in counts]
-            lines.append([METHODS[method.name], *_strength_and_seeds(mine), *map(interval, values)])
-        parts += [_heading(experiment, setting), markdown(lines), _strengths(setting, made)]
+        for name, mine in _by_method(setting, runs):
+            values = [means.loc[means.index.isin(mine.index), count].tolist() for count in counts]
+            lines.append([METHODS[name], *_strength_and_seeds(mine), *map(interval, values)])
+        parts.append(_section(experiment, setting, _complete(lines, setting), _strengths(setting, made)))
     return _joined(parts)
 
 
 def beside_published(experiment: Experiment, made: Made, *, benchmark: str, best: float) -> str:
-    """Published figures, their seed here, and their place among other seeds.
+    """Published accuracies, those of the same seed here, and their place among other seeds.
 
     Args:
         experiment: whose runs.
         made: those that are there.
-        benchmark: whose figures.
-        best: the best published figure, whatever the method, which stands beside the shipped file.
+        benchmark: whose.
+        best: the best published accuracy, whatever the method, which stands beside the shipped file.
     """
-    parts = [_count(experiment, made)]
+    parts = [progress(experiment, made)]
     for setting in experiment.settings:
         runs, theirs = made.of(setting), published()[benchmark].accuracy
         first, *others = [" ".join(draw) for draw in setting.draws]
-        lines = [["method", "strength", "published", first.replace("=", " "), *_OF_OTHERS]]
-        for method in setting.methods:
-            mine = runs[runs["method"] == method.name]
+        lines = [["method", "strength", "published", first.replace("=", " "), *(_OF_OTHERS if others else ())]]
+        for name, mine in _by_method(setting, runs):
             accuracy = mine.set_index("draw")["average_accuracy"]
             rest = accuracy[accuracy.index.isin(others)].tolist()
-            figure = best if method.name == SHIPPED else theirs[method.name]
-            shown = f"{figure:.4f}{' (the best, of any method)' if method.name == SHIPPED else ''}"
+            figure = best if name == SHIPPED else theirs[name]
+            shown = f"{figure:.4f}{' (the best of any method)' if name == SHIPPED else ''}"
             same = interval(accuracy[accuracy.index == first].tolist())
-            strength = _strength_and_seeds(mine)[0]
-            lines.append([METHODS[method.name], strength, shown, same, interval(rest), *_spread(rest, figure)])
-        parts += [_heading(experiment, setting), markdown(lines)]
+            row = [METHODS[name], _strength_and_seeds(mine)[0], shown, same]
+            place = [str(len(rest) or ""), interval(rest), *_spread(rest, figure)]
+            lines.append([*row, *(place if others else ())])
+        parts.append(_section(experiment, setting, _complete(lines, setting)))
     return _joined(parts)
 
 
 def variance(experiment: Experiment, made: Made) -> str:
     """Where the spread between runs comes from."""
-    parts = [_count(experiment, made)]
+    parts = [progress(experiment, made)]
     for setting in experiment.settings:
         runs, lines = made.of(setting), [["method", "runs", "mean", "standard deviation", *components.SOURCES]]
-        for method in setting.methods:
-            mine = runs[runs["method"] == method.name]
+        for name, mine in _by_method(setting, runs):
             found = components.of(mine)
-            told = [NOT_RUN, *[""] * 5] if found is None else found.told()
-            lines.append([METHODS[method.name], *told])
-        parts += [_heading(experiment, setting), markdown(lines)]
+            if found is not None:
+                lines.append([METHODS[name], *found.told()])
+        parts.append(_section(experiment, setting, _complete(lines, setting)))
     return _joined(parts)
 
 
-def _count(experiment: Experiment, made: Made) -> str:
-    runs = experiment.runs(made)
-    there, names = sum(made.has(run) for run in runs), [run.name for run in runs]
-    others = made.runs[(made.runs["regularizer_digest"] != "") & ~made.runs.index.isin(names)]
-    said = f"{there} of {len(runs)} runs are made."
-    if len(others):
-        said += f" {len(others)} more are of other versions of `custom_regularization.py` and not in the tables."
-    return said
+def progress(experiment: Experiment, made: Made) -> str:
+    """How many runs are made, and what the others take; a sweep counts as one run."""
+    runs, missing = experiment.runs(made), experiment.missing(made)
+    names = [run.name for run in runs]
+    others = int(((made.runs["regularizer_digest"] != "") & ~made.runs.index.isin(names)).sum())
+    told = [_made_of(experiment, runs, missing)]
+    if missing:
+        command = f"`python scripts/experiments.py run {experiment.name}`"
+        told.append(f"Not run yet: {_some(len(missing), 'run')}, about {_core_time(missing)}: {command}.")
+    if others:
+        of_others = f"{_some(others, 'run')} with another version of `custom_regularization.py`"
+        told.append(f"The tables leave out {of_others}.")
+    return " ".join(part for part in told if part)
 
 
-def _heading(experiment: Experiment, setting: Setting) -> str:
-    return f"### {SETTINGS[setting.name]}" if len(experiment.settings) > 1 else ""
+def _made_of(experiment: Experiment, runs: Sequence[Run], missing: Sequence[Run]) -> str:
+    """How many runs are made, of each title; empty where none is."""
+    if not missing:
+        return f"All {len(runs)} runs are made."
+    if len(missing) == len(runs):
+        return ""
+    titles = {setting.name: setting.title for setting in experiment.settings}
+    all_of, missing_of = (Counter(titles[run.setting] for run in some) for some in (runs, missing))
+    each = "; ".join(f"{title}: {count - missing_of[title]} of {count}" for title, count in all_of.items())
+    there = len(runs) - len(missing)
+    said = f"{there} of {len(runs)} runs {'is' if there == 1 else 'are'} made"
+    return f"{said} ({each})." if len(all_of) > 1 else f"{said}."
+
+
+def _core_time(runs: Iterable[Run]) -> str:
+    minutes = sum(run.minutes for run in runs)
+    return f"{minutes / 60:.0f} core hours" if minutes >= 90 else _some(max(1, round(minutes)), "core minute")
+
+
+def _some(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _section(experiment: Experiment, setting: Setting, *parts: str) -> str:
+    """What there is of a setting, with a heading if the page has several; empty where nothing is."""
+    heading = f"### {setting.title}" if len(experiment.settings) > 1 and any(parts) else ""
+    return _joined([heading, *parts])
+
+
+def _by_method(setting: Setting, runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The runs of each method that has some, in the setting's order."""
+    for method in setting.methods:
+        mine = runs[runs["method"] == method.name]
+        if len(mine):
+            yield method.name, mine
+
+
+def _complete(lines: Sequence[Sequence[str]], setting: Setting) -> str:
+    """A table with a row for each method that has runs, and the methods that have none; empty without a row."""
+    if len(lines) == 1:
+        return ""
+    there = {line[0] for line in lines}
+    lacking = [METHODS[one.name] for one in setting.methods if METHODS[one.name] not in there]
+    return _joined([markdown(lines), f"Not in this table yet: {', '.join(lacking)}." if lacking else ""])
 
 
 def _compared(setting: Setting, runs: pd.DataFrame, reference: str) -> str:
-    lines = [["method", "strength", "seeds", *_ACCURACIES.values(), _LESS[reference]]]
-    by_seed = {name: _by_seed(runs[runs["method"] == name]) for name in runs["method"].unique()}
-    for method in setting.methods:
-        mine = runs[runs["method"] == method.name]
-        values = [interval(mine[column].dropna().tolist(), or_else="") for column in _ACCURACIES]
-        values[0] = values[0] or NOT_RUN
-        difference = _difference(by_seed.get(reference, {}), by_seed.get(method.name, {}))
-        difference = "" if method.name == reference else difference
-        lines.append([METHODS[method.name], *_strength_and_seeds(mine), *values, difference])
-    return markdown(lines)
+    lines = [["method", "strength", "seeds", *_ACCURACIES.values(), _DIFFERENCE[reference]]]
+    by_seed = {name: _by_seed(mine) for name, mine in _by_method(setting, runs)}
+    for name, mine in _by_method(setting, runs):
+        values = [interval(mine[column].dropna().tolist()) for column in _ACCURACIES]
+        difference = "" if name == reference else _difference(by_seed[name], by_seed.get(reference, {}))
+        lines.append([METHODS[name], *_strength_and_seeds(mine), *values, difference])
+    return _complete(lines, setting)
 
 
 def _strength_and_seeds(mine: pd.DataFrame) -> list[str]:
@@ -205,11 +247,11 @@ def _difference(first: dict[int, float], second: dict[int, float]) -> str:
 
 def _told(difference: float, seeds: int, p: float) -> str:
     of_test = "" if seeds < 3 or math.isnan(p) else f", p {p:.2g}"
-    return f"{difference:+.4f} ({seeds} seed{'s' if seeds > 1 else ''}{of_test})"
+    return f"{difference:+.4f} ({_some(seeds, 'seed')}{of_test})"
 
 
-def _share_of_distance(runs: pd.DataFrame) -> str:
-    """How much of the distance from the best baseline to joint training the shipped file closes, over common seeds."""
+def _share_of_gap(runs: pd.DataFrame) -> str:
+    """How much of the gap between the best baseline and joint training the shipped file closes, over common seeds."""
     by_seed = runs.pivot(index="seed", columns="method", values="average_accuracy")
     baselines = by_seed.columns.difference([SHIPPED, "none", "joint"])
     if baselines.empty or not {SHIPPED, "joint"} <= set(by_seed.columns):
@@ -220,29 +262,30 @@ def _share_of_distance(runs: pd.DataFrame) -> str:
         return ""
     best, shipped, joint = common.mean()
     share = (shipped - best) / (joint - best)
-    over = f"Over the {len(common)} seeds" if len(common) > 1 else "On the one seed"
+    over = f"Over {len(common)} common seeds" if len(common) > 1 else "On the one common seed"
     return (
-        f"{over} that all three have, the shipped file ({shipped:.4f}) closes {share:.0%} of the "
-        f"distance from the best baseline ({METHODS[name]}, {best:.4f}) to joint training ({joint:.4f})."
+        f"{over}, the shipped file ({shipped:.4f}) closes {share:.0%} of the gap between the best baseline "
+        f"({METHODS[name]}, {best:.4f}) and joint training ({joint:.4f})."
     )
 
 
 def _strengths(setting: Setting, made: Made) -> str:
-    """What was tried on held-out data; empty where nothing was."""
-    lines = [["method", "strength: average accuracy on held-out data", "chosen"]]
+    """What was tried on validation data; empty where nothing was."""
+    lines = [["method", "strength: validation accuracy", "chosen"]]
     for method in setting.methods:
         tried = [run for run in setting.searches(method) if run.name in made.runs.index]
         values = made.runs["validation_average_accuracy"].reindex([run.name for run in tried])
         accuracies = [f"{run.strength:g}: {value:.4f}" for run, value in zip(tried, values, strict=True)]
         chosen = (setting.chosen(method, made) or {}).get("reg_strength")
         at_end = chosen in method.strengths[:1] + method.strengths[-1:]
-        told = "" if chosen is None else f"{chosen:g}{' (an end of what was tried)' if at_end else ''}"
-        if method.strengths:
-            lines.append([METHODS[method.name], ", ".join(accuracies) or NOT_RUN, told])
-    return f"Strengths, seed 0, one run each:\n\n{markdown(lines)}" if len(lines) > 1 else ""
+        of_all = f"none yet: {len(tried)} of {len(method.strengths)} tried"
+        told = of_all if chosen is None else f"{chosen:g}{' (at an end of the grid)' if at_end else ''}"
+        if tried:
+            lines.append([METHODS[method.name], ", ".join(accuracies), told])
+    return f"The strengths that were tried, one run each with seed 0:\n\n{markdown(lines)}" if len(lines) > 1 else ""
 
 
-def interval(values: Sequence[float], or_else: str = NOT_RUN) -> str:
+def interval(values: Sequence[float], or_else: str = "") -> str:
     """The mean of some seeds with its 95 % interval; of two the values themselves, as an interval says little."""
     if not values:
         return or_else

@@ -1,4 +1,4 @@
-"""Methods that were tuned alike, on each benchmark: tables of the kept sweeps and of the bounds on the same seeds."""
+"""The tuned comparison: tables of the kept sweeps on each benchmark, and of the bounds on the same seeds."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from clsweep.results.statistics import compare
 from evaluation import other_harness
 from evaluation.experiment import Experiment, Made
 from evaluation.keeping import REFERENCE
-from evaluation.names import METHODS, SETTINGS, SHIPPED
-from evaluation.tables import interval, markdown
+from evaluation.names import BENCHMARKS, METHODS, SHIPPED
+from evaluation.tables import TO_SHIPPED, interval, markdown
 
 NAME: Final = "tuned"
 _SWEEPS: Final = {
@@ -46,9 +46,9 @@ def tables(experiment: Experiment, made: Made) -> str:
 
 
 def overview() -> str:
-    """README's table: tuned methods, the bounds, and what one strength for all makes of some of them."""
+    """README's table: tuned methods, the bounds, and some methods at one strength for all."""
     benchmarks = list(_WITH_BOUNDS.values())
-    head = ["average accuracy after the last context", *(SETTINGS[benchmark] for benchmark in benchmarks)]
+    head = ["average accuracy after the last context", *(BENCHMARKS[benchmark] for benchmark in benchmarks)]
     tuned = [_tuned(sweep) for sweep in _WITH_BOUNDS]
     lines = [[METHODS[name], *(_mean(one.get(name, {}).values()) for one in tuned)] for name in _COMPARED]
     lines += [[METHODS[name], *(_mean(_bound(one, name).values()) for one in benchmarks)] for name in _BOUNDS]
@@ -60,7 +60,7 @@ def overview() -> str:
 
 
 def _mean(values: Collection[float]) -> str:
-    return interval(list(values), or_else="not run")
+    return interval(list(values)) or "not run"
 
 
 def _tuned(sweep: str) -> dict[str, _Accuracies]:
@@ -76,7 +76,7 @@ def _found() -> Results:
 
 
 def _table(sweep: str) -> str:
-    lines = [["method", "tuned values", "validation", "test", "shipped less it"]]
+    lines = [["method", "tuned values", "validation accuracy", "seeds", "test accuracy", TO_SHIPPED]]
     studies = _studies(sweep)
     shipped = next(filter(None, map(_finals, studies.loc[studies["method"] == "custom", "study"])))
     for study in studies.to_dict("records"):
@@ -84,13 +84,13 @@ def _table(sweep: str) -> str:
         accuracies = _finals(study["study"])
         if not accuracies:  # an earlier search of the same method
             continue
-        difference = "" if name == SHIPPED else _difference(shipped, accuracies)
+        difference = "" if name == SHIPPED else _difference(accuracies, shipped)
         validation = f"{study['validation']:.4f}"
-        lines.append([METHODS[name], _values(study), validation, _shown(accuracies), difference])
+        lines.append([METHODS[name], _values(study), validation, *_shown(accuracies), difference])
     for bound in _BOUNDS:
         accuracies = _bound(_WITH_BOUNDS.get(sweep, ""), bound)
         if accuracies:
-            lines.append([METHODS[bound], "", "", _shown(accuracies), _difference(shipped, accuracies)])
+            lines.append([METHODS[bound], "", "", *_shown(accuracies), _difference(accuracies, shipped)])
     return markdown(lines)
 
 
@@ -108,7 +108,7 @@ def _studies(sweep: str) -> pd.DataFrame:
 
 def _values(study: dict[Hashable, Any]) -> str:
     searched = [name for name in _HYPERPARAMETERS if name in study["space"]]
-    return ", ".join(f"{'' if name == 'reg_strength' else f'{name} '}{study[name]:.4g}" for name in searched)
+    return ", ".join(f"{name} {study[name]:.4g}" for name in searched)
 
 
 def _finals(study: str) -> _Accuracies:
@@ -128,9 +128,9 @@ def _by_seed(runs: pd.DataFrame, column: str) -> _Accuracies:
     return {int(seed): float(value) for seed, value in zip(runs["seed"], runs[column], strict=True)}
 
 
-def _shown(accuracies: _Accuracies) -> str:
-    count = len(accuracies)
-    return f"{interval(list(accuracies.values()))} ({count} seed{'s' if count > 1 else ''})"
+def _shown(accuracies: _Accuracies) -> list[str]:
+    """The number of seeds, and their mean with its interval."""
+    return [str(len(accuracies)), interval(list(accuracies.values()))]
 
 
 def _difference(first: _Accuracies, second: _Accuracies) -> str:

@@ -1,4 +1,4 @@
-"""How much of the spread between runs comes from the order of the classes, and how much from the initial parameters."""
+"""How much of the spread between runs comes from the order of the classes, and how much from the initialization."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import chi2
 
-SOURCES: Final = ("class order", "initial parameters", "remainder")
+SOURCES: Final = ("class order", "initialization", "remainder")
 _DRAWS: Final = 4000
 _ENDS: Final = (2.5, 97.5)
 Values = npt.NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""The experiment on what to tune on: the same sweeps judged on different data, and the same final runs."""
+"""Tuning on other data than the whole stream's: the same sweeps, judged on different data, and the same final runs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pandas as pd
 
 from clsweep.results.statistics import compare
 from evaluation.experiment import Experiment, Made, Method, Setting
-from evaluation.names import METHODS, SETTINGS
-from evaluation.tables import NOT_RUN, interval, markdown
+from evaluation.names import BENCHMARKS, METHODS
+from evaluation.tables import interval, markdown, progress
 
 NAME: Final = "tuning"
 STREAM: Final = "stream"
@@ -54,6 +54,7 @@ def settings(
             search=typed or (),
             search_part=3 / _CONTEXTS[benchmark] if way == "first_contexts" else 1.0,
             trials=0 if typed is None else trials,
+            label=BENCHMARKS[benchmark],
         )
         for way, typed in WAYS.items()
     )
@@ -61,25 +62,29 @@ def settings(
 
 def table(experiment: Experiment, made: Made) -> str:
     """For each benchmark and method, what each way of tuning chose, reached and lost, and the method's rank."""
-    runs = experiment.runs(made)
-    parts = [f"{sum(made.has(run) for run in runs)} of {len(runs)} runs are made."]
+    parts = [progress(experiment, made)]
     for benchmark in _CONTEXTS:
         mine = {way: one for one in experiment.settings for way in WAYS if one.name == f"{benchmark}_{way}"}
-        parts += [f"### {SETTINGS[benchmark]}", _of_benchmark(mine, made)]
+        told = _of_benchmark(mine, made)
+        parts += [f"### {BENCHMARKS[benchmark]}", told] if told else []
     return "\n\n".join(parts)
 
 
 def _of_benchmark(settings: dict[str, Setting], made: Made) -> str:
+    """A row for each method and way whose values are chosen and run; empty where there is none."""
     by_way = {way: _by_seed(setting, made) for way, setting in settings.items()}
-    lines = [["method", "tuned on", "values", "test accuracy", "lost against the whole stream", "rank"]]
+    lines = [["method", "tuned on", "tuned values", "seeds", "test accuracy", "lost against `stream`", "rank"]]
     for method in settings[STREAM].methods:
         for way, setting in settings.items():
             known = by_way[way].get(method.name, {})
+            if not known:
+                continue
             own = next(one for one in setting.methods if one.name == method.name)
             lost = "" if way == STREAM else _lost(by_way[STREAM].get(method.name, {}), known)
-            row = [METHODS[method.name], f"`{way}`", _values(setting, own, made), interval(list(known.values()))]
-            lines.append([*row, lost, _rank(by_way[way], method.name, len(setting.methods))])
-    return markdown(lines)
+            row = [METHODS[method.name], f"`{way}`", _values(setting, own, made)]
+            reached = [str(len(known)), interval(list(known.values()))]
+            lines.append([*row, *reached, lost, _rank(by_way[way], method.name, len(setting.methods))])
+    return markdown(lines) if len(lines) > 1 else ""
 
 
 def _by_seed(setting: Setting, made: Made) -> dict[str, dict[int, float]]:
@@ -93,9 +98,7 @@ def _accuracies(runs: pd.DataFrame) -> dict[int, float]:
 
 def _values(setting: Setting, method: Method, made: Made) -> str:
     """What was chosen; of the default values those that are typed."""
-    chosen = setting.chosen(method, made)
-    if chosen is None:
-        return NOT_RUN
+    chosen = setting.chosen(method, made) or {}
     typed = [one.removeprefix("regularizer.").replace("=", " ") for one in method.overrides if "regularizer." in one]
     return ", ".join(f"{name} {value:g}" for name, value in chosen.items() if not isinstance(value, str)) or ", ".join(
         typed

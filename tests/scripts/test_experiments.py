@@ -84,6 +84,37 @@ def test_the_tables_of_a_page_are_what_the_kept_runs_give(name: str) -> None:
     assert all(heading in page for heading in ("## Setup\n", "## Result\n", "## Caveats\n", "## Reproduce\n"))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_page_begins_with_its_title_and_its_question(name: str) -> None:
+    title, first, *_ = (pages.PAGES / f"{name}.md").read_text().split("\n\n")
+    assert title == f"# {EXPERIMENTS[name].title}"
+    assert " ".join(first.split()).startswith(EXPERIMENTS[name].question)
+
+
+def test_the_index_has_what_was_run_before_what_was_not(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    none, some = replace(EXPERIMENT, name="none", title="None"), EXPERIMENT
+    monkeypatch.setattr(pages, "EXPERIMENTS", {one.name: one for one in (none, some)})
+    finish(runs()[0], validation_average_accuracy=0.9, validation_fraction=0.1)
+    keeping.keep(some, runs())
+    results, declared = pages.index().split("\n\n## Declared, not run yet\n\n")
+    assert results.splitlines()[2:] == ["| [One](one.md) | Which? | 1 of 7 |"]
+    hours = sum(run.minutes for run in none.runs(NOTHING)) / 60
+    assert declared.splitlines()[2:] == [f"| [None](none.md) | Which? | {hours:.1f} |"]
+
+
+def test_tables_have_nothing_of_what_was_not_run(folders: Path) -> None:
+    made = keeping.kept(EXPERIMENT)
+    asked = "`python scripts/experiments.py run one`"
+    assert tables.comparison(EXPERIMENT, made) == f"Not run yet: 7 runs, about 7 core minutes: {asked}."
+    run = next(run for run in runs() if run.method == "si")
+    finish(run)
+    told = tables.comparison(EXPERIMENT, keeping.keep(EXPERIMENT, [run]))
+    assert told.startswith("1 of 7 runs is made. Not run yet: 6 runs")
+    assert "| SI | 10 | 1 |" in told
+    assert "| EWC |" not in told
+    assert told.endswith("Not in this table yet: EWC.")
+
+
 def test_the_index_has_every_experiment() -> None:
     page = (pages.PAGES / pages.INDEX).read_text()
     assert page == pages.renewed(page, pages.index()), "python scripts/experiments.py tables writes it"
@@ -174,8 +205,8 @@ def test_finished_runs_are_kept_once_and_others_are_not(folders: Path) -> None:
     made = keeping.keep(EXPERIMENT, runs())
     assert made.runs["average_accuracy"].to_dict() == pytest.approx({first.name: 0.8, third.name: 0.7})
     assert set(made.cells["name"]) == {first.name, third.name}
-    assert first not in keeping.missing(EXPERIMENT, made)
-    assert second in keeping.missing(EXPERIMENT, made)
+    assert first not in EXPERIMENT.missing(made)
+    assert second in EXPERIMENT.missing(made)
 
 
 @pytest.mark.parametrize("written", [0, 1, len(TABLES) - 1])
@@ -331,11 +362,12 @@ def test_methods_are_compared_by_their_kept_runs(folders: Path) -> None:
         finish(run, accuracy)
     made = keeping.keep(EXPERIMENT, runs())
     lines = tables.comparison(EXPERIMENT, made).splitlines()
-    assert lines[0] == "6 of 7 runs are made."
+    asked = "`python scripts/experiments.py run one`"
+    assert lines[0] == f"6 of 7 runs are made. Not run yet: 1 run, about 1 core minute: {asked}."
     assert [line.split(" | ")[:4] for line in lines if line.startswith(("| EWC", "| SI"))] == [
         ["| EWC", "100", "2", "0.9200 (0.9100, 0.9300)"],
         ["| SI", "10", "1", "0.9200"],
-        ["| EWC", "1: 0.8000, 10: 0.9000, 100: 0.9500", "100 (an end of what was tried) |"],
+        ["| EWC", "1: 0.8000, 10: 0.9000, 100: 0.9500", "100 (at an end of the grid) |"],
     ]
     later = tables.after_contexts(EXPERIMENT, made, counts=(1, 3)).splitlines()
     assert later[2] == "| method | strength | seeds | 1 contexts | 3 contexts |"
@@ -360,10 +392,10 @@ def test_the_distance_to_joint_training_is_measured_over_common_seeds(folders: P
         finish(run, next(left[run.method]), stream="joint" if run.method == "joint" else "sequential")
     made = keeping.keep(alone, alone.runs(NOTHING))
     said = tables.comparison(alone, made, to_joint=True)
-    assert "Over the 2 seeds that all three have, the shipped file (0.6500) closes 50% of the distance" in said
+    assert "Over 2 common seeds, the shipped file (0.6500) closes 50% of the gap between the best baseline" in said
     assert "| SI | 10 | 3 | 0.6667 ± 0.5171 |" in said
-    assert "-0.2000 (3 seeds, p 0.57) |" in said  # t = -2/3 with 2 degrees of freedom: p = 1 - t / sqrt(t^2 + 2)
-    assert "-0.1000 (2 seeds) |" in said
+    assert "+0.2000 (3 seeds, p 0.57) |" in said  # t = -2/3 with 2 degrees of freedom: p = 1 - t / sqrt(t^2 + 2)
+    assert "+0.1000 (2 seeds) |" in said
 
 
 TUNED = replace(SETTING, methods=(replace(EWC, search=("regularizer.tuned={reg_strength: 3}",)), BOUND), trials=3)
@@ -457,9 +489,9 @@ def test_differences_to_the_shipped_file_are_corrected_for_the_number_of_rivals(
         finish(run, next(left[run.method]), train_seconds=seconds[run.method])
     rows = tables.tuned(alone, keeping.keep(alone, alone.runs(NOTHING))).splitlines()[4:]
     plain = stats.ttest_rel(accuracies["shipped"], accuracies["ewc"]).pvalue
-    assert f"+0.0767 (3 seeds, p {2 * plain:.2g}) | 1.20 | 0.10 |" in rows[1]
-    assert "-0.2000 (3 seeds, p 0.57) | 1.10 |" in rows[2]  # the larger of the two, as it is
-    assert rows[3].endswith("+0.2667 (3 seeds) | 1.00 | 0.10 |")  # a bound is no rival
+    assert f"-0.0767 (3 seeds, p {2 * plain:.2g}) | 1.20 | 0.10 |" in rows[1]
+    assert "+0.2000 (3 seeds, p 0.57) | 1.10 |" in rows[2]  # the larger of the two, as it is
+    assert rows[3].endswith("-0.2667 (3 seeds) | 1.00 | 0.10 |")  # a bound is no rival
     plot = figures.errors(alone, keeping.kept(alone))
     assert plot is not None
     assert len(plot.data) == 12
@@ -502,7 +534,7 @@ def test_published_figures_are_placed_among_the_seeds(folders: Path) -> None:
         finish(run, accuracy)
     made = keeping.keep(alone, alone.runs(NOTHING))
     row = tables.beside_published(alone, made, benchmark="split_mnist", best=0.99).splitlines()[-1]
-    assert row == "| EWC | 10 | 0.9577 | 0.9700 | 0.9400 ± 0.0248 | 0.0100 | 0.9300 to 0.9500 | +1.8 |"
+    assert row == "| EWC | 10 | 0.9577 | 0.9700 | 3 | 0.9400 ± 0.0248 | 0.0100 | 0.9300 to 0.9500 | +1.8 |"
     plot = figures.beside_published(alone, made, benchmark="split_mnist", best=0.99)
     assert plot is not None
     assert sorted(plot.data["average_accuracy"]) == pytest.approx([0.93, 0.94, 0.95, 0.97])

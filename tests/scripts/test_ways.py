@@ -69,7 +69,7 @@ def _target(name: str) -> str:
 
 def test_the_table_pairs_seeds_and_ranks_methods(monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = EXPERIMENTS["tuning"]
-    assert "0 of 184 runs are made." in ways.table(experiment, NOTHING)
+    assert ways.table(experiment, NOTHING).startswith("Not run yet: 184 runs, about ")
 
     reached = {"stream": [0.9, 0.8, 0.7, 0.6], "first_contexts": [0.88, 0.85, 0.7, 0.6]}
 
