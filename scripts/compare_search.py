@@ -31,6 +31,7 @@ from optuna.trial import Trial
 from sobol_start import SobolStart
 
 from clsweep import composing
+from clsweep.space import Point, Space
 from clsweep.sweeps import overrides
 from clsweep.sweeps.continued import OnePerPoint
 from clsweep.sweeps.ledger import Ledger, open_study
@@ -38,7 +39,6 @@ from clsweep.sweeps.marks import CONTINUES
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.pruners import pruner
 from clsweep.sweeps.samplers import SeededByTrial, sampler
-from clsweep.sweeps.space import Point, Space
 
 KEPT = Path(__file__).resolve().parent.parent / "outputs" / "reference" / "search"
 REPLAYS = "replays.csv.gz"  # a row for each sweep

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.interpolate import RegularGridInterpolator
 
-from clsweep.sweeps.space import Point, Space, Value, ends
+from clsweep.space import Point, Space, Value, ends
 
 AFTER = "validation_after_"
 Axes = Mapping[str, Sequence[float]]

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import qmc
 
 from clsweep.seeding import derived_seed
-from clsweep.sweeps.space import Space
+from clsweep.space import Space
 
 
 class SobolStart(BaseSampler):

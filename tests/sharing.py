@@ -11,10 +11,10 @@ import optuna
 from optuna.distributions import FloatDistribution
 from optuna.storages import BaseStorage
 
+from clsweep.space import Point, Space
 from clsweep.sweeps import storage
 from clsweep.sweeps.ledger import Ledger, open_study
 from clsweep.sweeps.pruners import pruner
-from clsweep.sweeps.space import Point, Space
 
 QUEUED: tuple[Point, ...] = tuple({"reg_strength": float(value)} for value in range(1, 21))
 opened: list[BaseStorage] = []  # for the tests to close

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from clsweep import sources
+from clsweep import sources, space
 from clsweep.config import RegularizerConfig, config_dir
 from clsweep.data.identity import DIGEST
 from clsweep.errors import InputError
@@ -183,10 +183,29 @@ def _loaded(
     method: Method, declared: Declared, config: RegularizerConfig, tuned: dict[str, Any], resolved: Resolved
 ) -> Loaded:
     own = {name: one.space for name, one in declared.items() if one.space is not None}
+    _check_spaces(own, declared, method.source if config._target_ else f"{method.source}: HYPERPARAMETERS")
     given = {name: text for name, text in (tuned.get(_SPACE, {}) | config.space).items() if name in own}
+    _check_spaces(given, declared)
     others = {name: value for name, value in config.values.items() if name not in declared}
     whole = dataclasses.replace(config, values=others | resolved.values)
     return Loaded(method, whole, declared, resolved, own | given)
+
+
+def _check_spaces(spaces: dict[str, str], declared: Declared, where: str = "") -> None:
+    """Check what a sweep would search: a single run says at once what is wrong with it.
+
+    Args:
+        spaces: by hyperparameter, in Hydra's syntax.
+        declared: the method's hyperparameters.
+        where: who says so, for the error; empty where the user does.
+
+    Raises:
+        InputError: it can't be searched.
+    """
+    try:
+        space.check(spaces, declared)
+    except InputError as error:
+        raise InputError(f"{where}: {error}" if where else str(error)) from error
 
 
 def _values(tuned: dict[str, Any]) -> dict[str, Any]:

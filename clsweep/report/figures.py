@@ -139,8 +139,8 @@ def of_study(
     Raises:
         InputError: a range can't be read.
     """
+    from clsweep import space
     from clsweep.report.plots import studies  # here, since it imports optuna
-    from clsweep.sweeps import space
 
     searched = space.parse(ranges)
     if not searched or trials.empty:

@@ -2,7 +2,7 @@
 
 From the bottom up:
 
-- `space` (what is searched), `plan` (one study, and what its results can be compared with);
+- `plan`: one study, what it searches (`clsweep.space`), and what its results can be compared with;
 - `storage`, `samplers`, `pruners`: Optuna's, configured; `database` and `journal`, the two kinds of storage, as servers
   that go, full disks and killed processes leave them;
 - `promotion`, `continued`: which stopped trials go on, and which of a point's trials speaks for it;

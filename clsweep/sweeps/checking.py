@@ -15,9 +15,9 @@ from optuna.trial import Trial
 
 from clsweep.config import SearchConfig
 from clsweep.errors import InputError, named
+from clsweep.space import Space
 from clsweep.sweeps.pruners import pruner
 from clsweep.sweeps.samplers import sampler
-from clsweep.sweeps.space import Space
 
 _STARTUP = "n_startup_trials"
 _TRIALS = 12  # after this many, Optuna's samplers and pruners have what they call their start-up behind them

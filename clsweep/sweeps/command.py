@@ -17,13 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial
 from rich.console import Console
 
-from clsweep import composing, passwords, results
+from clsweep import composing, passwords, results, space
 from clsweep import config as settings
 from clsweep.arguments import for_hydra
 from clsweep.data.context_cache import ContextCache
 from clsweep.errors import RunError
 from clsweep.paths import absolute
-from clsweep.sweeps import dry_run, files, launchers, monitor, overrides, role, space, storage
+from clsweep.sweeps import dry_run, files, launchers, monitor, overrides, role, storage
 from clsweep.sweeps.crew import crew_of, work_as
 from clsweep.sweeps.monitor import Monitor, Outcome
 from clsweep.sweeps.overrides import Sweep

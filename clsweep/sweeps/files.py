@@ -18,11 +18,11 @@ from clsweep import config_files, results
 from clsweep.config import Config
 from clsweep.errors import InputError
 from clsweep.hyperparameters import STANDARD
+from clsweep.space import Point
 from clsweep.sweeps.continued import current
 from clsweep.sweeps.finals import FinalRun
 from clsweep.sweeps.marks import ENDED, REASON
 from clsweep.sweeps.plan import StudyPlan
-from clsweep.sweeps.space import Point
 from clsweep.sweeps.spent import seconds
 from clsweep.sweeps.status import status
 from clsweep.sweeps.taken import FOLDER

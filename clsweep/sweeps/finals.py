@@ -18,9 +18,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from clsweep import results
 from clsweep.data.context_cache import ContextCache
+from clsweep.space import Point, Space
 from clsweep.sweeps.ledger import Ledger
 from clsweep.sweeps.plan import StudyPlan
-from clsweep.sweeps.space import Point, Space
 from clsweep.sweeps.taken import FOLDER
 from clsweep.sweeps.trial import take_or_run
 from clsweep.training.observers import Observer

@@ -29,14 +29,14 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from clsweep import space as spaces
 from clsweep.errors import InputError
+from clsweep.space import Point, Space
 from clsweep.sweeps import owner as owners
-from clsweep.sweeps import space as spaces
 from clsweep.sweeps.continued import current
 from clsweep.sweeps.marks import CONTINUES, ENDED, FAILED, INTERRUPTED, LOST, REASON, VOID
 from clsweep.sweeps.owner import BEAT, OWNER, heartbeats
 from clsweep.sweeps.promotion import Promotion
-from clsweep.sweeps.space import Point, Space
 from clsweep.sweeps.spent import spent
 
 _TAKEN = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)

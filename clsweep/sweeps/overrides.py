@@ -17,16 +17,16 @@ from omegaconf import DictConfig
 from optuna.distributions import FloatDistribution
 
 from clsweep import config as settings
-from clsweep import optimizers
+from clsweep import optimizers, space
 from clsweep.config import Config, RegularizerConfig, SearchConfig
 from clsweep.errors import InputError
 from clsweep.hyperparameters import STANDARD
 from clsweep.methods.loading import Loaded, load
 from clsweep.paths import absolute
-from clsweep.sweeps import role, space, storage, tuning
+from clsweep.space import range_values
+from clsweep.sweeps import role, storage, tuning
 from clsweep.sweeps.checking import check_search
 from clsweep.sweeps.plan import StudyPlan, searched, study_name
-from clsweep.sweeps.space import range_values
 from clsweep.targets import TARGET
 from clsweep.training.first_context import FOLDER as FIRST_CONTEXTS
 from clsweep.training.run import pick_device

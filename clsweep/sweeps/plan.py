@@ -13,14 +13,14 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from clsweep import defaults, naming
+from clsweep import defaults, naming, space
 from clsweep.config import Config, value_of, with_values
 from clsweep.methods import files as method_files
 from clsweep.methods.files import MethodFile
 from clsweep.methods.loading import Loaded, code_digest
 from clsweep.protocol import Protocol
-from clsweep.sweeps import space, tuning
-from clsweep.sweeps.space import Point, Space
+from clsweep.space import Point, Space
+from clsweep.sweeps import tuning
 from clsweep.sweeps.tuning import Way
 
 HELD_OUT = 0.1
@@ -277,9 +277,7 @@ def searched(config: Config, method: Loaded, ranges: Mapping[str, str], fixed: s
         return {name: text for name, text in others.items() if not name.startswith(_OF_METHOD)}
     both = method.spaces | {name: text for name, text in ranges.items() if name in method.declared}
     chosen = {name: text for name, text in both.items() if name in ranges or name not in fixed}
-    for name, distribution in space.parse(chosen).items():
-        for value in space.ends(distribution):
-            method.declared[name].checked(name, space.value(value))
+    space.check(chosen, method.declared)
     return chosen | {
         name: text
         for name, text in others.items()

@@ -34,9 +34,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from clsweep.errors import InputError
+from clsweep.space import Point, Value
 from clsweep.sweeps.continued import current
 from clsweep.sweeps.marks import CONTINUES, ENDED, INTERRUPTED, LOST, VOID
-from clsweep.sweeps.space import Point, Value
 
 _LOWEST = 2  # the first context is the same for all trials of a seed
 _GOLDEN = (math.sqrt(5) - 1) / 2

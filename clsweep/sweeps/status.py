@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
+from clsweep.space import Point
 from clsweep.sweeps.continued import current
 from clsweep.sweeps.marks import ENDED, FAILED, INTERRUPTED, LOST, REASON, VOID
-from clsweep.sweeps.space import Point
 from clsweep.sweeps.spent import seconds
 
 _SHOWN = {FAILED: "failed", INTERRUPTED: "interrupted", LOST: "lost", VOID: "not run"}  # Optuna knows FAIL alone

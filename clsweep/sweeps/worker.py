@@ -12,13 +12,14 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import Trial
 
+from clsweep import space as spaces
 from clsweep.config import Config
 from clsweep.data.context_cache import ContextCache
 from clsweep.data.contexts import Stream
 from clsweep.errors import ClsweepError, InputError, MachineError, RunError, machine_error, named
 from clsweep.methods.loading import load
+from clsweep.space import Point
 from clsweep.sweeps import files, verdict
-from clsweep.sweeps import space as spaces
 from clsweep.sweeps.continued import OnePerPoint
 from clsweep.sweeps.finals import Finals
 from clsweep.sweeps.ledger import Ledger, open_study
@@ -26,7 +27,6 @@ from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.promotion import Promotion
 from clsweep.sweeps.pruners import pruner
 from clsweep.sweeps.samplers import sampler
-from clsweep.sweeps.space import Point
 from clsweep.sweeps.status import status
 from clsweep.sweeps.storage import ERRORS as STORAGE_ERRORS
 from clsweep.sweeps.storage import not_waited_for_when_interrupted

@@ -10,12 +10,15 @@ from builders import CONF, ROOT, setting
 from omegaconf import OmegaConf
 from tiny import file_method, method, network, regularizer, trained, write
 
+from clsweep import space as spaces
 from clsweep.config import RegularizerConfig
 from clsweep.errors import InputError
 from clsweep.hyperparameters import STANDARD
 from clsweep.methods import files
 from clsweep.methods.loading import Loaded, load
+from clsweep.training.run import run
 
+SYNTAX, SMALLER = spaces._SYNTAX, "the smaller one first"
 SHIPPED = ROOT / "custom_regularization.py"
 SOURCE = """
 import torch
@@ -160,6 +163,33 @@ def test_a_wrong_declaration_is_refused(tmp_path: Path, declaration: str, said: 
     with pytest.raises(InputError) as caught:
         of_file(tmp_path, declaration)
     assert str(caught.value) == f"{tmp_path / 'method.py'}: HYPERPARAMETERS{said}"
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ("interval(10, 1)", f"x=interval(10, 1): expected two numbers, {SMALLER}."),
+        (
+            "tag(log, interval(0, 1))",
+            "x=tag(log, interval(0, 1)): expected two numbers above 0, the smaller one first.",
+        ),
+        ("3", f"x=3: expected {SYNTAX}."),
+        (
+            "interval(low, high)",
+            "x=interval(low, high): mismatch type argument start: str is incompatible with Union[int, float]; expected "
+            f"{SYNTAX}.",
+        ),
+        ("normal(0, 1)", f"x=normal(0, 1): Unknown function 'normal'; expected {SYNTAX}."),
+        ("interval(0, 1", f"x=interval(0, 1: expected {SYNTAX}."),
+        ("choice(a, b)", "x=a: expected a finite number."),
+    ],
+)
+def test_what_a_sweep_could_not_search_is_refused_in_a_single_run(tmp_path: Path, space: str, said: str) -> None:
+    file = write(tmp_path, declaring(f"{{'x': {{'default': 2.0, 'space': {space!r}}}}}"))
+    config = setting("+benchmark=split_mnist", f"regularizer.file={file}", "dataset=mnist_5k")
+    with pytest.raises(InputError) as caught:
+        run(config, tmp_path)
+    assert str(caught.value) == f"{file}: HYPERPARAMETERS: regularizer.{said}"
 
 
 @pytest.mark.parametrize("name", ["head", "param_list", "training", "forward"])

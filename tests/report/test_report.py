@@ -17,7 +17,7 @@ from matplotlib.collections import LineCollection
 from PIL import Image
 from trees import write_run, write_seeds, write_study
 
-from clsweep import results
+from clsweep import results, space
 from clsweep.report import figures, leaderboard, names, page
 from clsweep.report.command import main
 from clsweep.report.plots import contexts, studies
@@ -27,7 +27,6 @@ from clsweep.report.svg import Inlined
 from clsweep.results import Results
 from clsweep.results.statistics import estimate
 from clsweep.results.tuning import best_of
-from clsweep.sweeps import space
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ import pytest
 from builders import ROOT
 from optuna.pruners import BasePruner
 
+from clsweep.space import parse
 from clsweep.sweeps.pruners import pruner
 from clsweep.sweeps.samplers import sampler
-from clsweep.sweeps.space import parse
 
 STRENGTHS = np.logspace(0, 13, 14)
 

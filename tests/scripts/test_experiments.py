@@ -20,13 +20,13 @@ from scipy import stats
 from trees import write_run
 
 import clsweep
-from clsweep import composing, decisive, results
+from clsweep import composing, decisive, results, space
 from clsweep import config as settings
 from clsweep.data.datasets import ImageData, LabelledImages
 from clsweep.data.streams import split
 from clsweep.protocol import Protocol
 from clsweep.results.packed import TABLES
-from clsweep.sweeps import command, overrides, space
+from clsweep.sweeps import command, overrides
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import experiments

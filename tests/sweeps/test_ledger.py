@@ -22,11 +22,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sharing import QUEUED, ledger
 
 from clsweep.errors import InputError
+from clsweep.space import Space
 from clsweep.sweeps import database, owner
 from clsweep.sweeps import ledger as ledgers
 from clsweep.sweeps.ledger import Ledger
 from clsweep.sweeps.marks import CARRIED, ENDED, FAILED, INTERRUPTED, LOST, REASON, VOID
-from clsweep.sweeps.space import Space
 from clsweep.sweeps.spent import seconds, spent
 
 N_TRIALS = 25

@@ -274,7 +274,7 @@ def test_what_is_searched() -> None:
 @pytest.mark.parametrize("method", [*(name for name in methods.names() if name != "none"), "custom"])
 @pytest.mark.parametrize("benchmark", ["split_mnist", "perm_mnist", "split_cifar100"])
 def test_good_values_lie_in_the_space(method: str, benchmark: str) -> None:
-    from clsweep.sweeps.space import contains
+    from clsweep.space import contains
 
     made = StudyPlan(resolved(setting(f"+benchmark={benchmark}", f"regularizer={method}")), HERE)
     assert made.space

@@ -19,13 +19,13 @@ from optuna.samplers import RandomSampler, TPESampler
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from clsweep.space import Point, Space
 from clsweep.sweeps.continued import OnePerPoint, current
 from clsweep.sweeps.ledger import Ledger, open_study
 from clsweep.sweeps.marks import CONTINUES, ENDED, INTERRUPTED, LOST, VOID
 from clsweep.sweeps.promotion import Promotion
 from clsweep.sweeps.pruners import pruner
 from clsweep.sweeps.samplers import sampler
-from clsweep.sweeps.space import Point, Space
 from clsweep.sweeps.status import status
 
 SPACE: Space = {"x": FloatDistribution(0.0, 1.0)}

@@ -12,10 +12,10 @@ from optuna.pruners import MedianPruner, PatientPruner
 from optuna.study import Study
 
 from clsweep.errors import InputError
+from clsweep.space import parse
 from clsweep.sweeps.checking import check_search
 from clsweep.sweeps.pruners import LatestValue, is_clearly_worse, pruner
 from clsweep.sweeps.samplers import sampler
-from clsweep.sweeps.space import parse
 
 
 def study_of(values: list[list[float]], of: optuna.pruners.BasePruner) -> Study:

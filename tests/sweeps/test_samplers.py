@@ -11,8 +11,8 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from clsweep.space import Point, parse
 from clsweep.sweeps.samplers import SeededByTrial, sampler
-from clsweep.sweeps.space import Point, parse
 
 PLANE = parse({"gamma": "interval(0, 1)", "reg_strength": "tag(log, interval(1, 1e4))"})
 

@@ -6,11 +6,11 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from clsweep import space as spaces
 from clsweep.errors import InputError
 from clsweep.hyperparameters import STANDARD
-from clsweep.sweeps import space as spaces
+from clsweep.space import contains, drawn, ends, first, grid, parse, searched_value
 from clsweep.sweeps.overrides import _alternatives
-from clsweep.sweeps.space import contains, drawn, ends, first, grid, parse, searched_value
 
 
 @pytest.mark.parametrize(

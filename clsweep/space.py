@@ -25,6 +25,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from clsweep.config import key_of
 from clsweep.errors import InputError
+from clsweep.hyperparameters import Declared
 
 Space = dict[str, BaseDistribution]
 Value = float | str
@@ -49,9 +50,24 @@ def parse(ranges: Mapping[str, str]) -> Space:
         or a range.
 
     Raises:
-        InputError: a range cannot be read, is empty, or reaches beyond what the hyperparameter may be.
+        InputError: a range cannot be read, or is empty.
     """
     return {name: _distribution(name, text) for name, text in ranges.items()}
+
+
+def check(ranges: Mapping[str, str], declared: Declared) -> None:
+    """Check that the ranges of hyperparameters can be searched.
+
+    Args:
+        ranges: by name, in Hydra's syntax.
+        declared: the method's hyperparameters, these among them.
+
+    Raises:
+        InputError: a range cannot be read, is empty, or reaches beyond what the hyperparameter may be.
+    """
+    for name, distribution in parse(ranges).items():
+        for end in ends(distribution):
+            declared[name].checked(name, value(end))
 
 
 @cache  # a report reads the same few ranges again and again, and Hydra's parser takes its time
