@@ -11,6 +11,7 @@ from builders import command
 from tiny import anchored, attached, dataset, file_method, finished, method, network
 
 from clsweep.networks import activate
+from clsweep.parameters import contract_parameters
 
 FILE = "my_method.py"
 
@@ -47,9 +48,12 @@ def test_outside_of_a_checkout_the_first_command_says_what_to_do_and_what_it_say
     assert (row.status, row.regularizer_file, row.hyperparameters) == ("finished", FILE, "reg_strength")
 
 
-def test_the_new_method_is_memory_aware_synapses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_by_one_the_new_method_is_memory_aware_synapses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert command(monkeypatch, f"--new-method={FILE}") == 0
+    text = Path(FILE).read_text()
+    assert text.count("BATCH = 1000, 50") == 1
+    Path(FILE).write_text(text.replace("BATCH = 1000, 50", "BATCH = 1000, 1"))
     model = network(dtype=torch.float64)
     activate(model, range(2, 4))
     data = dataset(9, torch.float64)
@@ -65,6 +69,21 @@ def test_the_new_method_is_memory_aware_synapses(tmp_path: Path, monkeypatch: py
     penalties = [one.penalty(is_first=False) for one in (given, expected)]
     torch.testing.assert_close(*penalties, rtol=1e-12, atol=0.0)
     assert penalties[0] > 0
+
+
+def test_its_importance_is_the_size_of_a_batchs_gradient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command(monkeypatch, "--new-method", FILE) == 0
+    model = network("cnn", dtype=torch.float64)
+    data = dataset(9, torch.float64)
+    given = attached(file_method(FILE), model)
+    activate(model, range(2, 4))
+    given.end_context(finished(model, data))
+    squares = model.eval()(data.tensors[0]).square().sum() / 9
+    for key, gradient in zip(
+        contract_parameters(model), torch.autograd.grad(squares, list(model.parameters())), strict=True
+    ):
+        torch.testing.assert_close(model._custom_importance[key], gradient.abs(), rtol=1e-10, atol=1e-15)
 
 
 @pytest.mark.parametrize(
