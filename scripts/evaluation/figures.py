@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,12 +14,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from clsweep.published import published
-from clsweep.report.plots.style import GREY, INK, LEGEND_LINE, LOOKS, Look, Plot, grid_lines, styled
+from clsweep.report.plots.style import GREY, INK, LEGEND_LINE, LOOKS, Look, Plot, grid_lines, legend_columns, styled
 from evaluation import variance as components
 from evaluation.experiment import Experiment, Made, Setting
 from evaluation.names import METHODS, SHIPPED
 
-_SIZE = (3.7, 2.8)  # of a panel with its labels, in inches
+_SIZE = (4.5, 2.8)  # of a panel with its labels, in inches
 _SHIPPED = "shipped file"
 _SPREAD = 3  # runs
 _OF_RUN = ["setting", "method", "draw", "average_accuracy"]
@@ -196,8 +197,11 @@ def _panels(rows: int, columns: int, size: tuple[float, float], *, sharex: bool 
 
 
 def _legend(figure: Figure, handles: Sequence[Artist]) -> None:
-    """A line above the panels."""
-    figure.legend(handles=list(handles), loc="outside upper left", ncols=len(handles), columnspacing=1.2)
+    """Entries above the panels, in as many lines as they take; the figure grows by all but the first."""
+    columns = legend_columns([str(one.get_label()) for one in handles], figure.get_figwidth())
+    lines = math.ceil(len(handles) / columns)
+    figure.set_figheight(figure.get_figheight() + (lines - 1) * LEGEND_LINE)
+    figure.legend(handles=list(handles), loc="outside upper left", ncols=columns, columnspacing=1.2)
 
 
 def _look(method: str) -> Look:
