@@ -1,11 +1,10 @@
-"""What each ingredient of `custom_regularization.py` is worth: the file with one of them changed at a time.
+"""Ablation of `custom_regularization.py`: runs of the file with one ingredient changed at a time.
 
     python scripts/ablation.py +benchmark=split_mnist validation_fraction=0.1 budget=quick --strengths 0.1 1
 
-Hydra's overrides go to every run. A run that is finished is not made again: the command can be typed again, with more
-seeds or another benchmark. `OUTPUT/DIGEST/ablation.csv`, with the shipped file's digest, has a row for each run; the
-printed table has their means. A variant may want another strength than the shipped file: choose it by the validation
-accuracy.
+Every run gets the Hydra overrides. Finished runs are not made again, so type the command once more for more seeds or
+another benchmark. `OUTPUT/DIGEST/ablation.csv` has a row for each run, where DIGEST is the shipped file's; the printed
+table has their means. A variant may need another strength than the shipped file: choose it by validation accuracy.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What a run loses as its batch norms' running averages drift: accuracy with averages estimated anew.
+"""Measure what a run loses as its batch norms' running averages move: its accuracy with averages estimated anew.
 
     python -m clsweep +benchmark=split_cifar100 validation_fraction=0.1 save_model=true hydra.run.dir=outputs/a
     python scripts/batch_norm_drift.py outputs/a --output outputs/drift.csv
 
-The CSV file has a row for each context and each kind of averages: those of the finished network, those of the context's
-own training examples, and those of the first context's; with the accuracy on held-out data.
+The CSV file has a row for each context and each kind of averages: those of the finished network, those estimated from
+the context's own training images, and those estimated from the first context's. The accuracy is on held-out data.
 """
 
 from __future__ import annotations

@@ -1,13 +1,17 @@
-"""How fast a step and an importance estimate are, beside what the machine can do.
+"""Time steps and importance estimates, beside what the machine can do.
 
     python scripts/benchmark.py --benchmarks split_mnist perm_mnist split_cifar100 --repeats 9
 
-Prints five tables for each benchmark: the steps of every method beside the plain step, a bare PyTorch loop and the
-step's matrix products alone; the importance estimates beside their matrix products and a loop over examples; the ways
-to compute the Fisher information beside the exact one; the step of every method at the 20th context beside the 2nd; and
-the steps of other optimizers beside Adam's. Images are random,
-of the benchmark's real shapes and numbers. What is compared is timed in turns, and a ratio is the median of the rounds'
-ratios: it holds where the machine's speed drifts.
+Prints five tables for each benchmark:
+
+- the step of every method, beside the plain step, a bare PyTorch loop and the step's matrix products alone;
+- the importance estimates, beside their matrix products and a loop over examples;
+- the estimators of the Fisher information, beside the exact one;
+- the step of every method at the 20th context, beside the 2nd;
+- the step with other optimizers, beside Adam's.
+
+Images are random, with the benchmark's real shapes and numbers. What is compared is timed in turns, and a ratio is the
+median of the rounds' ratios, so that it holds where the machine's speed drifts.
 """
 
 from __future__ import annotations
@@ -465,7 +469,7 @@ def main() -> None:
     parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
     parser.add_argument("--steps", type=int, default=50, help="steps in a timed block (default: 50)")
     parser.add_argument("--repeats", type=int, default=9, help="rounds of timed blocks (default: 9)")
-    parser.add_argument("--threads", type=int, help="as threads= of a run")
+    parser.add_argument("--threads", type=int, help="like a run's threads=")
     parser.add_argument("--output", type=Path, help="a folder for the tables as CSV files")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="float32")

@@ -1,17 +1,17 @@
-"""What checkpoints cost a run, and what sharing the first context saves a sweep.
+"""Time what checkpoints cost a run, and what sharing the first context saves a sweep.
 
     python scripts/benchmark_checkpoints.py --output outputs/search/checkpoints.csv
     python scripts/benchmark_checkpoints.py --sweep outputs/sweeps/...
 
-Without `--sweep`: runs with the benchmarks' real networks, numbers of examples and contexts on random images, of a few
-iterations. A checkpoint is written after each context; its time is held against that of a context with as many
-iterations as the budget says, from the same run's times: `share` is the part of a run's time that checkpoints take.
+Without `--sweep`, it makes short runs with the benchmarks' real networks, numbers of examples and contexts, on random
+images. They write a checkpoint after each context. `share` is the part of a run's time that checkpoints would take with
+as many iterations as the budget has.
 
-With `--sweep`: reads a sweep that has been run, with `--iters` and `--workers` for a longer one. What its trials
-trained, estimated and measured themselves is held against the same and the first context of each that took one over,
-at the speed of its own other contexts: `ratio` is the time of the trials over that of trials that share nothing.
-`an_hour` is how many trials an hour that comes to with so many iterations and workers, pruned ones counted, and
-`alone_an_hour` how many whole runs of one thread, one after the other, that share nothing.
+With `--sweep`, it reads a sweep that has been run. It compares the time that the trials took with the time they would
+have taken without sharing: `ratio` is the first over the second. A first context that was taken over counts at the mean
+speed of the other contexts. `an_hour` is the number of trials an hour, pruned ones included, with `--iters`
+and `--workers`. `alone_an_hour` is the number of whole runs an hour that share nothing, one after the other on one
+thread.
 """
 
 from __future__ import annotations
@@ -157,8 +157,8 @@ def main() -> None:
     parser.add_argument("--benchmarks", nargs="+", default=[name for name, _ in RUNS])
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--sweep", type=Path, help="a sweep's folder")
-    parser.add_argument("--iters", type=int, help="iterations of a context, to extrapolate a sweep to")
-    parser.add_argument("--workers", type=int, default=1, help="workers of such a sweep")
+    parser.add_argument("--iters", type=int, help="extrapolate the sweep to so many iterations a context")
+    parser.add_argument("--workers", type=int, default=1, help="extrapolate the sweep to so many workers")
     parser.add_argument("--output", type=Path, help="a CSV file")
     given = parser.parse_args()
     table = (

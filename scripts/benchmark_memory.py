@@ -1,10 +1,10 @@
-"""How much memory a sweep's process holds after each of its trials.
+"""Measure how much memory a sweep's process holds after each of its trials.
 
     python scripts/benchmark_memory.py --output outputs/reference/performance/memory.csv
 
-A hundred short trials each, in a process of its own, of `ewc`, of a file that keeps a copy of the network (a teacher),
-and of one whose copy is in a reference cycle; each leaves a checkpoint after each context and takes over the first
-context. The memory should be the same after the first trials and after the last.
+Each method runs a hundred short trials in a process of its own: `ewc`, a file that keeps a copy of the network (a
+teacher), and one whose copy is in a reference cycle. Each trial takes over the first context and leaves a checkpoint
+after each context. The memory should be the same after the last trials as after the first.
 """
 
 from __future__ import annotations

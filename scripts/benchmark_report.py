@@ -1,4 +1,4 @@
-"""How long a report takes and how much memory, on made-up runs: 20 methods, ten contexts, four benchmarks.
+"""Time a report and measure its memory, on made-up runs: 20 methods, ten contexts, four benchmarks.
 
 python scripts/benchmark_report.py --runs 2000 --output outputs/reference/performance/report.csv
 """

@@ -1,13 +1,13 @@
-"""Which sampler and which pruner find good values soonest: sweeps replayed against recorded learning curves.
+"""Compare samplers and pruners: sweeps replayed against recorded learning curves.
 
-    python scripts/compare_search.py record     # trains grids of settings; those that are kept are left out: hours
-    python scripts/compare_search.py replay     # thousands of sweeps, whose training is a look-up in the grids
+    python scripts/compare_search.py record     # trains the grids that aren't kept yet: hours
+    python scripts/compare_search.py replay     # replays thousands of sweeps; training is a look-up in the grids
 
-`python scripts/experiments.py tables samplers` writes their tables.
+`python scripts/experiments.py tables samplers` writes the tables.
 
-A grid is a sweep of single runs, one for each value, without pruning. A replay is a sweep as it ships: its ledger,
-sampler, pruner, ranges and first point; only a trial's validation accuracies are those of the grid, between its points
-by interpolation. No test accuracy is looked at.
+A grid is a sweep of single runs without pruning, one for each value. A replay is a real sweep, with its ledger,
+sampler, pruner, ranges and first point. Only its validation accuracies are the grid's, interpolated between the grid's
+points. Test accuracy plays no part.
 """
 
 from __future__ import annotations
@@ -267,9 +267,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["record", "replay"])
     parser.add_argument("--kept", type=Path, default=KEPT, help="the grids' tables; default: %(default)s")
-    parser.add_argument("--runs", type=Path, default=Path("outputs/search"), help="of record; default: %(default)s")
     parser.add_argument(
-        "--seeds", type=int, default=20, help="of the sampler, a third of it for gp; default: %(default)s"
+        "--runs", type=Path, default=Path("outputs/search"), help="the folder of the grids' runs; default: %(default)s"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=20, help="seeds of the sampler, a third as many for gp; default: %(default)s"
     )
     a = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -1,12 +1,12 @@
-"""The project's experiments: run what is missing of them, anywhere, and write their pages.
+"""Make the runs of the project's experiments that are missing, and write their pages.
 
     python scripts/experiments.py list
     python scripts/experiments.py run few_examples narrow/split_mnist --for 90
     python scripts/experiments.py run reference_split_mnist --take outputs/by_hand
     python scripts/experiments.py tables
 
-Runs that are in the tables of `outputs/reference/experiments/` are not made again, one that was stopped goes on, and
-several processes may run at once. Data is read from CLSWEEP_DATA, or data/.
+Finished runs are kept in `outputs/reference/experiments/` and not made again. A run that was stopped goes on. Several
+processes may run at once. Data is read from CLSWEEP_DATA, or data/.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from clsweep.errors import InputError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what is asked for; the exit code is that of the first run that failed, 2 for a name that isn't there."""
+    """Do what is asked for; the exit code is that of the first run that failed, or 2 for an unknown name."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="what there is, what has been run, and what the rest takes")
-    run = commands.add_parser("run", help="make the runs that are missing, one after the other, one thread each")
-    run.add_argument("names", nargs="+", metavar="NAME", help="an experiment, or one setting of it: NAME/SETTING")
-    run.add_argument("--for", dest="minutes", type=float, metavar="MINUTES", help="start no run after so many")
-    run.add_argument("--methods", nargs="+", metavar="METHOD", help="run these alone; default: all")
+    commands.add_parser("list", help="what is declared, what is made, and how long the rest takes")
+    run = commands.add_parser("run", help="make the missing runs, one after the other, with one thread each")
+    run.add_argument("names", nargs="+", metavar="NAME", help="an experiment, or a setting of it: NAME/SETTING")
+    run.add_argument("--for", dest="minutes", type=float, metavar="MINUTES", help="start no run after so many minutes")
+    run.add_argument("--methods", nargs="+", metavar="METHOD", help="only these; default: all")
     run.add_argument(
         "--take",
         type=lambda folder: Path(folder).absolute(),
         metavar="FOLDER",
-        help="take over the finished runs below a folder first",
+        help="first add the finished runs below a folder",
     )
     tables = commands.add_parser("tables", help="write the tables and figures of docs/experiments/")
     tables.add_argument("names", nargs="*", metavar="NAME", help="default: all")
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def show() -> None:
-    """Print for each method the runs made, the minutes of a core that one takes, and that the missing ones take."""
+    """Print for each method how many runs are made, and the core minutes that one takes and that the rest takes."""
     print(f"{'experiment':50} {'runs':>9} {'min each':>9} {'min left':>9}")
     for experiment in EXPERIMENTS.values():
         made = keeping.kept(experiment)

@@ -1,4 +1,4 @@
-"""Learning curves of dense grids of settings, recorded once: what `compare_search.py` replays sweeps against."""
+"""Recorded learning curves of dense grids of settings, against which `compare_search.py` replays sweeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that are made once, however often a script is started, and by however many processes at once."""
+"""Runs that are made once, however often a script is started and however many processes are at it."""
 
 from __future__ import annotations
 

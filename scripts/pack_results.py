@@ -2,7 +2,7 @@
 
     python scripts/pack_results.py outputs/ paper/results
 
-`clsweep.results.load` and `python -m clsweep.report` read the tables as they read the folder, which stays as it is.
+`clsweep.results.load` and `python -m clsweep.report` read the tables like the folder, which stays as it is.
 """
 
 from __future__ import annotations

@@ -1,14 +1,16 @@
-"""How far methods' penalties are from the exact curvature, along the change that one more context makes.
+"""Measure how far methods' penalties are from the exact curvature, along the change that one more context makes.
 
     python -m clsweep +benchmark=split_cifar100 validation_fraction=0.1 save_model=every_context hydra.run.dir=outputs/a
     python scripts/penalty_gap.py outputs/a outputs/gap --after 5 --files custom_regularization.py --strengths 1 3
 
-The run's networks after each context are the path. A file estimates the importance of the first contexts at these, and
-the next context is trained from there, by a new Adam, with its penalty. `transitions.csv` says what that did to
-accuracy and cross-entropy on held-out data, of the new context and, on average, of the old ones. `curvature.csv` has,
-for the whole network and for each layer's part of the change alone, the penalty beside the exact quadratic form: the
-sum over old contexts of 1/2 d^T J^T H J d, averaged over examples and divided by the mean trace of H, with the logits'
-Jacobian J and H = diag(p) - p p^T; for the whole network also the Kullback-Leibler divergence that it stands for.
+A file estimates the importance of the first contexts at the run's networks after each of them. From there, the next
+context is trained by a new Adam with the file's penalty.
+
+`transitions.csv` says how that changed accuracy and cross-entropy on held-out data, of the new context and, on average,
+of the old ones. `curvature.csv` has the penalty beside the exact quadratic form, for the whole network and for each
+layer's part of the change alone. The exact form is the sum over old contexts of 1/2 d^T J^T H J d, averaged over
+examples and divided by the mean trace of H, with the logits' Jacobian J and H = diag(p) - p p^T. For the whole network,
+the table also has the Kullback-Leibler divergence that the form approximates.
 """
 
 from __future__ import annotations
@@ -201,8 +203,8 @@ def main() -> int:
     parser.add_argument("output", type=Path, help="the folder for the tables")
     parser.add_argument("--files", nargs="+", type=Path, required=True, help="methods: files with the two functions")
     parser.add_argument("--strengths", nargs="+", type=float, default=[1.0], help="reg_strength; default: 1")
-    parser.add_argument("--after", type=int, default=5, help="the contexts that have been learned; default: 5")
-    parser.add_argument("--iters", type=int, default=150, help="steps on the next one; default: 150")
+    parser.add_argument("--after", type=int, default=5, help="how many contexts have been learned; default: 5")
+    parser.add_argument("--iters", type=int, default=150, help="steps on the next context; default: 150")
     a = parser.parse_args()
     torch.set_num_threads(1)
     walk = Walk.of(a.run, a.after)

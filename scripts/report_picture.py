@@ -1,9 +1,7 @@
-"""The picture of a report in README: the table and first figure of a protocol.
+"""Draw README's picture of a report: the table and first figure of a protocol. It needs Debian's `chromium`.
 
-    python -m clsweep.report outputs/reference --output report
-    python scripts/report_picture.py report split_mnist-task-on-mnist-full-budget docs/figures/report.png
-
-It takes Debian's `chromium`.
+python -m clsweep.report outputs/reference --output report
+python scripts/report_picture.py report split_mnist-task-on-mnist-full-budget docs/figures/report.png
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ def main() -> None:
     """Open the page and keep what the protocol's heading, table and first figure show."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("report", type=Path, help="the folder of report.html")
-    parser.add_argument("protocol", help="its place on the page, as in the address of a link of the contents")
+    parser.add_argument("protocol", help="its anchor on the page, as in the links of the contents")
     parser.add_argument("output", type=Path)
     arguments = parser.parse_args()
     with sync_playwright() as playwright:

@@ -1,10 +1,10 @@
-"""Tune the main methods by the same sweep, train their values on ten fresh seeds, and compare them in a report.
+"""Tune the main methods by the same sweep, train them on ten fresh seeds, and compare them in a report.
 
     python scripts/reproduce.py split_mnist
     python scripts/reproduce.py split_cifar100 --overrides dataset=arrays dataset.train=train.npz dataset.test=test.npz
 
-Stopped and started again, it goes on where it was. `--dry-run` prints the commands alone. Two trials run at once
-with `--overrides hydra/launcher=joblib hydra.launcher.n_jobs=2 threads=1` (needs `clsweep[parallel]`).
+Stopped and started again, it goes on where it was. To run two trials at once, install `clsweep[parallel]` and add
+`--overrides hydra/launcher=joblib hydra.launcher.n_jobs=2 threads=1`.
 """
 
 from __future__ import annotations

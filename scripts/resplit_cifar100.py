@@ -1,9 +1,9 @@
-"""Write CIFAR-100, re-split, as `train.npz` and `test.npz`: the files that the project's own figures were made with.
+"""Write CIFAR-100, re-split, as `train.npz` and `test.npz`, with which the project's own results were made.
 
     python scripts/resplit_cifar100.py --root data
     python -m clsweep +benchmark=split_cifar100 dataset=arrays dataset.train=train.npz dataset.test=test.npz
 
-Each class's 600 images in the order of the SHA-1 of their pixels (height, width, channel): the first 500 are for
+Each class's 600 images are sorted by the SHA-1 of their pixels (height, width, channel). The first 500 are for
 training, the other 100 for testing. Accuracies can't be compared with those on the official split.
 """
 

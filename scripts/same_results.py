@@ -1,11 +1,11 @@
-"""Record what every method measures in short runs, and compare two recordings: for changes that should change nothing.
+"""Record what every method measures in short runs, and compare recordings, for changes that should change nothing.
 
     python scripts/same_results.py record before.csv
     python scripts/same_results.py record after.csv
     python scripts/same_results.py compare before.csv after.csv
 
-Every method and the shipped file, on all three benchmarks in all three scenarios, with both kinds of update where there
-is a compiler. Both recordings must come from the same machine: other processors round differently.
+It runs every method and the shipped file, on all three benchmarks in all three scenarios, with both kinds of update
+where there is a compiler. Make both recordings on the same machine: other processors round differently.
 """
 
 from __future__ import annotations

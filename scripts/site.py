@@ -1,4 +1,4 @@
-"""A hook of MkDocs: README and CONTRIBUTING are pages of the site, and no link leads out of it into the checkout."""
+"""A hook of MkDocs: README and CONTRIBUTING become pages of the site, and no link leads from it into the checkout."""
 
 from __future__ import annotations
 

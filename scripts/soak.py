@@ -1,19 +1,21 @@
-"""What SIGKILL does to a sweep: processes of it are killed at random moments, and what is left at the end is counted.
+"""Test what SIGKILL does to a sweep: kill its processes at random moments, and count what is wrong at the end.
 
     python scripts/soak.py --kills 200
     python scripts/soak.py --kills 200 --storage journal:outputs/soak/journal.log
     python scripts/soak.py --kills 200 --storage postgresql+psycopg://USER@HOST/DATABASE
     python scripts/soak.py --kills 60 search.pruner=successive_halving
 
-A sweep over a grid of points runs once undisturbed, in `FOLDER/undisturbed` (one that is there is not made again).
-The same sweep then runs in `FOLDER/killed`, on the given storage, with a study and folders of its own. It is typed in
-`--commands` places at the same time, with `--workers` processes each. Again and again a process is killed
-(`soaking.Aim` says when), and what has ended is typed again.
+A sweep over a grid of points first runs undisturbed, in `FOLDER/undisturbed`, unless it is there already. The same
+sweep then runs in `FOLDER/killed`, on the given storage. `--commands` commands run it at once, with `--workers`
+processes each. Again and again a process is killed (`soaking.Aim` says when), and a command that has ended is started
+again.
 
-Hydra's overrides go to both sweeps, but a pruner's to the second alone: whatever a stopped trial has measured is to be
-that of the undisturbed one. The table, also written to `--output FILE.csv`, should end in zeros: no context that was
-trained twice (see `soaking.py`), no point that is missing or finished twice, no result that differs from the
-undisturbed sweep's, no file that can't be read or that shouldn't be left.
+Both sweeps get the Hydra overrides. Only a pruner goes to the second sweep alone, so that what a stopped trial has
+measured can be compared with the undisturbed one.
+
+The table, also written to `--output FILE.csv`, should end in zeros: no context that was trained twice (see
+`soaking.py`), no point that is missing or finished twice, no result that differs from the undisturbed sweep's, and no
+file that can't be read or shouldn't be left.
 """
 
 from __future__ import annotations
@@ -107,15 +109,18 @@ def arguments(storage: str | None, points: int, workers: int, overrides: Sequenc
 def main() -> int:
     """Run both sweeps and count; 1 where something is not as it should be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=200, help="default: %(default)s")
-    parser.add_argument("--commands", type=int, default=2, help="at the same time; default: %(default)s")
-    parser.add_argument("--workers", type=int, default=1, help="of each command; default: %(default)s")
+    parser.add_argument("--kills", type=int, default=200, help="how many kills; default: %(default)s")
+    parser.add_argument("--commands", type=int, default=2, help="commands at the same time; default: %(default)s")
+    parser.add_argument("--workers", type=int, default=1, help="workers of each command; default: %(default)s")
     parser.add_argument("--points", type=int, default=80, help="trials of the sweep; default: %(default)s")
     parser.add_argument("--storage", help="default: SQLite in the sweep folder")
     parser.add_argument(
-        "--pause", type=float, default=2.0, help="most seconds from the first step to a kill; default: %(default)s"
+        "--pause",
+        type=float,
+        default=2.0,
+        help="at most so many seconds from the first step to a kill; default: %(default)s",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the moments; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments; default: %(default)s")
     parser.add_argument("--folder", type=Path, default=Path("outputs/soak"), help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path("soak.csv"), help="default: %(default)s")
     a, overrides = parser.parse_known_args()

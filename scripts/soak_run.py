@@ -1,12 +1,14 @@
-"""What signals do to single runs: they are killed at random moments and typed again until they are finished.
+"""Test what signals do to single runs: kill them at random moments, and start them again until they finish.
 
     python scripts/soak_run.py --kills 200
     python scripts/soak_run.py --kills 40 --methods ewc my_method.py --signals TERM USR1
 
-Each method's run is made once undisturbed, then again and again with kills (`soaking.Aim` says when) until it has had
-its part of them. The table, a row for each method, also written to `--output FILE.csv`, should end in zeros: no context
-that was trained twice (see `soaking.py`), no `accuracy.csv` that differs from the undisturbed run's in more than its
-`run_id`, which is one for all parts of a run, no file that is missing, can't be read, or shouldn't be left.
+Each method first runs undisturbed. Then it runs with kills (`soaking.Aim` says when), until it has had its share of
+them.
+
+The table, also written to `--output FILE.csv`, has a row for each method and should end in zeros: no context that was
+trained twice (see `soaking.py`), no `accuracy.csv` that differs from the undisturbed run's in more than its `run_id`,
+which is one for all parts of a run, and no file that is missing, can't be read, or shouldn't be left.
 """
 
 from __future__ import annotations
@@ -125,11 +127,13 @@ class Soak:
 def main() -> int:
     """Soak each method; 1 where something is not as it should be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), help="names, or files; default: %(default)s")
-    parser.add_argument("--kills", type=int, default=200, help="signals, of all methods; default: %(default)s")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), help="names or files; default: %(default)s")
+    parser.add_argument(
+        "--kills", type=int, default=200, help="how many, of all methods together; default: %(default)s"
+    )
     parser.add_argument("--signals", nargs="+", default=["KILL"] * 8 + ["TERM", "USR1"], help="default: %(default)s")
     parser.add_argument("--pause", type=float, default=1.0, help="see soaking.Aim; default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments; default: %(default)s")
     parser.add_argument("--folder", type=Path, default=Path("outputs/soak_run"), help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path("soak_run.csv"), help="default: %(default)s")
     a = parser.parse_args()

@@ -1,16 +1,16 @@
-"""What the scripts share that kill processes: commands that start at once, and an account of every context begun.
+"""What the scripts that kill processes share: commands that start at once, and an account of every context begun.
 
-A command is a fork of this process, which has imported everything already, and composed a sweep's setting: it starts in
-a second instead of ten, and a signal hits it as it would any other. What the contexts cost is told by an observer in
-every run, `Account`: a line in a file, in one write, when the first step of a context is made, and when the context is
-done, which is after its checkpoint was written. A context counts as trained twice where its first step is made although
-it was finished before:
+A command is a fork of this process, which has imported everything and composed a sweep's setting already. It starts in
+a second instead of ten, and a signal hits it as it would any other command. An observer in every run, `Account`, tells
+what the contexts cost. It writes a line to a file, in one write, after the first step of a context, and another one
+when the context is done, after its checkpoint was written. A context counts as trained twice where its first step is
+made although it was finished before:
 
 - a line says that it was done, or that a run went on after it; or
 - its file is there: a checkpoint of this setting after it, in any run's folder of the sweep (the line may be missing,
   as the process was killed between the two), or, of a first context that is shared, the file that everyone shares.
 
-A context that a kill has interrupted is begun again, which is what a kill costs.
+A context that a kill interrupted is begun again. That is what a kill costs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A sampler that begins with a Sobol sequence: `compare_search.py` compares it with those that begin at random."""
+"""A sampler that begins with a Sobol sequence, which `compare_search.py` compares with those that begin at random."""
 
 from __future__ import annotations
 

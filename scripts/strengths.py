@@ -1,4 +1,4 @@
-"""Which strength to start from: writes the tables and figures of `docs/strengths.md` from `outputs/reference`.
+"""Write the tables and figures of `docs/strengths.md`, on which strength to start from, from `outputs/reference`.
 
 python scripts/strengths.py
 """
