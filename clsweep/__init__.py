@@ -23,7 +23,7 @@ from clsweep.errors import InputError, RunError
 if TYPE_CHECKING:
     from clsweep.interface import Result, Tuned, evaluate, load_model, run, sweep
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["InputError", "Result", "RunError", "Tuned", "evaluate", "load_model", "run", "sweep"]
 
 

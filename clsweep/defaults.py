@@ -45,6 +45,7 @@ def _without_hydra(values: Any) -> DictConfig:
     return OmegaConf.masked_copy(values, [str(key) for key in values if key not in ("defaults", "hydra")])
 
 
+@cache
 def _loaded(path: Path) -> DictConfig:
     values = OmegaConf.load(path)
     assert isinstance(values, DictConfig)

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from builders import ROOT
 
+import clsweep
+
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
 
@@ -40,6 +42,14 @@ def test_a_page_names_all_that_there_is_to_choose(group: str, page: str) -> None
     text = (ROOT / "docs" / page).read_text()
     missing = [file.stem for file in (ROOT / "conf" / group).glob("*.yaml") if f"`{file.stem}`" not in text]
     assert not missing
+
+
+def test_the_changelog_begins_with_the_version_and_says_what_breaks_first() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    latest = text.split("\n## ")[1]
+    assert re.match(rf"{re.escape(clsweep.__version__)} \(\d{{4}}-\d\d-\d\d\)\n", latest)
+    assert re.findall(r"^### (.+)$", latest, flags=re.MULTILINE) == ["Breaks", "Added", "Changed", "Fixed"]
+    assert [line for line in text.splitlines() if len(line) > 120 or (line and line[0] not in "#-")] == []
 
 
 def test_troubleshooting_quotes_messages_that_the_code_has() -> None:

@@ -77,12 +77,10 @@ def counted(trials: pd.DataFrame, searched: Sequence[str]) -> pd.Series:
     if complete.empty:
         return pd.Series(dtype=float)
     values = mine[ACCURACY].where(mine["state"] == COMPLETE, complete[ACCURACY].min())
-    stopped = mine[mine["state"] == PRUNED]
-    latest = _measurements(mine)[::-1]
-    for column in latest:
-        own = stopped[stopped[column].notna()]
-        stopped = stopped.drop(index=own.index)
-        if len(own):
+    stopped = mine.loc[mine["state"] == PRUNED, _measurements(mine)].dropna(how="all")
+    if len(stopped):
+        latest = stopped.notna().iloc[:, ::-1].idxmax(axis=1)
+        for column, own in stopped.groupby(latest):
             values[own.index] = _as_complete_ones(own[column], complete[column], complete[ACCURACY])
     return values
 

@@ -108,11 +108,10 @@ def compare(first: Mapping[int, float], second: Mapping[int, float]) -> Comparis
         return Comparison(1, mean, nan, nan, nan)
     if np.ptp(differences) < _ROUNDING:  # no variance to judge by: t would be 0/0, or infinite by coincidence
         return Comparison(len(common), mean, nan, nan, nan)
-    from scipy.stats import ttest_rel  # here, since importing it takes a second, and not every report compares
-
-    test = ttest_rel([first[seed] for seed in common], [second[seed] for seed in common])
-    low, high = test.confidence_interval(LEVEL)
-    return Comparison(len(common), mean, float(low), float(high), float(test.pvalue))
+    error = float(differences.std(ddof=1)) / math.sqrt(len(common))
+    half_width = float(_quantile(len(common) - 1)) * error
+    p = 2 * float(special.stdtr(len(common) - 1, -abs(mean) / error))
+    return Comparison(len(common), mean, mean - half_width, mean + half_width, p)
 
 
 def _quantile(degrees: Any) -> Any:

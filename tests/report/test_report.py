@@ -25,7 +25,7 @@ from clsweep.report.plots.style import INK, LOOKS, PALETTE, Plot, looks
 from clsweep.report.selection import select
 from clsweep.report.svg import Inlined
 from clsweep.results import Results
-from clsweep.results.statistics import estimate
+from clsweep.results.statistics import estimate, estimates
 from clsweep.results.tuning import best_of
 
 
@@ -432,7 +432,7 @@ def test_importances_name_their_evaluator_and_the_number_of_trials(found: Result
     assert set(plot.data["hyperparameter"]) == {"reg_strength", "gamma"}
     assert plot.data["importance"].sum() == pytest.approx(1)
     assert plot.data[["evaluator", "complete_trials"]].drop_duplicates().to_numpy().tolist() == [["PED-ANOVA", 4]]
-    assert plot.figure.axes[0].get_xlabel() == "importance (PED-ANOVA, 4 complete trials)"
+    assert [text.get_text() for text in plot.figure.axes[0].texts] == ["importance (PED-ANOVA, 4 complete trials)"]
 
 
 def test_there_are_no_importances_of_one_hyperparameter_or_of_few_trials(found: Results) -> None:
@@ -540,6 +540,78 @@ def test_single_seeds_are_thin_lines_and_intervals_bars(found: Results) -> None:
     si = plot.data[(plot.data["method"] == "si") & (plot.data["after_context"] == 3)].iloc[0]
     bars = [list(np.asarray(line.get_xdata(), dtype=float)) for line in right.get_lines()]
     assert [pytest.approx(si["low"]), pytest.approx(si["high"])] in bars
+
+
+def _accuracy_curves(seeds: dict[str, list[list[float]]]) -> Plot:
+    """A figure of methods from the accuracies of each seed over the contexts."""
+    rows = [
+        (method, f"{method}-{seed}", context, accuracy)
+        for method, runs in seeds.items()
+        for seed, run in enumerate(runs)
+        for context, accuracy in enumerate(run, 1)
+    ]
+    cells = pd.DataFrame(rows, columns=["method", "folder", "after_context", "accuracy"])
+    means = estimates(cells, ["method", "after_context"], "accuracy")
+    return contexts.accuracy_curves("a", means, cells, "here", looks(seeds))
+
+
+@pytest.mark.parametrize("last", [[0.90, 0.91, 0.95], [0.9, 0.9, 0.5], [0.95, 0.95, 0.99], [0.5, 0.7, 0.9]])
+def test_the_frame_cuts_no_seed_and_no_interval_of_three(last: list[float]) -> None:
+    early = [0.99, 0.97, 0.6]  # a seed far from the others in the middle, too
+    plot = _accuracy_curves(
+        {"ewc": [[0.99, *two] for two in zip(early, last, strict=True)], "si": [[0.99, 0.98, 0.96]] * 3}
+        | {"none": [[0.99, 0.4, 0.2]] * 3}
+    )
+    left, right = plot.figure.axes
+    bottom, top = left.get_ylim()
+    assert bottom < min(*early, *last)
+    assert top > 0.99
+    interval = estimate(last)
+    low, high = right.get_xlim()
+    assert low < min(interval.mean - interval.half_width, *last)
+    assert high > max(interval.mean + interval.half_width, *last)
+    assert low > 0.2 or min(last) == 0.5  # a bound is no reason to widen it
+
+
+def test_an_interval_of_two_seeds_leaves_the_rest_to_be_seen() -> None:
+    plot = _accuracy_curves({"ewc": [[0.99, 0.90], [0.99, 0.92]], "si": [[0.99, 0.95]] * 2})
+    wide = estimate([0.90, 0.92])
+    low, high = plot.figure.axes[1].get_xlim()
+    assert wide.mean - wide.half_width < low < 0.90
+    assert 0.95 < high < wide.mean + wide.half_width
+
+
+def test_the_panels_of_forgetting_show_every_seed_that_is_drawn() -> None:
+    seeds = pd.DataFrame(
+        [("ewc", str(seed), 1, after, accuracy) for seed, end in enumerate([0.5, 0.9, 0.9]) for after, accuracy in
+         ((1, 0.99), (2, end))] + [("ewc", str(seed), 2, 2, 0.98) for seed in range(3)],
+        columns=["method", "folder", "context", "after_context", "accuracy"],
+    )  # fmt: skip
+    means = estimates(seeds, ["method", "context", "after_context"], "accuracy")
+    for panel in contexts.forgetting_curves("f", means, seeds, "here", looks(["ewc"])).figure.axes:
+        bottom, top = panel.get_ylim()
+        assert bottom < 0.5 < 0.99 < top
+
+
+def test_ticks_are_the_figures_and_stand_within_the_frame(found: Results) -> None:
+    plot = studies.sensitivity("s", found.trials, SPACE, "study")
+    assert plot is not None
+    for panel in plot.figure.axes:
+        assert not panel.xaxis.get_visible()
+        assert not panel.yaxis.get_visible()
+    texts = [text.get_text() for text in plot.figure.texts]
+    assert {"1", "100", "0.9"} <= set(texts)
+    plot.figure.canvas.draw()
+    for text in plot.figure.texts:
+        assert plot.figure.bbox.padded(1).contains(*text.get_window_extent().get_points().mean(axis=0))
+
+
+@pytest.mark.parametrize(("values", "labels"), [([1e8, 5e8], {"100000000"}), ([1000.01, 1000.05], {"1000.010"})])
+def test_values_along_an_axis_are_written_in_full(found: Results, values: list[float], labels: set[str]) -> None:
+    trials = found.trials[found.trials["state"] == "COMPLETE"].head(2).assign(gamma=values)
+    plot = studies.sensitivity("s", trials, {"gamma": SPACE["gamma"]}, "study")
+    assert plot is not None
+    assert labels <= {text.get_text() for text in plot.figure.texts}
 
 
 def test_percent_is_for_tables_and_figures_alike(outputs: Path, tmp_path: Path) -> None:
@@ -672,5 +744,4 @@ def test_a_log_axis_has_labels_whatever_its_range(low: float, high: float, label
     trials = trials.assign(reg_strength=[low, high], gamma=1.0, epsilon=1.0, seconds=1.0, reason="")
     plot = studies.sensitivity("s", trials, space.parse({"reg_strength": "tag(log, interval(1e-9, 1e9))"}), "study")
     assert plot is not None
-    plot.figure.canvas.draw()
-    assert labels <= {text.get_text() for text in plot.figure.axes[0].get_xticklabels()}
+    assert labels <= {text.get_text() for text in plot.figure.texts}

@@ -26,12 +26,12 @@ from clsweep.report.plots.style import (
     Look,
     Plot,
     axis_labels,
-    grid_lines,
     in_unit,
     legend,
     legend_columns,
     panel_width,
     panels,
+    ruled,
     shortened,
     styled,
 )
@@ -45,6 +45,7 @@ _MOST_TICKS = 14
 _MOST_ANNOTATED = 1000  # numbers in a figure: more take longer than all else, and nobody reads them
 _MOST_SINGLES, _MOST_SINGLES_OF_A_SMALL = 40, 12  # lines of single seeds in a panel: among more nothing is to be seen
 _MOST_MARKERS = 12
+_FARTHEST = 1.25  # an interval outside of all seeds, by what these span
 _SMALLEST, _LARGEST = 6.0, 8.0  # of numbers in a cell, in points: smaller ones can't be read in print
 _DIGIT = 0.64  # a digit's width by the size of its font, in DejaVu Sans
 JOINT = "joint"
@@ -79,22 +80,22 @@ def accuracy_curves(
         if method == JOINT:
             mine = mine.loc[mine.index.repeat(2)].assign(after_context=[1, last])
         _line(left, mine, looks[method])
-    _singles(left, seeds[seeds["method"] != JOINT], looks, _MOST_SINGLES)
-    left.set_xlabel("contexts learned")
-    left.set_ylabel(f"mean test accuracy{unit.suffix}")
+    singles = _singles(left, seeds[seeds["method"] != JOINT], looks, _MOST_SINGLES)
     in_unit(left.yaxis, unit)
-    _finish(left, last, ticks=10)
-    _look_at_methods(left, curves)
+    _over_contexts(left, last, ticks=10)
+    _look_at_methods(left, curves, singles)
+    ruled(left, label="contexts learned")
     ends = curves[curves["after_context"] == last]
     _ends(right, ends.set_index("method"), seeds[seeds["after_context"] == last], looks, unit)
-    right.set_xlabel(f"after the last context{unit.suffix}")
+    ruled(right, label=f"after the last context{unit.suffix}", rows=True)
+    axis_labels(figure, left=f"mean test accuracy{unit.suffix}")
     return Plot(
         name,
         f"Accuracy over contexts: {where}",
         "Left: mean test accuracy over the contexts learned so far; lines with markers are means over seeds, thin "
         "lines single seeds where they are few. Right: the same after the last context; bars are 95 % intervals "
-        "(Student's t), rings single seeds. Joint training sees all contexts at once. A bound or an interval may leave "
-        "the frame; a number at its edge is a mean that does.",
+        "(Student's t), rings single seeds. Joint training sees all contexts at once. A bound, or an interval of two "
+        "seeds, may leave the frame; a number at its edge is a mean that does.",
         figure,
         curves,
     )
@@ -125,7 +126,7 @@ def _ends(axes: Axes, ends: pd.DataFrame, seeds: pd.DataFrame, looks: Mapping[st
         looks: of the methods.
         unit: of accuracies.
     """
-    low, high = _range_of_ends(ends)
+    low, high = _range_of_ends(ends, seeds)
     axes.set_xlim(low, high)
     axes.set_ylim(len(ends) - 0.4, -0.6)
     for row, (method, end) in enumerate(ends.iterrows()):
@@ -148,24 +149,27 @@ def _ends(axes: Axes, ends: pd.DataFrame, seeds: pd.DataFrame, looks: Mapping[st
                 fontsize=7,
             )
     axes.set_yticks(range(len(ends)), [shortened(str(method)) for method in ends.index])
-    axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_locator(MaxNLocator(3))
     in_unit(axes.xaxis, unit)
-    grid_lines(axes)
 
 
-def _range_of_ends(ends: pd.DataFrame) -> tuple[float, float]:
-    """From the lowest mean of a method to the highest of all, with their intervals unless those are far wider."""
-    methods = ends[~ends.index.isin(BOUNDS)]
-    shown = ends if methods.empty else methods
-    lowest, highest = float(shown["mean"].min()), float(ends["mean"].max())
-    if methods.empty:
-        highest = float(shown["mean"].max())
-    room = max(highest - lowest, 0.002)
-    low = min([lowest, *shown["low"].dropna()])
-    high = max([highest, *ends["high"].dropna()])
-    margin = 0.06 * room if highest > lowest else 0.01
-    return max(low, lowest - room) - margin, min(high, highest + room) + margin
+def _range_of_ends(ends: pd.DataFrame, seeds: pd.DataFrame) -> tuple[float, float]:
+    """From the lowest seed of a method to the highest, with the highest mean of a bound, and with the intervals.
+
+    Intervals reach at most `_FARTHEST` times as far outside as all of that spans. One of three seeds never gets there:
+    of 0, 0 and 1 it begins at 1/3 - 4.30 sd / sqrt(3) = -1.10, and of no other three further out. One of two does, and
+    would leave nothing to be seen of the rest.
+    """
+    is_bound = ends.index.isin(BOUNDS)
+    methods = ends[~is_bound] if (~is_bound).any() else ends
+    singles = seeds.loc[seeds["method"].isin(methods.index), "accuracy"]
+    lowest = min(methods["mean"].min(), singles.min())
+    highest = max(ends["mean"].max(), singles.max())
+    farthest = _FARTHEST * max(highest - lowest, 0.002)
+    low = max(min([lowest, *methods["low"].dropna()]), lowest - farthest)
+    high = min(max([highest, *methods["high"].dropna()]), highest + farthest)
+    margin = 0.04 * (high - low) if high > low else 0.01
+    return low - margin, high + margin
 
 
 @styled
@@ -199,21 +203,23 @@ def forgetting_curves(
     size = (panel_width(columns, most=2.2), 1.25)
     figure, axes = panels(rows, columns, size, legend_lines=lines, titled=True, sharex=True, sharey=True)
     by_panel = dict(list(curves.groupby(["context", "method"])))
+    singles: list[pd.DataFrame] = []
     for context, plain in zip(contexts, axes.flat, strict=False):
         for method in methods:
             if (context, method) in by_panel:
                 _line(plain, by_panel[context, method], looks[method], small=True)
-        _singles(plain, seeds[seeds["context"] == context], looks, _MOST_SINGLES_OF_A_SMALL)
+        singles.append(_singles(plain, seeds[seeds["context"] == context], looks, _MOST_SINGLES_OF_A_SMALL))
         plain.set_title(f"context {context}")
     first = axes[0, 0]  # all share its axes
-    _finish(first, int(curves["after_context"].max()), ticks=3)
+    _over_contexts(first, int(curves["after_context"].max()), ticks=3)
     first.yaxis.set_major_locator(MaxNLocator(4))
     in_unit(first.yaxis, unit)
-    for plain in axes.flat[1:]:
-        grid_lines(plain)
-    _look_at_methods(first, curves)
-    for plain in axes.flat[len(contexts) :]:
-        plain.remove()
+    _look_at_methods(first, curves, pd.concat(singles))
+    for place, plain in enumerate(axes.flat):
+        if place < len(contexts):
+            ruled(plain, below=place + columns >= len(contexts), left=place % columns == 0)
+        else:
+            plain.remove()
     axis_labels(figure, "contexts learned", f"test accuracy{unit.suffix}")
     legend(figure, _handles(methods, looks), beside)
     some = f" {len(contexts)} of {len(every)} contexts are drawn." if len(contexts) < len(every) else ""
@@ -294,10 +300,10 @@ def run_curves(cells: pd.DataFrame) -> Figure:
             plain.annotate(str(context), start, (-9, 0), textcoords="offset points")
     mean = learned.groupby("after_context")["accuracy"].mean()
     plain.plot(mean.index, mean, color=INK, linewidth=2.2)
-    plain.set_xlabel("contexts learned")
-    plain.set_ylabel("test accuracy")
     plain.set_title("each context (numbered), and the mean of those learned (black)")
-    _finish(plain, int(cells["after_context"].max()), ticks=10)
+    _over_contexts(plain, int(cells["after_context"].max()), ticks=10)
+    ruled(plain)
+    axis_labels(figure, "contexts learned", "test accuracy")
     return figure
 
 
@@ -353,24 +359,36 @@ def _line(plain: Axes, curve: pd.DataFrame, look: Look, small: bool = False) -> 
     )
 
 
-def _singles(plain: Axes, seeds: pd.DataFrame, looks: Mapping[str, Look], most: int) -> None:
-    """A thin line for each run, unless a method has but one or all are too many to be told apart."""
+def _singles(plain: Axes, seeds: pd.DataFrame, looks: Mapping[str, Look], most: int) -> pd.DataFrame:
+    """A thin line for each run, unless a method has but one or all are too many to be told apart.
+
+    Returns:
+        The rows of `seeds` that are drawn.
+    """
     runs = seeds.groupby("method")["folder"].transform("nunique")
     several = seeds[runs > 1]
     if several["folder"].nunique() > most:
-        return
+        return several.iloc[:0]
     for method, mine in several.groupby("method", sort=False):
         lines = [run[["after_context", "accuracy"]].to_numpy() for _, run in mine.groupby("folder", sort=False)]
         colour = looks[str(method)].colour
         plain.add_collection(LineCollection(lines, colors=colour, linewidths=0.5, alpha=0.45, zorder=1), autolim=False)
+    return several
 
 
-def _look_at_methods(plain: Axes, curves: pd.DataFrame) -> None:
-    """Leave a bound or a seed far below all methods' means out of sight: the rest would be one thick line."""
-    methods = curves[~curves["method"].isin(BOUNDS)]
+def _look_at_methods(plain: Axes, curves: pd.DataFrame, singles: pd.DataFrame) -> None:
+    """Leave a bound far below all methods out of sight: the rest would be one thick line.
+
+    Args:
+        plain: the panel.
+        curves: the means that are drawn.
+        singles: the single seeds that are.
+    """
+    methods, seeds = (rows[~rows["method"].isin(BOUNDS)] for rows in (curves, singles))
     if methods.empty:
-        return
-    lowest, highest = methods["mean"].min(), curves["mean"].max()
+        methods, seeds = curves, singles
+    shown = [*methods["mean"], *seeds["accuracy"]]
+    lowest, highest = min(shown), max(*shown, curves["mean"].max())
     room = max(0.08 * (highest - lowest), 0.001)
     plain.set_ylim(lowest - room, highest + room)
 
@@ -384,8 +402,7 @@ def _handles(methods: Sequence[str], looks: Mapping[str, Look]) -> list[Line2D]:
     return handles
 
 
-def _finish(plain: Axes, last: int, ticks: int) -> None:
-    grid_lines(plain)
+def _over_contexts(plain: Axes, last: int, ticks: int) -> None:
     plain.set_xlim(0.6, last + 0.4)
     plain.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=ticks, min_n_ticks=1))
 

@@ -15,11 +15,12 @@ from matplotlib.lines import Line2D
 from clsweep.report.plots.style import (
     GREY,
     Plot,
-    grid_lines,
+    axis_labels,
     in_unit,
     legend,
     legend_columns,
     panels,
+    ruled,
     shortened,
     styled,
 )
@@ -47,10 +48,12 @@ def accuracy_over_iterations(name: str, curves: pd.DataFrame, where: str, unit: 
     figure, axes = panels(
         len(methods), 1, (5.6, 1.5), legend_lines=_lines(contexts), titled=True, sharex=True, sharey=True
     )
+    in_unit(axes[0, 0].yaxis, unit)  # all share its axes
     for method, plain in zip(methods, axes.flat, strict=True):
         _draw(plain, curves[curves["method"] == method], contexts)
         plain.set_title(shortened(method))
-    in_unit(axes[0, 0].yaxis, unit)
+    for plain in axes.flat:
+        ruled(plain, below=plain is axes.flat[-1])
     _label(figure, contexts, unit)
     return Plot(
         name,
@@ -73,6 +76,7 @@ def run_over_iterations(curve: pd.DataFrame) -> Figure:
     contexts = sorted(set(curve["context"]))
     figure, axes = panels(1, 1, (5.6, 2.6), legend_lines=_lines(contexts))
     _draw(axes[0, 0], curve.assign(folder=""), contexts)
+    ruled(axes[0, 0])
     _label(figure, contexts)
     return figure
 
@@ -119,7 +123,6 @@ def _draw(plain: Axes, curves: pd.DataFrame, contexts: Sequence[int]) -> None:
     ends = mean_over_seeds(curves).groupby("training_context")["overall_iteration"].max()
     for end in ends.iloc[:-1]:
         plain.axvline(end, color=GREY, linewidth=0.7, linestyle=":")
-    grid_lines(plain)
     plain.set_xlim(0, ends.max())
 
 
@@ -147,6 +150,5 @@ def _label_of(context: int) -> str:
 def _label(figure: Figure, contexts: Sequence[int], unit: Unit = FRACTION) -> None:
     shades = _shades(contexts)
     handles = [Line2D([], [], color=shades[at], label=_label_of(contexts[at])) for at in _named(contexts)]
-    figure.supxlabel("iterations over all contexts", fontsize=9, y=0.02, va="bottom")
-    figure.supylabel(f"test accuracy{unit.suffix}", fontsize=9, x=0.01, ha="left")
+    axis_labels(figure, "iterations over all contexts", f"test accuracy{unit.suffix}")
     legend(figure, handles, _columns(contexts))

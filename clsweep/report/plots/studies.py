@@ -29,11 +29,12 @@ from clsweep.report.plots.style import (
     PURPLE,
     VERMILLION,
     Plot,
-    grid_lines,
+    axis_labels,
     in_unit,
     legend,
     panel_width,
     panels,
+    ruled,
     styled,
 )
 from clsweep.report.trials import (
@@ -80,16 +81,15 @@ def search(
     first.step(
         complete["number"], complete["accuracy"].cummax(), where="post", color=VERMILLION, linewidth=1.2, zorder=1
     )
-    first.set_xlabel("trial")
-    first.set_ylabel(f"validation accuracy{unit.suffix}")
     in_unit(first.yaxis, unit)
     handles = [*_handles(data), *star, Line2D([], [], color=VERMILLION, linewidth=1.2, label="best so far")]
     if best is not None:
         data = data.merge(_expected(trials, space, best), on="number", how="left")
         handles += _draw_best_of(axes[0, 1], best)
-    for plain in axes[0]:
+    for plain, label in zip(axes[0], ("trial", "number of trials n"), strict=False):
         plain.xaxis.set_major_locator(MaxNLocator(integer=True))
-        grid_lines(plain)
+        ruled(plain, label=label, left=plain is first)
+    axis_labels(figure, left=f"validation accuracy{unit.suffix}")
     legend(figure, handles, 3)
     return Plot(
         name,
@@ -108,7 +108,6 @@ def _draw_best_of(plain: Axes, best: BestOf) -> list[Artist]:
     n = np.arange(1, len(best.mean) + 1)
     band = plain.fill_between(n, best.low, best.high, color=GREEN, alpha=0.18, linewidth=0)
     (line,) = plain.plot(n, best.mean, color=GREEN, marker="." if len(n) <= _FEW_POINTS else "", zorder=2)
-    plain.set_xlabel("number of trials n")
     line.set_label("best of n, expected")
     band.set_label(f"in {SHARE_TEXT} of searches")
     return [line, band]
@@ -151,11 +150,12 @@ def sensitivity(
         _over(plain, data, column, frame.bottom, connected=len(space) == 1)
         if getattr(space[column], "log", False):
             logarithmic(plain, data[column])
-        plain.set_xlabel(column)
-        grid_lines(plain)
-    axes[0, 0].set_ylim(frame.bottom - 0.2 * frame.height, frame.top + 0.08 * frame.height)
-    axes[0, 0].set_ylabel(f"accuracy{unit.suffix}")
-    in_unit(axes[0, 0].yaxis, unit)
+    first = axes[0, 0]  # all share its vertical axis
+    first.set_ylim(frame.bottom - 0.2 * frame.height, frame.top + 0.08 * frame.height)
+    in_unit(first.yaxis, unit)
+    for plain, column in zip(axes[0], space, strict=True):
+        ruled(plain, label=column, left=plain is first)
+    axis_labels(figure, left=f"accuracy{unit.suffix}")
     legend(figure, _sensitivity_handles(data), 5)
     lower = " A triangle is a trial that is worse than the frame shows." if frame.hides else ""
     return Plot(
@@ -261,8 +261,7 @@ def importances(name: str, trials: pd.DataFrame, space: Mapping[str, BaseDistrib
     plain.barh(data["hyperparameter"], data["importance"], color=BLUE, height=0.6)
     plain.invert_yaxis()
     plain.set_xlim(0, 1)
-    plain.set_xlabel(f"importance (PED-ANOVA, {len(complete)} complete trials)")
-    grid_lines(plain)
+    ruled(plain, label=f"importance (PED-ANOVA, {len(complete)} complete trials)")
     return Plot(
         name,
         f"Importance of the hyperparameters: {study}",

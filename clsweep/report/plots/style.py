@@ -15,6 +15,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.markers import TICKDOWN, TICKLEFT
 
 from clsweep.report.unit import Unit
 from clsweep.results import csv_text
@@ -30,6 +32,7 @@ MARGINS: Final = {"left": 0.62, "right": 0.14, "bottom": 0.5, "top": 0.1}
 TITLE: Final = 0.22
 GAPS: Final = {"x": 0.18, "y": 0.36}
 LEGEND_LINE: Final = 0.2
+_TICK, _SMALL_TICK, _PAD, _LABEL = 3.5, 2.0, 3.5, 19.0  # in points: marks, what is kept from them, an axis' label
 _LONGEST_LABEL = 40
 _RC: Final[dict[str, Any]] = {
     "font.family": "sans-serif",
@@ -39,13 +42,15 @@ _RC: Final[dict[str, Any]] = {
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
     "axes.titlepad": 4,
-    "axes.titley": 1.0,  # else matplotlib measures all ticks to find room for the title
+    "axes.titley": 1.0,  # else matplotlib looks for room for the title
     "legend.fontsize": 8,
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.7,
+    "axes.formatter.useoffset": False,  # `ruled` writes values in full: a power or an offset would stand apart
+    "axes.formatter.limits": (-300, 300),
     "lines.linewidth": 1.6,
     "lines.markersize": 3.5,
     "text.color": INK,
@@ -233,11 +238,72 @@ def panel_width(columns: int, most: float = WIDTH) -> float:
     return min(most, inside / columns)
 
 
-def axis_labels(figure: Figure, below: str, left: str) -> None:
+def axis_labels(figure: Figure, below: str = "", left: str = "") -> None:
     """One label for the horizontal axes of all panels, and one for the vertical ones, at the figure's edges."""
     width, height = figure.get_size_inches()
     figure.supxlabel(below, fontsize=9, y=0.05 / height, va="bottom")
     figure.supylabel(left, fontsize=9, x=0.05 / width, ha="left")
+
+
+def ruled(axes: Axes, *, label: str = "", below: bool = True, left: bool = True, rows: bool = False) -> None:
+    """Ticks where the axes' locators want them, what stands at them, and faint lines to read values by.
+
+    To be called once all is drawn and the limits stand. It takes the place of matplotlib's ticks: each is five artists,
+    and they take longer than the rest of a figure. What it makes belongs to the figure: the axes hold the data alone.
+
+    Args:
+        axes: a panel.
+        label: what is along the horizontal axis; empty where one label serves all panels (`axis_labels`).
+        below: whether values stand below the panel; marks do.
+        left: whether values stand on its left.
+        rows: whether there are names on its left, without marks.
+    """
+    _rule(axes, axes.xaxis, TICKDOWN, below)
+    _rule(axes, axes.yaxis, "" if rows else TICKLEFT, left)
+    if label:
+        axes.annotate(
+            label, (0.5, 0), (0, -_LABEL), xycoords="axes fraction", textcoords="offset points", ha="center", va="top"
+        )
+
+
+def _rule(axes: Axes, axis: Axis, mark: Any, named: bool) -> None:
+    is_x = axis is axes.xaxis
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # it isn't removed
+    along = axes.get_xaxis_transform() if is_x else axes.get_yaxis_transform()
+    places = _seen(axis, axis.get_majorticklocs())
+    across = np.tile([0.0, 1.0, np.nan], len(places))
+    grid = Line2D(*_turned(across, np.repeat(places, 3), is_x), color=GREY, alpha=0.25, linewidth=0.5)
+    lines = [grid]
+    for at, size, width in ((places, _TICK, 0.8), (_seen(axis, axis.get_minorticklocs()), _SMALL_TICK, 0.6)):
+        if len(at):
+            edge = _turned(np.zeros(len(at)), at, is_x)
+            lines.append(Line2D(*edge, linestyle="", color=INK, marker=mark, markersize=size, markeredgewidth=width))
+    for line in lines:
+        line.set(transform=along, zorder=-1)  # behind the axes, whose background is none
+        figure.add_artist(line)
+    texts = axis.get_major_formatter().format_ticks(places.tolist()) if named else []
+    pad = _PAD + (_TICK if mark != "" else 0)
+    where, va, ha = axes.get_xaxis_text1_transform(pad) if is_x else axes.get_yaxis_text1_transform(pad)
+    for place, text in zip(places, texts, strict=False):
+        figure.text(*_turned(0, place, is_x), text, fontsize=8, transform=where, va=va, ha=ha)
+    axis.set_visible(False)
+
+
+def _seen(axis: Axis, places: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Those of the places along an axis that its limits don't cut off."""
+    scale = axis.get_transform()
+    all_places = np.asarray(places, dtype=np.float64)
+    scaled = np.asarray(scale.transform(all_places))
+    low, high = np.sort(scale.transform(np.asarray(axis.get_view_interval())))
+    slack = 1e-9 * (high - low)
+    inside: npt.NDArray[np.float64] = all_places[(scaled >= low - slack) & (scaled <= high + slack)]
+    return inside
+
+
+def _turned(across: Any, along: Any, is_x: bool) -> tuple[Any, Any]:
+    """Coordinates (x, y) of places across and along an axis."""
+    return (along, across) if is_x else (across, along)
 
 
 def in_unit(axis: Axis, unit: Unit) -> None:
