@@ -1,7 +1,7 @@
 """A network of your own: `python -m clsweep benchmark=split_mnist network._target_=my_network.Net network.width=64`.
 
-Any torch.nn.Module from images [B, C, H, W] to [B, n_outputs] will do. `input_shape` (C, H, W) and `n_outputs` are
-given where the signature has them; its other arguments are keys, as `network.width` is. Type it in this file's folder.
+Any torch.nn.Module from images [B, C, H, W] to [B, n_outputs] works. It gets `input_shape` (C, H, W) and `n_outputs` if
+its signature has them; other arguments are keys, as in `network.width`. Type the command in this file's folder.
 """
 
 from torch import Tensor, nn

@@ -1,6 +1,6 @@
 # %% [markdown]
 # # clsweep from Python
-# Each cell runs by itself in a notebook (VS Code and Jupytext read the marks); here with a tiny budget.
+# VS Code and Jupytext open this file as a notebook. The budget is tiny.
 
 # %%
 import tempfile
@@ -27,7 +27,7 @@ rows = [
 print(pd.DataFrame(rows)[["regularizer", "reg_strength", "average_accuracy", "forgetting"]])
 
 
-# %% A method of one's own: two functions, see docs/methods.md.
+# %% A method of your own: two functions (docs/methods.md).
 def estimate_importance(model, dataset, prev_params, device):
     return {name.replace(".", "__"): torch.ones_like(p) for name, p in model.named_parameters()}
 
@@ -45,15 +45,15 @@ mine = clsweep.run(
 )
 print(mine)
 
-# %% The trained network is an ordinary module: logits of the classes of the context learned last.
+# %% The trained network is an ordinary module. It gives logits of the classes of the last context.
 print(mine.model(torch.zeros(1, 1, 28, 28)).shape)
 
-# %% save_model=true keeps it in the run's folder: to be loaded in another notebook, or measured again.
+# %% save_model=true keeps it in the run's folder, so another notebook can load it or measure it again.
 with tempfile.TemporaryDirectory() as folder:
     clsweep.run("split_mnist", method="si", overrides=[*SMALL, "save_model=true"], folder=folder, quiet=True)
     print(clsweep.load_model(folder), clsweep.evaluate(folder), sep="\n")
 
-# %% A small sweep: each method tuned on held-out data, then trained anew with its best values.
+# %% A small sweep tunes each method on held-out data, then trains it with the best values.
 tuned = clsweep.sweep(
     "split_mnist",
     ["si", "none"],

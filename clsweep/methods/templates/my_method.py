@@ -1,17 +1,17 @@
-"""A method to begin with: a parameter matters as much as the network's answers change with it.
+"""A method to start from: a parameter matters as much as the network's outputs change with it.
 
-With BATCH = 1 this is Memory Aware Synapses (Aljundi et al., 2018). Larger batches are faster, and another measure: the
-gradients of single examples partly cancel in them. What a method can rely on: docs/methods.md.
+With BATCH = 1 this is Memory Aware Synapses (Aljundi et al., 2018). Larger batches are faster, but measure something
+else: the gradients of single examples partly cancel. docs/methods.md says what a method can rely on.
 """
 
 import torch
 
-EXAMPLES, BATCH = 1000, 50  # that importance is estimated from after each context, and how many of them at once
-HYPERPARAMETERS = {"reg_strength": {"default": 1.0, "space": "tag(log, interval(1e-3, 1e5))"}}  # a sweep (--multirun)
+EXAMPLES, BATCH = 1000, 50  # examples for the estimate after each context, and how many at once
+HYPERPARAMETERS = {"reg_strength": {"default": 1.0, "space": "tag(log, interval(1e-3, 1e5))"}}  # for --multirun
 
 
 def estimate_importance(model, dataset, prev_params, device):
-    """Called after each context: how much each parameter matters to it; this is added to what it had before."""
+    """Called after each context: how much each parameter matters to it. clsweep adds this to earlier importance."""
     parameters = {name.replace(".", "__"): p for name, p in model.named_parameters()}
     importance = {key: torch.zeros_like(p) for key, p in parameters.items()}
     model.eval()
@@ -26,7 +26,7 @@ def estimate_importance(model, dataset, prev_params, device):
 
 
 def compute_regularization_loss(model, importance_dict, prev_params_dict):
-    """Called at each step from the second context on: what is added to the loss, times reg_strength."""
+    """Called at each step from the second context on: the penalty, which the loss adds times reg_strength."""
     parameters = {name.replace(".", "__"): p for name, p in model.named_parameters()}
     changes = {key: parameters[key] - prev_params_dict[key] for key in importance_dict}
     return sum((importance_dict[key] * change.square()).sum() for key, change in changes.items())
