@@ -51,21 +51,21 @@ def _report(arguments: Sequence[str] | None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="clsweep-report",
-        description="Collect every run and study below some folders: report.html (one page, opens without a network), "
-        f"leaderboard.md and .tex, {', '.join(_TABLES)}, and figures as SVG and CSV, those of the leaderboard's "
-        "protocols as PDF and PNG, too.",
+        description="Read every run and study below some folders, and write report.html (one page, opens without a "
+        f"network), leaderboard.md and .tex, {', '.join(_TABLES)}, and figures as SVG and CSV. Figures of the "
+        "leaderboard's protocols are PDF and PNG files, too.",
     )
     parser.add_argument(
-        "folders", nargs="*", type=Path, default=[Path("outputs")], metavar="FOLDER", help="by default outputs"
+        "folders", nargs="*", type=Path, default=[Path("outputs")], metavar="FOLDER", help="default: outputs"
     )
     parser.add_argument("--version", action="version", version=f"clsweep {clsweep.__version__}")
     parser.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="where to write; by default report/ in the first folder"
+        "--output", type=Path, metavar="FOLDER", help="where to write; default: report/ in the first folder"
     )
     parser.add_argument(
         "--percent",
         action="store_true",
-        help="accuracies in percent, in tables and figures; CSV files have them from 0 to 1 all the same",
+        help="accuracies in percent in tables and figures; CSV files always have them from 0 to 1",
     )
     parser.add_argument(
         "--all-figures",
