@@ -20,6 +20,7 @@ from clsweep.config import ALL_LOGITS, Config
 from clsweep.hyperparameters import TUNED
 from clsweep.protocol import Protocol
 from clsweep.results import CURVE_FILE, Summary, short
+from clsweep.results.curves import Point
 from clsweep.results.metrics import Cell, Matrix
 from clsweep.training.machine import bf16_warning, busy_cores_warning
 from clsweep.training.observers import Observer, Started
@@ -65,7 +66,8 @@ class Display(Observer):
         self._done = self._before = 0  # steps, and those of an earlier part of the run
         self._folder: Path | None = None
         self._has_begun = False
-        self._started = self._updated = time.monotonic()
+        self._started = self._updated = self._resumed = time.monotonic()
+        self._trained = 0.0  # seconds of training: neither measuring nor importance
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -117,12 +119,15 @@ class Display(Observer):
     def restored(self, measured: Sequence[Sequence[Cell]], iterations: int) -> None:
         """Print what an earlier part of the run has measured."""
         self._done = self._before = iterations
+        self._resumed = time.monotonic()
         super().restored(measured, iterations)
 
     def step(self, loss: Tensor) -> None:
         """Count one optimizer step; draws at most ten times a second, or a line every half minute."""
         self._done += 1
         now = time.monotonic()
+        self._trained += now - self._resumed
+        self._resumed = now
         live = self._console.is_terminal
         if now - self._updated < (_SECONDS_BETWEEN_UPDATES if live else _SECONDS_BETWEEN_LINES):
             return
@@ -130,9 +135,13 @@ class Display(Observer):
         if live:
             self._progress.update(self._task, completed=self._done, description=self._where(), rate=self._rate())
         else:
-            left = (self._total - self._done) / self._rate()
+            left = (self._total - self._done) * (now - self._started) / (self._done - self._before)
             done = f"iteration {self._done} of {self._total}"
             self._print(f"{self._where()}: {done}, {self._rate():.0f} it/s, {clock(left)} left")
+
+    def evaluated(self, points: Sequence[Point]) -> None:
+        """Training goes on."""
+        self._resumed = time.monotonic()
 
     def context_done(self, cells: Sequence[Cell]) -> None:
         """Print the accuracies after a context; the untrained network's are not worth a line.
@@ -140,6 +149,7 @@ class Display(Observer):
         Args:
             cells: what was measured after it.
         """
+        self._resumed = time.monotonic()
         after = cells[0].after_context
         if after == 0:
             return
@@ -175,7 +185,7 @@ class Display(Observer):
         self._print_files(": what was measured")
 
     def __enter__(self) -> Display:
-        self._started = self._updated = time.monotonic()
+        self._started = self._updated = self._resumed = time.monotonic()
         self._progress.start()
         return self
 
@@ -195,7 +205,8 @@ class Display(Observer):
         return "joint training" if self._config.stream == "joint" else f"context {context}/{self._contexts}"
 
     def _rate(self) -> float:
-        return (self._done - self._before) / max(time.monotonic() - self._started, 1e-9)
+        """Steps for each second of training, as `iters_per_second` of the results counts them."""
+        return (self._done - self._before) / max(self._trained, 1e-9)
 
     def _print_files(self, what: str = "") -> None:
         if self._folder is not None:

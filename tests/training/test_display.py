@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from sweeping import plan
 
+from clsweep.results.metrics import Cell
 from clsweep.sweeps import command, launchers
 from clsweep.training import display
 from clsweep.training.display import Display, _tuned_elsewhere
@@ -82,6 +84,35 @@ def test_the_header_says_how_long_and_with_what_a_network_is_trained(tmp_path: P
         shown.step(torch.zeros(()))
         places.append(shown._where())
     assert places == ["context 1/3"] * 2 + ["context 2/3"] * 3 + ["context 3/3"]
+
+
+def test_steps_a_second_are_those_of_training_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    printed = io.StringIO()
+    shown = Display(plan(tmp_path).config, Console(file=printed), iterations=(40, 40, 40))
+
+    def passes(seconds: float, steps: int = 0) -> None:
+        nonlocal now
+        for _ in range(steps or 1):
+            now += seconds / (steps or 1)
+            if steps:
+                shown.step(torch.zeros(()))
+
+    with shown:
+        passes(5)
+        shown.context_done([Cell(0, 1, "test", 0.5, 10)])
+        passes(2, steps=20)
+        passes(7)
+        shown.evaluated([])
+        passes(2, steps=20)
+        passes(9)
+        shown.context_done([Cell(1, 1, "test", 0.5, 10)])
+        passes(16, steps=10)
+    lines = printed.getvalue().splitlines()
+    assert lines[0] == "after context  1/3  test 0.500  mean 0.5000  (10 it/s)"
+    # What is left takes as long as what was done, measuring included.
+    assert lines[1] == "context 2/3: iteration 44 of 120, 4 it/s, 54.2 s left"
 
 
 @pytest.mark.parametrize(
