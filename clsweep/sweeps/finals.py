@@ -38,15 +38,23 @@ class FinalRun:
         setting: `tuned` or `default`.
         point: the hyperparameters' values.
         seed: its seed.
-        test_average_accuracy: from 0 to 1; None where the run failed or is still to come.
-        folder: of its results, or None.
+        trial: the complete one; None where the run failed or is still to come.
     """
 
     setting: str
     point: Point
     seed: int
-    test_average_accuracy: float | None
-    folder: str | None
+    trial: FrozenTrial | None
+
+    @property
+    def test_average_accuracy(self) -> float | None:
+        """From 0 to 1; None without a complete trial."""
+        return None if self.trial is None else self.trial.value
+
+    @property
+    def folder(self) -> str | None:
+        """Of its results; None without a complete trial."""
+        return None if self.trial is None else self.trial.user_attrs[FOLDER]
 
 
 class Finals:
@@ -103,9 +111,7 @@ class Finals:
     def _run(self, setting: str, point: Point, seed: int, trials: Sequence[FrozenTrial]) -> FinalRun:
         wanted = {**_coded(point), _SEED: float(seed)}
         done = [trial for trial in trials if trial.params == wanted and trial.state == TrialState.COMPLETE]
-        if not done:
-            return FinalRun(setting, point, seed, None, None)
-        return FinalRun(setting, point, seed, done[0].value, done[0].user_attrs[FOLDER])
+        return FinalRun(setting, point, seed, done[0] if done else None)
 
 
 def _coded(point: Point) -> Point:

@@ -277,7 +277,7 @@ class Ledger:
         if self.space and not trial.params and owner == owners.this_process():  # a claim that returned has its values
             return "its claim was made twice, as the storage went away in the middle of it"
         if owner.has_ended(trial.user_attrs.get(BEAT)):
-            return f"its process ended (process {owner.pid} on {owner.host})"
+            return f"its process ended ({owner})"
         return None
 
     def _seconds_without_owner(self, trial: FrozenTrial) -> float:

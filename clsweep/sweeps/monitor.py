@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
@@ -21,9 +21,11 @@ from rich.text import Text
 from clsweep.results import short
 from clsweep.results.statistics import estimate
 from clsweep.sweeps import finals, status
+from clsweep.sweeps import owner as owners
 from clsweep.sweeps.files import reproduce
 from clsweep.sweeps.finals import FinalRun
-from clsweep.sweeps.marks import CONTINUES
+from clsweep.sweeps.marks import CONTINUES, ENDED, LOST
+from clsweep.sweeps.owner import OWNER
 from clsweep.sweeps.spent import own_seconds, seconds, spent
 from clsweep.sweeps.status import Status
 from clsweep.sweeps.worker import StudyWorker
@@ -46,6 +48,8 @@ def console() -> Console:
 class Monitor:
     """Shows the studies of a sweep while they are searched: a live table, or a line for each trial that ends.
 
+    Several sweeps may share a storage. The line of a trial that another one's process ran names the process.
+
     Args:
         studies: what is shown; of this process's own, as a storage's connection is used by one thread at a time.
         out: where.
@@ -56,7 +60,8 @@ class Monitor:
         self._out = out
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_looking, daemon=True)
-        self._seen = {name for study in studies for name in _events(study)}
+        self._family: set[int] = set()  # those that have ended, too
+        self._seen = {name for study in studies for name in _events(study, set())}
         self._live = Live(console=out, auto_refresh=False, transient=True) if out.is_terminal else None
 
     def __enter__(self) -> Self:
@@ -84,8 +89,9 @@ class Monitor:
                 continue
 
     def _look(self) -> None:
+        self._family |= owners.family()
         for study in self._studies:
-            for name, line in _events(study).items():
+            for name, line in _events(study, self._family).items():
                 if name not in self._seen:
                     self._seen.add(name)
                     self._out.print(_fitted(line, self._out), markup=False, soft_wrap=True)
@@ -100,8 +106,13 @@ def _fitted(line: str, out: Console) -> str:
     return textwrap.fill(line, out.width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
-def _events(study: StudyWorker) -> dict[tuple[str, ...], str]:
-    """What has ended in a study, in that order: a line each, by what it is about."""
+def _events(study: StudyWorker, family: Collection[int]) -> dict[tuple[str, ...], str]:
+    """What has ended in a study, in that order: a line each, by what it is about.
+
+    Args:
+        study: the study.
+        family: the processes of this machine whose trials are this sweep's own.
+    """
     name = study.plan.name
     ended = [trial for trial in study.ledger.trials() if trial.datetime_complete is not None]
     ended.sort(key=lambda trial: (trial.datetime_complete, trial.number))
@@ -113,13 +124,23 @@ def _events(study: StudyWorker) -> dict[tuple[str, ...], str]:
         if trial.state == TrialState.COMPLETE and trial.value is not None:
             best = trial.value if best is None else max(best, trial.value)
         so_far += own_seconds(trial)
-        lines[name, str(trial.number)] = _trial_line(study, trial, finished, best, so_far)
+        lines[name, str(trial.number)] = _trial_line(study, trial, finished, best, so_far) + _by(trial, family)
     runs = _final_runs(study)
-    done = [run for run in runs if run.test_average_accuracy is not None]
-    for number, run in enumerate(done, start=1):
-        line = f"{name}  final run {number}/{len(runs)}  {run.setting} values, seed {run.seed}: "
-        lines[name, str(run.point), str(run.seed)] = f"{line}test {run.test_average_accuracy:.4f}"
+    done = [(run, run.trial) for run in runs if run.trial is not None]
+    done.sort(key=lambda one: (one[1].datetime_complete, one[1].number))  # so that a number stays the run's
+    for number, (run, trial) in enumerate(done, start=1):
+        line = f"{name}  final run {number}/{len(runs)}  {run.setting} values, seed {run.seed}: test {trial.value:.4f}"
+        lines[name, str(run.point), str(run.seed)] = line + _by(trial, family)
     return lines
+
+
+def _by(trial: FrozenTrial, family: Collection[int]) -> str:
+    """Who ran a trial, where it wasn't this sweep; of one that was lost the reason says it."""
+    attribute = trial.user_attrs.get(OWNER)
+    if attribute is None or trial.user_attrs.get(ENDED) == LOST:
+        return ""
+    owner = owners.from_json(attribute)
+    return "" if owner.is_here and owner.pid in family else f"  by {owner}"
 
 
 def _final_runs(study: StudyWorker) -> list[FinalRun]:

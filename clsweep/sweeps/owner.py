@@ -38,6 +38,14 @@ class Owner:
     pid: int
     started: float
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is, or was, a process of this machine."""
+        return (self.host, self.boot) == (socket.gethostname(), _boot())
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
     def has_ended(self, beat: float | None) -> bool:
         """Whether the process is gone.
 
@@ -47,7 +55,7 @@ class Owner:
         Args:
             beat: its last beat, in seconds since the epoch.
         """
-        if (self.host, self.boot) == (socket.gethostname(), _boot()):
+        if self.is_here:
             return not _runs(self.pid, self.started)
         return beat is None or time.time() - beat > _SECONDS_UNTIL_LOST
 
@@ -56,6 +64,12 @@ def this_process() -> Owner:
     """The owner of the trials that are claimed here."""
     process = psutil.Process()
     return Owner(socket.gethostname(), _boot(), process.pid, process.create_time())
+
+
+def family() -> set[int]:
+    """The numbers of this process and of those that it has started and that run now."""
+    here = psutil.Process()
+    return {here.pid, *(child.pid for child in here.children(recursive=True))}
 
 
 def to_json(owner: Owner) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import sweeping
 from rich.console import Console
 from sweeping import finish, worker
 
-from clsweep.sweeps import monitor, storage
+from clsweep.sweeps import monitor, owner, storage
 from clsweep.sweeps.monitor import Monitor, outcome, summary
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.status import of_time
@@ -153,13 +153,46 @@ def test_each_line_says_how_its_trial_ended_and_counts_what_had_ended_by_then(
     last = ledger.claim()
     assert last is not None
     ledger.fail(last, "it diverged.")
-    lines = [line.removeprefix(study.plan.name) for line in monitor._events(study).values()]
+    lines = [line.removeprefix(study.plan.name) for line in monitor._events(study, owner.family()).values()]
     assert [line.partition("  reg_strength=")[0] for line in lines] == [
         "    1/2  trial 1 complete  0.7500",
         "    1/2  trial 0 interrupted",
         f"    1/2  trial 2 lost  its process ended (process {os.getpid()} on {socket.gethostname()})",
         "    1/2  trial 3 failed  it diverged.",
     ]
+
+
+def test_a_final_run_keeps_its_number_when_one_before_it_ends_later(tmp_path: Path) -> None:
+    study = worker(tmp_path, *OVERRIDES)
+    while not study.ledger.is_complete():
+        assert study.work_once()
+    finals = study.finals()
+    assert finals is not None
+    first, second = finals.ledger.claim(), finals.ledger.claim()
+    assert first is not None
+    assert second is not None
+    shown = []
+    for trial, value in ((second, 0.25), (first, 0.75)):
+        finals.ledger.complete(trial, value)
+        lines = monitor._events(study, owner.family()).values()
+        shown.append([line.removeprefix(study.plan.name) for line in lines if "final run" in line])
+    assert shown[0] == ["  final run 1/2  tuned values, seed 1001: test 0.2500"]
+    assert shown[1] == [*shown[0], "  final run 2/2  tuned values, seed 1000: test 0.7500"]
+
+
+def test_lines_say_which_trials_another_sweeps_process_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = worker(tmp_path, *OVERRIDES)
+    logs = [Console(file=io.StringIO(), width=300) for _ in range(2)]
+    with Monitor([study], logs[0]):
+        finish(worker(tmp_path, *OVERRIDES))
+    monkeypatch.setattr(owner, "family", lambda: {1})
+    others = Monitor([study], logs[1])
+    others._seen.clear()
+    others._look()
+    own, foreign = (printed(log).splitlines() for log in logs)
+    by = f"  by process {os.getpid()} on {socket.gethostname()}"
+    assert len(own) == 4
+    assert foreign == [f"{line}{by}" for line in own]
 
 
 def test_a_budget_that_was_lowered_is_told_as_such(tmp_path: Path) -> None:
