@@ -220,7 +220,7 @@ class Resolved:
 
     Attributes:
         values: by name, of all that there are but those that came later and have their default.
-        origins: by name: given, preset, tuned or default.
+        origins: by name: `GIVEN`, `PRESET`, `TUNED` or `DEFAULT`.
         unused: given ones that the method doesn't have.
     """
 
@@ -229,7 +229,8 @@ class Resolved:
     unused: tuple[str, ...]
 
 
-GIVEN, PRESET, TUNED, DEFAULT = "given", "preset", "tuned", "default"
+# A value that was tuned for the benchmark is what a run has by default, too, as a sweep's table calls it.
+GIVEN, PRESET, TUNED, DEFAULT = "given", "preset", "default, tuned", "default"
 
 
 def resolve(

@@ -13,6 +13,7 @@ from clsweep import config as settings
 from clsweep import paths, published
 from clsweep.config import Config
 from clsweep.errors import InputError
+from clsweep.hyperparameters import DEFAULT, TUNED
 from clsweep.methods.loading import load
 
 BENCHMARKS = ("split_mnist", "perm_mnist", "split_cifar100")
@@ -194,14 +195,14 @@ def test_the_tuned_values_reach_the_method(name: str) -> None:
         loaded = load(setting(f"+benchmark={name}", f"regularizer={method}").regularizer)
         values = {key: value for key, value in tuned.items() if key != "space"}
         assert {key: loaded.resolved.values[key] for key in values} == values
-        assert set(loaded.resolved.origins.values()) <= {"tuned", "default"}
+        assert set(loaded.resolved.origins.values()) <= {TUNED, DEFAULT}
         assert loaded.spaces.items() >= dict(tuned.get("space", {})).items()
 
 
 def test_a_value_on_the_command_line_beats_the_tuned_one() -> None:
     command = ["+benchmark=split_mnist", "regularizer=rwalk"]
     tuned, given = (load(setting(*command, *more).regularizer) for more in ([], ["regularizer.gamma=0.75"]))
-    assert (tuned.resolved.values["gamma"], tuned.resolved.origins["gamma"]) == (0.14, "tuned")
+    assert (tuned.resolved.values["gamma"], tuned.resolved.origins["gamma"]) == (0.14, TUNED)
     assert (given.resolved.values["gamma"], given.resolved.origins["gamma"]) == (0.75, "given")
     assert given.resolved.values["reg_strength"] == tuned.resolved.values["reg_strength"] == 1.3
     untuned = load(setting(*command, "~tuned").regularizer)

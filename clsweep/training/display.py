@@ -253,7 +253,7 @@ def _tuned_elsewhere(config: Config, shown: Sequence[str]) -> list[str]:
     words = dict.fromkeys(word for name, word in _TUNED_WITH.items() if name in changed)
     if not words or not any(f"({TUNED})" in one for one in shown):
         return []
-    usual = f"the tuned values are those of the usual {config.benchmark.name}"
+    usual = f"the default values were tuned on the usual {config.benchmark.name}"
     return [f"{usual}; here {', '.join(words)} {'differs' if len(words) == 1 else 'differ'}: --multirun tunes for it"]
 
 

@@ -13,7 +13,7 @@ from tiny import file_method, method, network, regularizer, trained, write
 from clsweep import space as spaces
 from clsweep.config import RegularizerConfig
 from clsweep.errors import InputError
-from clsweep.hyperparameters import STANDARD
+from clsweep.hyperparameters import STANDARD, TUNED
 from clsweep.methods import files
 from clsweep.methods.loading import Loaded, load
 from clsweep.training.run import run
@@ -208,10 +208,10 @@ def test_a_value_is_given_tuned_or_the_default() -> None:
     config = built_in("rwalk", reg_strength=2.0)
     config.tuned = {"reg_strength": 7.0, "gamma": 0.5, "space": {"gamma": "0.5,1"}}
     loaded = load(config)
-    assert loaded.described() == ["reg_strength=2", "gamma=0.5 (tuned)", "epsilon=0.001 (default)"]
+    assert loaded.described() == ["reg_strength=2", "gamma=0.5 (default, tuned)", "epsilon=0.001 (default)"]
     assert loaded.resolved.origins == {
         "reg_strength": "given",
-        "gamma": "tuned",
+        "gamma": TUNED,
         "epsilon": "default",
         "fisher.labels": "default",
         "fisher.examples": "default",
@@ -224,7 +224,7 @@ def test_null_is_not_given_but_where_it_is_a_value() -> None:
     config = built_in("rwalk", gamma=None, **{"fisher.examples": None})
     config.tuned = {"gamma": 0.5, "fisher.examples": 3}
     loaded = load(config)
-    assert (loaded.resolved.values["gamma"], loaded.resolved.origins["gamma"]) == (0.5, "tuned")
+    assert (loaded.resolved.values["gamma"], loaded.resolved.origins["gamma"]) == (0.5, TUNED)
     assert (loaded.resolved.values["fisher.examples"], loaded.resolved.origins["fisher.examples"]) == (None, "given")
 
 
@@ -338,7 +338,7 @@ def test_an_edited_copy_of_the_file_that_ships_is_not_tuned(tmp_path: Path) -> N
         for file in (SHIPPED, same, edited)
     ]
     assert [one.resolved.values["reg_strength"] for one in found] == [tuned, tuned, 1.0]
-    assert [one.resolved.origins["reg_strength"] for one in found] == ["tuned", "tuned", "default"]
+    assert [one.resolved.origins["reg_strength"] for one in found] == [TUNED, TUNED, "default"]
     given = load(
         setting("+benchmark=split_mnist", f"regularizer.file={SHIPPED}", "regularizer.reg_strength=3").regularizer
     )
