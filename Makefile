@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 
 .DEFAULT_GOAL := help
 
@@ -12,9 +14,10 @@ help: ## Show this help
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clsweep needs Python 3.11 or later: make PYTHON=python3.11 ...")'
-	@echo 'Setting up $(VENV): PyTorch and the rest, 6 GB, some minutes'
+	@echo 'Setting up $(VENV): PyTorch and the rest, 6 GB, some minutes. The large downloads, then the installation:'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --constraint constraints.txt \
+		--editable '.[dev]' | awk '/ [MG]B\)$$|^Installing/ { print substr($$0, 1, 110); fflush() }'
 	@touch $@
 
 .PHONY: setup
