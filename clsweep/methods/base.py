@@ -298,9 +298,10 @@ class BuiltIn(Method):
         """
         broken = first_not_finite(dict(_tensors(made)))
         if broken is not None:
+            smaller = "benchmark.lr or regularizer.reg_strength" if self.strength else "benchmark.lr"
             raise NotFiniteError(
                 f"{self.source}: after a context its {broken} holds NaN or infinity; expected finite numbers (a "
-                "smaller benchmark.lr or regularizer.reg_strength may help)."
+                f"smaller {smaller} may help)."
             )
 
     @abstractmethod

@@ -21,7 +21,7 @@ from clsweep.methods.functions import Functions
 from clsweep.methods.instances import Instance
 from clsweep.optimizers import KEY, OptimizerSetting
 from clsweep.seeding import GlobalStream
-from clsweep.targets import TARGET, Target
+from clsweep.targets import TARGET, Target, files
 
 _KEY = "regularizer"
 _SPACE = "space"
@@ -175,8 +175,14 @@ def _of_class(config: RegularizerConfig, stream: GlobalStream) -> Loaded:
     declared = of_class(found)
     resolved = resolve(declared, config.values, _values(config.tuned), config.name, config.preset_values)
     method = instance(found, resolved.values)
-    method.stream = stream
+    method.source, method.stream = _typed(config), stream
     return _loaded(method, declared, config, config.tuned, resolved)
+
+
+def _typed(config: RegularizerConfig) -> str:
+    """What chooses a built-in method, or a class of one's own, as it is typed."""
+    is_ours = config.name in files(_KEY)
+    return f"{_KEY}={config.name}" if is_ours else f"{_KEY}.{TARGET}={config._target_}"
 
 
 def _loaded(

@@ -149,8 +149,8 @@ class Projected(Preconditioned):
         seen = input_statistics(self.model, finished.dataset)
         if not seen.covariances:
             raise MethodError(
-                f"{self.source} has no layer whose gradient it could project; expected a network with a linear layer "
-                "or a convolution that is trained, and used once for each example."
+                f"{self.source}: there is no layer whose gradient it could project; expected a network with a linear "
+                "layer or a convolution that is trained, and used once for each example."
             )
         covariances = {" ".join(keys): value for keys, value in seen.covariances.items()}
         self.refuse_not_finite({"covariances": covariances})

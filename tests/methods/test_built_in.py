@@ -88,15 +88,15 @@ def test_a_method_goes_on_from_its_state_as_the_one_that_it_is_of(name: str, tmp
 @pytest.mark.parametrize(
     ("name", "what"),
     [
-        ("ewc", "EWC: after a context its importance of hidden__0__weight"),
-        ("online_ewc", "OnlineEWC: after a context its importance of hidden__0__weight"),
-        ("ewc_separate", "SeparateEWC: after a context its stiffness of hidden__0__weight"),
-        ("mas", "MAS: after a context its importance of hidden__0__weight"),
-        ("rwalk", "RWalk: after a context its importance of hidden__0__weight"),
-        ("kfac_ewc", "KfacEWC: after a context its curvature of hidden__0__weight hidden__0__bias of inputs"),
-        ("owm", "OWM: after a context its covariances of hidden__0__weight hidden__0__bias"),
-        ("gpm", "GPM: after a context its covariances of hidden__0__weight hidden__0__bias"),
-        ("ncl", "NCL: after a context its curvature of hidden__0__weight hidden__0__bias of inputs"),
+        ("ewc", "after a context its importance of hidden__0__weight"),
+        ("online_ewc", "after a context its importance of hidden__0__weight"),
+        ("ewc_separate", "after a context its stiffness of hidden__0__weight"),
+        ("mas", "after a context its importance of hidden__0__weight"),
+        ("rwalk", "after a context its importance of hidden__0__weight"),
+        ("kfac_ewc", "after a context its curvature of hidden__0__weight hidden__0__bias of inputs"),
+        ("owm", "after a context its covariances of hidden__0__weight hidden__0__bias"),
+        ("gpm", "after a context its covariances of hidden__0__weight hidden__0__bias"),
+        ("ncl", "after a context its curvature of hidden__0__weight hidden__0__bias of inputs"),
     ],
 )
 def test_a_state_that_is_not_finite_is_refused(name: str, what: str) -> None:
@@ -105,8 +105,8 @@ def test_a_state_that_is_not_finite_is_refused(name: str, what: str) -> None:
     with pytest.raises(NotFiniteError) as raised:
         made.end_context(finished(made.model, TensorDataset(inputs * float("inf"), labels)))
     assert str(raised.value) == (
-        f"clsweep.methods.{name}.{what} holds NaN or infinity; expected finite numbers (a smaller benchmark.lr or "
-        "regularizer.reg_strength may help)."
+        f"regularizer={name}: {what} holds NaN or infinity; expected finite numbers (a smaller "
+        f"{'benchmark.lr' if name in ('owm', 'gpm') else 'benchmark.lr or regularizer.reg_strength'} may help)."
     )
 
 

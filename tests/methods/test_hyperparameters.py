@@ -230,7 +230,7 @@ def test_null_is_not_given_but_where_it_is_a_value() -> None:
 
 def test_a_standard_one_that_a_method_has_not_is_noted() -> None:
     loaded = load(built_in("ewc", gamma=0.6, reg_strength=3.0))
-    assert loaded.notes() == ["regularizer.gamma=0.6: clsweep.methods.ewc.EWC has no gamma"]
+    assert loaded.notes() == ["regularizer.gamma=0.6: regularizer=ewc has no gamma"]
     assert loaded.described() == ["reg_strength=3"]
     assert load(built_in("ewc", reg_strength=3.0)).notes() == []
 
