@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
+from clsweep.config import ON_STREAM
 from clsweep.published import published
 from clsweep.report import stability
 from clsweep.report.plots.contexts import BOUNDS
@@ -44,7 +46,8 @@ def rows(runs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A row for each protocol, method and setting, in the order in which they are shown: the columns of `PROTOCOL`;
         `kind` (method, bound or published); `method`; `setting`; `chosen` (tuned or
-        default, by a sweep); `main`, whether it is the method's row; `why`, how that was chosen among several, else
+        default, by a sweep); `tune_on`, what a sweep tuned these values on, where it wasn't the whole stream for all of
+        the method's rows; `main`, whether it is the method's row; `why`, how that was chosen among several, else
         empty; `seeds`, their number; for each of `METRICS`
         `<metric>` (the mean), `<metric>_low` and `<metric>_high` (of its 95 % interval), and for those in `MARKED`
         `<metric>_best`, whether it is better than all other methods by `TEST`; then the comparison with the method of
@@ -79,7 +82,7 @@ def _is_single(table: pd.DataFrame) -> pd.Series:
 
 
 def _columns() -> list[str]:
-    columns = [*PROTOCOL, "kind", "method", "setting", "chosen", "main", "why", "seeds"]
+    columns = [*PROTOCOL, "kind", "method", "setting", "chosen", "tune_on", "main", "why", "seeds"]
     for metric in METRICS:
         columns += [metric, f"{metric}_low", f"{metric}_high", *([f"{metric}_best"] if metric in MARKED else [])]
     return [*columns, "difference", "difference_low", "difference_high", "p", "common_seeds", stability.EVERY]
@@ -89,6 +92,11 @@ def _summaries(runs: pd.DataFrame) -> pd.DataFrame:
     first = runs.groupby(_ROW, sort=False)
     table = runs.loc[first.head(1).index, list(dict.fromkeys([*PROTOCOL, *_ROW]))].reset_index(drop=True)
     table["chosen"] = first["chosen"].max().to_numpy()  # tuned > default > neither, as it is spelt
+    ways = first["tune_on"].first().to_numpy()
+    has_other = (
+        pd.Series(~np.isin(ways, ("", ON_STREAM))).groupby([table["protocol"], table["method"]]).transform("any")
+    )
+    table["tune_on"] = np.where(has_other, ways, "")
     table["started_at"] = first["started_at"].max().to_numpy()
     table[stability.EVERY] = first[stability.EVERY].max().to_numpy()
     for metric in METRICS:
@@ -204,6 +212,7 @@ def _published_rows(table: pd.DataFrame) -> pd.DataFrame:
             "method": list(figures.accuracy),
             "setting": figures.described,
             "chosen": "",
+            "tune_on": "",
             "kind": PUBLISHED,
             "main": True,
             "why": "",

@@ -16,6 +16,7 @@ from clsweep.published import published
 from clsweep.report import leaderboard, stability, tuning
 from clsweep.report.figures import Drawn
 from clsweep.report.leaderboard import MARKED, METRICS, PUBLISHED
+from clsweep.report.selection import TUNED
 from clsweep.report.unit import FRACTION, Unit, four_digits
 from clsweep.results.statistics import estimate
 
@@ -188,7 +189,10 @@ def _row(row: dict[Any, Any], metrics: Sequence[str], unit: Unit) -> Row:
 
 
 def _setting(row: dict[Any, Any]) -> str:
-    return _rounded(row["setting"]) + (f" ({row['chosen']})" if row["chosen"] else "")
+    on = f"{TUNED} on {row['tune_on']}" if row["tune_on"] else ""
+    chosen = "" if on and row["chosen"] == TUNED else row["chosen"]
+    said = ", ".join(filter(None, (chosen, on)))
+    return _rounded(row["setting"]) + (f" ({said})" if said else "")
 
 
 def _rounded(setting: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ from clsweep.results import FINISHED, Results
 PROTOCOL: Final = ("protocol", *(one.name for one in fields(Protocol)), "budget", "n_train", "n_test")
 _BUDGETS: Final = ("full", "quick", "custom", "smoke")
 TUNED: Final = "tuned"
+_COMMA: Final = ", "
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,11 @@ class Selection:
     Attributes:
         runs: rows of `Results.runs`, those of the protocol that is looked at first before the others. `protocol` is
             the digest of each run's `Protocol`, whatever the format of its file, and `budget` the same for all of one
-            protocol. Three columns more: `method`, the name, of a file of one's own the file's, with the beginning of
+            protocol. Four columns more: `method`, the name, of a file of one's own the file's, with the beginning of
             its digest where several files of that name were run; `setting`, its hyperparameters and options exactly, as
             text, empty where it has none; `chosen`, which is `tuned` or `default` for values that a sweep's final runs
-            have, else empty.
+            have, else empty; `tune_on`, what these values were tuned on, where a sweep chose them, with commas between
+            several.
         held_out: how many finished runs were left out because they held training data out to choose values by.
         repeated: how many were left out because a later run has the same protocol, method, values and seed.
     """
@@ -57,6 +59,8 @@ def select(results: Results) -> Selection:
     values = ["protocol", "method", "setting"]
     whole["chosen"] = _of_final_runs(whole, results.finals)
     whole["chosen"] = whole.groupby(values)["chosen"].transform("max")  # tuned > default > neither, as it is spelt
+    whole["tune_on"] = _tuned_on(whole, results.finals)
+    whole["tune_on"] = whole.groupby(values)["tune_on"].transform(_joined)
     whole = whole.sort_values("started_at", kind="stable", na_position="first")
     latest = whole.drop_duplicates([*values, "seed"], keep="last")
     places = {digest: place for place, digest in enumerate(_in_order(latest))}
@@ -120,13 +124,36 @@ def _of_final_runs(runs: pd.DataFrame, finals: pd.DataFrame) -> list[str]:
     is_on_stream = finals["tune_on"] == ON_STREAM
     has_other = finals["comparable"].isin(finals.loc[is_on_stream, "comparable"])
     usual = finals[(finals["setting"] != TUNED) | is_on_stream | ~has_other]
-    studies = {*runs["study"]}
-    for study, folder, setting in zip(usual["study"], usual["folder"], usual["setting"], strict=True):
-        place = _trained_by(study, Path(folder), studies), Path(folder).name
+    for place, setting in zip(_places(runs, usual), usual["setting"], strict=True):
         chosen[place] = max(chosen.get(place, ""), setting)  # tuned > default, as it is spelt
-    return [
-        chosen.get((study, Path(folder).name), "") for study, folder in zip(runs["study"], runs["folder"], strict=True)
-    ]
+    return [chosen.get(place, "") for place in _own_places(runs)]
+
+
+def _tuned_on(runs: pd.DataFrame, finals: pd.DataFrame) -> list[str]:
+    """What the values of each run were tuned on; empty where no sweep chose them."""
+    tuned = finals[finals["setting"] == TUNED]
+    ways: dict[tuple[str, str], list[str]] = {}
+    for place, way in zip(_places(runs, tuned), tuned["tune_on"], strict=True):
+        ways.setdefault(place, []).append(way)
+    return [_joined(ways.get(place, [])) for place in _own_places(runs)]
+
+
+def _joined(ways: Iterable[str]) -> str:
+    """Each way once, the whole stream first."""
+    single = {one for way in ways for one in way.split(_COMMA) if one}
+    return _COMMA.join(sorted(single, key=lambda way: (way != ON_STREAM, way)))
+
+
+def _places(runs: pd.DataFrame, finals: pd.DataFrame) -> list[tuple[str, str]]:
+    """The study that trained each final run, and the name of the run's folder there."""
+    studies = {*runs["study"]}
+    of = zip(finals["study"], map(Path, finals["folder"]), strict=True)
+    return [(_trained_by(study, folder, studies), folder.name) for study, folder in of]
+
+
+def _own_places(runs: pd.DataFrame) -> list[tuple[str, str]]:
+    """The same of runs."""
+    return [(study, Path(folder).name) for study, folder in zip(runs["study"], runs["folder"], strict=True)]
 
 
 def _trained_by(study: str, folder: Path, studies: Collection[str]) -> str:

@@ -46,7 +46,7 @@ def show(plans: Sequence[StudyPlan], url: str, out: Console) -> None:
             "study": f"{plan.name}: {of_budget(now.finished, plan.n_trials)} are finished",
             "method": plan.config.shown_method,
             "searched": ", ".join(f"{name} {text}" for name, text in plan.ranges.items()) or "nothing",
-            **({"tuned on": plan.way.told} if plan.way.told else {}),
+            **({"tuned on": plan.way.shown} if plan.way.identity else {}),
             "first": named(plan.default) or "the only setting",
             "a run": f"about {clock(a_run)} ({'measured' if measured else 'estimated'})",
             "search": f"{to_do} trials of {len(plan.seeds)} seed(s), about {clock(to_do * len(plan.seeds) * a_run)}",

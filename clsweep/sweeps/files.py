@@ -135,7 +135,7 @@ def _told(plan: StudyPlan, best: FrozenTrial | None) -> str:
     trial = f"Trial {best.number} of {plan.name}: validation accuracy {best.value:.4f}"
     if _is_run_again(plan):
         return f"{trial}. To run it again, from here:"
-    return f"{trial} on {plan.way.told}. To run the benchmark with its values, from here:"
+    return f"{trial}, tuned on {plan.way.shown}. To run the benchmark with its values, from here:"
 
 
 def _more(plan: StudyPlan) -> str:

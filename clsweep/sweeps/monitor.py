@@ -309,7 +309,7 @@ def _searched(one: Outcome, time: str) -> str:
     plan, now = one.study.plan, one.now
     if not plan.way.searches:
         return "nothing was searched"
-    on = f", on {plan.way.told}" if plan.way.told else ""
+    on = f", tuned on {plan.way.shown}" if plan.way.identity else ""
     return (
         f"{status.of_budget(now.finished, plan.n_trials)} finished{f' in {time}' if time else ''}{on}, "
         f"{len(now.pruned)} of them pruned; {len(now.failed)} failed"

@@ -57,17 +57,12 @@ class Way:
 
     @property
     def shown(self) -> str:
-        """It as results have it."""
+        """It as results have it, and as it is printed: the value of `search.tune_on`, and what this needs."""
         return ON_STREAM
 
     @property
-    def told(self) -> str:
-        """Where a trial's accuracy is measured, for sentences; empty for the whole stream."""
-        return ""
-
-    @property
     def word(self) -> str:
-        """It in a study's name; empty for the usual one."""
+        """It in a study's name, which is a folder's, too; empty for the usual one."""
         return ""
 
     @property
@@ -137,10 +132,6 @@ class FirstContexts(_Ignorant):
         return f"{ON_FIRST_CONTEXTS} {self.count}"
 
     @property
-    def told(self) -> str:
-        return f"the first {self.count} contexts"
-
-    @property
     def word(self) -> str:
         return f"tuned_on_first_{self.count}_contexts"
 
@@ -186,10 +177,6 @@ class OtherData(_Ignorant):
     @property
     def shown(self) -> str:
         return " ".join(one for one in (ON_OTHER_DATA, self.data.name, self._digest) if one)
-
-    @property
-    def told(self) -> str:
-        return f"the data set {self.data.name}"
 
     @property
     def word(self) -> str:

@@ -13,7 +13,7 @@ from trees import write_run, write_seeds, write_study
 from clsweep import results
 from clsweep.protocol import Protocol
 from clsweep.report import leaderboard
-from clsweep.report.sections import overview
+from clsweep.report.sections import overview, section
 from clsweep.report.selection import PROTOCOL, select
 from clsweep.report.unit import FRACTION
 
@@ -178,6 +178,7 @@ def test_a_method_stands_by_the_values_that_a_sweep_chose(tmp_path: Path) -> Non
     mine = made[made["method"] == "online_ewc"]
     assert list(mine[mine["main"]]["setting"]) == ["reg_strength=10, gamma=0.5"]
     assert row(made, "online_ewc", chosen="tuned")["average_accuracy"] == pytest.approx(0.9055)
+    assert set(made["tune_on"]) == {""}  # all on the whole stream, as usual
     assert row(made, "online_ewc", chosen="default")["average_accuracy"] == pytest.approx(0.8)
 
 
@@ -227,11 +228,17 @@ def test_values_that_a_study_chose_are_tuned_where_one_beside_it_has_trained_the
         shutil.copy(others / name, on_stream / name)
     if moved:
         made.rename(tmp_path / "moved")
-    shown = row(table(tmp_path), "online_ewc", kind="method", main=True)
+    whole = table(tmp_path)
+    shown = row(whole, "online_ewc", kind="method", main=True)
     assert (shown["setting"], shown["why"]) == (
         "reg_strength=1, gamma=1",
         "of 2 settings the one tuned on validation data",
     )
+    page = section("p", "", whole, [], FRACTION)
+    assert [one.setting for one in page.rows if one.method == "online_ewc"] == [
+        "reg_strength=1, gamma=1 (tuned on stream)",
+        "reg_strength=10, gamma=0.5 (tuned on first_contexts 2)",
+    ]
 
 
 def test_the_best_is_marked_where_it_beats_every_rival_over_common_seeds(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_the_best_setting_is_the_benchmarks_own(done: Path) -> None:
         assert said.get("tune_on", "stream") == {"first": "first_contexts", "other": "other_data"}.get(way, way)
         assert (best["search"]["space"] == {}) is (way == "defaults")
     head = (done / "first" / "best.yaml").read_text().splitlines()[:2]
-    assert "on the first 2 contexts. To run the benchmark with its values" in head[0]
+    assert "tuned on first_contexts 2. To run the benchmark with its values" in head[0]
     assert head[1].endswith("--config-name best seeds=2")
 
 
