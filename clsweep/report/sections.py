@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -17,6 +16,7 @@ from clsweep.report import leaderboard, stability, tuning
 from clsweep.report.figures import Drawn
 from clsweep.report.leaderboard import MARKED, METRICS, PUBLISHED
 from clsweep.report.selection import TUNED
+from clsweep.report.trials import ended_told
 from clsweep.report.unit import FRACTION, Unit, four_digits
 from clsweep.results.statistics import estimate
 
@@ -267,22 +267,17 @@ def study_section(
         drawn: its figures.
         unit: of accuracies.
     """
-    counts = Counter(trials["state"])
-    states = ", ".join(f"{count} {_STATES.get(state, state.lower())}" for state, count in counts.most_common())
     return StudySection(
         slug,
         title,
         folder,
-        f"{len(trials)} trials: {states}",
+        ended_told(trials),
         _best(trials, searched, unit),
         _finals(finals, unit),
         tuning.told(trials, searched, unit),
         _note(searched, drawn),
         list(drawn),
     )
-
-
-_STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running or killed"}
 
 
 def _best(trials: pd.DataFrame, searched: Sequence[str], unit: Unit) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from clsweep.results.tuning import BestOf, Flat, Values, best_of, flat
+from clsweep.results.tuning import BestOf, Flat, Values, best_of, finished_told, flat, not_counted_told
 
 COMPLETE, PRUNED, FAILED = "COMPLETE", "PRUNED", "FAIL"
 ACCURACY: Final = "validation_average_accuracy"
@@ -40,20 +40,34 @@ def attempts(trials: pd.DataFrame, searched: Sequence[str]) -> pd.DataFrame:
         searched: the hyperparameters that it searched.
     """
     states = trials["state"]
-    mine = trials[(states == COMPLETE) & trials[ACCURACY].notna() | (states == PRUNED) | _failed_itself(trials)]
+    mine = trials[(states == COMPLETE) & trials[ACCURACY].notna() | (states == PRUNED) | failed_itself(trials)]
     mine = mine.sort_values("number", kind="stable")
     names = [name for name in searched if name in mine]
     again = mine.duplicated(names, keep="last") if names else pd.Series(False, index=mine.index)
     return mine[(mine["state"] == COMPLETE) | ~again]
 
 
-def _failed_itself(trials: pd.DataFrame) -> pd.Series:
+def failed_itself(trials: pd.DataFrame) -> pd.Series:
+    """Which of a study's trials failed, and weren't interrupted, lost or doubled: Optuna knows FAIL alone."""
     failed = trials["state"] == FAILED
     guessed = ~trials["reason"].fillna("").str.match(_NOT_ITS_OWN)
     if "ended" not in trials:
         return failed & guessed
     ended = trials["ended"].fillna("")
     return failed & (ended == "failed").where(ended != "", guessed)
+
+
+def ended_told(trials: pd.DataFrame) -> str:
+    """How a study's trials ended, in the words of the sweep; `trials` are its rows of `Results.trials`."""
+    states = trials["state"].value_counts()
+    complete, pruned, failed = (int(states.get(state, 0)) for state in (COMPLETE, PRUNED, FAILED))
+    by_themselves = int(failed_itself(trials).sum())
+    parts = [finished_told(f"{complete + pruned} trials finished", pruned, by_themselves)]
+    if others := failed - by_themselves:
+        parts.append(f"not counted: {not_counted_told(others)}")
+    if unended := len(trials) - complete - pruned - failed:
+        parts.append(f"{unended} running or killed")
+    return "; ".join(parts)
 
 
 def counted(trials: pd.DataFrame, searched: Sequence[str]) -> pd.Series:

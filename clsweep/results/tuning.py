@@ -16,6 +16,22 @@ SHARE: Final = 0.8  # of searches, whose best trial lies in the band
 SHARE_TEXT: Final = f"{100 * SHARE:.0f} %"
 
 
+def finished_told(finished: str, pruned: int, failed: int) -> str:
+    """How the trials of a search ended, as a sweep and a report say it.
+
+    Args:
+        finished: that so many are finished, pruned ones among them.
+        pruned: how many were pruned.
+        failed: how many failed by themselves.
+    """
+    return f"{finished}, {pruned} of them pruned; {failed} failed"
+
+
+def not_counted_told(trials: int) -> str:
+    """The trials that count as nothing, as a sweep and a report say it; `trials` is how many."""
+    return f"{trials} that {'were' if trials > 1 else 'was'} interrupted, lost or doubled"
+
+
 @dataclass(frozen=True)
 class BestOf:
     """The best of n trials, n = 1, ..., N.

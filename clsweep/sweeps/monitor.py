@@ -20,6 +20,7 @@ from rich.text import Text
 
 from clsweep.results import short
 from clsweep.results.statistics import estimate
+from clsweep.results.tuning import finished_told, not_counted_told
 from clsweep.sweeps import finals, status
 from clsweep.sweeps import owner as owners
 from clsweep.sweeps.files import reproduce
@@ -310,10 +311,8 @@ def _searched(one: Outcome, time: str) -> str:
     if not plan.way.searches:
         return "nothing was searched"
     on = f", tuned on {plan.way.shown}" if plan.way.identity else ""
-    return (
-        f"{status.of_budget(now.finished, plan.n_trials)} finished{f' in {time}' if time else ''}{on}, "
-        f"{len(now.pruned)} of them pruned; {len(now.failed)} failed"
-    )
+    finished = f"{status.of_budget(now.finished, plan.n_trials)} finished{f' in {time}' if time else ''}{on}"
+    return finished_told(finished, len(now.pruned), len(now.failed))
 
 
 def _print_details(one: Outcome, out: Console) -> None:
@@ -325,9 +324,7 @@ def _print_details(one: Outcome, out: Console) -> None:
     if plan.method_file is not None:
         lines.append(f"  method           {plan.method_file.shown}")
     if now.marked:
-        lines.append(
-            f"  not counted      {len(now.marked)} that were interrupted, lost or doubled (FAIL, with the reason)"
-        )
+        lines.append(f"  not counted      {not_counted_told(len(now.marked))} (FAIL, with the reason)")
     if now.best is not None:
         lines.append(
             f"  best values      {status.named(now.best.params) or 'the only ones'}  (trial {now.best.number})"

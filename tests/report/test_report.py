@@ -381,6 +381,11 @@ def test_a_search_shows_pruned_trials_where_they_were_stopped(found: Results) ->
     assert plot.data["best_of_n_low"].tolist() == made.low.tolist()
 
 
+def test_a_search_shows_no_trial_that_was_interrupted(found: Results) -> None:
+    trials = found.trials.assign(ended=["", "", "", "interrupted", "", ""])
+    assert studies.search("s", trials, SPACE, "study").data["number"].tolist() == [0, 1, 2, 4, 5]
+
+
 def test_sensitivity_shows_complete_trials_and_where_others_were_tried(found: Results) -> None:
     plot = studies.sensitivity("s", found.trials, SPACE, "study")
     assert plot is not None

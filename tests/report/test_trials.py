@@ -80,6 +80,17 @@ def test_how_a_trial_ended_is_read_where_it_is_written(study: pd.DataFrame, ende
     assert (3 in numbers(study)) is is_one
 
 
+def test_the_page_counts_trials_as_the_sweep_does(study: pd.DataFrame) -> None:
+    assert trials.ended_told(study) == "5 trials finished, 1 of them pruned; 1 failed"
+    study = study.assign(ended=["", "", "", "failed", "lost", "interrupted"])
+    study.loc[4:, "state"] = "FAIL"
+    counted = "3 trials finished, 1 of them pruned; 1 failed; not counted: 2 that were interrupted, lost or doubled"
+    assert trials.ended_told(study) == counted
+    study.loc[0, "state"] = "RUNNING"
+    assert trials.ended_told(study).startswith("2 trials finished")
+    assert trials.ended_told(study).endswith("; 1 running or killed")
+
+
 def test_a_trial_that_a_later_one_of_its_values_replaced_is_no_attempt(study: pd.DataFrame) -> None:
     study["reg_strength"] = [1.0, 10.0, 1000.0, 1e5, 1000.0, 10.0]  # 2 was stopped at a rung, and 4 went on with it
     assert numbers(study) == [0, 1, 3, 4, 5]  # 1 and 5 are two draws

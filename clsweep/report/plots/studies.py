@@ -45,6 +45,7 @@ from clsweep.report.trials import (
     WITHIN,
     attempts,
     best_of_trials,
+    failed_itself,
     last_measured,
 )
 from clsweep.report.unit import FRACTION, Unit
@@ -71,7 +72,7 @@ def search(
         study: its name, for the title.
         unit: of accuracies.
     """
-    data = _reached(trials, space)
+    data = _reached(trials[(trials["state"] != FAILED) | failed_itself(trials)], space)
     best = best_of_trials(trials, list(space))
     figure, axes = panels(1, 1 if best is None else 2, (panel_width(2), _HEIGHT), legend_lines=2, sharey=True)
     first = axes[0, 0]
