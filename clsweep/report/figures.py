@@ -147,6 +147,8 @@ def of_study(
         return
     yield partial(studies.search, f"{slug}-search", trials, searched, name, unit)
     yield partial(studies.sensitivity, f"{slug}-sensitivity", trials, searched, name, unit)
+    if len(searched) > 1:
+        import optuna.importance  # noqa: F401  # it imports scikit-learn, which each process would do that draws
     yield partial(studies.importances, f"{slug}-importance", trials, searched, name)
 
 

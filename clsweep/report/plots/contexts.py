@@ -365,15 +365,18 @@ def _singles(plain: Axes, seeds: pd.DataFrame, looks: Mapping[str, Look], most: 
     Returns:
         The rows of `seeds` that are drawn.
     """
-    runs = seeds.groupby("method")["folder"].transform("nunique")
-    several = seeds[runs > 1]
-    if several["folder"].nunique() > most:
-        return several.iloc[:0]
-    for method, mine in several.groupby("method", sort=False):
-        lines = [run[["after_context", "accuracy"]].to_numpy() for _, run in mine.groupby("folder", sort=False)]
-        colour = looks[str(method)].colour
-        plain.add_collection(LineCollection(lines, colors=colour, linewidths=0.5, alpha=0.45, zorder=1), autolim=False)
-    return several
+    runs: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for method, folder, context, accuracy in zip(
+        *(seeds[column] for column in ("method", "folder", "after_context", "accuracy")), strict=True
+    ):
+        runs.setdefault(method, {}).setdefault(folder, []).append((context, accuracy))
+    several = {method: lines for method, lines in runs.items() if len(lines) > 1}
+    if sum(map(len, several.values())) > most:
+        return seeds.iloc[:0]
+    for method, lines in several.items():
+        look: dict[str, Any] = {"colors": looks[method].colour, "linewidths": 0.5, "alpha": 0.45, "zorder": 1}
+        plain.add_collection(LineCollection(list(lines.values()), **look), autolim=False)
+    return seeds[seeds["method"].isin(list(several))]
 
 
 def _look_at_methods(plain: Axes, curves: pd.DataFrame, singles: pd.DataFrame) -> None:

@@ -247,7 +247,10 @@ def importances(name: str, trials: pd.DataFrame, space: Mapping[str, BaseDistrib
     complete = complete[[all(_fits(space[name], row[name]) for name in space) for row in complete.to_dict("records")]]
     if len(space) < 2 or len(complete) < _FEWEST_TRIALS:
         return None
-    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # takes a second to import
+    from optuna.importance import (
+        PedAnovaImportanceEvaluator,
+        get_param_importances,
+    )  # see `clsweep.report.figures.of_study`
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     made = optuna.create_study(direction="maximize")
