@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 
 from clsweep import __version__, results
 from clsweep.cli import as_input_error
+from clsweep.config import choices
 from clsweep.errors import InputError, RunError
 from clsweep.results.metrics import Cell
 from clsweep.sweeps import launchers
@@ -184,16 +185,8 @@ def test_a_folder_with_results_is_not_written_to_again(finished: Finished) -> No
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (
-            [],
-            "choose one with benchmark=..., one of perm_mnist, rotated_mnist, split_cifar10, "
-            "split_cifar100, split_fashion_mnist, split_mnist",
-        ),
-        (
-            ["hydra.run.dir=here"],
-            "choose one with benchmark=..., one of perm_mnist, rotated_mnist, split_cifar10, "
-            "split_cifar100, split_fashion_mnist, split_mnist",
-        ),
+        ([], f"choose one with benchmark=..., one of {choices('benchmark')}."),
+        (["hydra.run.dir=here"], f"choose one with benchmark=..., one of {choices('benchmark')}."),
         (["+benchmark=foo"], "foo"),
         (["+benchmark=split_mnist", "regularizer=foo"], "regularizer=foo"),
         (["+benchmark=split_mnist", "regularizer=ewc", "regularizer.gamma=0"], "regularizer.gamma=0"),

@@ -19,7 +19,7 @@ from sweeping import TINY, finish, plan, random_images, resolved, worker_on
 
 import clsweep
 from clsweep import results
-from clsweep.config import DatasetConfig
+from clsweep.config import DatasetConfig, choices
 from clsweep.data.context_cache import ContextCache
 from clsweep.data.datasets import ImageData
 from clsweep.errors import InputError
@@ -273,8 +273,8 @@ def test_a_range_and_a_count_are_for_the_ways_that_have_a_use_for_them() -> None
         ),
         (
             "search.tune_on=other_data search.data=minst",
-            "search.data=minst: expected one of arrays, cifar10, cifar100, fashion_mnist, folder, mnist, mnist_5k, or "
-            "values, as in search.data='{name: arrays, train: A.npz, test: B.npz}'.",
+            f"search.data=minst: expected one of {choices('dataset')}, or values, as in "
+            "search.data='{name: arrays, train: A.npz, test: B.npz}'.",
         ),
         (
             "search.tune_on=other_data search.data={name:mnist,source:arrays}",
