@@ -24,7 +24,7 @@ from clsweep.errors import InputError
 from clsweep.hyperparameters import POSITIVE, STANDARD, Allowed, one_of
 from clsweep.methods import new_method
 from clsweep.optimizers import OptimizerSetting
-from clsweep.paths import absolute, short
+from clsweep.paths import absolute, no_file, short
 from clsweep.paths import config_dir as config_dir
 from clsweep.ranges import at_least, or_null, within
 from clsweep.targets import TARGET, Target, files
@@ -800,8 +800,8 @@ def _check_file(config: Config) -> None:
     )
     if config.stream != "joint" and not Path(regularizer.file).is_file():
         raise InputError(
-            f"regularizer.file={shown}: no such file; expected a Python file with estimate_importance and "
-            f"compute_regularization_loss (python -m clsweep {new_method.OPTION} my_method.py writes one, for "
+            f"regularizer.file={shown}: {no_file(regularizer.file)}; expected a Python file with estimate_importance "
+            f"and compute_regularization_loss (python -m clsweep {new_method.OPTION} my_method.py writes one, for "
             "regularizer.file=my_method.py) or a method that is there already, as in regularizer=ewc."
         )
 

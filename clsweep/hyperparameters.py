@@ -274,7 +274,8 @@ def resolve(
 
 
 def _listed(declared: Declared) -> str:
-    return ", ".join(f"{_KEY}.{one}" for one in declared) or "none"
+    """Those that the method says it uses: a file that declares some may read the other standard ones, too."""
+    return ", ".join(f"{_KEY}.{name}" for name, one in declared.items() if one.is_declared) or "none"
 
 
 def unknown(name: str, declared: Declared, method: str) -> InputError:

@@ -52,6 +52,16 @@ def short(path: Path) -> Path:
     return path.relative_to(start) if path.is_relative_to(start) else path
 
 
+def no_file(path: str | Path) -> str:
+    """What a path is where a file is expected and there is none."""
+    return "is a folder" if Path(path).is_dir() else "no such file"
+
+
+def no_folder(path: str | Path) -> str:
+    """What a path is where a folder is expected and there is none."""
+    return "is a file" if Path(path).is_file() else "no such folder"
+
+
 def config_dir() -> Path:
     """The folder of YAML files: the checkout's `conf/`, else the copy inside an installed package."""
     package = Path(__file__).resolve().parent

@@ -201,8 +201,8 @@ def _located(key: str, path: str) -> Callable[..., Any]:
     found: Any = module
     for name in rest:
         if not hasattr(found, name):
-            public = [one for one in dir(found) if not one.startswith("_")]
-            close = difflib.get_close_matches(name, public, n=1)
+            public = {one.lower(): one for one in sorted(dir(found), reverse=True) if not one.startswith("_")}
+            close = [public[one] for one in difflib.get_close_matches(name.lower(), public, n=1)]
             advice = f"did you mean {close[0]}?" if close else "expected the name of a class or a function there."
             where = getattr(found, "__name__", path)
             raise InputError(f"{key}.{TARGET}={path}: {where} has no {name}; {advice}")

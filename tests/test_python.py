@@ -190,6 +190,7 @@ def test_a_method_may_be_functions_an_object_or_a_file(tmp_path: Path) -> None:
         ({"benchmark": "split"}, "benchmark=split: expected one of "),
         ({"method": "sii"}, "regularizer=sii: expected one of "),
         ({"method": "gone.py"}, "regularizer.file=gone.py: no such file; "),
+        ({"method": Path()}, "regularizer.file=.: is a folder; expected a Python file "),
         ({"method": 3}, "method: int has no function estimate_importance; expected a built-in method's name, a path, "),
         ({"method": (1, 2)}, "method: is 2 values; expected two functions, (estimate_importance, "),
         ({"method": FUNCTIONS[:1]}, "method: is 1 values; expected two functions, "),

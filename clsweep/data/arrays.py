@@ -14,7 +14,7 @@ import numpy.typing as npt
 from clsweep import memory
 from clsweep.config import LAYOUTS, DatasetConfig
 from clsweep.errors import InputError
-from clsweep.paths import short
+from clsweep.paths import no_file, short
 
 Array = npt.NDArray[Any]
 
@@ -48,7 +48,7 @@ def read_npz(key: str, path: str | None) -> Arrays:
         raise InputError(f"{key} is missing: dataset=arrays needs dataset.train=PATH.npz dataset.test=PATH.npz.")
     where = named(key, path)
     if not Path(path).is_file():
-        raise InputError(f"{where}: no such file; expected an .npz file with arrays images and labels.")
+        raise InputError(f"{where}: {no_file(path)}; expected an .npz file with arrays images and labels.")
     try:
         # Opened here, since numpy leaves the file open when it is damaged.
         with Path(path).open("rb") as file:

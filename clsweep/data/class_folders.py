@@ -15,7 +15,7 @@ from clsweep import memory
 from clsweep.config import DatasetConfig
 from clsweep.data.arrays import Array, Arrays, first_line, named
 from clsweep.errors import InputError
-from clsweep.paths import short
+from clsweep.paths import no_folder, short
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -70,7 +70,7 @@ def _listed(key: str, path: str | None) -> ClassFolder:
         raise InputError(f"{key} is missing: dataset=folder needs dataset.train=DIR dataset.test=DIR.")
     where, folder = named(key, path), Path(path)
     if not folder.is_dir():
-        raise InputError(f"{where}: no such folder; expected one with a folder of images for each class.")
+        raise InputError(f"{where}: {no_folder(path)}; expected one with a folder of images for each class.")
     classes = sorted(one.name for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
     if not classes:
         raise InputError(f"{where}: has no class folders; expected a folder of images for each class in it.")

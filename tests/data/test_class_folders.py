@@ -156,6 +156,7 @@ def test_folders_that_are_none_are_refused(tmp_path: Path, folders: tuple[Path, 
     (tmp_path / "empty").mkdir()
     for train, said in (
         (tmp_path / "nowhere", "no such folder; expected one with a folder of images for each class."),
+        (folders[0] / "bee" / "0.png", "is a file; expected one with a folder of images for each class."),
         (tmp_path / "empty", "has no class folders; expected a folder of images for each class in it."),
     ):
         with pytest.raises(InputError) as caught:

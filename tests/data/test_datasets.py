@@ -263,7 +263,7 @@ def _claiming(path: Path, shape: tuple[int, ...]) -> None:
 
 WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "no such file"),
-    "folder": (lambda path: path.mkdir(), "expected an .npz file"),
+    "folder": (lambda path: path.mkdir(), "is a folder; expected an .npz file"),
     "empty": (lambda path: path.write_bytes(b""), "expected an .npz file"),
     "text": (lambda path: path.write_text("images, labels\n"), "expected an .npz file"),
     "one array": (_one_array, "expected an .npz file"),

@@ -242,6 +242,8 @@ def test_one_that_no_method_has_is_refused(tmp_path: Path) -> None:
         f"regularizer.temprature: {tmp_path / 'method.py'} has no such hyperparameter; did you mean "
         "regularizer.temperature?"
     )
+    with pytest.raises(InputError, match=r"; expected one of its own: regularizer\.gamma\.$"):
+        of_file(tmp_path, '("gamma",)', sharpness=2.0)
     with pytest.raises(InputError) as caught:
         load(built_in("ewc", temperature=3.0))
     assert str(caught.value) == (
