@@ -18,7 +18,9 @@ F is block-diagonal, G ⊗ A for each linear and convolutional layer (see `krone
     I / n + G ⊗ A ≈ (G + 1/(pi sqrt(n)) I) ⊗ (A + pi/sqrt(n) I),    pi² = mean eigenvalue of A / mean eigenvalue of G
 
 (Martens & Grosse, ICML 2015, section 6.3, as van de Ven's code does), so that the inverse multiplies the gradient by
-[W b] from both sides; for the parameters of all other layers it is diagonal. What differs from the paper:
+[W b] from both sides; for the parameters of all other layers it is diagonal. An output that no context had, such as
+those of heads to come, has no curvature and the prior's precision alone: its row is no part of G, whose damping would
+put A / (pi sqrt(n)) there, and its gradient stays as it is. What differs from the paper:
 
 - The contexts' Kronecker products are summed as in `kfac_ewc`, keeping the partial traces. The paper minimizes a
   divergence, van de Ven's code weighs sums of the factors, with which T equal contexts count T² times.
@@ -96,12 +98,18 @@ class NCL(Preconditioned):
         return Applied(layers, scales, [])
 
     def _metric(self, fisher: Factors) -> Change:
-        """To (1/n) (G + 1/(pi sqrt(n)) I)^-1 g (A + pi/sqrt(n) I)^-1."""
-        balance = math.sqrt(_mean_eigenvalue(fisher.inputs) / _mean_eigenvalue(fisher.outputs))
+        """To (1/n) (G + 1/(pi sqrt(n)) I)^-1 g (A + pi/sqrt(n) I)^-1 in the rows of outputs that have a curvature."""
+        rows = fisher.outputs.diagonal().nonzero().squeeze(1)
+        if not len(rows):
+            return lambda gradient: gradient
+        outputs = fisher.outputs[rows][:, rows]
+        balance = math.sqrt(_mean_eigenvalue(fisher.inputs) / _mean_eigenvalue(outputs))
         root = math.sqrt(self.data_size)
-        left = damped_inverse(fisher.outputs, balance * root)
+        left = damped_inverse(outputs, balance * root)
         right = damped_inverse(fisher.inputs, root / balance)
-        return lambda gradient: left @ gradient @ right
+        if len(rows) == len(fisher.outputs):
+            return lambda gradient: left @ gradient @ right
+        return lambda gradient: gradient.index_copy(0, rows, left @ gradient[rows] @ right)
 
     def additions(self) -> list[str]:
         """Which layers have factors, where some have none."""

@@ -262,11 +262,16 @@ def explicit_precision(curvatures: list[Curvature]) -> dict[Keys, Tensor]:
     first, second = curvatures
     precision = {}
     for keys, fisher in naive_sum(first, second).items():
-        means = [float(side.diagonal().mean()) for side in (fisher.inputs, fisher.outputs)]
+        columns, seen = len(fisher.inputs), [row for row, value in enumerate(fisher.outputs.diagonal()) if value > 0]
+        outputs = fisher.outputs[seen][:, seen]
+        means = [float(side.diagonal().mean()) for side in (fisher.inputs, outputs)]
         pi = (means[0] / means[1]) ** 0.5
-        inputs = fisher.inputs + pi / SIZE**0.5 * torch.eye(len(fisher.inputs), dtype=torch.float64)
-        outputs = fisher.outputs + 1 / (pi * SIZE**0.5) * torch.eye(len(fisher.outputs), dtype=torch.float64)
-        precision[keys] = torch.kron(outputs, inputs)
+        inputs = fisher.inputs + pi / SIZE**0.5 * torch.eye(columns, dtype=torch.float64)
+        outputs = outputs + 1 / (pi * SIZE**0.5) * torch.eye(len(outputs), dtype=torch.float64)
+        # The prior alone for outputs that no context had.
+        precision[keys] = torch.eye(len(fisher.outputs) * columns, dtype=torch.float64) / SIZE
+        places = [row * columns + column for row in seen for column in range(columns)]
+        precision[keys][torch.tensor(places)[:, None], places] = torch.kron(outputs, inputs)
     return precision
 
 
@@ -296,6 +301,22 @@ def test_a_step_is_the_preconditioned_gradient_of_loss_and_prior(name: str, acti
         whole = before[key] + STRENGTH * precision * (parameters[key].detach() - anchor[key])
         pull = 2 * STRENGTH * squares.coefficients[key] * (parameters[key].detach() - anchor[key])
         close(parameters[key].grad + pull, whole / (SIZE * precision), key)
+
+
+@networks
+def test_a_head_to_come_is_trained_as_by_the_prior_alone(name: str) -> None:
+    """Whatever the features' curvature: I / n + F is I / n in its rows."""
+    made, parts, curvatures = learned("ncl", name, OWN_HEADS)
+    before = with_gradient(made, parts[-1], OWN_HEADS[-1])
+    new, keys = list(OWN_HEADS[-1]), next(one for one in curvatures[0] if "head__weight" in one)
+    assert not naive_sum(*curvatures)[keys].outputs[new].any()
+    for key in keys:
+        given = contract_parameters(made.model)[key].grad
+        assert given is not None
+        assert before[key][new].any()
+        assert torch.equal(given[new], before[key][new])
+    learned_before = [row for outputs in OWN_HEADS[:-1] for row in outputs]
+    assert not before["head__weight"][learned_before].any()  # such a context has no gradient there
 
 
 def test_the_diagonals_are_the_fishers() -> None:
