@@ -247,10 +247,7 @@ def importances(name: str, trials: pd.DataFrame, space: Mapping[str, BaseDistrib
     complete = complete[[all(_fits(space[name], row[name]) for name in space) for row in complete.to_dict("records")]]
     if len(space) < 2 or len(complete) < _FEWEST_TRIALS:
         return None
-    from optuna.importance import (
-        PedAnovaImportanceEvaluator,
-        get_param_importances,
-    )  # see `clsweep.report.figures.of_study`
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # takes a second to import
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     made = optuna.create_study(direction="maximize")
