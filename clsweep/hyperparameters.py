@@ -229,8 +229,15 @@ class Resolved:
     unused: tuple[str, ...]
 
 
-# A value that was tuned for the benchmark is what a run has by default, too, as a sweep's table calls it.
-GIVEN, PRESET, TUNED, DEFAULT = "given", "preset", "default, tuned", "default"
+# A value that was tuned for the benchmark (`conf/tuned`) is what a run has by default, too: a run, a sweep and a report
+# never call it so without saying that it was.
+GIVEN, PRESET, TUNED, DEFAULT = "given", "preset", "default, tuned before", "default"
+
+
+def values_of(origin: str) -> str:
+    """Values by where they come from, for a sentence: `default values, tuned before`."""
+    first, comma, rest = origin.partition(", ")
+    return f"{first} values{comma}{rest}"
 
 
 def resolve(

@@ -131,10 +131,10 @@ validation_after_1,validation_after_2,seconds,seed,folder,reason
 2,5,COMPLETE,30.0,0.8,0.1,0.94,0.9,0.96,0.94,3.5,0,s/trial-0005,
 """
 FINAL = """\
-format_version,setting,reg_strength,gamma,seed,test_average_accuracy,folder
-2,tuned,10.0,0.5,0,0.9,s/final-0000
-2,tuned,10.0,0.5,1,0.911,s/final-0001
-2,default,1.0,1.0,0,0.8,s/final-0002
+format_version,setting,reg_strength,gamma,seed,test_average_accuracy,folder,origin
+2,tuned,10.0,0.5,0,0.9,s/final-0000,tuned
+2,tuned,10.0,0.5,1,0.911,s/final-0001,tuned
+2,default,1.0,1.0,0,0.8,s/final-0002,default
 """
 BEST = """\
 defaults: [config, _self_]

@@ -139,11 +139,20 @@ def load(config: RegularizerConfig, seed: int = 0, file: MethodFile | Functions 
         file = file or read(config.file)
         with stream.active():
             made = Instance(file)
-        tuned = config.tuned if config.tuned_for == file.digest("sha256")[:DIGEST] else {}
-        return _of_functions(made.module, file.shown, config, stream, tuned, made)
+        return _of_functions(made.module, file.shown, config, stream, tuned_for(config, file), made)
     if config._target_ is None:
         raise InputError(f"{_KEY}.file is missing: expected the path of a Python file.")
     return _of_class(config, stream)
+
+
+def tuned_for(config: RegularizerConfig, file: MethodFile | None) -> dict[str, Any]:
+    """What was tuned for the benchmark, if it is for this method: `config.tuned`, or nothing.
+
+    Args:
+        config: the method's.
+        file: the method's, as it was read; None: it is a class.
+    """
+    return config.tuned if file is None or config.tuned_for == file.digest("sha256")[:DIGEST] else {}
 
 
 def _of_functions(

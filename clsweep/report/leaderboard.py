@@ -45,8 +45,9 @@ def rows(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row for each protocol, method and setting, in the order in which they are shown: the columns of `PROTOCOL`;
-        `kind` (method, bound or published); `method`; `setting`; `chosen` (tuned or
-        default, by a sweep); `tune_on`, what a sweep tuned these values on, where it wasn't the whole stream for all of
+        `kind` (method, bound or published); `method`; `setting`; `chosen` (tuned by
+        a sweep, or its default, which may have been tuned before; see `clsweep.report.selection.origins`);
+        `tune_on`, what a sweep tuned these values on, where it wasn't the whole stream for all of
         the method's rows; `main`, whether it is the method's row; `why`, how that was chosen among several, else
         empty; `seeds`, their number; for each of `METRICS`
         `<metric>` (the mean), `<metric>_low` and `<metric>_high` (of its 95 % interval), and for those in `MARKED`
@@ -108,7 +109,7 @@ def _summaries(runs: pd.DataFrame) -> pd.DataFrame:
 
 def _main(table: pd.DataFrame) -> dict[str, pd.Series]:
     """Whether a row stands for its method, and why; see the module."""
-    ordered = table.assign(rank=table["chosen"].map(_RANKS)).sort_values(
+    ordered = table.assign(rank=(table["chosen"] != TUNED).astype(int)).sort_values(
         ["rank", "seeds", "chosen", "started_at"], ascending=[True, False, False, False], kind="stable"
     )
     groups = ordered.groupby(["protocol", "method"], sort=False)
@@ -117,9 +118,6 @@ def _main(table: pd.DataFrame) -> dict[str, pd.Series]:
         "main": pd.Series(table.index.isin(list(reasons)), index=table.index),
         "why": pd.Series(reasons).reindex(table.index, fill_value=""),
     }
-
-
-_RANKS: Final = {TUNED: 0, "default": 1, "": 1}
 
 
 def _why(settings: pd.DataFrame) -> str:

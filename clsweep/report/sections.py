@@ -10,12 +10,13 @@ from typing import Any, Final
 
 import pandas as pd
 
+from clsweep.hyperparameters import values_of
 from clsweep.protocol import Protocol
 from clsweep.published import published
 from clsweep.report import leaderboard, stability, tuning
 from clsweep.report.figures import Drawn
 from clsweep.report.leaderboard import MARKED, METRICS, PUBLISHED
-from clsweep.report.selection import TUNED
+from clsweep.report.selection import TUNED, origins
 from clsweep.report.trials import ended_told
 from clsweep.report.unit import FRACTION, Unit, four_digits
 from clsweep.results.statistics import estimate
@@ -296,9 +297,11 @@ def _value(value: object) -> str:
 
 def _finals(finals: pd.DataFrame, unit: Unit) -> list[str]:
     lines = []
-    for setting, runs in finals.groupby("setting", sort=False):
+    for origin, runs in finals.groupby(origins(finals), sort=False):
         made = estimate(runs["test_average_accuracy"].dropna().tolist())
-        lines.append(f"{setting} values: test accuracy {unit.interval(made.mean, made.half_width)} ({made.n} seeds)")
+        lines.append(
+            f"{values_of(str(origin))}: test accuracy {unit.interval(made.mean, made.half_width)} ({made.n} seeds)"
+        )
     return lines
 
 

@@ -20,6 +20,7 @@ from clsweep.results import FINISHED, Results
 PROTOCOL: Final = ("protocol", *(one.name for one in fields(Protocol)), "budget", "n_train", "n_test")
 _BUDGETS: Final = ("full", "quick", "custom", "smoke")
 TUNED: Final = "tuned"
+_PERHAPS_TUNED: Final = "default, perhaps tuned before"  # of sweeps whose files don't say it
 _COMMA: Final = ", "
 
 
@@ -32,9 +33,9 @@ class Selection:
             the digest of each run's `Protocol`, whatever the format of its file, and `budget` the same for all of one
             protocol. Four columns more: `method`, the name, of a file of one's own the file's, with the beginning of
             its digest where several files of that name were run; `setting`, its hyperparameters and options exactly, as
-            text, empty where it has none; `chosen`, which is `tuned` or `default` for values that a sweep's final runs
-            have, else empty; `tune_on`, what these values were tuned on, where a sweep chose them, with commas between
-            several.
+            text, empty where it has none; `chosen`, for values that a sweep's final runs have where they come from
+            (`origins`), else empty; `tune_on`, what these values were tuned on, where a sweep chose them, with commas
+            between several.
         held_out: how many finished runs were left out because they held training data out to choose values by.
         repeated: how many were left out because a later run has the same protocol, method, values and seed.
     """
@@ -117,6 +118,16 @@ def _exact(value: object) -> str:
         return str(value)
 
 
+def origins(finals: pd.DataFrame) -> pd.Series:
+    """Where the values of final runs come from; default ones may have been tuned for the benchmark before.
+
+    Args:
+        finals: rows of `Results.finals`.
+    """
+    said = finals["origin"].fillna("").replace("", _PERHAPS_TUNED)
+    return finals["setting"].where(finals["setting"] == TUNED, said)
+
+
 def _of_final_runs(runs: pd.DataFrame, finals: pd.DataFrame) -> list[str]:
     """Whether a final run has the values that a sweep chose; a sweep that chose the default ones ran them once."""
     chosen: dict[tuple[str, str], str] = {}
@@ -124,8 +135,8 @@ def _of_final_runs(runs: pd.DataFrame, finals: pd.DataFrame) -> list[str]:
     is_on_stream = finals["tune_on"] == ON_STREAM
     has_other = finals["comparable"].isin(finals.loc[is_on_stream, "comparable"])
     usual = finals[(finals["setting"] != TUNED) | is_on_stream | ~has_other]
-    for place, setting in zip(_places(runs, usual), usual["setting"], strict=True):
-        chosen[place] = max(chosen.get(place, ""), setting)  # tuned > default, as it is spelt
+    for place, origin in zip(_places(runs, usual), origins(usual), strict=True):
+        chosen[place] = max(chosen.get(place, ""), origin)  # tuned > default, as it is spelt
     return [chosen.get(place, "") for place in _own_places(runs)]
 
 

@@ -108,6 +108,7 @@ _FINAL_DTYPES = {
     "protocol": "str",
     "tune_on": "str",
     "comparable": "str",
+    "origin": "str",
     "seed": "Int64",
     "test_average_accuracy": "float64",
     "folder": "str",

@@ -47,7 +47,7 @@ def show(plans: Sequence[StudyPlan], url: str, out: Console) -> None:
             "method": plan.config.shown_method,
             "searched": ", ".join(f"{name} {text}" for name, text in plan.ranges.items()) or "nothing",
             **({"tuned on": plan.way.shown} if plan.way.identity else {}),
-            "first": named(plan.default) or "the only setting",
+            "first": f"{named(plan.default)}  ({plan.default_origin})" if plan.space else "the only setting",
             "a run": f"about {clock(a_run)} ({'measured' if measured else 'estimated'})",
             "search": f"{to_do} trials of {len(plan.seeds)} seed(s), about {clock(to_do * len(plan.seeds) * a_run)}",
             **({"time": time_left} if time_left else {}),

@@ -20,7 +20,7 @@ from clsweep.errors import InputError
 from clsweep.hyperparameters import STANDARD
 from clsweep.space import Point
 from clsweep.sweeps.continued import current
-from clsweep.sweeps.finals import FinalRun
+from clsweep.sweeps.finals import DEFAULT, FinalRun
 from clsweep.sweeps.marks import ENDED, REASON
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.spent import seconds
@@ -169,8 +169,9 @@ def _rerun(plan: StudyPlan, folder: str) -> str:
 def write_finals(plan: StudyPlan, runs: Sequence[FinalRun]) -> None:
     """Write `final.csv`: a row for each final run that is done.
 
-    Its `comparable` is the same for studies that differ in nothing but what they are tuned on. These train the same
-    values and seed once: the run's folder may be another's of them.
+    Its `origin` says where the values come from, which are default ones that were tuned before where they are of
+    `conf/tuned`. Its `comparable` is the same for studies that differ in nothing but what they are tuned on. These
+    train the same values and seed once: the run's folder may be another's of them.
 
     Args:
         plan: the study's.
@@ -187,6 +188,7 @@ def write_finals(plan: StudyPlan, runs: Sequence[FinalRun]) -> None:
             "folder": run.folder,
             "tune_on": plan.way.shown,
             "comparable": plan.name_on_stream,
+            "origin": plan.default_origin if run.setting == DEFAULT else run.setting,
         }
         for run in runs
         if run.test_average_accuracy is not None

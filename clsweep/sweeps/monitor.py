@@ -18,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
+from clsweep.hyperparameters import TUNED, values_of
 from clsweep.results import short
 from clsweep.results.statistics import estimate
 from clsweep.results.tuning import finished_told, not_counted_told
@@ -36,6 +37,7 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 _BAR_WIDTH = 20
 _TITLE = "average accuracy after the last context"
 _HEADS = ("study", "validation", "test, tuned", "test, default", "seeds")
+_TUNED_BEFORE = " *"  # behind the accuracy of default values
 _PLAIN_WIDTH = 160  # where the output is no terminal
 
 
@@ -130,7 +132,8 @@ def _events(study: StudyWorker, family: Collection[int]) -> dict[tuple[str, ...]
     done = [(run, run.trial) for run in runs if run.trial is not None]
     done.sort(key=lambda one: (one[1].datetime_complete, one[1].number))  # so that a number stays the run's
     for number, (run, trial) in enumerate(done, start=1):
-        line = f"{name}  final run {number}/{len(runs)}  {run.setting} values, seed {run.seed}: test {trial.value:.4f}"
+        values = values_of(study.plan.default_origin if run.setting == finals.DEFAULT else run.setting)
+        line = f"{name}  final run {number}/{len(runs)}  {values}, seed {run.seed}: test {trial.value:.4f}"
         lines[name, str(run.point), str(run.seed)] = line + _by(trial, family)
     return lines
 
@@ -260,9 +263,12 @@ def summary(outcomes: Sequence[Outcome], out: Console) -> None:
     begun = [one for one in outcomes if one.now.finished or one.now.failed or one.runs]
     if not begun:
         return
-    _print_table([_row(one) for one in begun], out)
+    rows = [_row(one) for one in begun]
+    _print_table(rows, out)
     meaning = "validation: the best trial; test: mean and 95 % interval over the seeds of the final runs"
     out.print(_fitted(meaning, out), soft_wrap=True)
+    if any(cell.endswith(_TUNED_BEFORE) for row in rows for cell in row):
+        out.print(f"{_TUNED_BEFORE.strip()} {values_of(TUNED)}, on the benchmark (conf/tuned)", soft_wrap=True)
     for one in begun:
         _print_details(one, out)
 
@@ -289,11 +295,12 @@ def _row(one: Outcome) -> list[str]:
     best = one.now.best
     tuned, default = (finals.accuracies(one.runs, setting) for setting in (finals.TUNED, finals.DEFAULT))
     same = best is not None and best.params == one.study.plan.default
+    mark = _TUNED_BEFORE if default and one.study.plan.default_origin == TUNED else ""
     return [
         one.study.plan.name,
         f"{best.value:.4f}" if best is not None else "",
         _shown(tuned),
-        "the same values" if tuned and same else _shown(default),
+        "the same values" if tuned and same else _shown(default) + mark,
         str(len(finals.accuracies(one.runs, finals.chosen(one.study.plan)))),
     ]
 
@@ -329,8 +336,10 @@ def _print_details(one: Outcome, out: Console) -> None:
         lines.append(
             f"  best values      {status.named(now.best.params) or 'the only ones'}  (trial {now.best.number})"
         )
+    if plan.space:
+        lines.append(f"  default values   {status.named(plan.default)}  ({plan.default_origin})")
     elif not plan.way.searches:
-        lines.append(f"  default values   {status.named(plan.default) or 'the only ones'}")
+        lines.append("  default values   the only ones")
     if now.best is not None or not plan.way.searches:
         lines.append(f"  run it again     {reproduce(plan)}")
     if now.pruned and now.complete:

@@ -15,9 +15,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 
 from clsweep import defaults, naming, space
 from clsweep.config import Config, value_of, with_values
+from clsweep.hyperparameters import DEFAULT, TUNED
 from clsweep.methods import files as method_files
 from clsweep.methods.files import MethodFile
-from clsweep.methods.loading import Loaded, code_digest
+from clsweep.methods.loading import Loaded, code_digest, tuned_for
 from clsweep.protocol import Protocol
 from clsweep.space import Point, Space
 from clsweep.sweeps import tuning
@@ -128,6 +129,14 @@ class StudyPlan:
     def default(self) -> Point:
         """The values that the setting has of what is searched: the method's good ones, of its hyperparameters."""
         return {name: space.searched_value(one, value_of(self.config, name)) for name, one in self.space.items()}
+
+    @property
+    def default_origin(self) -> str:
+        """Where the default values come from: `TUNED` where any of the method's was tuned for the benchmark."""
+        regularizer = self.config.regularizer
+        tuned = tuned_for(regularizer, self.method_file)
+        shared = tuned.keys() & regularizer.values.keys()
+        return TUNED if any(tuned[name] == regularizer.values[name] for name in shared) else DEFAULT
 
     @property
     def hyperparameters(self) -> dict[str, Any]:

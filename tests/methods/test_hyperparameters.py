@@ -208,7 +208,7 @@ def test_a_value_is_given_tuned_or_the_default() -> None:
     config = built_in("rwalk", reg_strength=2.0)
     config.tuned = {"reg_strength": 7.0, "gamma": 0.5, "space": {"gamma": "0.5,1"}}
     loaded = load(config)
-    assert loaded.described() == ["reg_strength=2", "gamma=0.5 (default, tuned)", "epsilon=0.001 (default)"]
+    assert loaded.described() == ["reg_strength=2", "gamma=0.5 (default, tuned before)", "epsilon=0.001 (default)"]
     assert loaded.resolved.origins == {
         "reg_strength": "given",
         "gamma": TUNED,

@@ -210,6 +210,27 @@ def test_a_sweeps_default_values_come_before_settings_tried_by_hand(tmp_path: Pa
     assert (shown["setting"], shown["why"]) == ("reg_strength=1, gamma=1", "of 2 settings a sweep's default values")
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("origin", "default", "default"),
+        ("origin", "default, tuned before", "default, tuned before"),
+        ("written_before", "it_was_known", "default, perhaps tuned before"),
+    ],
+)
+def test_default_values_are_not_called_so_where_they_were_tuned(
+    tmp_path: Path, column: str, value: str, said: str
+) -> None:
+    study = write_study(tmp_path / "study")
+    finals = pd.read_csv(study / "final.csv").drop(columns="origin")
+    finals.assign(**{column: ["tuned", "tuned", value]}).to_csv(study / "final.csv", index=False)
+    page = section("p", "", table(tmp_path), [], FRACTION)
+    assert [one.setting for one in page.rows if one.method == "online_ewc"] == [
+        "reg_strength=10, gamma=0.5 (tuned)",
+        f"reg_strength=1, gamma=1 ({said})",
+    ]
+
+
 @pytest.mark.parametrize("moved", [False, True])
 def test_values_that_a_study_chose_are_tuned_where_one_beside_it_has_trained_them(tmp_path: Path, moved: bool) -> None:
     """Studies that differ in what they are tuned on train the same values and seed once."""

@@ -15,6 +15,7 @@ from sweeping import TINY, plan, resolved
 from clsweep import methods
 from clsweep.config import WorkerConfig
 from clsweep.errors import InputError
+from clsweep.hyperparameters import DEFAULT, TUNED
 from clsweep.methods.loading import load
 from clsweep.protocol import Protocol
 from clsweep.sweeps import role
@@ -340,3 +341,18 @@ def test_a_worker_that_finds_an_edited_network_names_its_file(tmp_path: Path, mo
         f"{file.name}: has changed since the sweep began, which makes it another study than {name}; expected the same "
         "command once more."
     )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "origin"),
+    [
+        (("regularizer=ewc",), TUNED),
+        (("regularizer=ewc", "regularizer.reg_strength=3"), DEFAULT),
+        (("regularizer=ewc", "~tuned"), DEFAULT),
+        (("regularizer=ewc", "search.space={optimizer.lr: 'interval(1e-4, 1e-2)'}"), TUNED),
+    ],
+)
+def test_default_values_that_were_tuned_before_are_known(
+    tmp_path: Path, overrides: tuple[str, ...], origin: str
+) -> None:
+    assert plan(tmp_path, *overrides).default_origin == origin

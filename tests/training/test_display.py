@@ -141,6 +141,6 @@ def test_tuned_values_in_another_setting_are_said_to_be_of_the_usual_one(
     overrides: tuple[str, ...], note: str | None
 ) -> None:
     config = setting("benchmark=split_mnist", "regularizer=ewc", *overrides)
-    notes = _tuned_elsewhere(config, ["reg_strength=1e+06 (default, tuned)"])
+    notes = _tuned_elsewhere(config, ["reg_strength=1e+06 (default, tuned before)"])
     assert [one.partition("; ")[2] for one in notes] == ([] if note is None else [note])
     assert _tuned_elsewhere(config, ["reg_strength=3"]) == []
