@@ -801,8 +801,8 @@ def _check_file(config: Config) -> None:
     if config.stream != "joint" and not Path(regularizer.file).is_file():
         raise InputError(
             f"regularizer.file={shown}: {no_file(regularizer.file)}; expected a Python file with estimate_importance "
-            f"and compute_regularization_loss (python -m clsweep {new_method.OPTION} my_method.py writes one, for "
-            "regularizer.file=my_method.py) or a method that is there already, as in regularizer=ewc."
+            f"and compute_regularization_loss (python -m clsweep {new_method.OPTION} my_idea.py writes one, for "
+            "regularizer.file=my_idea.py) or a method that is there already, as in regularizer=ewc."
         )
 
 

@@ -41,6 +41,10 @@ def commands() -> list[list[str]]:
     return [shlex.split(line) for line in lines]
 
 
+def test_the_method_is_the_example() -> None:
+    assert block("import torch") == (ROOT / "examples" / "my_method.py").read_text()
+
+
 def test_the_method_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("my_method.py").write_text(block("import torch"))

@@ -65,6 +65,11 @@ def test_a_target_within_the_arguments_is_made_too(nets: str) -> None:
         ("Net", {}, "network._target_=Net: expected the dotted path of a class or a function"),
         ("no_such_module.Net", {}, "network._target_=no_such_module.Net: there is no module no_such_module"),
         ("{nets}.Nett", {}, "network._target_={nets}.Nett: {nets} has no Nett; did you mean Net?"),
+        (
+            "torch.optim.Rmsprop",
+            {},
+            "network._target_=torch.optim.Rmsprop: torch.optim has no Rmsprop; did you mean RMSprop?",
+        ),
         ("{nets}.NUMBER", {}, "network._target_={nets}.NUMBER: is int; expected a class or a function."),
         ("{nets}.Net", {"widht": 3}, "network.widht: {nets}.Net takes no widht; did you mean network.width?"),
     ],

@@ -11,7 +11,7 @@ from clsweep.errors import InputError
 from clsweep.paths import expanded
 
 OPTION = "--new-method"
-_TEMPLATE = "methods/templates/my_method.py"
+_TEMPLATE = "methods/templates/my_idea.py"
 _RUN = "python -m clsweep benchmark=split_mnist dataset=mnist_5k budget=quick"
 
 
@@ -35,8 +35,7 @@ def command(arguments: Sequence[str]) -> str:
     words = [part for one in arguments for part in (one.split("=", 1) if one.startswith(f"{OPTION}=") else [one])]
     if len(words) != 2 or words[0] != OPTION or not words[1].endswith(".py"):
         raise InputError(
-            f"{OPTION}: expected the path of the Python file to be written and nothing else, as in {OPTION} "
-            "my_method.py."
+            f"{OPTION}: expected the path of the Python file to be written and nothing else, as in {OPTION} my_idea.py."
         )
     _write(expanded(words[1]))
     run = [*_RUN.split(), f"regularizer.file={words[1]}"]

@@ -13,7 +13,7 @@ from tiny import anchored, attached, dataset, file_method, finished, method, net
 from clsweep.networks import activate
 from clsweep.parameters import contract_parameters
 
-FILE = "my_method.py"
+FILE = "my_idea.py"
 
 
 def test_outside_of_a_checkout_the_first_command_says_what_to_do_and_what_it_says_works(
@@ -25,15 +25,15 @@ def test_outside_of_a_checkout_the_first_command_says_what_to_do_and_what_it_say
     assert exited.value.code == 2
     assert capsys.readouterr().err == (
         "clsweep: regularizer.file=custom_regularization.py: no such file; expected a Python file with "
-        "estimate_importance and compute_regularization_loss (python -m clsweep --new-method my_method.py writes one, "
-        "for regularizer.file=my_method.py) or a method that is there already, as in regularizer=ewc.\n"
+        "estimate_importance and compute_regularization_loss (python -m clsweep --new-method my_idea.py writes one, "
+        "for regularizer.file=my_idea.py) or a method that is there already, as in regularizer=ewc.\n"
     )
     assert command(monkeypatch, "--new-method", FILE) == 0
     said = capsys.readouterr().out
     assert said == (
-        "written  my_method.py: a short method, to be changed into yours\n"
+        "written  my_idea.py: a short method, to be changed into yours\n"
         "run it   python -m clsweep benchmark=split_mnist dataset=mnist_5k budget=quick "
-        "regularizer.file=my_method.py\n"
+        "regularizer.file=my_idea.py\n"
     )
     arguments = said.splitlines()[1].partition("python -m clsweep ")[2].split()
     shorter = (
@@ -89,7 +89,7 @@ def test_its_importance_is_the_size_of_a_batchs_gradient(tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((FILE,), "--new-method my_method.py: is there already; expected the path of a new file."),
+        ((FILE,), "--new-method my_idea.py: is there already; expected the path of a new file."),
         (
             ("absent/mine.py",),
             "--new-method absent/mine.py: No such file or directory; expected a folder that can be written to.",
