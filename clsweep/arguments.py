@@ -138,11 +138,11 @@ def _check(override: Override, multirun: bool) -> None:
     if is_group and not (isinstance(value, list | str) or override.is_sweep_override() or override.is_delete()):
         raise InputError(f"{text}: expected one of {settings.choices(key)}.")
     if is_group and isinstance(value, list):
-        names = ",".join(map(str, value))
+        several = f"{text.partition('=')[0]}={','.join(map(str, value))}"
         if multirun:
-            raise InputError(f"{text}: expected names without brackets, {key}={names}, for a study of each.")
+            raise InputError(f"{text}: expected names without brackets, {several}, for a study of each.")
         raise InputError(
-            f"{text}: a run has one {key}; expected one name, or --multirun {key}={names} for a study of each "
+            f"{text}: a run has one {key}; expected one name, or --multirun {several} for a study of each "
             f"(with {_BASIC} as well, a run of each)."
         )
     if not multirun and override.is_sweep_override():

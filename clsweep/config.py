@@ -331,7 +331,7 @@ def choices(group: str) -> str:
 
 def missing_benchmark() -> InputError:
     """The error for a command line without a benchmark."""
-    return InputError(f"No benchmark given: choose one with benchmark=..., one of {choices('benchmark')}.")
+    return InputError(f"No benchmark given: choose one with +benchmark=..., one of {choices('benchmark')}.")
 
 
 def parse(composed: DictConfig) -> Config:

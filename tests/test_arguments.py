@@ -30,12 +30,12 @@ def test_a_list_for_a_group_is_refused_with_what_to_type(group: str, plus: str) 
     with pytest.raises(InputError) as single:
         arguments.for_hydra(["seed=1", typed])
     assert str(single.value) == (
-        f"{typed}: a run has one {group}; expected one name, or --multirun {group}=a,b for a study of each "
+        f"{typed}: a run has one {group}; expected one name, or --multirun {plus}{group}=a,b for a study of each "
         "(with hydra/sweeper=basic as well, a run of each)."
     )
     with pytest.raises(InputError) as sweep:
         arguments.for_hydra(["--multirun", typed])
-    assert str(sweep.value) == f"{typed}: expected names without brackets, {group}=a,b, for a study of each."
+    assert str(sweep.value) == f"{typed}: expected names without brackets, {plus}{group}=a,b, for a study of each."
 
 
 @pytest.mark.parametrize("options", [[], ["--multirun"], ["--multirun", "hydra/sweeper=basic"]])

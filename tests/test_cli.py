@@ -185,8 +185,8 @@ def test_a_folder_with_results_is_not_written_to_again(finished: Finished) -> No
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], f"choose one with benchmark=..., one of {choices('benchmark')}."),
-        (["hydra.run.dir=here"], f"choose one with benchmark=..., one of {choices('benchmark')}."),
+        ([], f"choose one with +benchmark=..., one of {choices('benchmark')}."),
+        (["hydra.run.dir=here"], f"choose one with +benchmark=..., one of {choices('benchmark')}."),
         (["+benchmark=foo"], "foo"),
         (["+benchmark=split_mnist", "regularizer=foo"], "regularizer=foo"),
         (["+benchmark=split_mnist", "regularizer=ewc", "regularizer.gamma=0"], "regularizer.gamma=0"),

@@ -390,7 +390,7 @@ def test_an_unknown_missing_or_misshapen_key_is_wrong_input(override: str, named
 def test_a_missing_benchmark_lists_the_choices() -> None:
     with pytest.raises(InputError) as caught:
         setting()
-    assert f"choose one with benchmark=..., one of {settings.choices('benchmark')}." in str(caught.value)
+    assert f"choose one with +benchmark=..., one of {settings.choices('benchmark')}." in str(caught.value)
 
 
 def test_joint_training_needs_no_regularizer_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

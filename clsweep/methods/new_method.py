@@ -12,7 +12,7 @@ from clsweep.paths import expanded
 
 OPTION = "--new-method"
 _TEMPLATE = "methods/templates/my_idea.py"
-_RUN = "python -m clsweep benchmark=split_mnist dataset=mnist_5k budget=quick"
+_RUN = "python -m clsweep +benchmark=split_mnist dataset=mnist_5k budget=quick"
 
 
 def is_asked_for(arguments: Sequence[str]) -> bool:

@@ -82,7 +82,7 @@ def tune(arguments: Sequence[str], folder: Path, out: Console | None = None) -> 
     """Run a sweep from Python.
 
     Args:
-        arguments: as they are typed after `--multirun`: `["benchmark=split_mnist", "regularizer=si,ewc"]`.
+        arguments: as they are typed after `--multirun`: `["+benchmark=split_mnist", "regularizer=si,ewc"]`.
         folder: the sweep folder; a single study has it to itself.
         out: takes what is printed; None: the standard output.
 

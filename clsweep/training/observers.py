@@ -15,7 +15,7 @@ some of the methods of `Observer`, whose class it may have as its base:
             if self._count % self._every == 0:
                 print(self._count, float(loss), sum(p.norm().item() for p in self._model.parameters()))
 
-    python -m clsweep benchmark=split_mnist callbacks.norms._target_=my_callbacks.Norms callbacks.norms.every=50
+    python -m clsweep +benchmark=split_mnist callbacks.norms._target_=my_callbacks.Norms callbacks.norms.every=50
 
 `logger.NAME._target_` does the same; the two words only say what it is for. What can be known to be wrong before
 anything is trained is refused: a package or a class that isn't there, an argument that it doesn't take, an error while

@@ -32,7 +32,7 @@ def test_outside_of_a_checkout_the_first_command_says_what_to_do_and_what_it_say
     said = capsys.readouterr().out
     assert said == (
         "written  my_idea.py: a short method, to be changed into yours\n"
-        "run it   python -m clsweep benchmark=split_mnist dataset=mnist_5k budget=quick "
+        "run it   python -m clsweep +benchmark=split_mnist dataset=mnist_5k budget=quick "
         "regularizer.file=my_idea.py\n"
     )
     arguments = said.splitlines()[1].partition("python -m clsweep ")[2].split()
