@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from evaluation.experiment import ROOT
-from evaluation.pages import renewed
+from evaluation.pages import renew, replaced, tell
 from evaluation.tables import markdown
 from hydra.utils import get_class
 from matplotlib.axes import Axes
@@ -32,7 +32,7 @@ from clsweep.report.names import BENCHMARKS
 from clsweep.report.plots.studies import frame_of, logarithmic
 from clsweep.report.plots.style import BLUE, GREY, VERMILLION, Plot, grid_lines, styled
 from clsweep.report.trials import ACCURACY, COMPLETE, PRUNED, WITHIN, attempts, flatness
-from clsweep.results import Results, write_text
+from clsweep.results import Results
 
 REFERENCE: Final = ROOT / "outputs" / "reference"
 PAGE: Final = ROOT / "docs" / "strengths.md"
@@ -346,11 +346,10 @@ def _panel(plain: Axes, mine: Sequence[Search], values: Mapping[str, float]) -> 
 
 
 def write(page: Path = PAGE, figures: Path = FIGURES) -> None:
-    """Write the tables into the page, and the figures beside it."""
-    write_text(renewed(page.read_text(), tables(), BEGIN), page)
-    for benchmark in TUNED:
-        plot = draw(benchmark)
-        (figures / f"{plot.name}.svg").write_bytes(plot.svg())
+    """Write the tables into the page, and the figures beside it; prints what has changed."""
+    plots = [draw(benchmark) for benchmark in TUNED]
+    drawn = [replaced(figures / f"{plot.name}.svg", plot.svg()) for plot in plots]
+    tell([renew(page, tables(), BEGIN), *drawn])
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from clsweep.report.plots.style import Plot
-from clsweep.results import write_text
+from clsweep.results import write_bytes
 from evaluation import keeping, performance, tuned
 from evaluation.declared import EXPERIMENTS
 from evaluation.experiment import ROOT, Experiment
@@ -25,22 +25,26 @@ END: Final = "<!-- to here -->"
 def write(experiments: Iterable[Experiment], figures: Path = FIGURES) -> None:
     """Write the tables and figures of some experiments into their pages, the index, and the tables of other pages.
 
+    Prints what has changed.
+
     Args:
         experiments: whose.
         figures: the folder of the SVG files.
     """
     figures.mkdir(parents=True, exist_ok=True)
+    changed: list[Path | None] = []
     for experiment in experiments:
         page = PAGES / f"{experiment.name}.md"
-        write_text(renewed(page.read_text(), tables(experiment)), page)
+        changed.append(renew(page, tables(experiment)))
         plot, drawn = figure(experiment), figures / f"{experiment.name}.svg"
-        if plot is None:
-            drawn.unlink(missing_ok=True)
-        else:
-            drawn.write_bytes(plot.svg())
-    write_text(renewed((PAGES / INDEX).read_text(), index()), PAGES / INDEX)
-    for page, content in {README: tuned.overview, PERFORMANCE: performance.tables}.items():
-        write_text(renewed(page.read_text(), content()), page)
+        if plot is not None:
+            changed.append(replaced(drawn, plot.svg()))
+        elif drawn.exists():
+            drawn.unlink()
+            changed.append(drawn)
+    changed.append(renew(PAGES / INDEX, index()))
+    changed += [renew(README, tuned.overview()), renew(PERFORMANCE, performance.tables())]
+    tell(changed)
 
 
 def tables(experiment: Experiment) -> str:
@@ -69,6 +73,36 @@ def index() -> str:
             results.append([*row, f"{count - len(missing)} of {count}" if count else ""])
     later = f"\n\n## Declared, not run yet\n\n{markdown(declared)}" if len(declared) > 1 else ""
     return f"{markdown(results)}{later}"
+
+
+def renew(page: Path, content: str, begin: str = BEGIN) -> Path | None:
+    """Write other content between a page's comments.
+
+    Returns:
+        The page; None where it stays as it is.
+    """
+    return replaced(page, renewed(page.read_text(), content, begin).encode())
+
+
+def replaced(file: Path, content: bytes) -> Path | None:
+    """Write a file.
+
+    Returns:
+        It; None where it has that content already.
+    """
+    if file.is_file() and file.read_bytes() == content:
+        return None
+    write_bytes(content, file)
+    return file
+
+
+def tell(changed: Sequence[Path | None]) -> None:
+    """Print which files have changed."""
+    files = [file for file in changed if file is not None]
+    for file in files:
+        print(f"changed  {file.relative_to(ROOT) if file.is_relative_to(ROOT) else file}")
+    if not files:
+        print("nothing has changed")
 
 
 def renewed(page: str, content: str, begin: str = BEGIN) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -109,3 +110,15 @@ def test_a_figure_has_a_panel_for_each_method_that_was_searched() -> None:
     assert titles == ["custom", "ewc", "kfac_ewc", "online_ewc", "rwalk", "si"]
     dashed = [line for line in plot.figure.axes[1].get_lines() if line.get_linestyle() == "--"]
     assert [float(np.asarray(line.get_xdata())[0]) for line in dashed] == [250.0]
+
+
+def test_what_has_changed_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "figure.svg"
+    pages.tell([pages.replaced(file, b"new"), pages.replaced(file, b"new"), pages.replaced(file, b"other")])
+    assert capsys.readouterr().out == f"changed  {file}\nchanged  {file}\n"
+    pages.tell([pages.replaced(file, b"other")])
+    assert capsys.readouterr().out == "nothing has changed\n"
+
+
+def test_a_figure_is_the_same_file_each_time() -> None:
+    assert strengths.draw("perm_mnist").svg() == strengths.draw("perm_mnist").svg()
