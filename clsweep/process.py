@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any, TextIO
@@ -64,10 +65,25 @@ def _run(name: str, command: Callable[[], int]) -> int:
             if not is_machine_error(error):
                 raise
             return report(name, machine_error(error))
+        except ModuleNotFoundError as error:
+            if wants_traceback() or not _is_needed(error):
+                raise
+            print(
+                f"{name}: the package {error.name} is not installed in {sys.prefix}; expected an environment that has "
+                "it: source .venv/bin/activate after make setup, or pip install . in the checkout.",
+                file=sys.stderr,
+            )
+            return WRONG_INPUT
         except Exception:
             if not _interrupts.are_winding_up:  # an import that is interrupted raises whatever it likes
                 raise
             return _interrupted(name)
+
+
+def _is_needed(error: ModuleNotFoundError) -> bool:
+    """Whether it is clsweep itself that imports a package that isn't there, and no code of the user's."""
+    *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
+    return error.name is not None and frame.f_globals.get("__name__", "").startswith("clsweep.")
 
 
 def report(name: str, error: ClsweepError) -> int:

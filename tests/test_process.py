@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -157,3 +158,26 @@ def test_a_full_output_changes_nothing() -> None:
     lost = "program: standard output can't be written to (No space left on device); going on without it.\n"
     with Path("/dev/full").open("wb") as full:
         assert outcome(full.fileno()) == (0, b"done", lost)
+
+
+@pytest.mark.parametrize("module", ["clsweep.__main__", "clsweep.report.__main__"])
+def test_a_package_that_is_not_there_is_a_sentence(module: str) -> None:
+    program = (
+        "import runpy, sys; sys.modules['pandas'] = sys.modules['hydra'] = None; "
+        f"runpy.run_module('{module}', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == process.WRONG_INPUT
+    assert re.fullmatch(
+        r"clsweep(-report)?: the package (hydra|pandas) is not installed in \S+; expected an environment that has it: "
+        r"source \.venv/bin/activate after make setup, or pip install \. in the checkout\.\n",
+        done.stderr,
+    )
+
+
+def test_what_a_users_code_fails_to_import_is_no_package_of_clsweeps() -> None:
+    def command() -> int:
+        raise ModuleNotFoundError("No module named 'mine'", name="mine")
+
+    with pytest.raises(ModuleNotFoundError, match="mine"):
+        process.run("clsweep", command)
