@@ -13,9 +13,9 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 
-from clsweep import defaults, published
+from clsweep import architecture, defaults, published
 from clsweep.config import ALL_LOGITS, Config
 from clsweep.hyperparameters import TUNED
 from clsweep.protocol import Protocol
@@ -90,6 +90,7 @@ class Display(Observer):
             f"on {config.dataset.name}{made}{held_out}",
             **_preset(config),
             "images": self._images,
+            "network": f"{architecture.described(config.network)}, {_parameters(run.model)} parameters",
             "method": "  ".join([config.shown_method, *run.shown]),
             "training": f"{self._length()}, batch {benchmark.batch_size}, {_optimizer(config)}",
             **({"measured": self._curve} if self._curve else {}),
@@ -223,6 +224,10 @@ class Display(Observer):
 def _contexts(config: Config) -> str:
     contexts = f"{config.benchmark.contexts} contexts"
     return contexts if config.first_contexts is None else f"the first {config.first_contexts} of {contexts}"
+
+
+def _parameters(model: nn.Module) -> str:
+    return f"{sum(p.numel() for p in model.parameters()):,}"
 
 
 def _optimizer(config: Config) -> str:

@@ -56,6 +56,7 @@ def test_the_header_says_what_the_images_are_and_how_many_threads_there_are(
     Display(config, Console(file=printed), images, ["one of them"]).setting(started(config, tmp_path))
     lines = printed.getvalue().splitlines()
     assert f"images     {images}" in lines
+    assert lines[2].startswith("network    mlp ")
     count = torch.get_num_threads()
     assert f"run        seed 0, cpu with {count} thread{'s' * (count > 1)}, float32" in lines
     assert lines[-1] == "note       one of them"
