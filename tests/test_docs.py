@@ -44,6 +44,12 @@ def test_a_page_names_all_that_there_is_to_choose(group: str, page: str) -> None
     assert not missing
 
 
+def test_the_site_lists_every_page() -> None:
+    listed = re.findall(r"^ +- (?:.+: )?([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.MULTILINE)
+    made = {"index.md", "contributing.md"}  # of README and CONTRIBUTING, by scripts/site.py
+    assert sorted(listed) == sorted(made | {page.relative_to(ROOT / "docs").as_posix() for page in DOCS})
+
+
 def test_the_changelog_begins_with_the_version_and_says_what_breaks_first() -> None:
     text = (ROOT / "CHANGELOG.md").read_text()
     latest = text.split("\n## ")[1]
