@@ -138,7 +138,7 @@ def _check(override: Override, multirun: bool) -> None:
     if is_group and not (isinstance(value, list | str) or override.is_sweep_override() or override.is_delete()):
         raise InputError(f"{text}: expected one of {settings.choices(key)}.")
     if is_group and isinstance(value, list):
-        several = f"{text.partition('=')[0]}={','.join(map(str, value))}"
+        several = f"{str(text).partition('=')[0]}={','.join(map(str, value))}"
         if multirun:
             raise InputError(f"{text}: expected names without brackets, {several}, for a study of each.")
         raise InputError(
