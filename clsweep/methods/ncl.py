@@ -34,53 +34,34 @@ put A / (pi sqrt(n)) there, and its gradient stays as it is. What differs from t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from clsweep.curvature.fisher import FisherOptions
-from clsweep.curvature.kronecker import Curvature, Factors, Keys, as_plain, kronecker_fisher, of_plain
+from clsweep.curvature.kronecker import Factors, Keys
 from clsweep.hyperparameters import NOT_NEGATIVE, POSITIVE, hyperparameter
-from clsweep.methods.base import Finished, Squares, added, state
+from clsweep.methods.base import Finished, Squares
+from clsweep.methods.factored import Factored
 from clsweep.methods.preconditioned import Applied, Change, Preconditioned, damped_inverse
-from clsweep.parameters import NamedTensors, layers_of, snapshot
 
 
 @dataclass(eq=False)
-class NCL(Preconditioned):
+class NCL(Factored, Preconditioned):
     """The gradient in the metric of the earlier contexts' precision, and a pull to the latest parameters.
 
     Attributes:
         reg_strength: what the prior counts in the loss, 1 in the paper.
         data_size: n, the number of examples that a prior of precision 1 is for; about a context's.
-        fisher: how the Fisher information is estimated.
-        curvature: G and A of F for each layer that has them.
-        diagonal: F's diagonal for the other layers' parameters, by key.
-        anchor: theta*, by key.
     """
 
     reg_strength: float = hyperparameter(1.0, NOT_NEGATIVE, "tag(log, interval(1e-2, 1e4))")
     data_size: float = hyperparameter(12_000.0, POSITIVE, "tag(log, interval(10, 1e8))")
-    fisher: FisherOptions = field(default_factory=FisherOptions)
-    curvature: Curvature = state()
-    diagonal: NamedTensors = state()
-    anchor: NamedTensors = state()
-
-    @property
-    def strength(self) -> float:
-        return self.reg_strength
 
     def learn(self, finished: Finished) -> None:
         """Add the context's Fisher information, and move the mean."""
-        new, diagonals = kronecker_fisher(self.model, finished.dataset, self.fisher)
-        before = self.curvature
-        joined = {keys: before[keys].plus(factors) if keys in before else factors for keys, factors in new.items()}
-        self.curvature = before | joined
+        super().learn(finished)
         self.refuse_half_frozen()
-        self.diagonal = self.diagonal | added(self.diagonal, diagonals)
-        self.anchor = snapshot(self.model)
 
     def layers(self) -> list[Keys]:
         return list(self.curvature)
@@ -110,21 +91,6 @@ class NCL(Preconditioned):
         if len(rows) == len(fisher.outputs):
             return lambda gradient: left @ gradient @ right
         return lambda gradient: gradient.index_copy(0, rows, left @ gradient[rows] @ right)
-
-    def additions(self) -> list[str]:
-        """Which layers have factors, where some have none."""
-        if not self.diagonal:
-            return []
-        factored = layers_of(keys[0] for keys in self.curvature) or "no layer"
-        return [f"ncl has Kronecker factors for {factored}, and the diagonal for {layers_of(self.diagonal)}"]
-
-    def state_dict(self) -> dict[str, Any]:
-        """The factors as plain tensors, under their keys joined by blanks."""
-        return super().state_dict() | {"curvature": as_plain(self.curvature)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
-        super().load_state_dict(state | {"curvature": of_plain(state["curvature"])})
 
 
 def _mean_eigenvalue(matrix: Tensor) -> float:

@@ -195,7 +195,7 @@ class Projected(Preconditioned):
             return []
         projected = layers_of(keys[0] for keys in self.layers())
         return [
-            f"{type(self).__name__.lower()} projects the gradients of {projected}, and freezes "
+            f"{self.source} projects the gradients of {projected}, and freezes "
             f"{layers_of(self.without_inputs)}, which it can't project, after the first context"
         ]
 

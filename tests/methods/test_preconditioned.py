@@ -479,9 +479,9 @@ def test_what_becomes_of_other_layers_is_told() -> None:
         f"projects the gradients of {layers}, and freezes {others}, which it can't project, after the first context"
     )
     assert told == {
-        "owm": [f"owm {projected}"],
-        "gpm": [f"gpm {projected}"],
-        "ncl": [f"ncl has Kronecker factors for {layers}, and the diagonal for {others}"],
+        "owm": [f"regularizer=owm {projected}"],
+        "gpm": [f"regularizer=gpm {projected}"],
+        "ncl": [f"regularizer=ncl has Kronecker factors for {layers}, and the diagonal for {others}"],
     }
     assert trained_learner(CONFIGS["owm"]).additions() == []
 

@@ -90,7 +90,7 @@ def test_kfac_ewc_says_which_layers_it_has_factors_for(module: str) -> None:
     own = ("network=own", f"network._target_={module}.Tokens")
     config = setting("+benchmark=split_mnist", "regularizer=kfac_ewc", "dataset=mnist_5k", "budget=smoke", *own)
     assert rehearse(config, stream(), torch.device("cpu"), None) == [
-        "kfac_ewc has Kronecker factors for out, and the diagonal for norm, position, rows, attention, "
+        "regularizer=kfac_ewc has Kronecker factors for out, and the diagonal for norm, position, rows, attention, "
         "attention.out_proj"
     ]
 
