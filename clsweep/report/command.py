@@ -166,6 +166,8 @@ def _print(
     if rows:
         console.print(f"average accuracy after the last context, test set, {unit.described}", markup=False)
         console.print(shown)
+    if lacking := leaderboard.not_in_it(found, table):
+        console.print(lacking, markup=False, soft_wrap=True)
     for benchmark, protocol in protocols(table).items():
         console.print(f"{benchmark}: {protocol}", markup=False, soft_wrap=True)
     more = table["protocol"].nunique() - len(benchmarks)

@@ -20,6 +20,8 @@ from clsweep.published import published
 from clsweep.report import stability
 from clsweep.report.plots.contexts import BOUNDS
 from clsweep.report.selection import PROTOCOL, TUNED
+from clsweep.report.trials import COMPLETE, PRUNED
+from clsweep.results import Results
 from clsweep.results.statistics import LEVEL, all_differ, compare, estimates, holm
 
 # Whether more is better.
@@ -232,6 +234,27 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
     """
     first = table.groupby("benchmark", sort=False)["protocol"].transform("first")
     return table[table["main"] & (table["protocol"] == first)]
+
+
+def not_in_it(found: Results, table: pd.DataFrame) -> str:
+    """Which methods the overview lacks since none of their final runs is finished, in a sentence; may be empty.
+
+    Args:
+        found: what was read.
+        table: of `rows`.
+    """
+    first = overview(table)
+    there = {(row["benchmark"], row["method"].partition(" @")[0]) for row in first.to_dict("records")}
+    finished = found.finals.loc[found.finals["test_average_accuracy"].notna(), "study"]
+    lacking = []
+    for study in found.studies[~found.studies["study"].isin(finished)].to_dict("records"):
+        if (study["benchmark"], study["method"]) in there:
+            continue
+        states = found.trials.loc[found.trials["study"] == study["study"], "state"]
+        count = int(states.isin([COMPLETE, PRUNED]).sum())
+        name = study["name"] if pd.isna(study["method"]) else f"{study['method']} on {study['benchmark']}"
+        lacking.append(f"{name} ({count} trial{'' if count == 1 else 's'} finished)")
+    return f"Not in the table, for lack of a final run: {', '.join(lacking)}." if lacking else ""
 
 
 def methods_in_order(table: pd.DataFrame) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 import clsweep
+from clsweep.report import leaderboard
 from clsweep.report.leaderboard import TEST
 from clsweep.report.pairs import Comparisons
 from clsweep.report.regret import Part
@@ -136,6 +137,7 @@ def _common(
     return {
         "benchmarks": benchmarks,
         "overview": rows,
+        "not_in_it": leaderboard.not_in_it(results, table),
         "protocols": protocols(table),
         "sections": sections,
         "counted": counted(results, selection),

@@ -401,6 +401,20 @@ def test_the_overviews_order_is_by_places_not_by_means_over_other_benchmarks(tmp
     assert [method for _, method in order] == ["ewc", "si", "l2"]
 
 
+def test_a_method_without_a_final_run_is_named(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", 0.9)
+    study = write_study(tmp_path / "study")
+    assert leaderboard.not_in_it(results.load(tmp_path), table(tmp_path)) == ""
+    for final in study.glob("final*"):
+        shutil.rmtree(final) if final.is_dir() else final.unlink()
+    told = "Not in the table, for lack of a final run: online_ewc on split_mnist (5 trials finished)."
+    assert leaderboard.not_in_it(results.load(tmp_path), table(tmp_path)) == told
+    (study / "best.yaml").unlink()  # as before the first complete trial
+    assert "run: study (5 trials finished)." in leaderboard.not_in_it(results.load(tmp_path), table(tmp_path))
+    write_run(tmp_path / "hand", 0.8, regularizer="online_ewc")
+    assert "online_ewc" not in leaderboard.not_in_it(results.load(tmp_path), table(tmp_path))
+
+
 def test_every_column_is_there_and_nothing_is_lost(tmp_path: Path) -> None:
     write_seeds(tmp_path, GOOD)
     made = table(tmp_path)
