@@ -166,6 +166,9 @@ def _print(
     if rows:
         console.print(f"average accuracy after the last context, test set, {unit.described}", markup=False)
         console.print(shown)
+    for benchmark, part in leaderboard.overview(table).groupby("benchmark", sort=False):
+        if told := leaderboard.verdict(part):
+            console.print(f"{benchmark}: {told}", markup=False, soft_wrap=True)
     if lacking := leaderboard.not_in_it(found, table):
         console.print(lacking, markup=False, soft_wrap=True)
     for benchmark, protocol in protocols(table).items():

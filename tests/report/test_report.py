@@ -183,6 +183,7 @@ def test_what_is_left_out_is_named(report: Path, outputs: Path) -> None:
 def test_the_terminal_shows_means_counts_and_what_was_skipped(made: tuple[Path, str]) -> None:
     _, printed = made
     assert re.search(r"si +│ +│ 0\.9550 ± 0\.0124 \*", printed)
+    assert "split_mnist: si has the highest mean, and is told from every method that it was compared with." in printed
     assert "15 runs: 13 finished, 1 failed, 1 pruned" in printed
     assert "shopping.csv: not a file of a run or a study" in printed
     assert "report.html" in printed
