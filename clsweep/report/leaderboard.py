@@ -53,10 +53,10 @@ def rows(runs: pd.DataFrame) -> pd.DataFrame:
         the method's rows; `main`, whether it is the method's row; `why`, how that was chosen among several, else
         empty; `seeds`, their number; for each of `METRICS`
         `<metric>` (the mean), `<metric>_low` and `<metric>_high` (of its 95 % interval), and for those in `MARKED`
-        `<metric>_best`, whether it is better than all other methods by `TEST`; then the comparison with the method of
-        the highest mean average accuracy: `difference` (less than 0 where worse), `difference_low`,
-        `difference_high`, `p`, `common_seeds`; and `evaluate_every` of the runs that have a min-ACC. Times are in
-        seconds: training, importance and evaluation.
+        `<metric>_best`, whether it is better than all other methods by `TEST`; then the comparison with the leader, the
+        method whose own row (`main`) has the highest mean average accuracy: `difference` (less than 0 where worse),
+        `difference_low`, `difference_high`, `p`, `common_seeds`; and `evaluate_every` of the runs that have a
+        min-ACC. Times are in seconds: training, importance and evaluation.
     """
     timed = stability.comparable(runs).assign(
         seconds=runs["train_seconds"] + runs["importance_seconds"] + runs["eval_seconds"]

@@ -68,7 +68,7 @@ class Row:
         main: whether it is the method's row.
         seeds: how many.
         figures: the cells.
-        difference: to the leader in average accuracy, NaN where they have no two seeds in common.
+        difference: to the leader's row in average accuracy, NaN where they have no two seeds in common.
         lead: the same with its interval, as text.
         test: p and the number of common seeds, as text.
         why: how the method's row was chosen among its settings, empty for another row and where there is but one.
