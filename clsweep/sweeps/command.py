@@ -178,6 +178,7 @@ def _announce(studies: Sequence[StudyWorker], url: str, out: Console) -> None:
     out.print(f"storage  {url}", markup=False, soft_wrap=True)
     for study in studies:
         plan, now = study.plan, status(study.ledger.trials())
+        out.print(f"searched {plan.name}: {plan.searched or 'nothing'}", markup=False, soft_wrap=True)
         finished = now.finished + len(now.failed)
         notes = [f"{finished} trial{'s are' if finished > 1 else ' is'} there already"] if finished else []
         if plan.way.searches and not space.contains(plan.space, plan.default):

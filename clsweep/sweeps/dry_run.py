@@ -45,7 +45,7 @@ def show(plans: Sequence[StudyPlan], url: str, out: Console) -> None:
         lines = {
             "study": f"{plan.name}: {of_budget(now.finished, plan.n_trials)} are finished",
             "method": plan.config.shown_method,
-            "searched": ", ".join(f"{name} {text}" for name, text in plan.ranges.items()) or "nothing",
+            "searched": plan.searched or "nothing",
             **({"tuned on": plan.way.shown} if plan.way.identity else {}),
             "first": f"{named(plan.default)}  ({plan.default_origin})" if plan.space else "the only setting",
             "a run": f"about {clock(a_run)} ({'measured' if measured else 'estimated'})",

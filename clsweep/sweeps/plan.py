@@ -69,6 +69,11 @@ class StudyPlan:
         own = self.config.search.space
         return self.config.regularizer.space if own is None else own
 
+    @property
+    def searched(self) -> str:
+        """What is searched, as it is printed; empty for nothing."""
+        return ", ".join(f"{name} {text}" for name, text in self.ranges.items()) if self.way.searches else ""
+
     @cached_property
     def name(self) -> str:
         """Benchmark, method, what differs from the usual in a few words, and eight characters; the same everywhere.
