@@ -66,6 +66,8 @@ def show(plans: Sequence[StudyPlan], url: str, out: Console) -> None:
         "and without pruning.",
         soft_wrap=True,
     )
+    if any(plan.method_file is not None for plan in plans):
+        out.print("It leaves out what a method's file computes: its importance and penalty add to it.", soft_wrap=True)
 
 
 def _longer(plan: StudyPlan, streams: ContextCache) -> float:
