@@ -51,6 +51,8 @@ def console() -> Console:
 class Monitor:
     """Shows the studies of a sweep while they are searched: a live table, or a line for each trial that ends.
 
+    Where there is no table, the first trial of a study that it sees running has a line, too.
+
     Several sweeps may share a storage. The line of a trial that another one's process ran names the process.
 
     Args:
@@ -66,6 +68,7 @@ class Monitor:
         self._family: set[int] = set()  # those that have ended, too
         self._seen = {name for study in studies for name in _events(study, set())}
         self._live = Live(console=out, auto_refresh=False, transient=True) if out.is_terminal else None
+        self._silent = {study.plan.name for study in studies} if self._live is None else set()
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -94,12 +97,22 @@ class Monitor:
     def _look(self) -> None:
         self._family |= owners.family()
         for study in self._studies:
-            for name, line in _events(study, self._family).items():
-                if name not in self._seen:
-                    self._seen.add(name)
-                    self._out.print(_fitted(line, self._out), markup=False, soft_wrap=True)
+            for name, line in self._news(study).items():
+                self._seen.add(name)
+                self._silent.discard(study.plan.name)
+                self._out.print(_fitted(line, self._out), markup=False, soft_wrap=True)
         if self._live is not None:
             self._live.update(_progress(self._studies, self._out.width), refresh=True)
+
+    def _news(self, study: StudyWorker) -> dict[tuple[str, ...], str]:
+        """What has ended in a study since; in a log without a line of it, the trial that runs, as it may take long."""
+        ended = {name: line for name, line in _events(study, self._family).items() if name not in self._seen}
+        now = status.status(study.ledger.trials())
+        if ended or not now.running or study.plan.name not in self._silent:
+            return ended
+        name, trial = study.plan.name, now.running[0]
+        line = f"{name}  {now.finished:>3}/{study.plan.n_trials}  trial {trial.number} started  "
+        return {(name, "started"): line + status.named(trial.params) + _by(trial, self._family)}
 
 
 def _fitted(line: str, out: Console) -> str:

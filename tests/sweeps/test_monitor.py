@@ -34,13 +34,18 @@ def printed(out: Console) -> str:
     return out.file.getvalue()
 
 
+def ended(out: Console) -> list[str]:
+    """The lines of what has ended: that a first trial has started is said if it takes long."""
+    return [line for line in printed(out).splitlines() if " started  " not in line]
+
+
 def test_a_line_for_each_trial_and_final_run_where_there_is_no_terminal(tmp_path: Path) -> None:
     study = worker(tmp_path, *OVERRIDES)
     out = Console(file=io.StringIO(), width=200)
     with Monitor([study], out):
         finish(worker(tmp_path, *OVERRIDES))
     name = study.plan.name
-    lines = printed(out).splitlines()
+    lines = ended(out)
     trials = study.ledger.trials()
     expected = [f"{name}    {n}/2  trial {n - 1} complete  {trials[n - 1].value:.4f}  reg_strength=" for n in (1, 2)]
     assert all(line.startswith(start) for line, start in zip(lines, expected, strict=False))
@@ -162,6 +167,23 @@ def test_each_line_says_how_its_trial_ended_and_counts_what_had_ended_by_then(
     ]
 
 
+def test_a_log_says_once_that_a_study_has_begun(tmp_path: Path) -> None:
+    study = worker(tmp_path, *OVERRIDES)
+    shown = Monitor([study], Console(file=io.StringIO(), width=200))
+    assert shown._news(study) == {}
+    first = study.ledger.claim()
+    assert first is not None
+    shown._look()
+    started = f"{study.plan.name}    0/2  trial 0 started  reg_strength="
+    assert printed(shown._out).startswith(started)
+    assert study.ledger.claim() is not None
+    study.ledger.complete(first, 0.75)
+    shown._look()
+    lines = printed(shown._out).splitlines()
+    assert len(lines) == 2  # the second trial's start is no news
+    assert "trial 0 complete" in lines[1]
+
+
 def test_a_final_run_keeps_its_number_when_one_before_it_ends_later(tmp_path: Path) -> None:
     study = worker(tmp_path, *OVERRIDES)
     while not study.ledger.is_complete():
@@ -189,7 +211,7 @@ def test_lines_say_which_trials_another_sweeps_process_ran(tmp_path: Path, monke
     others = Monitor([study], logs[1])
     others._seen.clear()
     others._look()
-    own, foreign = (printed(log).splitlines() for log in logs)
+    own, foreign = (ended(log) for log in logs)
     by = f"  by process {os.getpid()} on {socket.gethostname()}"
     assert len(own) == 4
     assert foreign == [f"{line}{by}" for line in own]
