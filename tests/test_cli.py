@@ -293,7 +293,7 @@ def test_help_shows_every_group_and_choice() -> None:
     for group in GROUPS:
         choices = ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
         assert f"{group}: {choices}" in lines
-    assert " benchmark=" in process.stdout
+    assert " +benchmark=" in process.stdout
     assert "regularizer.reg_strength" in process.stdout
 
 
