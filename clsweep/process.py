@@ -167,6 +167,21 @@ def raise_if_interrupted() -> None:
 
 
 @contextlib.contextmanager
+def interrupts_told_from_errors() -> Iterator[None]:
+    """Raise an interrupt as one even where it came out as an error: an import that is interrupted raises what it likes.
+
+    Raises:
+        KeyboardInterrupt: the block raised an exception, and an interrupt came since `catch_interrupts`.
+    """
+    try:
+        yield
+    except Exception as error:
+        if _interrupts.came:
+            raise KeyboardInterrupt from error
+        raise
+
+
+@contextlib.contextmanager
 def interrupts_held() -> Iterator[None]:
     """Let an interrupt wait until the block is done."""
     came: list[int] = []

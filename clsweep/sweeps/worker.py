@@ -18,6 +18,7 @@ from clsweep.data.context_cache import ContextCache
 from clsweep.data.contexts import Stream
 from clsweep.errors import ClsweepError, InputError, MachineError, RunError, machine_error, named
 from clsweep.methods.loading import load
+from clsweep.process import interrupts_told_from_errors
 from clsweep.space import Point
 from clsweep.sweeps import files, verdict
 from clsweep.sweeps.continued import OnePerPoint
@@ -212,7 +213,11 @@ class StudyWorker:
 
     def _run(self, ledger: Ledger, trial: Trial, objective: Callable[[Trial], float]) -> None:
         try:
-            with ledger.heartbeats(trial), not_waited_for_when_interrupted(self._storage):
+            with (
+                ledger.heartbeats(trial),
+                not_waited_for_when_interrupted(self._storage),
+                interrupts_told_from_errors(),
+            ):
                 value = objective(trial)
         except PrunedError as reason:
             ledger.prune(trial, str(reason))

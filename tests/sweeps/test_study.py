@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from sweeping import finish, plan, resolved, worker, worker_on
 
-from clsweep import results
+from clsweep import process, results
 from clsweep.config import DatasetConfig
 from clsweep.data.datasets import ImageData, LabelledImages
 from clsweep.errors import InputError, MachineError
@@ -461,14 +461,19 @@ def test_texts_and_truth_values_are_searched(tmp_path: Path) -> None:
     assert sorted(found.runs.loc[found.runs["role"] == "trial", "mode"]) == ["a", "a", "b", "b"]
 
 
-def test_an_interrupted_run_is_marked_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), ImportError("an import was interrupted")])
+def test_an_interrupted_run_is_marked_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: BaseException
+) -> None:
     overrides = ("regularizer=si", "search.n_trials=1", "search.final_seeds=0")
     study = worker(tmp_path, *overrides)
 
     def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+        process._interrupts.came = True
+        raise raised
 
     with monkeypatch.context() as patched:
+        patched.setattr(process, "_interrupts", process._Interrupts())
         patched.setattr(optuna.trial.Trial, "report", interrupt)
         with pytest.raises(KeyboardInterrupt):
             study.work_once()
