@@ -31,6 +31,7 @@ from clsweep.protocol import Protocol
 from clsweep.report.names import BENCHMARKS
 from clsweep.report.plots.studies import frame_of, logarithmic
 from clsweep.report.plots.style import BLUE, GREY, VERMILLION, Plot, grid_lines, styled
+from clsweep.report.selection import USUAL_OPTIONS
 from clsweep.report.trials import ACCURACY, COMPLETE, PRUNED, WITHIN, attempts, flatness
 from clsweep.results import Results
 
@@ -123,9 +124,13 @@ def _studies(found: Results) -> Iterator[Search]:
 
 
 def _scans(found: Results) -> Iterator[Search]:
-    """Single runs by hand with held-out data: those that differ in strength alone, or in little else."""
+    """Single runs by hand with held-out data: those that differ in strength alone, or in little else.
+
+    Another estimator of the Fisher information has strengths of its own: its runs say nothing of the usual one's.
+    """
     runs = found.runs[(found.runs["role"] == "single") & (found.runs["status"] == results.FINISHED)]
     runs = runs[(runs["validation_fraction"] > 0) & runs[STRENGTH].notna()]
+    runs = runs[runs["method_options"].isin(USUAL_OPTIONS)]
     runs = runs.assign(protocol=[Protocol.of_row(row).digest for row in runs.to_dict("records")])
     for _, mine in runs.groupby(["benchmark", "regularizer", "regularizer_digest", "protocol", "seed"], sort=False):
         row = mine.iloc[0].to_dict()

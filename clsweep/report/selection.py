@@ -83,7 +83,7 @@ def _setting(run: Mapping[Hashable, Any]) -> str:
     scale = run["reg_strength_scale"]
     if not pd.isna(scale) and scale != 1:
         parts.append(f"reg_strength_scale={_exact(scale)}")
-    if run["method_options"] not in ("", _USUAL_OPTIONS):
+    if run["method_options"] not in USUAL_OPTIONS:
         parts.append(run["method_options"])
     return ", ".join(parts)
 
@@ -107,7 +107,7 @@ _IN_VERSION_1: Final[dict[str, tuple[str, ...]]] = {
 
 
 _PLACES: Final = {name: place for place, name in enumerate(STANDARD)}
-_USUAL_OPTIONS = "fisher.labels=exact fisher.examples=null"
+USUAL_OPTIONS = ("", "fisher.labels=exact fisher.examples=null")  # of a method without options, and with them
 
 
 def _exact(value: object) -> str:

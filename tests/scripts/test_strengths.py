@@ -37,6 +37,16 @@ def test_the_page_is_what_the_kept_rows_give() -> None:
     assert page == pages.renewed(page, strengths.tables(), strengths.BEGIN), "python scripts/strengths.py writes it"
 
 
+def test_strengths_of_another_estimator_are_not_the_usual_ones() -> None:
+    found = results.load(strengths.REFERENCE / "experiments" / "fisher_estimators")
+    runs = found.runs[found.runs["validation_fraction"] > 0]
+    exact = runs["method_options"].str.startswith("fisher.labels=exact")
+    assert exact.any()
+    assert not exact.all()
+    (scan,) = strengths._scans(found)
+    assert sorted(scan.trials["folder"]) == sorted(runs.loc[exact, "folder"])
+
+
 @pytest.mark.parametrize("benchmark", strengths.TUNED)
 def test_the_page_has_every_tuned_value_and_a_figure(benchmark: str) -> None:
     page = strengths.PAGE.read_text()
