@@ -422,7 +422,13 @@ def _translate(settings: DictConfig) -> None:
     if OmegaConf.select(settings, "regularizer.module", default=0) == 0:
         return
     method = settings.regularizer
-    if method.pop("module") is not None:
+    module = method.pop("module")
+    if module is not None:
+        if module != f"clsweep.regularizers.{method.name}":  # which is what was written down
+            raise InputError(
+                f"regularizer.module={module}: is no key of a method; expected the file with your two functions, "
+                "regularizer=custom regularizer.file=FILE, or a class, regularizer._target_=MODULE.CLASS."
+            )
         method[TARGET] = OmegaConf.select(OmegaConf.load(config_dir() / "regularizer" / f"{method.name}.yaml"), TARGET)
     for key in ("fisher", "floor_at_zero"):
         if not method.get(key):

@@ -103,6 +103,16 @@ def test_a_setting_of_before_streams_were_functions_is_read(kind: str, name: str
     assert settings.parse(composed) == settings.parse(composed) == expected
 
 
+def test_a_module_is_read_where_it_is_what_was_written_down_and_refused_where_it_was_typed() -> None:
+    composed = deepcopy(composed_once("+benchmark=split_mnist", "regularizer=ewc"))
+    expected = settings.parse(composed)
+    OmegaConf.update(composed, "regularizer.module", "clsweep.regularizers.ewc", force_add=True)
+    assert settings.parse(composed) == expected
+    OmegaConf.update(composed, "regularizer.module", "my_method", force_add=True)
+    with pytest.raises(InputError, match=r"^regularizer\.module=my_method: .* expected .*regularizer\._target_="):
+        settings.parse(composed)
+
+
 @pytest.mark.parametrize(
     ("name", "like", "stream", "dataset", "contexts"),
     [
