@@ -140,27 +140,28 @@ _BOUNDS = (
 )
 
 
-def _of_gradients(name: str, first: str, cost: float, **ranges: str) -> Method:
+def _of_gradients(name: str, first: str, cost: float, *values: str, **ranges: str) -> Method:
     """A method that changes gradients, made for plain gradient descent: its learning rate is searched, too."""
-    method = _method(name, cost=cost)
+    method = _method(name, *values, cost=cost)
     method = replace(method, overrides=(*method.overrides, "optimizer=sgd", "benchmark.lr=0.1"))
     whole = _sweep(method, first, **ranges)
     return replace(whole, search=(*whole.search, "optimizer.lr=tag(log, interval(0.01, 1))"))
 
 
-def _without_strengths(factors: float, data_size: float) -> tuple[Method, ...]:
+def _without_strengths(factors: float, data_size: float, *fisher: str) -> tuple[Method, ...]:
     """The methods with other hyperparameters, over the ranges that they declare.
 
     Args:
         factors: the cost of a run with Kronecker factors.
         data_size: the examples of a context, which `ncl` tries first.
+        fisher: how the Fisher information is estimated, where it isn't as usual.
     """
     sizes = {"data_size": _around(data_size, 2)}
     return (
         _sweep(_method("lwf", cost=1.3), "reg_strength: 1, temperature: 2"),
         _of_gradients("gpm", "threshold: 0.97, rise: 0.003", 1.5),
         _of_gradients("owm", "alpha: 1e-3", 1.5),
-        _of_gradients("ncl", f"reg_strength: 1, data_size: {data_size:g}", factors, **sizes),
+        _of_gradients("ncl", f"reg_strength: 1, data_size: {data_size:g}", factors, *fisher, **sizes),
         _sweep(_method("vcl", cost=3.0), "reg_strength: 1, beta: 1, rate: 1e-3"),
     )
 
@@ -188,6 +189,7 @@ def _few_trials(
     kfac: float,
     rwalk: tuple[float, float],
     examples: float,
+    estimated: int,
     costs: tuple[float, float, float],
 ) -> tuple[Method, ...]:
     """The methods where a run takes longer: a decade either way of strengths that are known from elsewhere.
@@ -198,22 +200,24 @@ def _few_trials(
         kfac: of `kfac_ewc`.
         rwalk: strength and epsilon of `rwalk`.
         examples: of a context.
+        estimated: how many of them a context's Fisher information is estimated from.
         costs: of a run with a diagonal Fisher information, with Kronecker factors, and with the shipped file.
     """
     diagonal, factors, shipped = costs
     strength, epsilon = rwalk
     damped = f", gamma: 1, epsilon: {epsilon:g}"
+    fisher = f"fisher.examples={estimated}"
     return (
         _sweep(_shipped(cost=shipped), "reg_strength: 1"),
-        _by_strength(_method("ewc", cost=diagonal), ewc, 1),
+        _by_strength(_method("ewc", fisher, cost=diagonal), ewc, 1),
         _by_strength(_method("si"), si, 1, ", epsilon: 0.1", epsilon=_around(0.1)),
         _BOUNDS[0],
-        _by_strength(_method("kfac_ewc", cost=factors), kfac, 1),
+        _by_strength(_method("kfac_ewc", fisher, cost=factors), kfac, 1),
         _by_strength(_method("mas", cost=1.5), 1, 3),  # as for L2, no strength is known
-        _by_strength(_method("online_ewc", cost=diagonal), ewc, 1, ", gamma: 1", gamma="interval(0.5, 1)"),
-        _by_strength(_method("rwalk", cost=diagonal), strength, 1, damped, epsilon=_around(epsilon)),
+        _by_strength(_method("online_ewc", fisher, cost=diagonal), ewc, 1, ", gamma: 1", gamma="interval(0.5, 1)"),
+        _by_strength(_method("rwalk", fisher, cost=diagonal), strength, 1, damped, epsilon=_around(epsilon)),
         _by_strength(_method("l2"), 1, 3),
-        *_without_strengths(factors, examples),
+        *_without_strengths(factors, examples, fisher),
         _BOUNDS[1],
     )
 
@@ -247,6 +251,17 @@ _WAYS_DEFAULT = (
     _method("online_ewc", "reg_strength=1", "gamma=1", cost=2.0),
     _method("si", "reg_strength=1", "epsilon=0.1"),
 )
+
+
+def _of_a_tenth(methods: tuple[Method, ...]) -> tuple[Method, ...]:
+    """The methods, where they estimate the Fisher information, with fewer examples; the shipped file has that."""
+    typed = f"regularizer.{_FISHER_OF_A_TENTH}"
+    return tuple(
+        replace(one, overrides=(*one.overrides, typed), cost=1.2) if one.name in ("ewc", "online_ewc") else one
+        for one in methods
+    )
+
+
 _PUBLISHED_SEEDS = _seeds(42, *range(5000, 5010))
 _CIFAR = ("benchmark=split_cifar100", *_RESPLIT, _BF16)
 _TO_JOINT = (
@@ -317,18 +332,34 @@ _ALL = (
             Setting("split_mnist", ("benchmark=split_mnist",), _SPLIT_ARENA, _fresh(10), 0.8, trials=15),
             Setting(
                 "perm_mnist",
-                ("benchmark=perm_mnist", "budget=quick", _BF16),
-                _few_trials(ewc=250, si=5, kfac=7, rwalk=(0.55, 8e-4), examples=60_000, costs=(3.0, 8.0, 3.0)),
-                _fresh(5),
-                1.3,
-                trials=15,
+                ("benchmark=perm_mnist", "benchmark.iters=200", _BF16),
+                _few_trials(
+                    ewc=250,
+                    si=5,
+                    kfac=7,
+                    rwalk=(0.55, 8e-4),
+                    examples=60_000,
+                    estimated=6_000,
+                    costs=(1.4, 3.0, 1.6),
+                ),
+                _fresh(3),
+                1.6,
+                trials=8,
             ),
             Setting(
                 "split_cifar100",
-                (*_CIFAR, "benchmark.iters=100"),
-                _few_trials(ewc=100, si=1e4, kfac=23, rwalk=(100, 1e-3), examples=5_000, costs=(1.3, 2.0, 2.0)),
+                (*_CIFAR, "benchmark.contexts=5", "benchmark.iters=100"),
+                _few_trials(
+                    ewc=100,
+                    si=1e4,
+                    kfac=23,
+                    rwalk=(100, 1e-3),
+                    examples=5_000,
+                    estimated=1_000,
+                    costs=(1.3, 2.0, 2.0),
+                ),
                 _fresh(3),
-                3,
+                1.6,
                 trials=8,
             ),
         ),
@@ -342,7 +373,13 @@ _ALL = (
         (
             *ways.settings("split_mnist", ("budget=quick",), _WAYS_SWEPT, _WAYS_DEFAULT, _fresh(5), 0.1, trials=15),
             *ways.settings(
-                "perm_mnist", ("budget=quick", _BF16), _WAYS_SWEPT, _WAYS_DEFAULT, _fresh(5), 1.3, trials=15
+                "perm_mnist",
+                ("budget=quick", _BF16),
+                _of_a_tenth(_WAYS_SWEPT),
+                _of_a_tenth(_WAYS_DEFAULT),
+                _fresh(3),
+                2.2,
+                trials=8,
             ),
         ),
         ways.table,
