@@ -446,7 +446,13 @@ _ALL = (
         (
             Setting(
                 "perm_mnist",
-                ("benchmark=perm_mnist", "benchmark.contexts=100", "benchmark.iters=1000", _BF16),
+                (
+                    "benchmark=perm_mnist",
+                    "benchmark.contexts=100",
+                    "benchmark.iters=200",
+                    _BF16,
+                    "benchmark.stream._target_=scripts.evaluation.few_tests.permuted",
+                ),
                 (
                     _method("ewc", _FISHER_OF_A_TENTH, strengths=(25.0, 80.0, 250.0, 800.0)),
                     _method("si", "epsilon=0.1", strengths=(0.5, 1.6, 5.0, 16.0)),
@@ -459,9 +465,9 @@ _ALL = (
                     _shipped(strengths=(0.1, 0.3, 1.0, 2.0)),
                 ),
                 _fresh(2),
-                60,  # half of it for 10,100 accuracies
+                13,  # half of it for 10,100 accuracies
                 search=("benchmark.contexts=20",),
-                search_part=0.1,
+                search_part=0.15,
             ),
         ),
         partial(tables.after_contexts, counts=(10, 20, 50, 100)),

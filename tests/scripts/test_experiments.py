@@ -23,7 +23,7 @@ import clsweep
 from clsweep import composing, decisive, results, space
 from clsweep import config as settings
 from clsweep.data.datasets import ImageData, LabelledImages
-from clsweep.data.streams import split
+from clsweep.data.streams import permuted, split
 from clsweep.protocol import Protocol
 from clsweep.results.packed import TABLES
 from clsweep.sweeps import command, overrides
@@ -31,7 +31,7 @@ from clsweep.sweeps import command, overrides
 sys.path.insert(0, str(ROOT / "scripts"))
 import experiments
 import missing_runs
-from evaluation import figures, keeping, making, pages, performance, streams, tables, tuned, variance
+from evaluation import few_tests, figures, keeping, making, pages, performance, streams, tables, tuned, variance
 from evaluation.declared import EXPERIMENTS
 from evaluation.experiment import NOTHING, Experiment, Made, Method, Run, Setting, merged
 
@@ -605,6 +605,23 @@ def test_few_examples_are_a_part_of_each_class_and_the_test_images_stay() -> Non
     assert len(first.train.unique()) == len(first.train)
     again, _ = streams.permuted_few(data, 2, seed=1, input_shape=(1, 2, 2), part=0.5)
     assert torch.equal(first.train, again.train)
+
+
+def test_few_tests_are_drawn_in_each_context_and_the_training_images_stay() -> None:
+    labels = torch.arange(4).repeat(25)
+    images = LabelledImages(torch.zeros(len(labels), 1, 2, 2), labels)
+    data = ImageData(images, images, 4)
+    first, second = few_tests.permuted(data, 2, seed=1, input_shape=(1, 2, 2), tests=30)
+    assert [len(one.test.unique()) for one in (first, second)] == [30, 30]
+    assert not torch.equal(first.test, second.test)
+    whole = next(iter(permuted(data, 2, seed=1, input_shape=(1, 2, 2))))
+    assert torch.equal(first.train, whole.train)
+    assert first.transform is not None
+    assert whole.transform is not None
+    pixels = torch.arange(4.0).reshape(1, 1, 2, 2)
+    assert torch.equal(first.transform(pixels), whole.transform(pixels))
+    again, _ = few_tests.permuted(data, 2, seed=1, input_shape=(1, 2, 2), tests=30)
+    assert torch.equal(first.test, again.test)
 
 
 def test_a_shorter_stream_of_permutations_is_the_beginning_of_a_longer_one() -> None:
