@@ -403,7 +403,7 @@ _ALL = (
                 ("benchmark=split_mnist",),
                 (
                     _estimated("ewc_exact", (1e4, 1e5, 1e6, 1e7, 1e8)),
-                    _estimated("ewc_batched", (1e6, 1e7, 1e8, 1e9, 1e10), "fisher.labels=batched"),
+                    _estimated("ewc_batched", (1e6, 1e7, 1e8, 1e9, 1e10, 1e11), "fisher.labels=batched"),
                     _estimated("ewc_empirical", (1e4, 1e5, 1e6, 1e7, 1e8), "fisher.labels=empirical"),
                     _estimated("ewc_sampled", (1e4, 1e5, 1e6, 1e7, 1e8), "fisher.labels=sampled"),
                     _estimated("ewc_500", (1e4, 1e5, 1e6, 1e7, 1e8), "fisher.examples=500"),

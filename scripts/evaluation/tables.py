@@ -18,7 +18,6 @@ from evaluation.names import METHODS, SHIPPED
 TO_SHIPPED: Final = "difference to the shipped file"
 _OF_OTHERS = ("other seeds", "mean", "standard deviation", "range", "(published - mean) / standard deviation")
 _DIFFERENCE = {SHIPPED: TO_SHIPPED, "ewc_exact": "difference to exact"}
-_TIMES = {"training time": "train_seconds", "importance time": "importance_seconds"}
 _ACCURACIES = {
     "average_accuracy": "average accuracy",
     "learning_accuracy": "learning accuracy",
@@ -44,19 +43,19 @@ def comparison(experiment: Experiment, made: Made, *, to_joint: bool = False, re
 
 
 def tuned(experiment: Experiment, made: Made) -> str:
-    """Methods whose values a sweep has chosen beside each other: values, accuracies, differences and times."""
+    """Methods whose values a sweep has chosen beside each other: values, accuracies and differences."""
     parts = [progress(experiment, made)]
     for setting in experiment.settings:
         runs = made.of(setting)
         searches = {one.name: made.studies.get(run.name) for one in setting.methods for run in setting.searches(one)}
         studies = {name: study for name, study in searches.items() if study is not None}
-        differences, times = _corrected(setting, runs), _times(runs)
-        lines = [["method", "tuned values", "validation accuracy", "seeds", "test accuracy", TO_SHIPPED, *_TIMES]]
+        differences = _corrected(setting, runs)
+        lines = [["method", "tuned values", "validation accuracy", "seeds", "test accuracy", TO_SHIPPED]]
         for method in setting.methods:
             mine = runs.loc[runs["method"] == method.name, "average_accuracy"].tolist()
             row = [METHODS[method.name], *_best(studies.get(method.name)), str(len(mine) or ""), interval(mine)]
             if mine or method.name in studies:
-                lines.append([*row, differences.get(method.name, ""), *times.get(method.name, ["", ""])])
+                lines.append([*row, differences.get(method.name, "")])
         parts.append(_section(experiment, setting, _complete(lines, setting), _searched(studies)))
     return _joined(parts)
 
@@ -83,16 +82,6 @@ def _corrected(setting: Setting, runs: pd.DataFrame) -> dict[str, str]:
         for name, one in compared.items()
         if one.seeds
     }
-
-
-def _times(runs: pd.DataFrame) -> dict[str, list[str]]:
-    """By method, training and importance in the training time of no penalty: medians of the common seeds' ratios."""
-    by_seed = {name: runs[runs["method"] == name].set_index("seed") for name in runs["method"].unique()}
-    if "none" not in by_seed:
-        return {}
-    plain = by_seed["none"]["train_seconds"]
-    medians = {name: [(mine[one] / plain).median() for one in _TIMES.values()] for name, mine in by_seed.items()}
-    return {str(name): ["" if math.isnan(one) else f"{one:.2f}" for one in both] for name, both in medians.items()}
 
 
 def _searched(studies: Mapping[str, Study]) -> str:
