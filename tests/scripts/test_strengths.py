@@ -40,11 +40,11 @@ def test_the_page_is_what_the_kept_rows_give() -> None:
 def test_strengths_of_another_estimator_are_not_the_usual_ones() -> None:
     found = results.load(strengths.REFERENCE / "experiments" / "fisher_estimators")
     runs = found.runs[found.runs["validation_fraction"] > 0]
-    exact = runs["method_options"].str.startswith("fisher.labels=exact")
-    assert exact.any()
-    assert not exact.all()
+    usual = runs["method_options"] == "fisher.labels=exact fisher.examples=null"
+    assert usual.any()
+    assert not usual.all()
     (scan,) = strengths._scans(found)
-    assert sorted(scan.trials["folder"]) == sorted(runs.loc[exact, "folder"])
+    assert sorted(scan.trials["folder"]) == sorted(runs.loc[usual, "folder"])
 
 
 @pytest.mark.parametrize("benchmark", strengths.TUNED)

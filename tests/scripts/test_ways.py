@@ -33,8 +33,10 @@ def studies(benchmark: str, method: str) -> dict[str, StudyPlan]:
     return made
 
 
-@pytest.mark.parametrize(("benchmark", "method"), [("split_mnist", "si"), ("perm_mnist", "online_ewc")])
-def test_all_ways_begin_alike_and_search_the_same(benchmark: str, method: str) -> None:
+@pytest.mark.parametrize(
+    ("benchmark", "method", "trials"), [("split_mnist", "si", 15), ("perm_mnist", "online_ewc", 8)]
+)
+def test_all_ways_begin_alike_and_search_the_same(benchmark: str, method: str, trials: int) -> None:
     made = studies(benchmark, method)
     assert list(made) == ["stream", "first_contexts", "other_data"]
     ways = [one.way.shown for one in made.values()]
@@ -42,7 +44,7 @@ def test_all_ways_begin_alike_and_search_the_same(benchmark: str, method: str) -
     first, *others = made.values()
     assert all((one.default, one.ranges) == (first.default, first.ranges) for one in others)
     assert {one.name_on_stream for one in made.values()} == {first.name}
-    assert {one.n_trials for one in made.values()} == {15}
+    assert {one.n_trials for one in made.values()} == {trials}
 
 
 def test_the_default_values_are_those_that_methods_declare() -> None:
@@ -52,6 +54,7 @@ def test_the_default_values_are_those_that_methods_declare() -> None:
         for method in setting.methods:
             typed = dict(one.removeprefix("regularizer.").split("=") for one in method.overrides)
             name = typed.pop("regularizer")
+            typed.pop("fisher.examples", None)  # how it is estimated, in all ways
             found = load(
                 RegularizerConfig(name, file=str(ROOT / "custom_regularization.py"))
                 if name == "custom"
@@ -69,7 +72,7 @@ def _target(name: str) -> str:
 
 def test_the_table_pairs_seeds_and_ranks_methods(monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = EXPERIMENTS["tuning"]
-    assert ways.table(experiment, NOTHING).startswith("Not run yet: 184 runs, about ")
+    assert ways.table(experiment, NOTHING).startswith("Not run yet: 152 runs, about ")
 
     reached = {"stream": [0.9, 0.8, 0.7, 0.6], "first_contexts": [0.88, 0.85, 0.7, 0.6]}
 
