@@ -127,7 +127,7 @@ def take(experiment: Experiment, runs: Iterable[Run], source: Path) -> list[Run]
         experiment: whose.
         runs: those that are missing.
         source: a folder with runs at any depth; one is taken where all that decides its result is what a missing
-            run has.
+            run has, and once: two ways of tuning may come to the same values, and each needs a run of its own.
 
     Returns:
         Those that were found.
@@ -136,8 +136,10 @@ def take(experiment: Experiment, runs: Iterable[Run], source: Path) -> list[Run]
     taken = []
     for run in (one for one in runs if there and not one.trials):
         setting = decisive.decisive(settings.parse(composing.composed(run.overrides)))
+        there.sort(key=lambda one: one.name != run.name)  # its own, where it was made by an experiment
         found = next((one for one in there if decisive.differences(one, setting) == ""), None)
         if found is not None:
+            there.remove(found)
             target = MADE_HERE / experiment.name / run.name
             target.mkdir(parents=True, exist_ok=True)
             # Not as it was typed, which may name folders of its machine.

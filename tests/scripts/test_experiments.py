@@ -260,6 +260,18 @@ def test_runs_that_were_made_by_hand_are_taken_over(folders: Path, monkeypatch: 
     assert made.runs.loc[wanted.name, "overrides"] == " ".join(wanted.overrides)
 
 
+def test_equal_runs_of_two_settings_are_taken_over_once_each(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    *_, one = runs()
+    other = replace(one, setting="other")
+    for name, accuracy in ((other.name, 0.9), ("z", 0.8)):
+        folder = write_run(folders / "by_hand" / name, accuracy, regularizer="si", seed=5001)
+        decisive.write(folder, decisive.decisive(settings.parse(composing.composed(one.overrides))))
+    assert keeping.take(EXPERIMENT, [other, one, replace(one, setting="third")], folders / "by_hand") == [other, one]
+    made = keeping.keep(EXPERIMENT, [other, one])
+    assert made.runs.loc[[other.name, one.name], "average_accuracy"].tolist() == pytest.approx([0.9, 0.8])
+
+
 @pytest.fixture
 def made(folders: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the runs that are made, in their order; none is trained."""
