@@ -254,7 +254,7 @@ _WAYS_DEFAULT = (
 
 
 def _of_a_tenth(methods: tuple[Method, ...]) -> tuple[Method, ...]:
-    """The methods, where they estimate the Fisher information, with fewer examples; the shipped file has that."""
+    """The methods; EWC's take the Fisher information from fewer examples, as the shipped file does by itself."""
     typed = f"regularizer.{_FISHER_OF_A_TENTH}"
     return tuple(
         replace(one, overrides=(*one.overrides, typed), cost=1.2) if one.name in ("ewc", "online_ewc") else one
