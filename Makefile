@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 setup: $(READY) ## Create .venv with the pinned set
 
 .PHONY: demo
-demo: $(READY) ## Permuted-MNIST on 5,000 bundled images: two minutes, no download
+demo: $(READY) ## Permuted-MNIST on 5,000 bundled images: a few minutes, no download
 	$(BIN)/python -m clsweep +benchmark=perm_mnist dataset=mnist_5k budget=quick
 
 .PHONY: report

@@ -259,9 +259,7 @@ def as_input_error(error: HydraException | OmegaConfBaseException) -> InputError
             return InputError(
                 f"{group}={name}: isn't installed; expected pip install 'clsweep[{launchers.EXTRAS[name]}]' before it."
             )
-        is_file = group == "regularizer" and name.endswith(".py")
-        ours = f", or {group}={settings.OWN} {group}.file={name} for a file of one's own" if is_file else ""
-        return InputError(f"{group}={name}: expected one of {', '.join(error.options)}{ours}.")
+        return InputError(f"{group}={name}: expected one of {', '.join(error.options)}{_meant(group, name)}.")
     misplaced = re.match(r"(In 'benchmark/\S+'): Could not override '\w+@benchmark\.", str(error))
     if misplaced:
         return settings.without_package(misplaced[1])
@@ -272,6 +270,15 @@ def as_input_error(error: HydraException | OmegaConfBaseException) -> InputError
         return settings.unknown_key(unknown["key"])
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return InputError(" ".join(line for line in lines if not line.startswith(("full_key", "object_type"))))
+
+
+def _meant(group: str, name: str) -> str:
+    """What a name that a group doesn't have was typed for, where that can be told."""
+    if group == "regularizer" and name.endswith(".py"):
+        return f", or {group}={settings.OWN} {group}.file={name} for a file of one's own"
+    if (group, name) == ("regularizer", "joint"):  # as results call it
+        return ", or stream=joint for joint training"
+    return ""
 
 
 def main() -> int:

@@ -190,6 +190,8 @@ def _row(row: dict[Any, Any], metrics: Sequence[str], unit: Unit) -> Row:
 
 
 def _setting(row: dict[Any, Any]) -> str:
+    if not row["setting"]:
+        return ""  # nothing was chosen
     on = f"{TUNED} on {row['tune_on']}" if row["tune_on"] else ""
     chosen = "" if on and row["chosen"] == TUNED else row["chosen"]
     said = ", ".join(filter(None, (chosen, on)))

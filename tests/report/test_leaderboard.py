@@ -231,6 +231,13 @@ def test_default_values_are_not_called_so_where_they_were_tuned(
     ]
 
 
+def test_nothing_is_called_tuned_that_has_no_hyperparameters(tmp_path: Path) -> None:
+    write_study(tmp_path / "study")
+    tuned = table(tmp_path).query("chosen == 'tuned'").assign(method="none", setting="")
+    (shown,) = section("p", "", tuned, [], FRACTION).rows
+    assert shown.setting == ""
+
+
 @pytest.mark.parametrize("moved", [False, True])
 def test_values_that_a_study_chose_are_tuned_where_one_beside_it_has_trained_them(tmp_path: Path, moved: bool) -> None:
     """Studies that differ in what they are tuned on train the same values and seed once."""

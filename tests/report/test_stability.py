@@ -72,6 +72,18 @@ def test_without_curves_there_are_neither_columns_nor_a_figure(tmp_path: Path) -
     assert list(stability.figures("slug", "split_mnist", table, chosen.runs, found.curves)) == []
 
 
+def test_a_bound_far_below_the_methods_leaves_the_frame(tmp_path: Path) -> None:
+    measured(tmp_path, "ewc", 0, 2)
+    measured(tmp_path, "none", 0, 2, shift=0.095)
+    found = results.load(tmp_path)
+    chosen = select(found)
+    (job,) = stability.figures("slug", "", leaderboard.rows(chosen.runs), chosen.runs, found.curves)
+    plot = job()
+    lowest = plot.data.groupby("method")["accuracy"].min()
+    low, _ = plot.figure.axes[0].get_ylim()
+    assert lowest["none"] < low < lowest["ewc"]
+
+
 def test_the_mean_over_seeds_is_of_the_moments_that_all_have() -> None:
     first = curve_table("", curve_points()).assign(folder="a")
     second = first.assign(

@@ -219,6 +219,7 @@ def test_a_key_that_some_of_the_methods_lack_is_for_the_others(tmp_path: Path, t
             ("regularizer=ewc,my_ok.py",),
             ", vcl, or regularizer=custom regularizer.file=my_ok.py for a file of one's own.",
         ),
+        (("regularizer=ewc,joint",), ", vcl, or stream=joint for joint training."),
         (("search.pruner=median,null",), "two of the swept values make the same study"),
         (("+benchmark=split_mnist,perm_mnist", "benchmark.itrs=3"), "itrs"),
         (("regularizer=si,mas", "regularizer.file=mine.py"), "regularizer.file: not a key of the chosen regularizer"),

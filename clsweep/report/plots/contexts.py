@@ -20,6 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from clsweep.report.plots.style import (
+    HEAT,
     INK,
     MARGINS,
     WIDTH,
@@ -32,13 +33,13 @@ from clsweep.report.plots.style import (
     panel_width,
     panels,
     ruled,
+    shades,
     shortened,
     styled,
 )
 from clsweep.report.unit import FRACTION, PERCENT, Unit
 from clsweep.results import ACCURACY_FILE, write_bytes
 
-_HEAT = "viridis"  # readable without colours, and for the colour-blind
 _PANELS_A_ROW = 5
 _MOST_PANELS = 10
 _MOST_TICKS = 14
@@ -83,7 +84,7 @@ def accuracy_curves(
     singles = _singles(left, seeds[seeds["method"] != JOINT], looks, _MOST_SINGLES)
     in_unit(left.yaxis, unit)
     _over_contexts(left, last, ticks=10)
-    _look_at_methods(left, curves, singles)
+    look_at_methods(left, curves, singles)
     ruled(left, label="contexts learned")
     ends = curves[curves["after_context"] == last]
     _ends(right, ends.set_index("method"), seeds[seeds["after_context"] == last], looks, unit)
@@ -214,7 +215,7 @@ def forgetting_curves(
     _over_contexts(first, int(curves["after_context"].max()), ticks=3)
     first.yaxis.set_major_locator(MaxNLocator(4))
     in_unit(first.yaxis, unit)
-    _look_at_methods(first, curves, pd.concat(singles))
+    look_at_methods(first, curves, pd.concat(singles))
     for place, plain in enumerate(axes.flat):
         if place < len(contexts):
             ruled(plain, below=place + columns >= len(contexts), left=place % columns == 0)
@@ -291,8 +292,7 @@ def run_curves(cells: pd.DataFrame) -> Figure:
     plain = axes[0, 0]
     learned = cells[(cells["context"] <= cells["after_context"])]
     contexts = sorted(set(learned["context"]))
-    shades = colormaps[_HEAT](np.linspace(0, 0.9, len(contexts)))
-    for context, shade in zip(contexts, shades, strict=True):
+    for context, shade in zip(contexts, shades(len(contexts)), strict=True):
         mine = learned[learned["context"] == context]
         plain.plot(mine["after_context"], mine["accuracy"], color=shade, marker="o", alpha=0.8, linewidth=1)
         if (context - 1) % math.ceil(len(contexts) / _MOST_TICKS) == 0:
@@ -379,7 +379,7 @@ def _singles(plain: Axes, seeds: pd.DataFrame, looks: Mapping[str, Look], most: 
     return seeds[seeds["method"].isin(list(several))]
 
 
-def _look_at_methods(plain: Axes, curves: pd.DataFrame, singles: pd.DataFrame) -> None:
+def look_at_methods(plain: Axes, curves: pd.DataFrame, singles: pd.DataFrame) -> None:
     """Leave a bound far below all methods out of sight: the rest would be one thick line.
 
     Args:
@@ -419,7 +419,7 @@ def _heat_map(
 ) -> None:
     """A matrix in colours; numbers unless `fontsize` is 0; labels on the left and below where they are wanted."""
     values: npt.NDArray[Any] = table.to_numpy(dtype=float)
-    plain.imshow(np.ma.masked_invalid(values), cmap=colormaps[_HEAT], norm=scale, aspect="auto")
+    plain.imshow(np.ma.masked_invalid(values), cmap=colormaps[HEAT], norm=scale, aspect="auto")
     # Texts, not ticks, which take longer to draw than all else.
     plain.set_axis_off()
     across, down = (math.ceil(size / _MOST_TICKS) for size in (table.shape[1], table.shape[0]))
@@ -462,5 +462,5 @@ def _fitting(values: pd.Series, cell: float, decimals: int) -> float:
 def _colour_bar(figure: Figure, axes: npt.NDArray[Any], scale: Normalize) -> None:
     """What the colours mean, where no numbers are written."""
     shown = [plain for plain in axes.flat if plain.figure is not None]
-    bar = figure.colorbar(ScalarMappable(scale, _HEAT), ax=shown, fraction=0.04, pad=0.02, label="test accuracy (%)")
+    bar = figure.colorbar(ScalarMappable(scale, HEAT), ax=shown, fraction=0.04, pad=0.02, label="test accuracy (%)")
     in_unit(bar.ax.yaxis, PERCENT)

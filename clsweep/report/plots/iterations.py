@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from clsweep.report.plots.contexts import look_at_methods
 from clsweep.report.plots.style import (
     GREY,
     Plot,
@@ -21,13 +20,13 @@ from clsweep.report.plots.style import (
     legend_columns,
     panels,
     ruled,
+    shades,
     shortened,
     styled,
 )
 from clsweep.report.unit import FRACTION, Unit
 from clsweep.results import CURVE_FILE, write_bytes
 
-_SHADES = "viridis"  # readable without colours, and for the colour-blind
 _MOST_NAMED = 14
 _MOMENT = ["training_context", "iteration", "context"]
 
@@ -52,6 +51,7 @@ def accuracy_over_iterations(name: str, curves: pd.DataFrame, where: str, unit: 
     for method, plain in zip(methods, axes.flat, strict=True):
         _draw(plain, curves[curves["method"] == method], contexts)
         plain.set_title(shortened(method))
+    look_at_methods(axes[0, 0], curves.rename(columns={"accuracy": "mean"}), curves)
     for plain in axes.flat:
         ruled(plain, below=plain is axes.flat[-1])
     _label(figure, contexts, unit)
@@ -60,7 +60,8 @@ def accuracy_over_iterations(name: str, curves: pd.DataFrame, where: str, unit: 
         f"Accuracy over iterations: {where}",
         "Test accuracy on each context from when its training begins, measured on the way. Thin lines are seeds, thick "
         "ones their mean; a dotted line is the end of a context. A drop where the next one begins, from which the "
-        "accuracy recovers, is the stability gap: accuracy after each context alone doesn't show it.",
+        "accuracy recovers, is the stability gap: accuracy after each context alone doesn't show it. A bound may leave "
+        "the frame.",
         figure,
         curves,
     )
@@ -114,7 +115,7 @@ def mean_over_seeds(curves: pd.DataFrame) -> pd.DataFrame:
 def _draw(plain: Axes, curves: pd.DataFrame, contexts: Sequence[int]) -> None:
     """Runs of one method into one panel."""
     several = curves["folder"].nunique() > 1
-    for context, shade in zip(contexts, _shades(contexts), strict=True):
+    for context, shade in zip(contexts, shades(len(contexts)), strict=True):
         mine = curves[curves["context"] == context]
         for _, run in mine.groupby("folder") if several else []:
             plain.plot(run["overall_iteration"], run["accuracy"], color=shade, linewidth=0.5, alpha=0.45)
@@ -124,10 +125,6 @@ def _draw(plain: Axes, curves: pd.DataFrame, contexts: Sequence[int]) -> None:
     for end in ends.iloc[:-1]:
         plain.axvline(end, color=GREY, linewidth=0.7, linestyle=":")
     plain.set_xlim(0, ends.max())
-
-
-def _shades(contexts: Sequence[int]) -> list[tuple[float, float, float, float]]:
-    return list(colormaps[_SHADES](np.linspace(0, 0.9, len(contexts))))
 
 
 def _named(contexts: Sequence[int]) -> list[int]:
@@ -148,7 +145,7 @@ def _label_of(context: int) -> str:
 
 
 def _label(figure: Figure, contexts: Sequence[int], unit: Unit = FRACTION) -> None:
-    shades = _shades(contexts)
-    handles = [Line2D([], [], color=shades[at], label=_label_of(contexts[at])) for at in _named(contexts)]
+    colours = shades(len(contexts))
+    handles = [Line2D([], [], color=colours[at], label=_label_of(contexts[at])) for at in _named(contexts)]
     axis_labels(figure, "iterations over all contexts", f"test accuracy{unit.suffix}")
     legend(figure, handles, _columns(contexts))

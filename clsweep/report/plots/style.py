@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -26,6 +27,7 @@ from clsweep.results import csv_text
 BLUE, SKY, GREEN, ORANGE, VERMILLION, PURPLE = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7"
 GREY: Final = "#808080"
 INK: Final = "#1A1B1D"
+HEAT: Final = "viridis"  # readable without colours, and for the colour-blind
 PNG_DPI: Final = 200
 WIDTH: Final = 7.0  # of a figure: the text of a page of two columns, so that no font shrinks in print
 MARGINS: Final = {"left": 0.62, "right": 0.14, "bottom": 0.5, "top": 0.1}
@@ -138,6 +140,11 @@ def _stranger(number: int, free: Sequence[int]) -> Look:
     turn, place = divmod(number - len(free), len(PALETTE))
     marker = MARKERS[(place + 5 * (turn + 1)) % len(MARKERS)]
     return Look(PALETTE[place], _LINES[place % len(_LINES)], marker)
+
+
+def shades(count: int) -> list[tuple[float, float, float, float]]:
+    """A colour for each of several contexts, from early to late, that shows on white and on dark."""
+    return list(colormaps[HEAT](np.linspace(0.25, 0.85, count)))
 
 
 @dataclass(frozen=True)
