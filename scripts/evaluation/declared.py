@@ -11,7 +11,7 @@ from functools import partial
 
 from evaluation import ablation, cifar_gap, figures, other_harness, samplers, tables, tuned, ways
 from evaluation.experiment import ROOT, Experiment, Method, Setting
-from evaluation.names import BENCHMARKS, SHIPPED
+from evaluation.names import BENCHMARKS, DISTILLED, SHIPPED
 
 _BF16 = "precision=bf16"
 _RESPLIT = (
@@ -39,6 +39,14 @@ def _method(name: str, *values: str, strengths: tuple[float, ...] = (), cost: fl
 def _shipped(*values: str, strengths: tuple[float, ...] = (), cost: float = 2.0) -> Method:
     file = ROOT / "custom_regularization.py"
     return replace(_method("custom", *values, strengths=strengths, cost=cost), name=SHIPPED, file=file)
+
+
+def _distilled(cost: float) -> Method:
+    """The shipped file with LwF's term on top, swept over all three hyperparameters."""
+    file = ROOT / "examples" / "with_distillation.py"
+    method = _method("custom", f"file={file.relative_to(ROOT).as_posix()}", cost=cost)
+    first = "reg_strength: 1, distillation: 1, temperature: 2"
+    return _sweep(replace(method, name=DISTILLED, file=file), first)
 
 
 def _searched(
@@ -159,6 +167,7 @@ def _without_strengths(factors: float, data_size: float, *fisher: str) -> tuple[
     sizes = {"data_size": _around(data_size, 2)}
     return (
         _sweep(_method("lwf", cost=1.3), "reg_strength: 1, temperature: 2"),
+        _distilled(cost=4.0),
         _of_gradients("gpm", "threshold: 0.97, rise: 0.003", 1.5),
         _of_gradients("owm", "alpha: 1e-3", 1.5),
         _of_gradients("ncl", f"reg_strength: 1, data_size: {data_size:g}", factors, *fisher, **sizes),

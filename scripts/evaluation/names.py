@@ -7,8 +7,10 @@ from typing import Final
 from clsweep.report import names
 
 SHIPPED: Final = "shipped"
+DISTILLED: Final = "distilled"
 METHODS: Final = {
     SHIPPED: "`custom_regularization.py`",
+    DISTILLED: "the same, with LwF's term",
     **names.METHODS,
     "ewc_exact": "exact",
     "ewc_500": "exact, 500 examples",

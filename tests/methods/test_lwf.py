@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from builders import ROOT
 from naive import RELATIVE, assert_same, gradients_of
-from tiny import CLASSES, OUTPUTS, built_in, examples, learner, method, network, optimizer, stream
+from tiny import CLASSES, OUTPUTS, built_in, examples, file_method, learner, method, network, optimizer, stream
 from torch import Tensor, nn
 
 from clsweep.config import RegularizerConfig
@@ -80,6 +82,35 @@ def test_value_and_gradient_are_those_of_a_loop_over_examples(scenario: str, tem
         expected = naive(now, then, HEADS[scenario], temperature)
         torch.testing.assert_close(penalty, expected, rtol=RELATIVE, atol=0)
         assert_same(gradients_of(penalty, made.model), gradients_of(expected, made.model))
+
+
+@scenarios
+def test_on_top_of_the_shipped_file_its_penalty_is_added(scenario: str) -> None:
+    """In `examples/with_distillation.py`, which takes the teacher from the parameters before the context."""
+    file, shipped = ROOT / "examples" / "with_distillation.py", ROOT / "custom_regularization.py"
+    plain, without = (
+        at_third(scenario, config=config) for config in (file_method(shipped), file_method(file, distillation=0.0))
+    )
+    for ours, theirs in zip(*(one.learner.model.parameters() for one in (plain, without)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    trainer = at_third(scenario, config=file_method(file, reg_strength=0.5, distillation=0.7, temperature=2.0))
+    model: Any = trainer.learner.model
+    teacher = copy.deepcopy(model)
+    activate(teacher, range(trainer.stream.n_outputs))
+    moved(model)
+    inputs, labels = trainer.stream.contexts[2].train.gathered().tensors
+    for some in inputs[: sum(SIZES)].split(SIZES):
+        model._custom_batch = (some, labels[: len(some)])
+        both, alone = (distilled(model, trainer.learner, weight) for weight in (0.7, 0.0))
+        expected = 0.7 / 0.5 * naive(trainer.learner.all_logits(some), teacher(some).detach(), HEADS[scenario], 2.0)
+        torch.testing.assert_close(both - alone, expected, rtol=1e-9, atol=0)
+        assert_same(gradients_of(both - alone, model), gradients_of(expected, model))
+
+
+def distilled(model: Any, of: Learner, weight: float) -> Tensor:
+    """The file's penalty with another weight of the distillation."""
+    model.distillation = weight
+    return of.method.penalty(is_first=False)
 
 
 def test_contexts_may_differ_in_their_numbers_of_classes_and_come_again() -> None:
