@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Final, Self
 
@@ -163,8 +163,18 @@ class Protocol:
     @property
     def digest(self) -> str:
         """Eight characters that say whether two protocols are the same, on every machine."""
+        return self.digest_where_searched(())
+
+    def digest_where_searched(self, searched: Collection[str]) -> str:
+        """The same of all runs whose search chose some of the fields: these belong to the methods then.
+
+        Args:
+            searched: the fields' names. Their values here stand for all that a search may choose.
+        """
         implicit = {one.name: one.default for one in fields(self)}
         decisive = {name: value for name, value in self.parts.items() if implicit[name] != value}
+        if searched:
+            decisive["searched"] = sorted(searched)
         return hashlib.blake2b(json.dumps(decisive, sort_keys=True).encode(), digest_size=4).hexdigest()
 
     @property
@@ -185,11 +195,15 @@ class Protocol:
         usual = self.benchmark_stream in ("split", "permuted")
         return "" if usual else f"contexts by {self.benchmark_stream or UNKNOWN}"
 
-    def sentence(self) -> str:
-        """All of it but the benchmark's name, in one line; what every run of before had is not mentioned."""
-        return ", ".join(self._said())
+    def sentence(self, searched: Collection[str] = ()) -> str:
+        """All of it but the benchmark's name, in one line; what every run of before had is not mentioned.
 
-    def _said(self) -> Iterator[str]:
+        Args:
+            searched: the fields that each method's search chose, whose values aren't said.
+        """
+        return ", ".join(self._said(searched))
+
+    def _said(self, searched: Collection[str]) -> Iterator[str]:
         per_context = "" if self.classes_per_context is None else f" of {self.classes_per_context} classes"
         yield f"{self.scenario}-incremental, {self.contexts} contexts{per_context}"
         if self.first_contexts:
@@ -199,15 +213,19 @@ class Protocol:
         yield f"{self.dataset} {self.dataset_digest}" if self.dataset_digest else self.dataset
         if self.validation_fraction:
             yield f"{self.validation_fraction:g} held out"
-        yield self.length
-        yield f"batch {self.batch_size}"
-        yield f"{'Adam' if self.optimizer == 'adam' else self.optimizer} lr {self.lr:g}"
-        if self.schedule:
-            yield self.schedule
-        if self.optimizer_reset:
-            yield "a new state in each context"
-        yield self.network or "network not recorded"
-        yield self.precision
+        own = {
+            "iters": self.length,
+            "batch_size": f"batch {self.batch_size}",
+            "optimizer": "Adam" if self.optimizer == "adam" else self.optimizer,
+            "lr": f"lr {self.lr:g}",
+            "schedule": self.schedule,
+            "optimizer_reset": "a new state in each context" if self.optimizer_reset else "",
+            "network": self.network or "network not recorded",
+            "precision": self.precision,
+        }
+        told = own | {name: f"{name.replace('_', ' ')} searched" for name in searched}
+        told["optimizer"] = f"{told['optimizer']} {told.pop('lr')}"
+        yield from filter(None, told.values())
         if self.logits != _ACTIVE:
             yield f"logits of {self.logits} classes"
         for part in SEED_PARTS:

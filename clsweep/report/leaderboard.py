@@ -190,13 +190,19 @@ def verdict(table: pd.DataFrame) -> str:
         return ""
     leader, others = rivals.loc[best, "method"], methods.drop(best)
     tested = others[others["p"].notna()]
-    corrected = holm(tested["p"].tolist())
-    alike = [name for name, p in zip(tested["method"], corrected, strict=True) if p > 1 - LEVEL]
+    is_alike = np.array(holm(tested["p"].tolist())) > 1 - LEVEL
+    alike = tested.loc[is_alike, "method"].tolist()
+    better = tested.loc[~is_alike & (tested["difference"] > 0), "method"].tolist()  # the mean is over other seeds, too
     untested = others.loc[others["p"].isna(), "method"].tolist()
     if not len(tested):
         return f"{leader} has the highest mean; nothing tells it from the others, for lack of seeds in common."
-    told = f"{leader} has the highest mean, and "
-    told += f"can't be told from {', '.join(alike)}" if alike else "is told from every method that it was compared with"
+    told = f"{leader} has the highest mean"
+    if alike:
+        told += f", and can't be told from {', '.join(alike)}"
+    elif not better:
+        told += ", and is told from every method that it was compared with"
+    if better:
+        told += f"; on the seeds that both have, {' and '.join(better)} did better"
     apart = f"; {', '.join(untested)}: too few seeds in common" if untested else ""
     return f"{told}{apart}."
 

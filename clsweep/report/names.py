@@ -44,10 +44,13 @@ def protocol_title(protocol: Mapping[Any, Any]) -> str:
     Args:
         protocol: a row with the columns of `clsweep.report.selection.PROTOCOL`.
     """
-    precision = "" if protocol["precision"] == "float32" else f", {protocol['precision']}"
+    searched = protocol["searched"].split()
+    precision = "" if protocol["precision"] == "float32" or "precision" in searched else f", {protocol['precision']}"
     version = ", older file format" if pd.isna(protocol["classes_per_context"]) else ""
     where = f"({protocol['scenario']}) on {protocol['dataset']}"
-    return f"{protocol['benchmark']} {where}, {_length(protocol)}{precision}{version}"
+    found = f", {' and '.join(name.replace('_', ' ') for name in searched)} searched" if searched else ""
+    length = "" if {"iters", "epochs"} & {*searched} else f", {_length(protocol)}"
+    return f"{protocol['benchmark']} {where}{length}{precision}{version}{found}"
 
 
 def study_titles(results: Results) -> list[str]:

@@ -172,9 +172,13 @@ def section(slug: str, title: str, table: pd.DataFrame, drawn: Sequence[Drawn], 
     labels = LABELS | stability.labels(table)
     metrics = [metric for metric in METRICS if metric in labels]
     rows = [_row(row, metrics, unit) for row in table.to_dict("records")]
-    protocol = Protocol.of_row(table.iloc[0].to_dict()).sentence()
+    protocol = _sentence(table.iloc[0].to_dict())
     shown = [labels[metric] for metric in metrics]
     return Section(slug, title, protocol, leaderboard.verdict(table), shown, rows, list(drawn))
+
+
+def _sentence(row: dict[Any, Any]) -> str:
+    return Protocol.of_row(row).sentence(row["searched"].split())
 
 
 def _row(row: dict[Any, Any], metrics: Sequence[str], unit: Unit) -> Row:
@@ -245,7 +249,7 @@ def overview(table: pd.DataFrame, unit: Unit) -> tuple[list[str], list[Row]]:
 def protocols(table: pd.DataFrame) -> dict[str, str]:
     """The protocol of each column of the overview, by benchmark."""
     first = leaderboard.overview(table).drop_duplicates("benchmark")
-    return {str(row["benchmark"]): Protocol.of_row(row).sentence() for row in first.to_dict("records")}
+    return {str(row["benchmark"]): _sentence(row) for row in first.to_dict("records")}
 
 
 def study_section(

@@ -17,7 +17,7 @@ from clsweep.report.plots.contexts import BOUNDS
 from clsweep.results import FINISHED, Results
 
 # The columns that say what is compared: the digest of a protocol, its parts, and what goes with them.
-PROTOCOL: Final = ("protocol", *(one.name for one in fields(Protocol)), "budget", "n_train", "n_test")
+PROTOCOL: Final = ("protocol", "searched", *(one.name for one in fields(Protocol)), "budget", "n_train", "n_test")
 _BUDGETS: Final = ("full", "quick", "custom", "smoke")
 TUNED: Final = "tuned"
 _PERHAPS_TUNED: Final = "default, perhaps tuned before"  # of sweeps whose files don't say it
@@ -31,11 +31,12 @@ class Selection:
     Attributes:
         runs: rows of `Results.runs`, those of the protocol that is looked at first before the others. `protocol` is
             the digest of each run's `Protocol`, whatever the format of its file, and `budget` the same for all of one
-            protocol. Four columns more: `method`, the name, of a file of one's own the file's, with the beginning of
-            its digest where several files of that name were run; `setting`, its hyperparameters and options exactly, as
-            text, empty where it has none; `chosen`, for values that a sweep's final runs have where they come from
-            (`origins`), else empty; `tune_on`, what these values were tuned on, where a sweep chose them, with commas
-            between several.
+            protocol. Five columns more: `searched`, the parts of the protocol that a sweep searched, such as the
+            learning rate: they are the method's in its final runs, and not in their digest; `method`, the name, of a
+            file of one's own the file's, with the beginning of its digest where several files of that name were run;
+            `setting`, its hyperparameters, options and `searched` exactly, as text, empty where it has none; `chosen`,
+            for values that a sweep's final runs have where they come from (`origins`), else empty; `tune_on`, what
+            these values were tuned on, where a sweep chose them, with commas between several.
         held_out: how many finished runs were left out because they held training data out to choose values by.
         repeated: how many were left out because a later run has the same protocol, method, values and seed.
     """
@@ -53,9 +54,12 @@ def select(results: Results) -> Selection:
     """
     finished = results.runs[results.runs["status"] == FINISHED]
     whole = finished[finished["validation_fraction"] == 0].copy()
+    protocols = _searched_protocols(whole, results.finals)
+    whole["searched"] = [searched for _, searched in protocols]
     whole["setting"] = [_setting(row) for row in whole.to_dict("records")]
     whole["method"] = _methods(whole)
-    whole["protocol"] = [Protocol.of_row(row).digest for row in whole.to_dict("records")]
+    rows = whole.to_dict("records")
+    whole["protocol"] = [said or Protocol.of_row(row).digest for (said, _), row in zip(protocols, rows, strict=True)]
     whole["budget"] = whole.groupby("protocol")["budget"].transform(lambda budgets: min(budgets, key=_rank))
     values = ["protocol", "method", "setting"]
     whole["chosen"] = _of_final_runs(whole, results.finals)
@@ -77,15 +81,16 @@ def is_bound(run: Mapping[Hashable, Any]) -> bool:
 
 def _setting(run: Mapping[Hashable, Any]) -> str:
     """The hyperparameters that the method uses, exactly: runs whose values differ at all are never averaged."""
+    searched = [f"{name}={_exact(run[name])}" for name in run["searched"].split()]
     if is_bound(run):
-        return ""
+        return ", ".join(searched)
     parts = [f"{name}={_exact(run[name])}" for name in _used(run) if name in run]
     scale = run["reg_strength_scale"]
     if not pd.isna(scale) and scale != 1:
         parts.append(f"reg_strength_scale={_exact(scale)}")
     if run["method_options"] not in USUAL_OPTIONS:
         parts.append(run["method_options"])
-    return ", ".join(parts)
+    return ", ".join(parts + searched)
 
 
 def _used(run: Mapping[Hashable, Any]) -> list[str]:
@@ -126,6 +131,14 @@ def origins(finals: pd.DataFrame) -> pd.Series:
     """
     said = finals["origin"].fillna("").replace("", _PERHAPS_TUNED)
     return finals["setting"].where(finals["setting"] == TUNED, said)
+
+
+def _searched_protocols(runs: pd.DataFrame, finals: pd.DataFrame) -> list[tuple[str, str]]:
+    """For each run, the digest and the searched fields of the sweep that it is a final run of; empty for others."""
+    searching = finals[finals["searched"].fillna("") != ""]
+    said = zip(searching["protocol"], searching["searched"], strict=True)
+    known = dict(zip(_places(runs, searching), said, strict=True))
+    return [known.get(place, ("", "")) for place in _own_places(runs)]
 
 
 def _of_final_runs(runs: pd.DataFrame, finals: pd.DataFrame) -> list[str]:

@@ -106,6 +106,7 @@ _TRIAL_REQUIRED = ("number", "state", "validation_average_accuracy")
 _FINAL_DTYPES = {
     "setting": "str",
     "protocol": "str",
+    "searched": "str",
     "tune_on": "str",
     "comparable": "str",
     "origin": "str",

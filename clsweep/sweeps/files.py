@@ -169,7 +169,8 @@ def _rerun(plan: StudyPlan, folder: str) -> str:
 def write_finals(plan: StudyPlan, runs: Sequence[FinalRun]) -> None:
     """Write `final.csv`: a row for each final run that is done.
 
-    Its `origin` says where the values come from, which are default ones that were tuned before where they are of
+    Its `searched` names the fields of the protocol that the search chose; `protocol` is the digest of the others. Its
+    `origin` says where the values come from, which are default ones that were tuned before where they are of
     `conf/tuned`. Its `comparable` is the same for studies that differ in nothing but what they are tuned on. These
     train the same values and seed once: the run's folder may be another's of them.
 
@@ -181,7 +182,8 @@ def write_finals(plan: StudyPlan, runs: Sequence[FinalRun]) -> None:
         {
             "format_version": results.FORMAT_VERSION,
             "setting": run.setting,
-            "protocol": plan.final_protocol(run.point).digest,
+            "protocol": plan.final_protocol,
+            "searched": " ".join(sorted(plan.searched_fields)),
             **run.point,
             "seed": run.seed,
             "test_average_accuracy": run.test_average_accuracy,

@@ -201,9 +201,10 @@ class StudyPlan:
             self.trial_config(point, self.seeds[0]), self.way.dataset_digest(self.protocol.dataset_digest)
         )
 
-    def final_protocol(self, point: Point) -> Protocol:
-        """The protocol of final runs."""
-        return Protocol.of(self.final_config(point, self.seeds[0]), self.protocol.dataset_digest)
+    @property
+    def final_protocol(self) -> str:
+        """The digest of the protocol of final runs, whatever the search chooses; see `searched_fields`."""
+        return replace(self.protocol, validation_fraction=0.0).digest_where_searched(self.searched_fields)
 
     def _run_config(self, point: Point, seed: int, validation_fraction: float) -> Config:
         config = self.with_point(point)

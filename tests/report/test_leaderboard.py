@@ -12,7 +12,7 @@ from trees import write_run, write_seeds, write_study
 
 from clsweep import results
 from clsweep.protocol import Protocol
-from clsweep.report import leaderboard
+from clsweep.report import leaderboard, names
 from clsweep.report.sections import overview, section
 from clsweep.report.selection import PROTOCOL, select
 from clsweep.report.unit import FRACTION
@@ -322,6 +322,16 @@ def test_a_single_seed_stands_below_methods_with_several_and_leads_nothing(tmp_p
     )
 
 
+def test_a_leader_that_loses_on_the_seeds_in_common_is_told_from_nobody(tmp_path: Path) -> None:
+    write_seeds(tmp_path, [0.900, 0.901, 0.902, 0.96, 0.96, 0.96], regularizer="ewc")
+    write_seeds(tmp_path, [0.920, 0.9211, 0.9219], regularizer="si")
+    told = "ewc has the highest mean; on the seeds that both have, si did better."
+    assert leaderboard.verdict(table(tmp_path)) == told
+    write_seeds(tmp_path, [0.90, 0.95, 0.85], regularizer="mas")
+    told = "ewc has the highest mean, and can't be told from mas; on the seeds that both have, si did better."
+    assert leaderboard.verdict(table(tmp_path)) == told
+
+
 def test_the_verdict_says_who_cannot_be_told_apart(tmp_path: Path) -> None:
     write_seeds(tmp_path / "a", GOOD, regularizer="ewc")
     write_seeds(tmp_path / "b", [0.951, 0.957, 0.956, 0.957], regularizer="si")
@@ -420,6 +430,32 @@ def test_a_method_without_a_final_run_is_named(tmp_path: Path) -> None:
     assert "run: study (5 trials finished)." in leaderboard.not_in_it(results.load(tmp_path), table(tmp_path))
     write_run(tmp_path / "hand", 0.8, regularizer="online_ewc")
     assert "online_ewc" not in leaderboard.not_in_it(results.load(tmp_path), table(tmp_path))
+
+
+def test_what_a_sweep_searched_of_the_protocol_is_the_methods(tmp_path: Path) -> None:
+    """Final runs of one sweep stand in one table, whatever learning rate each method came to."""
+    for method, rate in (("online_ewc", 0.1), ("si", 0.003)):
+        study = write_study(tmp_path / "sweep" / method)
+        finals = pd.read_csv(study / "final.csv").assign(protocol="0123abcd", searched="lr")
+        finals.to_csv(study / "final.csv", index=False)
+        for number in range(3):
+            summary = pd.read_csv(study / f"final-000{number}" / "summary.csv")
+            lr = 0.001 if number == 2 else rate
+            summary.assign(regularizer=method, lr=lr).to_csv(study / f"final-000{number}" / "summary.csv", index=False)
+    write_run(tmp_path / "hand", 0.8, regularizer="online_ewc", lr=0.1, seed=9)
+    made = table(tmp_path)
+    first = leaderboard.overview(made)
+    assert set(first["protocol"]) == {"0123abcd"}
+    assert dict(zip(first["method"], first["setting"], strict=True)) == {
+        "online_ewc": "reg_strength=10, gamma=0.5, lr=0.1",
+        "si": "reg_strength=10, gamma=0.5, lr=0.003",
+    }
+    assert set(first["chosen"]) == {"tuned"}
+    assert made.query("chosen == 'default'")["setting"].unique().tolist() == ["reg_strength=1, gamma=1, lr=0.001"]
+    assert row(made, "online_ewc", searched="", main=True)["lr"] == 0.1  # what was typed is another protocol
+    shown = section("p", "", made[made["searched"] == "lr"], [], FRACTION)
+    assert "Adam lr searched, " in shown.protocol
+    assert names.protocol_title(made.iloc[0]).endswith(", full budget, lr searched")
 
 
 def test_every_column_is_there_and_nothing_is_lost(tmp_path: Path) -> None:

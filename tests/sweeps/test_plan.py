@@ -314,6 +314,21 @@ def test_what_any_searched_key_is_by_default_does_not_change_the_study() -> None
     assert made[0].name == made[1].name
 
 
+def test_final_runs_of_methods_that_search_alike_have_one_protocol() -> None:
+    """Whatever each search comes to, and another one than runs where the value was typed."""
+    ewc, si = (wide(f"regularizer={name}", optimizer__lr=RATES) for name in ("ewc", "si"))
+    assert ewc.searched_fields == si.searched_fields == {"lr"}
+    assert ewc.final_protocol == si.final_protocol
+    others = [
+        wide("optimizer=sgd", optimizer__lr=RATES).final_protocol,
+        wide(optimizer__lr=RATES, network__hidden=WIDTHS).final_protocol,
+        *(wide(f"benchmark.lr={rate}").final_protocol for rate in (0.001, 1, 2)),
+    ]
+    assert len({ewc.final_protocol, *others}) == 6
+    fixed = wide(reg_strength="interval(1, 9)")
+    assert fixed.final_protocol == Protocol.of(fixed.final_config({"reg_strength": 3}, 5)).digest
+
+
 def test_a_trial_has_the_values_of_any_key() -> None:
     made = wide(optimizer__lr=RATES, network__hidden=WIDTHS, reg_strength="interval(1, 9)")
     assert made.default == {"optimizer.lr": 0.001, "network.hidden": "[8]", "reg_strength": 1e6}
