@@ -78,7 +78,9 @@ class Hyperparameter:
     notes: Mapping[Any, str] = field(default_factory=dict)
 
     def checked(self, name: str, value: Any) -> Any:
-        """A value as the method gets it: a whole number becomes a float where the default is one.
+        """A value as the method gets it: a whole number is a float where the default is one, an int where that is.
+
+        So a run and a sweep, which searches numbers as floats, hand on the same.
 
         Args:
             name: the hyperparameter's.
@@ -89,7 +91,10 @@ class Hyperparameter:
         """
         if not self.allowed.holds(value):
             raise InputError(f"{_KEY}.{name}={_typed(value)}: expected {self.allowed.expected}.")
-        return float(value) if isinstance(self.default, float) and value is not None else value
+        if isinstance(self.default, float) and value is not None:
+            return float(value)
+        is_whole = isinstance(value, float) and value.is_integer()
+        return int(value) if is_whole and isinstance(self.default, int) else value
 
 
 Declared = dict[str, Hyperparameter]

@@ -60,6 +60,11 @@ def pruner(name: str | None, options: dict[str, Any] | None, steps: int) -> Base
         InputError: there is no such pruner, or it doesn't take these options.
     """
     if name is None:
+        if options:
+            raise InputError(
+                f"search.pruner_options={options}: without a pruner nothing takes them; expected search.pruner=NAME, "
+                "or the command without them."
+            )
         return NopPruner()
     ours = _OURS.get(normalized(name).removesuffix("pruner"))
     if ours is not None:

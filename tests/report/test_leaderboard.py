@@ -455,7 +455,7 @@ def test_what_a_sweep_searched_of_the_protocol_is_the_methods(tmp_path: Path) ->
     assert row(made, "online_ewc", searched="", main=True)["lr"] == 0.1  # what was typed is another protocol
     shown = section("p", "", made[made["searched"] == "lr"], [], FRACTION)
     assert "Adam lr searched, " in shown.protocol
-    assert names.protocol_title(made.iloc[0]).endswith(", full budget, lr searched")
+    assert names.protocol_title(made.iloc[0].to_dict()).endswith(", full budget, lr searched")
 
 
 def test_every_column_is_there_and_nothing_is_lost(tmp_path: Path) -> None:

@@ -67,6 +67,11 @@ def test_pruners_by_name() -> None:
             "search.pruner=MedianPrunner: no such class in optuna.pruners; expected one such as Median",
         ),
         (
+            None,
+            {"n_startup_trials": 3},
+            "search.pruner_options={'n_startup_trials': 3}: without a pruner nothing takes",
+        ),
+        (
             "median",
             {"n_startup": 3},
             "search.pruner_options: MedianPruner has no argument n_startup; expected n_startup_trials.",

@@ -20,6 +20,8 @@ from test_cli import LOST, TINY, closed_pipe, clsweep, environment, without_run_
 from werkzeug.test import Client
 
 from clsweep import results
+from clsweep.errors import InputError
+from clsweep.methods.loading import load
 from clsweep.sweeps import command
 
 ALONE = "search.workers=1"
@@ -240,6 +242,42 @@ def test_wrong_input_is_one_sentence(overrides: tuple[str, ...], message: str, t
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (("optimizer.lr=0.1", "benchmark.lr=0.5"), "benchmark.lr=0.5: is another name for optimizer.lr, which is 0.1"),
+        (
+            ("optimizer.lr=0.1", "benchmark.lr=interval(0.001,0.1)"),
+            "optimizer.lr=0.1: contradicts benchmark.lr=interval(0.001,0.1); expected one of them.",
+        ),
+        (("budget=quick", "benchmark.epochs=1"), "budget=quick: contradicts benchmark.epochs=1; expected one of them."),
+    ],
+)
+def test_what_would_have_no_effect_is_refused_from_python_too(typed: tuple[str, ...], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        command.read(["+benchmark=split_mnist", "dataset=mnist_5k", "regularizer=ewc", *typed], Path("sweep"))
+    assert str(caught.value).startswith(message)
+
+
+def test_null_is_as_if_a_value_were_not_given(tmp_path: Path) -> None:
+    chosen = ["+benchmark=split_mnist", "dataset=mnist_5k", "regularizer=online_ewc", "device=cpu"]
+    plans = [
+        command.read([*chosen, f"regularizer.{typed}"], tmp_path).plans[0]
+        for typed in ("reg_strength=null", "reg_strength=3")
+    ]
+    assert [list(one.space) for one in plans] == [["reg_strength", "gamma"], ["gamma"]]
+
+
+def test_a_whole_number_is_the_same_in_a_sweep_and_in_a_run(tmp_path: Path) -> None:
+    file = tmp_path / "counting.py"
+    text = (ROOT / "examples" / "my_method.py").read_text().partition("HYPERPARAMETERS")
+    file.write_text(f"{text[0]}HYPERPARAMETERS = {{'times': {{'default': 2}}}}\n{text[2].partition(chr(10))[2]}")
+    method = ["+benchmark=split_mnist", "dataset=mnist_5k", f"regularizer.file={file}", "device=cpu"]
+    (plan,) = command.read([*method, "regularizer.times=1,2,3"], tmp_path).plans
+    trial = load(plan.trial_config({"times": 3.0}, 0).regularizer).config.values["times"]
+    assert (trial, type(trial)) == (3, int)
 
 
 def test_a_folder_with_another_studys_trials_is_refused(tmp_path: Path, typed: Typed) -> None:
