@@ -28,7 +28,7 @@ __all__ = ["InputError", "Result", "RunError", "Tuned", "evaluate", "load_model"
 
 
 def __getattr__(name: str) -> Any:
-    """What takes torch or pandas, when it is first asked for."""
+    """Import what needs torch or pandas only when it is first asked for."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from clsweep import interface

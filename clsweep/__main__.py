@@ -1,4 +1,4 @@
-"""`python -m clsweep`, and the command `clsweep`: what is slow to import comes after interrupts are taken care of."""
+"""`python -m clsweep`, and the command `clsweep`. Slow imports wait until interrupts are handled."""
 
 import os
 import sys
@@ -20,7 +20,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # The current folder, which `-m` puts first, comes last: a file there called glob.py isn't Python's own.
+    # `-m` puts the current folder first. It comes last here, so that a glob.py in it doesn't hide Python's own.
     if not sys.flags.safe_path and not clsweep.__file__.startswith(f"{sys.path[0]}{os.sep}"):
         sys.path.append(sys.path.pop(0))
     sys.exit(main())

@@ -1,7 +1,7 @@
-"""What a setting says of its network (`conf/network`): the checks of it, and how results tell it.
+"""What a setting says about its network (`conf/network`): how it is checked, and how results describe it.
 
-What is made of it is in `clsweep.networks`. Nothing here imports torch, but for the signature of a class that
-`conf/network` has no file for.
+`clsweep.networks` makes the network. Nothing here imports torch, except for the signature of a class that has no file
+in `conf/network`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def is_ours(target: Target) -> bool:
 
 
 def complete(node: Mapping[str, Any]) -> dict[str, Any]:
-    """A node with its `_target_`: one that was written down before networks had any says it by its name."""
+    """A node with its `_target_`; one that was written before networks had a `_target_` gets it by its name."""
     written = files(KEY).get(str(node.get("name")))
     if TARGET in node or written is None:
         return dict(node)
@@ -43,7 +43,7 @@ def complete(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def described(node: Mapping[str, Any]) -> str:
-    """The network as results say it: `mlp 400 400`, `cnn 16 32 / 200`, or `my_nets.Net width=64` of another's."""
+    """The network as results describe it: `mlp 400 400`, `cnn 16 32 / 200`, or `my_nets.Net width=64` for your own."""
     target = of(node)
     if not is_ours(target):
         return target.described
@@ -55,10 +55,10 @@ def described(node: Mapping[str, Any]) -> str:
 
 
 def from_results(described: str) -> str:
-    """What results say of a network, in today's form: a CNN's two lists were once put end to end.
+    """A network as results describe it, in the current form: older results have a CNN's two lists end to end.
 
-    One that begins with the convolutions of `network=cnn` had those; of any other it isn't known where the first list
-    ends, and it stays as it is, equal to none of today.
+    If the text begins with the convolutions of `network=cnn`, the first list ends after them. Otherwise its end isn't
+    known, and the text stays as it is: it equals no current one.
     """
     name = "cnn"
     usual = " ".join(map(str, [name, *files(KEY)[name]["channels"]]))
@@ -111,7 +111,7 @@ def _usual_widths(target: Target) -> dict[str, int | list[int]]:
 
 
 def _unlike(name: str, value: object, usual: int | list[int]) -> str | None:
-    """What is expected of a width, or of a list of them, where it isn't so."""
+    """What is expected of a width, or of a list of them; None where the value is so."""
     if not isinstance(usual, list):
         return None if _is_integer(value) and value >= 1 else "an integer of 1 or more"
     if name == "channels" and value == []:

@@ -1,4 +1,4 @@
-"""What is typed, before Hydra reads it: forms that it misreads or refuses without saying what to type instead."""
+"""The command line before Hydra reads it: forms that Hydra misreads, or refuses without saying what to type instead."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
 
 
 def _owns(overrides: Sequence[Override]) -> Iterator[str]:
-    """The choice of `own` for each group that gets a `_target_` and no file: another class has no use for theirs."""
+    """`GROUP=own` for each group with a `_target_` and no file: another class has no use for a file's arguments."""
     keys = {one.key_or_group for one in overrides}
     groups = (group for group in settings.OPEN_GROUPS if f"{group}.{TARGET}" in keys and group not in keys)
     yield from (f"{group}={settings.OWN_FILE}" for group in groups)
@@ -181,7 +181,7 @@ def _one_value(override: Override, is_group: bool) -> str:
 
 
 def _swept_keys(overrides: Sequence[Override]) -> Iterator[str]:
-    """What the keys of benchmarks or methods begin with that are swept.
+    """What the keys begin with that belong to swept benchmarks or methods.
 
     Hydra composes what a sweep's jobs have in common without the swept groups, and would refuse `benchmark.iters=10` or
     `regularizer.fisher.examples=10` as unknown; with `++` it waits for the jobs' configurations, where the sweeper and

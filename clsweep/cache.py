@@ -43,7 +43,7 @@ def folder() -> Path:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder within the cache folder, gone at the end, for what is moved to its place when it is whole.
+    """A temporary folder within the cache folder, for what is moved to its place once it is whole.
 
     Those that killed processes left behind are removed first.
     """
@@ -59,7 +59,7 @@ def refuse_foreign(path: Path) -> None:
     """Refuse a file or folder that anybody but this user (or root) owns or may write: what is in it may be theirs.
 
     Raises:
-        PermissionError: it is.
+        PermissionError: somebody else owns it or may write it.
     """
     found = path.stat()
     if found.st_uid not in (os.geteuid(), _ROOT):
@@ -71,8 +71,8 @@ def refuse_foreign(path: Path) -> None:
 def tensors(files: Sequence[Path], read: Callable[[], Mapping[str, Tensor]], how: str = "") -> Mapping[str, Tensor]:
     """What `read` makes of `files`, from the cache where it has been read before.
 
-    The copy is found by what the files hold, not by their names or dates, and read only if it is whole: its own digest
-    is compared. A cache folder that can't be used is none.
+    The copy is found by the files' names and content, not by their folder or dates, and read only if it is whole: its
+    own digest is compared. Without a usable cache folder, the files are read each time.
 
     Args:
         files: everything that `read` reads, always in the same order.

@@ -164,7 +164,7 @@ def _say_how_to_go_on(mode: RunMode | None, folder: Path) -> None:
 
 
 def _remove_if_unused(folder: Path) -> None:
-    """Nothing was trained: what Hydra wrote there would look like a run that didn't finish."""
+    """Remove what Hydra wrote where nothing was trained: it would look like a run that didn't finish."""
     if {path.name for path in folder.iterdir()} != {".hydra"}:
         return
     shutil.rmtree(folder / ".hydra", ignore_errors=True)
@@ -201,7 +201,7 @@ def _run(config: Config, folder: Path) -> None:
 def finish(
     config: Config, folder: Path | None, places: Mapping[str, str], tell: Callable[[str], object] = print
 ) -> None:
-    """What a single run leaves besides its results, where it isn't there yet.
+    """Draw a single run's figures, where they aren't there yet, and say where its loggers wrote.
 
     Args:
         config: its setting.
@@ -273,7 +273,7 @@ def as_input_error(error: HydraException | OmegaConfBaseException) -> InputError
 
 
 def _meant(group: str, name: str) -> str:
-    """What a name that a group doesn't have was typed for, where that can be told."""
+    """What was meant by a name that a group doesn't have, where that is clear; it continues a sentence."""
     if group == "regularizer" and name.endswith(".py"):
         return f", or {group}={settings.OWN} {group}.file={name} for a file of one's own"
     if (group, name) == ("regularizer", "joint"):  # as results call it

@@ -1,4 +1,4 @@
-"""The setting of a command line, composed outside of one: Hydra's own state, which may be somebody else's, stays."""
+"""Composes settings as the command line does, outside of one. Hydra's state, which may be another program's, stays."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def refuse_hydras(overrides: Sequence[str]) -> None:
 
 @contextmanager
 def loader() -> Iterator[ConfigLoader]:
-    """What composes clsweep's settings; another program of Hydra's in this process goes on with what is its own."""
+    """What composes clsweep's settings; another program in this process that uses Hydra keeps its own state."""
     base = VersionBase.instance()
     before = base.version_base
     setbase("1.3")

@@ -1,7 +1,6 @@
 """The setting of a run as typed dataclasses, and the checks of its values.
 
-This is the only module that knows OmegaConf. Values live in `conf/*.yaml`; the fields here have no defaults of
-their own except where a YAML file may leave them out.
+Values live in `conf/*.yaml`; the fields here have no defaults of their own except where a YAML file may leave them out.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ _IDLE = " for one on each idle core (or for as many as the launcher runs at once
 
 @dataclass
 class PublishedConfig:
-    """Published average accuracies, all of one strength that was not tuned, and how they were measured.
+    """Published average accuracies, all at one strength that was not tuned, and how they were measured.
 
     `protocol` says what differs from the benchmark's own, by the names of `clsweep.protocol.Protocol`.
     `reg_strength` is null in a setting that was written down before its figures were known well enough to be shown.
@@ -78,8 +77,8 @@ class PublishedConfig:
 class BenchmarkConfig:
     """One benchmark: how the contexts are made, and the training protocol (`conf/benchmark`).
 
-    Needed are a name, a stream, contexts and their classes, and `iters` or `iters_by_budget`; where only `iters` is
-    given, the full budget is the only one.
+    It needs a name, a stream, contexts and their classes, and `iters` or `iters_by_budget`. With `iters` alone, the
+    full budget is the only one.
     """
 
     name: str = MISSING
@@ -145,9 +144,9 @@ class RegularizerConfig:
         _target_: the dotted path of a built-in method's class.
         file: a Python file with the contract's two functions.
         tuned: values that were tuned for the benchmark (`conf/tuned`), by hyperparameter, and in `space` what a sweep
-            searches on it.
+            searches on that benchmark.
         tuned_for: the beginning of the digest of the file that they are for.
-        preset: values that come before them, where a run follows another protocol than ours.
+        preset: values that override the tuned ones, where a run follows another protocol than ours.
         space: what a sweep searches, by hyperparameter, each a range in Hydra's syntax for sweeps; what isn't named
             here is the method's own.
         values: what is given of its hyperparameters and options, by name; `fisher.labels` is one.
@@ -181,11 +180,11 @@ class ContractConfig:
 
 @dataclass
 class WorkerConfig:
-    """A worker's part in a sweep (`search.worker`), which the sweep says to the processes that it starts.
+    """A worker's part in a sweep (`search.worker`), which the sweep passes to the processes that it starts.
 
-    `number` counts its workers from 0, `studies` are the names of its studies. `sweep` is the process that the worker
-    must not outlive; null where that runs on another machine. `arguments` are the sweep's own, for a worker that is a
-    job of one of Hydra's launchers; any other has them on its command line.
+    `number` counts the sweep's workers from 0; `studies` are the names of its studies. `sweep` is the process that the
+    worker must not outlive; null where that process runs on another machine. `arguments` are the sweep's own, for a
+    worker that is a job of one of Hydra's launchers; any other has them on its command line.
     """
 
     number: int = MISSING
@@ -202,11 +201,11 @@ TUNED_ON = (ON_STREAM, ON_FIRST_CONTEXTS, ON_OTHER_DATA, NO_SEARCH)
 class SearchConfig:
     """How a sweep searches (`conf/search`).
 
-    `tune_on` is what hyperparameters are chosen on, `first_contexts` and `data` what it needs; see
+    `tune_on` is what hyperparameters are chosen on; `first_contexts` and `data` are what that needs. See
     `clsweep.sweeps.tuning`. In YAML and on the command line `data` is a data set's name or its values.
 
-    `space` is what a study searches, each a range in Hydra's syntax: of the method's hyperparameters by their names, of
-    any other key by that. A sweep puts it there; null: what the method says.
+    `space` is what a study searches: ranges in Hydra's syntax, by the name of a hyperparameter of the method, or by any
+    other key. A sweep puts it there; null: what the method says.
     """
 
     n_trials: int = within(at_least(1))
@@ -273,7 +272,7 @@ class Config:
 
     @property
     def shown_name(self) -> str:
-        """The method's name as it is printed and studies have it: of a file of one's own the file's."""
+        """The method's name as printed and in studies: for a file of one's own, the file's name."""
         return shown_name(self.method, "" if self.stream == "joint" else self.regularizer.file or "")
 
     @property
@@ -304,7 +303,7 @@ def method_folder(stream: str, regularizer: str) -> str:
 
 
 def shown_name(regularizer: str, file: str) -> str:
-    """What a method is called: of a file of one's own by the file's name, but for the one that ships.
+    """What a method is called: a file of one's own by the file's name, any other by its name in the configuration.
 
     Args:
         regularizer: its name in the configuration.
@@ -371,12 +370,12 @@ def parse(composed: DictConfig) -> Config:
 
 
 def _has_benchmark(composed: DictConfig) -> bool:
-    """Whether one was chosen, or is written in a file: values alone, as of `benchmark.iters=5`, are none."""
+    """Whether a benchmark was chosen, or is written in a file: single values, as in `benchmark.iters=5`, are none."""
     return any(OmegaConf.select(composed, f"benchmark.{key}") is not None for key in ("name", "stream"))
 
 
 def _check_preset(composed: DictConfig) -> None:
-    """Check that what a preset refers to is there: a benchmark has published figures, or it has none."""
+    """Check that the published figures that a preset refers to are there: not every benchmark has them."""
     name = OmegaConf.select(composed, f"{_METHOD}.preset.name")
     published = ("benchmark.published.reg_strength", "benchmark.published.protocol.iters")
     if name is not None and any(OmegaConf.select(composed, key) is None for key in published):
@@ -525,7 +524,7 @@ def as_values(config: Config) -> dict[str, Any]:
 
 
 def has(composed: DictConfig, key: str) -> bool:
-    """Whether a composed configuration has a key, be its value null."""
+    """Whether a composed configuration has a key, even if its value is null."""
     node, _, name = key.rpartition(".")
     parent = OmegaConf.select(composed, node)
     return isinstance(parent, DictConfig) and name in parent
@@ -560,12 +559,12 @@ def from_values(values: Mapping[str, Any]) -> Config:
 
 
 def key_of(name: str) -> str:
-    """The key of what is searched by a name: a method's hyperparameters go by theirs alone."""
+    """The key of what is searched under a name: a method's hyperparameters are named without their group."""
     return name if "." in name else f"{_METHOD}.{name}"
 
 
 def value_of(config: Config, name: str) -> Any:
-    """The value of what is searched by a name; None where there is none."""
+    """The value of what is searched under a name; None where there is none."""
     found: Any = config
     for part in _home(name):
         found = found.get(part) if isinstance(found, Mapping) else getattr(found, part, None)
@@ -583,7 +582,7 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
 
 
 def _home(name: str) -> list[str]:
-    """Where the value stands in a setting: the learning rate has two keys, and a method's values a dict."""
+    """Where the value stands in a setting: the learning rate has two keys, and a method's values are in a dict."""
     group, _, rest = key_of(name).partition(".")
     if (group, rest) == (optimizers.KEY, "lr"):
         return optimizers.ALIAS.split(".")
@@ -606,11 +605,11 @@ def to_yaml(config: Config) -> str:
 
 
 def rerun_yaml(config: Config) -> str:
-    """What makes another run the same, wherever it is started, as YAML: the setting, and what was searched.
+    """What repeats a run, wherever it is started, as YAML: the setting, and what was searched.
 
-    The iterations are those of the budget, where they are, so that another `budget=` has its own; and the data sets'
-    folder is CLSWEEP_DATA's, where that is set, else this run's. Groups that take arguments of anyone's classes begin
-    with their file `own`, so that no argument of another class is left in them.
+    Iterations that follow the budget refer to it, so that another `budget=` brings its own. The data sets' folder is
+    CLSWEEP_DATA's, where that is set, else this run's. Groups that take arguments of anyone's classes begin with their
+    file `own`, so that no argument of another class is left in them.
     """
     defaults = ["config", "_self_", *({f"override /{group}": OWN_FILE} for group in OPEN_GROUPS)]
     values = {"defaults": defaults, **as_values(config)}
@@ -679,7 +678,7 @@ def without_package(what: str) -> InputError:
     """The error for a benchmark's file that Hydra puts in the wrong place.
 
     Args:
-        what: that went wrong for it.
+        what: where it went wrong.
     """
     return InputError(f"{what}: expected '# @package _global_' as the first line of the benchmark's YAML file.")
 
@@ -729,7 +728,7 @@ def refuse_repeats(config: Config, key: str, count: int) -> None:
 
     Args:
         config: the setting.
-        key: that asks for as many seeds.
+        key: the one that asks for several seeds.
         count: how many.
 
     Raises:
@@ -813,7 +812,7 @@ def _check_file(config: Config) -> None:
 
 
 def _check_source(key: str, dataset: DatasetConfig) -> None:
-    """A data set goes by its name in results, so a name of the group's has one source."""
+    """Check that a name of the group has the group's source: results show only the name."""
     file = config_dir() / "dataset" / f"{dataset.name}.yaml"
     if file.is_file() and (source := OmegaConf.load(file).source) != dataset.source:
         raise InputError(

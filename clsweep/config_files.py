@@ -44,7 +44,7 @@ def refuse_overruled(composed: DictConfig) -> None:
     Hydra merges such a file after the groups that are chosen on the command line.
 
     Args:
-        composed: the configuration, Hydra's own part in it.
+        composed: the configuration, with Hydra's own part in it.
 
     Raises:
         InputError: an override would have no effect.

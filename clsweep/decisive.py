@@ -1,4 +1,4 @@
-"""What decides a run's result, written beside it as `setting.json`: a run goes on only where all of it is the same.
+"""What decides a run's result, written beside it as `setting.json`: a run resumes only if all of it is the same.
 
 By inclusion, as in `clsweep.protocol`: figures, loggers, threads and the device are not in it. Imports no torch.
 """
@@ -60,7 +60,7 @@ def _method(config: Config, file: MethodFile | Functions | None) -> dict[str, An
 
 
 def of_training(setting: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of what decides a run's result that its first context hangs on: no method, and no context after it."""
+    """The part of it that decides what the first context learns: without the method and later contexts."""
     fields = [name for name in Protocol.__dataclass_fields__ if name != _AFTER_THE_FIRST]
     return {name: setting[name] for name in (*fields, *_BESIDE)}
 

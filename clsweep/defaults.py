@@ -1,4 +1,4 @@
-"""The usual setting of each benchmark that ships: what another one differs from."""
+"""The usual setting of each benchmark that ships, with which others are compared."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def completed(values: Mapping[str, Any]) -> Config:
 
 
 def protocol(config: Config) -> Protocol:
-    """The usual protocol of a setting's benchmark; of one that doesn't ship its own values, at full budget."""
+    """The usual protocol of a setting's benchmark; for a benchmark of one's own, its own values at full budget."""
     if config.benchmark.name in names():
         return Protocol.of(usual(config.benchmark.name))
     later = {one.name: one.default for one in fields(Protocol) if one.default is not MISSING}

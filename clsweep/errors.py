@@ -26,7 +26,7 @@ class InputError(ClsweepError):
 
 
 class RunError(ClsweepError):
-    """The run failed on its way: a regularizer raised, or training diverged."""
+    """The run failed after it had started: a method raised, or training diverged."""
 
 
 class MethodError(RunError):
@@ -38,7 +38,7 @@ class NotFiniteError(MethodError):
 
 
 class MachineError(RunError):
-    """The machine failed: a full disk, a file system that is away. Neither the setting nor the method is at fault."""
+    """The machine failed: a full disk, a file system that is gone. Neither the setting nor the method is at fault."""
 
 
 # What the operating system refuses to any program, whatever it does: no fault of the code that happened to ask.

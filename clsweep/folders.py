@@ -1,4 +1,4 @@
-"""A run in a folder of its own that Hydra didn't make: one of a sweep's, or of several seeds."""
+"""A run in a folder of its own that Hydra didn't make: one of a sweep, or of several seeds."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run_in(
         config: the run's setting.
         observer: is told what happens; None: it is printed.
         prepare: makes the contexts; None: they are made for this run alone.
-        method_file: that of a method that is one, or an object that has the functions.
+        method_file: the method's file, or an object that has the functions; None: it has neither, or isn't read yet.
         rehearsed: whether its functions have been tried on a few examples.
         part_of: the study, or the seeds, that it is a part of.
         first_contexts: see `clsweep.training.run.run`.

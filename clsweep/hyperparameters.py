@@ -1,4 +1,4 @@
-"""What a method declares of its hyperparameters: a default, which values there may be, and what a sweep searches.
+"""What a method declares about its hyperparameters: a default, the values allowed, and what a sweep searches.
 
 A built-in method's are the fields of its class, a file's the entries of its `HYPERPARAMETERS`.
 """
@@ -64,8 +64,8 @@ class Hyperparameter:
         space: what a sweep searches, in Hydra's syntax; None: its value stays.
         is_option: whether it is one of the method's other options, which are told apart from its hyperparameters.
         is_declared: whether the method says that it uses it; a file may read what it doesn't declare.
-        came_later: whether there are results from before there was such an option: where it has its default it isn't
-            named, so that these go by the same names.
+        came_later: whether there are results from before the option existed. At its default it isn't named, so that
+            these results and later ones go by the same names.
         notes: what the user should know of some values, in a sentence each.
     """
 
@@ -87,7 +87,7 @@ class Hyperparameter:
             value: what was given.
 
         Raises:
-            InputError: it may not be that.
+            InputError: the value isn't allowed.
         """
         if not self.allowed.holds(value):
             raise InputError(f"{_KEY}.{name}={_typed(value)}: expected {self.allowed.expected}.")
@@ -224,7 +224,7 @@ class Resolved:
     """The values of a method's hyperparameters, and where each is from.
 
     Attributes:
-        values: by name, of all that there are but those that came later and have their default.
+        values: by name, of all but those that came later and have their default.
         origins: by name: `GIVEN`, `PRESET`, `TUNED` or `DEFAULT`.
         unused: given ones that the method doesn't have.
     """
@@ -235,7 +235,7 @@ class Resolved:
 
 
 # A value that was tuned for the benchmark (`conf/tuned`) is what a run has by default, too: a run, a sweep and a report
-# never call it so without saying that it was.
+# never call it a default without saying that it was tuned.
 GIVEN, PRESET, TUNED, DEFAULT = "given", "preset", "default, tuned before", "default"
 
 
@@ -256,14 +256,14 @@ def resolve(
 
     Args:
         declared: the method's hyperparameters.
-        given: values by name; None counts as not given where the hyperparameter may not be that. One of `STANDARD`
+        given: values by name; None counts as not given where the hyperparameter may not be None. One of `STANDARD`
             may be given to any method, since several methods are often given the same.
         tuned: likewise.
         method: what to call the method.
         preset: values by name; those of hyperparameters that the method lacks are for others.
 
     Raises:
-        InputError: a given or a tuned one isn't declared, or may not be what it is.
+        InputError: a given or a tuned one isn't declared, or its value isn't allowed.
     """
     for name in given:
         if name not in declared and name not in STANDARD:

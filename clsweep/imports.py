@@ -22,7 +22,7 @@ def parsed(source: bytes) -> ast.Module:
 
 
 def named_files(tree: ast.Module, folder: Path) -> Iterator[Path]:
-    """The Python files in a folder that are named in a text."""
+    """The Python files in a folder that a string in the source names."""
     for node in ast.walk(tree):
         value = node.value if isinstance(node, ast.Constant) else None
         if isinstance(value, str) and value.endswith(SOURCE_SUFFIXES[0]) and "\n" not in value:
@@ -62,7 +62,7 @@ def _named_in_call(call: ast.Call, package: str) -> Iterator[str]:
 
 
 def _absolute(name: str, package: str) -> str:
-    """A name that begins with dots, as it is called from elsewhere; empty where it leads out of all packages."""
+    """A relative name (with leading dots) as an absolute one; empty where it leads out of all packages."""
     level = len(name) - len(name.lstrip("."))
     if level == 0:
         return name

@@ -1,7 +1,7 @@
-"""The Python interface, which `clsweep` itself has: `clsweep.run`.
+"""The Python interface, which `clsweep` exports: `clsweep.run` and others.
 
-What it computes is what the command line computes, from the same configuration; errors are raised, and what a run
-changes in the process (threads, numbers' handling, random numbers, logging, Hydra's state) is put back.
+It computes what the command line computes, from the same configuration. Errors are raised, and what a run changes in
+the process (threads, floating-point settings, random numbers, logging, Hydra's state) is put back.
 """
 
 from __future__ import annotations
@@ -100,14 +100,14 @@ def run(
             is.
         overrides: of the setting, each as it is typed on the command line: `"seed=3"`, `"optimizer.lr=1e-3"`.
         folder: for the files that a run leaves (`accuracy.csv`, `summary.csv`, its setting, a copy of the method's
-            file); made if it isn't there. A run that was stopped there goes on, unless the method is an object: what
-            that keeps isn't known. A finished one is an error (overrides=["resume=false"] trains it again). None:
+            file); made if it isn't there. A run that was stopped there resumes, unless the method is an object: what
+            an object keeps isn't known. A finished one is an error (overrides=["resume=false"] trains it again). None:
             nothing is written.
         quiet: print nothing.
 
     Raises:
         InputError: something is missing or wrong in what was given; nothing was trained.
-        RunError: the run failed on its way; what was measured is in the folder.
+        RunError: the run failed after it had started; what was measured is in the folder.
         KeyboardInterrupt: it was interrupted; likewise.
     """
     place = None if folder is None else Path(folder).expanduser().absolute()
@@ -141,8 +141,8 @@ def load_model(folder: str | Path, after: int | None = None, *, device: str = "c
         logits = model(images)  # [B, C, H, W], prepared as for training
 
     `model.pt` is read as tensors alone. The code of a network of one's own is run, as `model.json` names it, so open
-    only folders that you trust. It is the code that was trained: what Python finds under its name where that is still
-    the same, else the copy in the folder.
+    only folders that you trust. It is the code that the network was trained with: what Python finds under its name,
+    if that hasn't changed, else the copy in the folder.
 
     Args:
         folder: the run's; of a sweep that of a trial or a final run, of several seeds that of one.
@@ -170,8 +170,8 @@ def evaluate(
 
         clsweep.evaluate("outputs/split_mnist/si/2026-01-31_12-00-00-000000-s0")
 
-    It agrees with the run's `accuracy.csv`: exactly on the same machine, elsewhere but for examples whose two largest
-    logits are equal up to rounding.
+    It agrees with the run's `accuracy.csv`: exactly on the same machine, elsewhere except for examples whose two
+    largest logits are equal up to rounding.
 
     Args:
         folder: as for `load_model`.
@@ -229,8 +229,8 @@ class Tuned:
             (what its values were chosen on), `validation` (the best trial's average accuracy on held-out data), `test`
             (the mean test accuracy of the final runs with the best values; with the default ones where nothing was
             searched), `half_width` (of its 95 % interval; NaN for one seed), `default` (the mean with the default
-            values, where these are others), `seeds` (of the final runs) and `trials` (finished ones). Where overrides
-            make several studies of a method, their names are the index.
+            values, where these differ), `seeds` (of the final runs) and `trials` (finished ones). Where overrides make
+            several studies of a method, their names are the index.
         best: the best values by method, or as in `table`, each by hyperparameter.
         trials: a row for each trial: `method`, then the columns of `trials.csv`.
         finals: a row for each final run: `method`, then the columns of `final.csv`.
@@ -263,8 +263,8 @@ def sweep(
 
         clsweep.sweep("split_mnist", ["ewc", "my_method.py"], n_trials=20, overrides=["budget=quick"], folder="sweeps")
 
-    It is `python -m clsweep --multirun`: workers are processes of this machine, as many as cores are idle
-    (`search.workers=1`: this process alone). With a folder, the same call goes on where an earlier one ended.
+    It is `python -m clsweep --multirun`: workers are processes of this machine, as many as there are idle cores
+    (`search.workers=1`: this process alone). With a folder, the same call continues where an earlier one ended.
 
     Args:
         benchmark: its name.
@@ -277,7 +277,7 @@ def sweep(
 
     Raises:
         InputError: something is missing or wrong in what was given; nothing was trained.
-        RunError: a study was stopped, since too many trials failed; the others went on.
+        RunError: a study was stopped because too many trials failed; the others continued.
         KeyboardInterrupt: it was interrupted; what is finished is in the folder.
     """
     _check_overrides(overrides)
@@ -291,7 +291,7 @@ def sweep(
             outcomes = command.tune(typed, place, Console(quiet=True) if quiet else None)
         if folder is None and not quiet:
             print("nothing of that is kept: folder=... keeps it")
-        # A study alone has the folder to itself: it isn't called like the study there.
+        # A single study has the folder to itself, which then isn't named after the study.
         frames = [(name, one, results.load(one.study.plan.folder)) for name, one in _named(outcomes).items()]
     return Tuned(
         pd.DataFrame.from_dict({method: _row(one) for method, one, _ in frames}, orient="index"),
@@ -362,7 +362,7 @@ def _chosen_of(methods: Sequence[str | Path]) -> list[str]:
 
 @contextmanager
 def _kept(folder: str | Path | None) -> Iterator[Path]:
-    """The folder for a sweep; one that is gone afterwards where none is given."""
+    """The folder for a sweep; a temporary one where none is given."""
     if folder is not None:
         yield Path(folder).expanduser().absolute()
         return
@@ -387,7 +387,7 @@ def _named(outcomes: Sequence[Outcome]) -> dict[str, Outcome]:
 
 
 def _best(one: Outcome) -> dict[str, Any] | None:
-    """The values that a study came to; None where it came to none."""
+    """The best values of a study; None where it has none."""
     if not one.study.plan.way.searches:
         return dict(one.study.plan.default)
     return None if one.now.best is None else dict(one.now.best.params)
@@ -460,6 +460,6 @@ def _undisturbed() -> Iterator[None]:
 
 
 def _flushes_denormals() -> bool:
-    """Whether this thread takes numbers near zero for zero, which only an operation tells."""
+    """Whether this thread flushes denormal numbers to zero, which only an operation can tell."""
     smallest = torch.full((1,), 1e-40, dtype=torch.float32, device="cpu")
     return bool((smallest * 1.0 == 0).item())

@@ -1,4 +1,4 @@
-"""What fits into memory, asked before it is taken: the kernel ends a process that takes too much without a word."""
+"""What fits into memory, asked before it is taken: the kernel kills a process that takes too much, without a word."""
 
 from __future__ import annotations
 

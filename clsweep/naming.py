@@ -10,7 +10,7 @@ from clsweep.protocol import Protocol
 
 
 def words(protocol: Protocol, usual: Protocol, budgets: Mapping[str, int]) -> list[str]:
-    """What a protocol differs by from the usual one of its benchmark.
+    """What sets a protocol apart from the usual one of its benchmark.
 
     Args:
         protocol: the one to be named.

@@ -1,7 +1,7 @@
-"""What a setting says of its optimizer (`conf/optimizer`): the checks of it, and how results tell it.
+"""What a setting says about its optimizer (`conf/optimizer`): how it is checked, and how results describe it.
 
-What is made of it is in `clsweep.training.update`. Nothing here imports torch, but for the signature of a class that
-`conf/optimizer` has no file for.
+`clsweep.training.update` makes the optimizer. Nothing here imports torch, except for the signature of a class that has
+no file in `conf/optimizer`.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ class OptimizerSetting:
 
     @property
     def is_plain(self) -> bool:
-        """Whether steps are straight against gradients of their own context: SGD that keeps nothing of before."""
+        """Whether steps are straight against gradients of their own context: SGD that keeps nothing of earlier ones."""
         given = self.target.arguments
         keeps_momentum = bool(given.get("momentum")) and not self.reset
         return self.target.path == "torch.optim.SGD" and not keeps_momentum and not given.get("weight_decay")
 
     @property
     def described(self) -> str:
-        """The optimizer without its learning rate, as results say it: `adam`, `sgd momentum=0.9`.
+        """The optimizer without its learning rate, as results describe it: `adam`, `sgd momentum=0.9`.
 
         One of `conf/optimizer` has its name there, and the arguments that differ from that file's, which are PyTorch's
         own defaults.
@@ -71,7 +71,7 @@ class OptimizerSetting:
 
     @property
     def schedule_described(self) -> str:
-        """The schedule, as results say it; empty where there is none."""
+        """The schedule, as results describe it; empty where there is none."""
         return "" if self.schedule is None else self.schedule.described
 
 

@@ -1,8 +1,9 @@
 """Modules of one's own that targets come from: found and read without running them, and run as they were read.
 
-A file may be edited while a process lives. What a digest is of, what is copied, and what is imported are one text: a
-module is run afresh where its file, or one that it imports, isn't what it was when it was run. Within `kept`, which a
-command and a call from Python are, each file stays as it was first read. Installed packages are Python's to import.
+A file may be edited while a process lives. What is digested, what is copied, and what is imported are one text: a
+module is run afresh where its file, or one that it imports, isn't what it was when it was run. Within `kept`, which
+surrounds a command or a call from Python, each file stays as it was first read. Installed packages are Python's to
+import.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Own:
         file: where it is.
         folder: the one of `sys.path` that it was found in; its path from there is the module's name.
         source: what is in the file.
-        needs: the modules of one's own, by name, that it imports; files that it names in a text by their path.
+        needs: the modules of one's own, by name, that it imports; files that it names in a string, by their path.
     """
 
     file: Path
@@ -115,7 +116,7 @@ def read(path: str) -> dict[str, Own]:
         path: of a class or a function.
 
     Returns:
-        None of them where it is installed, or isn't there, which importing it says.
+        An empty dict where it is installed, or isn't there: importing it will say so.
     """
     if _kept is None:
         return _read(path)
@@ -140,9 +141,9 @@ def _read(path: str) -> dict[str, Own]:
 
 @contextmanager
 def importable(*dotted: str) -> Iterator[None]:
-    """Let Python's import find the modules that some paths need as they are read now; what is there of others goes.
+    """Let Python's import find the modules that some paths need, as they are read now; other versions are forgotten.
 
-    The current folder comes last, so that a file there called glob.py isn't Python's own.
+    The current folder comes last, so that a glob.py in it doesn't hide Python's own.
     """
     modules = {name: one for path in dotted for name, one in read(path).items()}
     states = {name: _state(name, modules) for name in modules}
@@ -164,7 +165,7 @@ def importable(*dotted: str) -> Iterator[None]:
 
 
 class _Read(imports.Kept):
-    """Runs a module as it was read, and knows what of."""
+    """Runs a module as it was read, and knows the digest of all that it needs."""
 
     def __init__(self, name: str, module: Own, state: str) -> None:
         super().__init__(name, module.file, module.source)

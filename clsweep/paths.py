@@ -34,7 +34,7 @@ def here() -> Path:
 
 
 def expanded(path: str | Path) -> Path:
-    """A path with `~` for the user's folder; that of a user whom nobody knows stays as it is."""
+    """A path with `~` replaced by the user's folder; the `~name` of an unknown user stays as it is."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -42,7 +42,7 @@ def expanded(path: str | Path) -> Path:
 
 
 def absolute(path: str | Path) -> Path:
-    """A path as it was typed, from wherever: absolute, with `~` for the user's folder."""
+    """A path as it was typed, made absolute, with `~` replaced by the user's folder."""
     return here() / expanded(path)
 
 

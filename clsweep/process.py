@@ -45,7 +45,7 @@ def run(name: str, command: Callable[[], int]) -> int:
 
 
 def run_last(name: str, command: Callable[[], int]) -> int:
-    """As `run`, for the last thing that a process does: nothing interrupts it any more on its way out."""
+    """As `run`, for the last thing that a process does: nothing interrupts its exit."""
     try:
         return _run(name, command)
     finally:
@@ -81,7 +81,7 @@ def _run(name: str, command: Callable[[], int]) -> int:
 
 
 def _is_needed(error: ModuleNotFoundError) -> bool:
-    """Whether it is clsweep itself that imports a package that isn't there, and no code of the user's."""
+    """Whether it is clsweep itself, and not the user's code, that imports a package that isn't there."""
     *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
     return error.name is not None and frame.f_globals.get("__name__", "").startswith("clsweep.")
 
@@ -157,7 +157,7 @@ def catch_interrupts() -> None:
 
 
 def raise_if_interrupted() -> None:
-    """Raise an interrupt again that was lost: Python drops what is raised while it runs a finalizer, say.
+    """Raise a lost interrupt again: Python drops what is raised while it runs a finalizer, say.
 
     Raises:
         KeyboardInterrupt: one came since `catch_interrupts`.
@@ -196,7 +196,7 @@ def interrupts_held() -> Iterator[None]:
 
 
 def _handlers() -> dict[int, Any]:
-    """What the interrupts do now; nothing in another thread than the main one, where they never arrive."""
+    """What the interrupts do now; empty in any thread but the main one, since they never arrive there."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     return {number: signal.getsignal(number) for number in _INTERRUPTS}

@@ -34,12 +34,12 @@ _CONTEXTS: Final = (
 class Protocol:
     """Two runs stand in one column of a table only if all of this is the same for both.
 
-    The fields are columns of `summary.csv` of the same name and meaning. `None` is what a file of an older format
-    really doesn't say, which equals only itself; a field with a default came later, and every run of before had that
-    value: it is not in the digest, so that one more field leaves all earlier digests as they are.
+    The fields are columns of `summary.csv` of the same name and meaning. `None` stands for what a file of an older
+    format really doesn't say, and equals only itself. A field with a default came later, and every earlier run had that
+    value: the default is not in the digest, so that one more field leaves all earlier digests as they are.
 
     Attributes:
-        benchmark: its name, which the tables have columns of.
+        benchmark: its name; the tables have a column for each.
         benchmark_stream: how the contexts are made from the images: split, permuted, or a `_target_` and its arguments.
         scenario: task, domain or class.
         dataset: its name.
@@ -137,7 +137,7 @@ class Protocol:
         """The protocol of a run from its row of `summary.csv`, of any format.
 
         Args:
-            row: as `clsweep.results.load` has it; a column that isn't there is what every run of before had.
+            row: as `clsweep.results.load` has it; a missing column means what every earlier run had.
         """
         values = {one.name: _read(row, one.name, str(one.type)) for one in fields(cls)}
         for one in fields(cls):
@@ -196,7 +196,7 @@ class Protocol:
         return "" if usual else f"contexts by {self.benchmark_stream or UNKNOWN}"
 
     def sentence(self, searched: Collection[str] = ()) -> str:
-        """All of it but the benchmark's name, in one line; what every run of before had is not mentioned.
+        """All but the benchmark's name, image size and normalization, in one line; what is usual is not mentioned.
 
         Args:
             searched: the fields that each method's search chose, whose values aren't said.

@@ -14,7 +14,7 @@ from clsweep.protocol import Protocol
 
 @dataclass(frozen=True)
 class Published:
-    """Published average accuracies, all of one strength that was not tuned.
+    """Published average accuracies, all at one strength that was not tuned.
 
     Attributes:
         protocol: how they were measured.
@@ -37,7 +37,7 @@ def published() -> dict[str, Published]:
 
 
 def figure(config: Config) -> str | None:
-    """The published average accuracy of a run's method and what it is of, where the run follows the same protocol."""
+    """The published average accuracy of a run's method, with a note, where the run follows the same protocol."""
     own = _resolved(config)
     if own is None or config.method not in own.accuracy or Protocol.of(config) != own.protocol:
         return None
@@ -59,5 +59,5 @@ def _resolved(config: Config) -> Published | None:
 
 
 def _are_fields(values: Mapping[str, Any]) -> bool:
-    """Whether they are a protocol's; a setting of before may have others."""
+    """Whether they are a protocol's; an older setting may have others."""
     return set(values) <= {one.name for one in fields(Protocol)}

@@ -19,7 +19,7 @@ def within(allowed: Allowed, default: Any = MISSING) -> Any:
 
 
 def at_least(least: int) -> Allowed:
-    """A whole number; which kind of value it is, OmegaConf sees to."""
+    """An integer from `least` on; OmegaConf checks that it is an integer."""
     return Allowed(lambda value: value >= least, f"an integer of {least} or more")
 
 

@@ -1,4 +1,4 @@
-"""A run's folder that holds something already: whether the run goes on there, is finished, or is another one."""
+"""A run's folder that holds something already: whether the run resumes there, is finished, or is another one."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def taken_over(config: Config, folder: Path) -> dict[str, str] | None:
     What it would have removed at its end is removed: its process may have been killed just before.
 
     Args:
-        config: the run's setting; what is there is of the same.
+        config: the run's setting; what is there has the same.
         folder: the run's.
 
     Raises:
@@ -145,11 +145,11 @@ def check(folder: Path, setting: Mapping[str, Any], *, goes_on: bool, key: str =
     Args:
         folder: the run's.
         setting: what decides its result.
-        goes_on: whether an unfinished run of the same setting is to go on there; else the run starts over.
+        goes_on: whether an unfinished run of the same setting is to resume there; else the run starts over.
         key: what the folder was given by.
 
     Returns:
-        Whether there is an unfinished run to go on with.
+        Whether there is an unfinished run to resume.
 
     Raises:
         InputError: the folder holds another run's results, or a finished run.
@@ -163,7 +163,7 @@ def check(folder: Path, setting: Mapping[str, Any], *, goes_on: bool, key: str =
 
 
 def clear(folder: Path) -> None:
-    """Remove the results of a run, and what it would go on from."""
+    """Remove the results of a run, and what it would resume from."""
     from clsweep.training import saved  # here, since it imports torch
 
     for name in (SUMMARY_FILE, ACCURACY_FILE, CURVE_FILE, decisive.FILE):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Seeds:
-    """The parts of a run's seed. Each is the seed itself, unless `seed_order`, `seed_init` or `seed_batches` says more.
+    """The parts of a run's seed: each is the seed itself, unless `seed_order`, `seed_init` or `seed_batches` is given.
 
     Attributes:
         order: of what the contexts hold: class order, permutations, angles, what a stream of one's own draws, and which
@@ -42,7 +42,7 @@ class Seeds:
 
     @classmethod
     def of_values(cls, values: Mapping[str, Any]) -> Self:
-        """The same from a setting's values, by key; a part that isn't there is as the seed."""
+        """The same from a setting's values, by key; a part that isn't there is the seed."""
         given = {name: values.get(f"seed_{name}") for name in ("order", "init", "batches")}
         return cls(**{name: values["seed"] if part is None else part for name, part in given.items()})
 
@@ -78,7 +78,7 @@ class States(NamedTuple):
 class GlobalStream:
     """A stream of its own for code that draws from the global generators of torch, NumPy and Python.
 
-    Inside `active()` the global generators go on where they stopped when `active()` was last left; outside they are
+    Inside `active()` the global generators continue where they stopped when `active()` was last left; outside they are
     what they would have been without it.
 
     Args:
@@ -127,7 +127,7 @@ def generator_states() -> bytes:
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Let the global generators be at the end as they were, whatever draws from them inside."""
+    """Leave the global generators as they were, whatever draws from them inside."""
     before = capture()
     try:
         yield

@@ -17,7 +17,7 @@ _DIGEST: Final = 12  # characters
 def digest(targets: Iterable[Target]) -> str:
     """Twelve characters of the SHA-256 of the files that targets name, and of the modules of one's own they import.
 
-    Those are included that an argument names by a `_target_` of its own.
+    This includes those that an argument names by a `_target_` of its own.
 
     Returns:
         Empty where all of them are installed, such as those of clsweep and of PyTorch.
@@ -38,7 +38,7 @@ def named(targets: Iterable[Target]) -> list[Path]:
 
 
 def copy(targets: Iterable[Target], folder: Path) -> None:
-    """Put what `digest` is of beside a run's results, as a method's file is.
+    """Put the files that `digest` covers beside a run's results, like a method's file.
 
     Args:
         targets: what the run is made of.

@@ -1,7 +1,7 @@
 """What a sweep searches, by name, each a range written in Hydra's syntax for sweeps.
 
-A method's hyperparameters go by their names, any other key of the setting by that (`optimizer.lr`). A value is a
-number, or what is no number (a list, a word) as it is typed; `value` reads it.
+A method's hyperparameters go by their names, anything else in the setting by its key (`optimizer.lr`). A value is a
+number; anything else (a list, a word) is a text as it is typed, which `value` reads.
 
 `interval(0.1, 1)`, `tag(log, interval(1, 1e6))`, `int(interval(1, 10))`, `choice(1, 10, 100)`, `1,10,100` and
 `range(1, 5)` are understood.
@@ -30,7 +30,7 @@ from clsweep.hyperparameters import Declared
 Space = dict[str, BaseDistribution]
 Value = float | str
 Point = Mapping[str, Value]
-SEARCH = "search"  # a tag: in tag(search, choice(...)), the values of a key that makes studies otherwise
+SEARCH = "search"  # a tag: in tag(search, choice(...)), values of a key that would make several studies without it
 
 _SYNTAX = (
     "interval(low, high), int(interval(low, high)), tag(log, interval(low, high)), choice(a, b, ...) or "

@@ -67,7 +67,7 @@ class Target:
 
     @property
     def described(self) -> str:
-        """The path and the arguments, as a result says them: `my_nets.Net width=64`."""
+        """The path and the arguments, as results show them: `my_nets.Net width=64`."""
         return " ".join([self.path, *(f"{name}={_short(value)}" for name, value in sorted(self.arguments.items()))])
 
     @property
@@ -86,7 +86,7 @@ class Target:
         return any(set(self.arguments) == set(values) - {TARGET, *self.apart} for values in written)
 
     def callable(self) -> Callable[..., Any]:
-        """The class or the function, imported; the folder of the command is looked in last.
+        """The class or the function, imported; the folder of the command is searched last.
 
         Raises:
             InputError: it isn't there, or importing it raised.
@@ -167,7 +167,7 @@ def files(group: str) -> dict[str, dict[str, Any]]:
 
 
 def _short(value: object) -> str:
-    """A value without blanks, as it is typed."""
+    """A value without spaces, as it is typed."""
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{name}:{_short(one)}" for name, one in value.items()) + "}"
     if isinstance(value, list | tuple):

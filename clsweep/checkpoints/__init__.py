@@ -1,4 +1,4 @@
-"""What a run leaves after each context, so that it can go on there: packing, what is packed, and the files."""
+"""What a run leaves after each context, so that it can resume there: packing, what is packed, and the files."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -8,7 +8,7 @@ FOLDER: Final = "checkpoints"
 
 
 def remove(folder: Path) -> None:
-    """Remove those of a run, from its folder; what else lies beside them is somebody else's."""
+    """Remove a run's checkpoints from its folder, and nothing else that lies there."""
     place = folder / FOLDER
     for path in (*place.glob("context-*.pt"), *place.glob(".context-*.partial")):
         with suppress(OSError):

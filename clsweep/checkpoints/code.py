@@ -3,8 +3,8 @@
 A method's file may count contexts in a global, in an argument's default, in what a function closes over, in an
 attribute of a class. All of that starts anew when the file is run in another process, and is set to what it was.
 
-What can't be packed, such as a logger or an object of a library's, is left to the new process, if it is what it was
-when the code was run: the same object, whose pickle (which is made, and never read) is the same.
+What can't be packed, such as a logger or a library's object, is left to the new process, if it hasn't changed since the
+code was run: it is the same object, and its pickle (which is made, but never read) is the same.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Fixed:
             self._contents[id(value)] = _content(value) if is_new or isinstance(value, _CONSTANT) else None
 
     def place(self, value: object) -> Place | None:
-        """Where an unchanged value is; None where it is none."""
+        """Where an unchanged value is; None for a value that has changed or wasn't noted."""
         content = self._contents.get(id(value))
         return self._places[id(value)] if content is not None and _content(value) == content else None
 
@@ -77,7 +77,7 @@ class Fixed:
 
 
 def _content(value: Any) -> bytes | None:
-    """What tells a change; None where nothing does."""
+    """What reveals a change; None where nothing does."""
     if isinstance(value, _CACHED):
         return str(value.cache_info().misses).encode()
     if isinstance(value, _CONSTANT):
@@ -89,7 +89,7 @@ def _content(value: Any) -> bytes | None:
 
 
 class Code:
-    """The modules of a run's own code, which have just been run; see the module's text.
+    """The modules of a run's own code, which have just been run; see this module's docstring.
 
     It is one of the `Places` of a packer: functions and classes are packed as their places.
 
@@ -176,7 +176,7 @@ class Code:
 
 
 def _is_own(value: object, owner: object, modules: Mapping[str, ModuleType]) -> bool:
-    """Whether it is a function or a class whose parts are the code's: its own, or a function within one of these."""
+    """Whether it is a function or a class of the run's own code, or a function within such a function."""
     if not isinstance(value, FunctionType | type):
         return False
     if isinstance(value, FunctionType) and isinstance(owner, FunctionType):

@@ -64,7 +64,7 @@ class NetworkParts:
 
         Args:
             packer: packs it.
-            left_out: attributes of the whole network that don't belong to that.
+            left_out: attributes of the whole network that are not packed.
 
         Raises:
             UnpackableError: something on it can't be packed, or a method has left hooks.
@@ -101,7 +101,7 @@ class NetworkParts:
 
     @torch.no_grad()
     def put(self, values: Mapping[Place, Tensor]) -> None:
-        """Set parameters and buffers, in the memory that they have where they fit.
+        """Set parameters and buffers, in place where shape and type are the same.
 
         Raises:
             DamagedError: they are of another network.
@@ -119,7 +119,7 @@ class NetworkParts:
                 raise DamagedError(f"{key} is of another shape than this network's")
 
     def leave_out_of_training(self, model: nn.Module) -> None:
-        """What is on the network now isn't its own, and has no part in training: a method has put it there."""
+        """Note what a method has put on the network: it isn't the network's own, and has no part in training."""
         self._others = {name for name in vars(model) if ("", name) not in self._built} | {BATCH}
 
     def pack_trained(self, packer: Packer) -> dict[str, Any]:
@@ -134,10 +134,12 @@ class NetworkParts:
         return packed
 
     def changes(self, before: Mapping[Place, Tensor]) -> list[str]:
-        """What may change what the network computes: one too many costs a measurement, one too few a wrong result.
+        """The names of what may have changed the network's outputs.
+
+        One name too many costs a measurement; one too few gives a wrong result.
 
         Args:
-            before: its values then.
+            before: its parameters and buffers before that, as `values` gave them.
         """
         changed = [str(place[-1]) for place, value in self.values().items() if not torch.equal(value, before[place])]
         for name, module in self._modules.items():

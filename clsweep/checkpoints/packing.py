@@ -1,10 +1,10 @@
 """A run's state as tensors and plain containers, and back.
 
 A file of tensors and plain containers is read without running anything that stands in it (`torch.load` with
-`weights_only=True`, nothing added). What is neither is packed here: an object of a class that the run's own code has as
-the class's place in that code and the object's attributes, a parameter of the network as its name. Unpacking looks such
-places up in the code and the network of the new process, so that a file can name nothing that isn't there anyway.
-Objects that several places share, and cycles, are the same again.
+`weights_only=True`, nothing added). What is neither is packed here. If an object's class belongs to the run's own code,
+it becomes the class's place in that code and the object's attributes. A parameter of the network becomes its name.
+Unpacking looks such places up in the code and the network of the new process, so that a file can name nothing that
+isn't there anyway. Objects that several places share are shared again, and so are cycles.
 
 What can't be packed raises `UnpackableError`, with its place in words: a lambda, an open file, a library's object.
 """
@@ -72,7 +72,7 @@ class Packer:
         places: what isn't packed by its content.
 
     Attributes:
-        nodes: what was packed so far.
+        nodes: what has been packed so far.
     """
 
     def __init__(self, places: Iterable[Places]) -> None:
@@ -158,7 +158,7 @@ class Packer:
         return ("tensor", self._alone(value.detach()), value.requires_grad, gradient, isinstance(value, nn.Parameter))
 
     def _alone(self, tensor: Tensor) -> Tensor:
-        """A tensor without the rest of its memory, such as a few examples of a data set: a file would hold all."""
+        """A tensor without the rest of its storage: with a few examples, a file would hold the whole data set."""
         if tensor.layout is not torch.strided:
             return tensor
         storage = tensor.untyped_storage()
@@ -247,7 +247,7 @@ class Unpacker:
     Args:
         places: those of the process that packed, as they are in this one, in the same order.
         nodes: what it packed, as tensors and plain containers.
-        device: where generators of a device that isn't here go.
+        device: where generators go that weren't on the CPU.
 
     Raises:
         DamagedError: by `unpack`: a node isn't what `Packer` makes.

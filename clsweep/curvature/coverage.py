@@ -1,8 +1,8 @@
 """Which of a network's layers have a rule for the gradients of single examples that is right for them.
 
-A rule knows a kind of layer: that it multiplies what it gets with its weight, once. Whether it does in this network is
-seen by looking on: a few examples go through it, in two numbers, and the graph of their logits says where each
-parameter was used. What isn't sure is left to `clsweep.curvature.functional`, which knows no layers.
+A rule knows a kind of layer, and relies on its using each parameter once, on its own input. Whether a layer does so in
+this network is observed: a few examples go through it, in batches of two sizes, and the graph of their logits says
+where each parameter was used. What isn't certain is left to `clsweep.curvature.functional`, which knows no layers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from clsweep.parameters import contract_parameters
 
 _BY_RULE = ("weight", "bias")
 _FEW = (3, 2)  # examples
-_TOLERANCE = 1e-3  # of the logits of an example in two batches, relative to the largest: rounding is far below
+_TOLERANCE = 1e-3  # between an example's logits in two batches, relative to the largest: rounding is far below
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Coverage:
 
     Attributes:
         layers: those with a rule, in the network's order.
-        overwritten: those of them whose output something in the network writes to.
-        others: the trained parameters of no such layer, by their names in the network.
+        overwritten: those of them whose output something in the network overwrites.
+        others: the trained parameters outside these layers, by their names in the network.
         patch_values: how many values the patches of all convolutions among `layers` have for one example.
         output: the layer whose outputs the logits are, or are chosen from; None where it isn't one of `layers`.
     """
@@ -61,7 +61,7 @@ class _Use:
 
 
 def coverage_of(model: Classifier, inputs: Tensor, kinds: Collection[type[nn.Module]]) -> Coverage:
-    """Look on as a few examples go through a network.
+    """Watch a few examples go through a network.
 
     Args:
         model: the network, in eval mode.

@@ -68,10 +68,10 @@ class FisherOptions:
 
 @dataclass(frozen=True)
 class DiagonalOptions(FisherOptions):
-    """The same where the diagonal is all that is wanted, for which there is one more way.
+    """The same for a diagonal alone, for which there is one more way.
 
     Attributes:
-        labels: batched, too: see `batched_squares`.
+        labels: also batched: see `batched_squares`.
         batch_size: of its batches; None: 128.
 
     Raises:
@@ -101,7 +101,7 @@ def diagonal_fisher(
         model: the network.
         dataset: the context's training examples; `dataset.tensors` are the inputs [N, ...] and labels [N].
         options: how to treat labels, and how many examples to use.
-        batch_size: examples at once, by default what is fast; it doesn't change the result, and batched has its own.
+        batch_size: examples at once, by default a fast number; it doesn't change the result. `batched` has its own.
 
     Returns:
         By key, a tensor shaped as the parameter, every element 0 or more.
@@ -140,11 +140,11 @@ def batched_squares(model: Classifier, inputs: Tensor, labels: Tensor, batch_siz
 
         (1/|B|) sum_B ( (1/|B_k|) sum_{(x, y) in B_k} d log p(y | x) / d theta_i )^2
 
-    It is what most published code has in place of the Fisher information, and isn't it: gradients of single examples
-    cancel before they are squared, so that at a minimum of the loss what is left is their noise, about the empirical
-    one over the batch size. (van de Ven's equation F_BATCHED(b) has a batch's sum where the author's code takes the
-    mean: b^2 times as much.) Batches are drawn at random, since a data set may be sorted by class; every one counts
-    alike, the last one, which may be shorter, too.
+    Most published code has it in place of the Fisher information, but it is something else: gradients of single
+    examples cancel before they are squared. At a minimum of the loss only their noise is left, about the empirical
+    Fisher divided by the batch size. (van de Ven's equation F_BATCHED(b) has a batch's sum where his code takes the
+    mean: b^2 times as much.) Batches are drawn at random, since a data set may be sorted by class. All count alike,
+    even the last one, which may be shorter.
 
     Args:
         model: the network; it is put into eval mode.
@@ -178,8 +178,8 @@ def exact(logits: Tensor, labels: Tensor) -> Iterator[Tensor]:
     rank C - 1. Any V with V V^T equal to that covariance gives the same sum of squares; this is its Cholesky
     factor in closed form (Tanabe & Sagae, "An exact Cholesky decomposition and the generalized inverse of the
     variance-covariance matrix of the multinomial distribution", J. R. Statist. Soc. B 54, 1992): with the tail sums
-    q_j = p_{j+1} + ... + p_C, column j is sqrt(p_j q_j / q_{j-1}) (e_j - sum_{i>j} (p_i / q_j) e_i). One backward
-    pass fewer than one a label, half as many for two classes, and no cancellation when p is close to one-hot.
+    q_j = p_{j+1} + ... + p_C, column j is sqrt(p_j q_j / q_{j-1}) (e_j - sum_{i>j} (p_i / q_j) e_i). That takes one
+    backward pass fewer than there are labels, and nothing cancels when p is close to one-hot.
 
     Args:
         logits: [B, C], over the active classes.

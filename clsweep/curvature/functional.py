@@ -1,4 +1,4 @@
-"""Gradients of single examples of any network: `torch.func` makes a batch of them, knowing no layers."""
+"""Gradients of single examples for any network: `torch.func` computes a batch of them without knowing the layers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from clsweep.networks import Classifier
 
 log = logging.getLogger(__name__)
 
-# Gradient values that are formed at once, and examples at most, whose activations take memory, too.
+# The most gradient values that are formed at once, and the most examples: their activations take memory, too.
 VALUES = 2**24
 MOST_EXAMPLES = 256
 

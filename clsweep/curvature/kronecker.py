@@ -1,7 +1,8 @@
 """Kronecker factors of the Fisher information, and the quadratic penalty that they define.
 
-For a linear layer with input a, a 1 appended where the layer has a bias, and g the gradient of log p(y | x) by its
-output, an example's gradient by [W b] is g a^T, and the layer's block of the Fisher information is
+Let a be a linear layer's input, with a 1 appended where the layer has a bias, and g the gradient of log p(y | x) with
+respect to its output. An example's gradient with respect to [W b] is g a^T, and the layer's block of the Fisher
+information is
 
     F = E[g g^T ⊗ a a^T] ≈ G ⊗ A,    G = E[g g^T],  A = E[a a^T]
 
@@ -89,7 +90,7 @@ Curvature = dict[Keys, Factors]
 
 
 def as_plain(curvature: Curvature) -> dict[str, NamedTensors]:
-    """The factors as plain tensors, under their keys joined by blanks."""
+    """The factors as plain tensors, under their keys joined by spaces."""
     return {" ".join(keys): {"inputs": one.inputs, "outputs": one.outputs} for keys, one in curvature.items()}
 
 
@@ -112,7 +113,7 @@ def kronecker_fisher(
         model: the network.
         dataset: the context's training examples; `dataset.tensors` are the inputs [N, ...] and labels [N].
         options: as for `diagonal_fisher`.
-        batch_size: examples at once, by default what is fast; it doesn't change the result.
+        batch_size: examples at once, by default a fast number; it doesn't change the result.
 
     Returns:
         The factors of each linear or convolutional layer, and by key the diagonals for the other layers' parameters,
@@ -153,7 +154,7 @@ class InputStatistics:
 
     Attributes:
         covariances: A = E[sum_l a_l a_l^T] of each linear and convolutional layer, [columns, columns] as in `Factors`.
-        others: the keys of the trained parameters of no such layer.
+        others: the keys of the trained parameters outside these layers.
         output: the keys of the layer whose outputs the logits are, where it is one of these layers.
     """
 
@@ -167,8 +168,8 @@ def input_statistics(model: Classifier, dataset: TensorDataset, batch_size: int 
 
     Args:
         model: the network.
-        dataset: the context's training examples; of more than 60,000 as many are drawn, as for the Fisher information.
-        batch_size: examples at once, by default what is fast; it doesn't change the result.
+        dataset: the context's training examples; at most 60,000 of them are used, as for the Fisher information.
+        batch_size: examples at once, by default a fast number; it doesn't change the result.
 
     Raises:
         MethodError: an example's logits depend on the others in its batch.
@@ -251,7 +252,7 @@ class _FactorTotals(_InputTotals):
 
 
 class _FactorSum:
-    """One layer's share of a batch: takes an output gradient at a time into the layer's totals."""
+    """One layer's share of a batch: adds one output gradient at a time to the layer's totals."""
 
     def __init__(self, visit: Visit, totals: _FactorTotals) -> None:
         self.totals = totals

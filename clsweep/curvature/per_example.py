@@ -8,12 +8,12 @@ gradient of a linear layer is the outer product of the output's gradient d_n and
     sum_n phi(d_n a_n^T) = phi(D)^T phi(A)
 
 is one matrix product over the batch (Goodfellow, "Efficient per-example gradient computations", arXiv:1510.01799,
-section 5, for the norm). Convolutions sum over positions l first, so their per-example gradients are formed, batched;
-but where there are few positions, the square of the sum is multiplied out,
+section 5, for the norm). Convolutions sum over positions l first, so their per-example gradients are formed, batched.
+But where there are few positions, the square of the sum is multiplied out:
 
     sum_n (sum_l d_nl a_nl^T)^2 = sum_{l,m} (D_l * D_m)^T (A_l * A_m),
 
-which is again products over the batch, and for several weightings of the logits D_l * D_m is summed before.
+which are again products over the batch. With several weightings of the logits, D_l * D_m is summed over them first.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def sum_over_examples(
         weights: from a batch's detached logits [B, C] and labels [B], the weightings [B, C] of the logits whose
             gradients are taken, one after the other.
         phi: applied to every element of a gradient.
-        batch_size: examples at once, by default what is fast; it doesn't change the result.
+        batch_size: examples at once, by default a fast number; it doesn't change the result.
 
     Returns:
         By key, sum_n sum_k phi(gradient of sum_c weights_k[n, c] logits[n, c]), for every trained parameter.
@@ -121,7 +121,7 @@ def sum_over_batches(
     others: FunctionalSum,
     batch_size: int | None = None,
 ) -> None:
-    """Give every covered layer's sum, for one batch after the other, the gradients of the layer's outputs.
+    """For one batch after the other, give every covered layer's sum the gradients of the layer's outputs.
 
     Args:
         model: the network, in eval mode, since in training mode batch normalization mixes examples.
@@ -131,8 +131,8 @@ def sum_over_batches(
         covered: the layers that have a rule.
         layer_sum: from what a layer saw and the number of weightings, the layer's sum for this batch.
         collect: called with each layer's sum once it has seen every weighting.
-        others: the sums of the parameters of no such layer.
-        batch_size: examples at once, by default what is fast.
+        others: the sums for the parameters outside these layers.
+        batch_size: examples at once, by default a fast number.
     """
     batch_size, layout = batch_size or _batch_size(covered), layout_of(model)
     for start in range(0, len(inputs), batch_size):
@@ -168,7 +168,7 @@ def visits_by_batch(
         model: the network, in eval mode.
         inputs: the examples, [N, ...].
         covered: the layers to look at.
-        batch_size: examples at once, by default what is fast.
+        batch_size: examples at once, by default a fast number.
 
     Yields:
         A visit for each of the layers.
@@ -204,7 +204,7 @@ def _visits(covered: Coverage) -> Iterator[list[Visit]]:
 
 
 class LayerSum:
-    """One layer's sum for one batch: `add` an output gradient at a time, then take the `result`."""
+    """One layer's sum for one batch: `add` one output gradient at a time, then take the `result`."""
 
     def __init__(self, visit: Visit, phi: Phi) -> None:
         self.layer = visit.layer

@@ -9,7 +9,7 @@ class Phi:
     """An elementwise function with phi(xy) = phi(x) phi(y) and phi >= 0.
 
     Attributes:
-        is_square: whether it is the square, of which a sum's can be multiplied out.
+        is_square: whether it is the square: that of a sum can be multiplied out.
     """
 
     is_square: bool

@@ -1,4 +1,4 @@
-"""What the images are, and what is done with them before the network gets them: for the user to see what is wrong."""
+"""What the images are, and what is done with them before the network gets them, so that the user sees mistakes."""
 
 from __future__ import annotations
 

@@ -158,13 +158,13 @@ def _up_to(n_classes: int | None) -> str:
 def layout(where: str, shape: tuple[int, ...], chosen: str | None) -> str:
     """Where the channels are.
 
-    A second axis of 1, 3 or 4 with a last one of more can only be PyTorch's [N, C, H, W]; a last axis of 4 or less
+    A second axis of 1, 3 or 4 and a last one above 4 can only be PyTorch's [N, C, H, W]. A last axis of at most 4
     without such a second one is [N, H, W, C].
 
     Args:
         where: names the source in a sentence.
         shape: the images'.
-        chosen: `dataset.layout`; null: what the shape says.
+        chosen: `dataset.layout`; None: what the shape says.
 
     Returns:
         `chw` or `hwc`; the latter for images without an axis of channels.

@@ -1,4 +1,4 @@
-"""Images in torchvision's ImageFolder layout: a folder for each class, its label their order by name. No torch."""
+"""Images in torchvision's ImageFolder layout: a folder for each class, labelled by the order of names. No torch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ClassFolder:
 
     @property
     def described(self) -> str:
-        """The files' names below the folder and the classes, without their content."""
+        """Each file's class and name, without its content."""
         return "\n".join(
             f"{self.classes[label]}/{file.name}" for file, label in zip(self.files, self.labels, strict=True)
         )
@@ -86,11 +86,11 @@ def _listed(key: str, path: str | None) -> ClassFolder:
 
 
 def digest(config: DatasetConfig, contents: Callable[[Sequence[Path]], list[bytes]]) -> bytes:
-    """Of the files' content, their classes, and how they are read.
+    """The digest of the files' content, their classes, and how they are read.
 
     Args:
         config: the data set.
-        contents: the digest of each of some files.
+        contents: gives the digest of each file.
 
     Raises:
         InputError: see `listed`.

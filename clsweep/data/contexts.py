@@ -1,7 +1,7 @@
 """From labelled images to a stream of contexts.
 
-Images become floats once, on the device; contexts are views of them: image numbers, labels and, where a context shows
-the images in a way of its own, what is done with them.
+Images become floats once, on the device. Contexts are views of them: image numbers, labels and, where a context shows
+the images in a way of its own, a transform.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Stream:
 
 
 def build(data: ImageData, config: Config, device: torch.device) -> Stream:
-    """Make the benchmark's contexts, or the first of them: classes, outputs and what is held out are those of all.
+    """Make the benchmark's contexts, or only the first ones, with the classes, outputs and held-out images of all.
 
     Args:
         data: the images, on the CPU.
@@ -222,7 +222,7 @@ def _held_out(data: ImageData, config: Config, shown: Sequence[ContextData]) -> 
 
 
 class _Maker:
-    """Makes contexts; those that show the same images with the same labels hold their numbers once.
+    """Makes contexts; those that show the same images with the same labels share the images' numbers.
 
     Args:
         config: the setting.

@@ -83,7 +83,7 @@ class _Part:
 
     Attributes:
         where: names the files in a sentence.
-        images: [N, H, W], or with an axis of channels in the files' own place.
+        images: [N, H, W], or with an axis of channels where the files have it.
         labels: [N] int64.
     """
 
@@ -95,7 +95,7 @@ class _Part:
 def _read(
     files: Sequence[Path], where: tuple[str, str], read: Callable[[], tuple[Arrays, Arrays]], how: str = ""
 ) -> tuple[_Part, _Part]:
-    """What `read()` makes of training and test files, from the cache where these have been read before, and so."""
+    """What `read()` makes of training and test files; from the cache where they have been read this way before."""
 
     def as_tensors() -> dict[str, Tensor]:
         made = zip(("train", "test"), read(), strict=True)

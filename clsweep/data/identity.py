@@ -19,7 +19,7 @@ def digest(dataset: DatasetConfig) -> str:
     """Twelve characters of the SHA-256 of a data set in files of one's own, and of how it is read.
 
     Returns:
-        Empty for another data set, and where a file isn't there, which loading it says.
+        Empty for another data set, and where a file is missing: loading it will say so.
     """
     if dataset.source == "folder":
         return _of_folder(dataset)

@@ -1,4 +1,4 @@
-"""What a stream function returns, held against what is expected of it."""
+"""What a stream function returns, checked against what is expected of it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def contexts_of(target: Target, data: ImageData, config: Config, shape: tuple[in
     if not isinstance(made, Iterable):
         raise InputError(f"{target.key}: {target.path} returned {_kind(made)}; expected a ContextData a context.")
     try:
-        given = list(made)  # only now, if it has a `yield`, it runs
+        given = list(made)  # a function with `yield` runs only here
     except ClsweepError:
         raise
     except Exception as error:

@@ -1,7 +1,7 @@
 """Which outputs of the network belong to which class, and which of them are active when.
 
-Scenarios are those of van de Ven, Tuytelaars & Tolias, "Three types of incremental learning" (2022). Each makes, of the
-classes that a stream's contexts show, an output layer. Contexts are counted from 0.
+Scenarios are those of van de Ven, Tuytelaars & Tolias, "Three types of incremental learning" (2022). Each makes an
+output layer for the classes that a stream's contexts show. Contexts are counted from 0.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Outputs:
     Attributes:
         n: its size.
         labels: for each context the label of each of its classes, counted over the active outputs.
-        own: for each context the outputs that are active as long as no later one has been learned.
-        reach: for each context the outputs that having started it opens to all contexts; none but in `class`.
+        own: for each context the outputs that are active as long as no later context has been started.
+        reach: for each context how many outputs are active for all contexts once it has been started; 0 but in `class`.
     """
 
     n: int

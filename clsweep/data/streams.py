@@ -47,18 +47,19 @@ class ContextData:
     """What one context shows.
 
     Attributes:
-        classes: its classes in the order of their labels. In the scenarios `task` and `class` the same class has the
-            same output in every context; contexts of a stream may have different numbers of classes.
+        classes: its classes in the order of their labels. In the scenario `class` the same class has the same output
+            in every context; in `task` contexts with the same classes in the same order share their outputs. Contexts
+            of a stream may have different numbers of classes.
         train: the training images: [n] int64, their numbers from 0, or [N] bool, a mask of all. A number may come
             several times, and in several contexts. Those that are held out for validation are taken out of it.
         test: the test images, likewise.
         train_labels: [n] int64, the class of each of them, one of `classes`; None: as the data set has it.
         test_labels: likewise.
         transform: what is done with the images: a function, or an `nn.Module`, from prepared float32 images
-            [b, C, H, W] to such images; None: nothing. It is called for each batch that is read, so that it must give
-            the same for the same image.
-        own_classes: the classes are others than those of the same numbers in other contexts, as the digits of two
-            permutations are; decides where the outputs are, in the scenarios `task` and `class`.
+            [b, C, H, W] to such images; None: nothing. It is called for each batch that is read, so it must give the
+            same for the same image.
+        own_classes: whether its classes differ from those with the same numbers in other contexts, as the digits of
+            two permutations do; decides where the outputs are, in the scenarios `task` and `class`.
     """
 
     classes: Sequence[int]
@@ -79,7 +80,7 @@ def split(data: ImageData, contexts: int, classes_per_context: int, seed: int) -
 
 
 def permuted(data: ImageData, contexts: int, seed: int, input_shape: tuple[int, int, int]) -> Iterator[ContextData]:
-    """All classes in every context, the pixels, those of the padding too, in an order of the context's own."""
+    """All classes in every context, with the pixels (those of the padding, too) in an order of the context's own."""
     channels, height, width = input_shape
     values = channels * height * width
     what = f"benchmark.contexts={contexts}: as many orders of {values:,} values"
@@ -97,10 +98,10 @@ def rotated(
     max_degrees: float = HALF_TURN,
     degrees: Sequence[float] | None = None,
 ) -> Iterator[ContextData]:
-    """All classes in every context, the images rotated by an angle of the context's own.
+    """All classes in every context, with the images rotated by an angle of the context's own.
 
     As in the code of Lopez-Paz & Ranzato, "Gradient Episodic Memory" (2017), angles ascend: the range from 0 to
-    `max_degrees` has as many equal parts as there are contexts, and the seed draws one from each.
+    `max_degrees` has as many equal parts as there are contexts, and the seed draws one angle from each.
 
     Args:
         data: the images.
@@ -111,7 +112,7 @@ def rotated(
         degrees: the angles themselves, one for each context, counter-clockwise.
 
     Raises:
-        InputError: as many angles as contexts are not there.
+        InputError: there are not as many angles as contexts.
     """
     if degrees is None:
         part = torch.rand(contexts, generator=generator(seed, "rotations"), dtype=torch.float64)

@@ -67,7 +67,7 @@ def of_several(transforms: Sequence[Transform | None]) -> Callable[[Tensor, Tens
         From images [b, C, H, W] and the context [b] of each to transformed images.
     """
     orders = [one.order for one in transforms if isinstance(one, PixelOrder)]
-    if len(orders) == len(transforms):  # at once: as many contexts as there are would take as many calls
+    if len(orders) == len(transforms):  # all at once, instead of one call for each context
         stacked = torch.stack(orders)
         return lambda images, contexts: images.flatten(1).gather(1, stacked[contexts]).view_as(images)
 

@@ -1,6 +1,6 @@
 """What a method is to the training loop, and the base classes of the built-in ones.
 
-A method learns from each finished context, and says from then on what a change of the parameters costs. The
+A method learns from each finished context, and from then on says what a change in the parameters costs. The
 hyperparameters of a built-in one are the fields of its class (`clsweep.hyperparameters`), and its state is its
 own: nothing of it lies on the network.
 """
@@ -84,16 +84,16 @@ class Method(ABC):
         is_quadratic: whether the penalty is what `squares` says until the context ends: then the optimizer's update
             adds the gradient, which costs a step next to nothing.
         transforms_gradients: whether `transform` is to be called at every step.
-        transforms_first_context: whether at those of the first context, too.
+        transforms_first_context: whether it is to be called in the first context, too.
         needs_plain_steps: whether it counts on steps against the gradient that `transform` leaves, as those of SGD are.
-        tells_layers: whether `additions` says what becomes of layers that it can't treat as the others.
-        takes_batch: whether `see` is.
-        takes_outputs: whether `see_outputs` is, from the second context on.
-        can_be_wrong: whether what it says of itself is checked while it is used, as what others have written is.
+        tells_layers: whether `additions` says what becomes of layers that it can't treat like the others.
+        takes_batch: whether `see` is to be called at every step.
+        takes_outputs: whether `see_outputs` is to be called at every step, from the second context on.
+        can_be_wrong: whether what it says about itself is checked while it is used, as for code that others wrote.
         reg_strength_scale: its own multiplier on `reg_strength`.
         network: what it is attached to.
         stream: the random numbers that it draws from.
-        active_outputs: the outputs that the loss of the context is of, from the context's start to its end.
+        active_outputs: the outputs that the context's loss is over, from the context's start to its end.
     """
 
     source: str
@@ -113,7 +113,7 @@ class Method(ABC):
 
     @property
     def leaves_first_context_alone(self) -> bool:
-        """Whether nothing of it has a part in the first context's training, which runs may share then."""
+        """Whether it takes no part in the training of the first context, which runs may then share."""
         return not ((self.transforms_gradients and self.transforms_first_context) or self.takes_batch)
 
     @property
@@ -194,7 +194,7 @@ class Method(ABC):
         """Say so where it is the penalty's gradient that isn't finite.
 
         Raises:
-            MethodError: it is.
+            MethodError: the penalty's gradient isn't finite.
         """
 
     def check_squares(self, squares: Squares, strength: float) -> None:  # noqa: B027
@@ -222,7 +222,7 @@ class Method(ABC):
     def transform(self) -> None:
         """Change the gradients of a step, which stand in the parameters' `grad`.
 
-        Where the penalty is quadratic they are those of the task's loss: the update adds the penalty's to what is left.
+        Where the penalty is quadratic they are those of the task loss: the update adds the penalty's to the result.
         """
         raise NotImplementedError
 
@@ -383,7 +383,7 @@ class Anchored(Quadratic):
 
     @abstractmethod
     def updated(self, finished: Finished) -> NamedTensors:
-        """The importance from now on, by key, each as its parameter; `self.importance` is that of before."""
+        """The importance from now on, by key, each as its parameter; `self.importance` is the one so far."""
 
     def squares(self) -> Squares:
         """The importance, times the factor, around the anchor."""

@@ -26,7 +26,7 @@ Optional attributes of the file:
 - `transform_gradients(model, importance_dict, prev_params_dict)`, a function that is called at every step between
   back-propagation and the update, and may change the parameters' `grad`, that of the total loss.
 
-On the model are `reg_strength`, `gamma`, `epsilon` and what the file declares besides, `param_list`, `_custom_W` and
+The model carries `reg_strength`, `gamma`, `epsilon` and what the file declares besides, `param_list`, `_custom_W` and
 `_custom_p_old` (the path integral, and the parameters after the last step), `_custom_importance` and
 `_custom_prev_params` (what the two dicts of the penalty hold), and `_custom_batch`, the step's `(inputs, labels)`.
 
@@ -128,9 +128,9 @@ class FileMethod(Method):
         return not self.transforms_gradients
 
     def active(self) -> AbstractContextManager[None]:
-        """Let a file's imports find the modules that belong to it; a run goes on in here from start to end.
+        """Let a file's imports find the modules that belong to it, from the start of a run to its end.
 
-        Not only the functions are the file's: there are hooks and gradients of its own, too.
+        Its functions are not the only code of the file that runs: hooks and gradients of its own do, too.
         """
         return nullcontext() if self._instance is None else self._instance.active()
 
@@ -138,7 +138,7 @@ class FileMethod(Method):
         """Put what the contract promises on the model.
 
         Raises:
-            InputError: a hyperparameter is called as something that the network has.
+            InputError: a hyperparameter has the name of something that the network has.
         """
         super().attach(network)
         model = network.model
@@ -183,7 +183,7 @@ class FileMethod(Method):
 
     @property
     def strength(self) -> float:
-        """What the model has, which the penalty may have overwritten, times the file's scale.
+        """`model.reg_strength`, which the penalty may have overwritten, times the file's scale.
 
         Raises:
             MethodError: it is no number, or not finite.
@@ -259,8 +259,8 @@ class FileMethod(Method):
     def penalty(self, *, is_first: bool) -> Tensor:
         """Call `compute_regularization_loss`.
 
-        Its kind of value is checked at every call; its value, which waits for the device, and what the file declares of
-        it at the first one.
+        The kind of its result is checked at every call; the value, which waits for the device, and what the file
+        declares about it only at the first one.
 
         Args:
             is_first: whether it is a context's first step.
@@ -269,7 +269,7 @@ class FileMethod(Method):
             The penalty, a tensor without dimensions.
 
         Raises:
-            MethodError: the function raised, or returned something else than a differentiable scalar tensor; at the
+            MethodError: the function raised, or returned something other than a differentiable scalar tensor; at the
                 first call: it is NaN or infinite, or a constant other than zero; it is declared to be pure and isn't.
         """
         if is_first:
@@ -333,7 +333,7 @@ class FileMethod(Method):
         """Check that the penalty depends on the network's parameters; not called while a run trains, as it takes long.
 
         Raises:
-            MethodError: it has a value, but a gradient for none of them.
+            MethodError: it has a value, but no gradient for any of them.
         """
         penalty = self.penalty(is_first=False)
         trained = [p for p in self.network.parameters if p.requires_grad]

@@ -1,4 +1,4 @@
-"""What methods have in common that carry the Fisher information of all contexts in Kronecker factors."""
+"""The base of methods that carry the Fisher information of all contexts in Kronecker factors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clsweep.parameters import NamedTensors, layers_of, snapshot
 class Factored(BuiltIn):
     """The sum of the contexts' Fisher information, and the latest parameters.
 
-    A sum of Kronecker products is none, so that the exact sum would take memory and time for every context. It is
+    A sum of Kronecker products isn't one itself, so the exact sum would take memory and time for every context. It is
     replaced by the Kronecker product with its partial traces (`Factors.plus`). Layers that have no factors
     (normalization, attention, embeddings, ...) keep the diagonal.
 
@@ -54,7 +54,7 @@ class Factored(BuiltIn):
         return [f"{self.source} has Kronecker factors for {factored}, and the diagonal for {layers_of(self.diagonal)}"]
 
     def state_dict(self) -> dict[str, Any]:
-        """The factors as plain tensors, under their keys joined by blanks."""
+        """The factors as plain tensors, under their keys joined by spaces."""
         return super().state_dict() | {"curvature": as_plain(self.curvature)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -4,11 +4,11 @@
 then the same text, whatever happens to the files.
 
 The file's folder comes first where the file imports a module, as it does for `python my_method.py`. A module beside it
-that is called like one of Python's own, or like an installed one that is in use, is refused: to take it for the other
-would break whoever imports that one. clsweep itself is always the installed one, and a folder without `__init__.py` is
-a module only where nothing installed has its name, as in Python. What belongs to a file is found without running it, in
-its import statements, wherever they stand, in `import_module("name")`, and in texts such as `"part.py"`, which it may
-run by itself. A module that is imported beside it in any other way is refused when that happens: the digest lacks it.
+with the name of one of Python's own, or of an installed one that is in use, is refused: to take one for the other would
+break whoever imports the other. clsweep itself is always the installed one, and a folder without `__init__.py` is a
+module only where nothing installed has its name, as in Python. What belongs to a file is found without running it, in
+its import statements, wherever they stand, in `import_module("name")`, and in strings such as `"part.py"`, which it may
+run by itself. A module beside it that is imported in any other way is refused when that happens: the digest lacks it.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class MethodFile:
         return own.hexdigest()
 
     def find(self, name: str) -> Module | None:
-        """A module beside the file, by its dotted name, whether it could be seen that the file imports it or not."""
+        """A module beside the file, by its dotted name, whether or not it could be seen that the file imports it."""
         return _find(name, self.path.parent, self.modules.get(name.rpartition(".")[0]), self.shown)
 
     def copy_to(self, folder: Path) -> None:
@@ -121,7 +121,7 @@ def read(file: str) -> MethodFile:
         file: its path.
 
     Raises:
-        InputError: it can't be read, or a module beside it is called like another one.
+        InputError: it can't be read, or a module beside it has the name of another one.
     """
     path, shown = Path(file).resolve(), str(short(Path(file)))
     if path.suffix not in SOURCE_SUFFIXES:
@@ -137,7 +137,7 @@ def read(file: str) -> MethodFile:
 def _belonging(file: Path, source: bytes, shown: str) -> dict[str, Module]:
     """The modules beside a file that it imports, directly or through each other, by name.
 
-    Files that it names in a text are among them, by their paths.
+    Files that it names in a string are among them, by their paths.
     """
     folder = file.parent
     found: dict[str, Module] = {}
@@ -174,7 +174,7 @@ def _find(name: str, folder: Path, parent: Module | None, shown: str) -> Module 
         shown: the file, for messages.
 
     Raises:
-        InputError: it is called like another module, which may be meant.
+        InputError: it has the name of another module, which may be meant.
     """
     if "." in name and (parent is None or parent.folder is None):
         return None

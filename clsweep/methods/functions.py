@@ -1,4 +1,4 @@
-"""A method that is no file: two functions, or any object that has them, as Python code gives it."""
+"""A method that is no file: two functions, or any object that has them, given from Python."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _PLAIN: Final = (bool, int, float, str, type(None))
 class Functions:
     """An object with the contract's functions.
 
-    What it declares, such as HYPERPARAMETERS, are attributes of the same names. It is used as it is: what it keeps from
-    one run is there in the next, unlike what a file does.
+    Its declarations, such as HYPERPARAMETERS, are attributes of the same names. It is used as it is: what it keeps from
+    one run is there in the next, while a file starts anew.
 
     Attributes:
         functions: the object.
@@ -56,7 +56,7 @@ class Functions:
     def digest(self, algorithm: str) -> str:
         """A digest of the functions' source text, of what they close over, and of the object's attributes.
 
-        What nobody can compare, such as an open file, makes a digest of its own each time.
+        What can't be compared, such as an open file, makes another digest each time.
 
         Args:
             algorithm: one of `hashlib`'s.
@@ -80,7 +80,7 @@ def _attributes(functions: object) -> dict[str, Any]:
 
 
 def _value(value: object, within: tuple[int, ...] = ()) -> str:
-    """A text that is the same for equal values, and another one each time for what can't be told."""
+    """A text that is the same for equal values, and another one each time for what can't be compared."""
     if isinstance(value, _PLAIN):
         return repr(value)
     if id(value) in within:  # it holds itself

@@ -2,17 +2,17 @@
 
     Delta [W b] = -lr (g - g M M^T)
 
-for each linear and convolutional layer, with g the gradient by its [W b] and M, in orthonormal columns, the directions
-that the layer's inputs had most of in the earlier contexts (Saha, Garg & Roy, "Gradient projection memory for continual
-learning", ICLR 2021, equations 6 and 7). After a context with the representation R, the layer's inputs in columns, the
-leading left singular vectors of R^ = R - M M^T R join M (equation 8), as few as explain, with what M holds already, the
-share epsilon of the whole (equation 9; 5 for the first context):
+for each linear and convolutional layer, with g the gradient with respect to its [W b] and M, in orthonormal columns,
+the directions that held most of the layer's inputs in the earlier contexts (Saha, Garg & Roy, "Gradient projection
+memory for continual learning", ICLR 2021, equations 6 and 7). After a context with the representation R, the layer's
+inputs in columns, the leading left singular vectors of R^ = R - M M^T R join M (equation 8), as few as explain, with
+what M holds already, the share epsilon of the whole (equation 9; 5 for the first context):
 
     ||M M^T R||_F^2 + ||R^_k||_F^2 >= epsilon ||R||_F^2.
 
 Singular vectors and squared singular values of R are the eigenvectors and eigenvalues of R R^T, which is all that is
 collected: over all examples of the context, where the paper draws 125 to 300. An input has a 1 appended where the layer
-has a bias, which the paper's layers have not; of a convolution it is a patch. As in the authors' code, epsilon may rise
+has a bias, which the paper's layers don't; of a convolution it is a patch. As in the authors' code, epsilon may rise
 from context to context (Split-CIFAR100: 0.97 and 0.003 a context; Permuted-MNIST: 0.95 in the first layer and 0.99 in
 the others, without a rise; here all layers have the same), heads of the context's own are free, and normalization
 layers are frozen after the first context (see `preconditioned`).
@@ -36,12 +36,12 @@ from clsweep.parameters import NamedTensors
 
 @dataclass(eq=False)
 class GPM(Projected):
-    """Gradients are projected onto the complement of what earlier inputs had most of.
+    """Gradients are projected onto the complement of the directions that held most of the earlier inputs.
 
     Attributes:
         threshold: epsilon in the first context, the share of the inputs' squares that M is to hold.
         rise: what epsilon is raised by in each further context, up to 1.
-        bases: M of each layer, [columns, directions], by its parameters' keys, joined by blanks.
+        bases: M of each layer, [columns, directions], by its parameters' keys, joined by spaces.
         contexts: how many have ended.
     """
 

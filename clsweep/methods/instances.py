@@ -21,13 +21,13 @@ from clsweep.methods.undisturbed import DEVICE, DTYPE, GRAD_MODE, current_folder
 
 
 class Instance:
-    """The module that a method's file is when it is run, and the modules beside it, none of which another run has seen.
+    """A method's file as a module that has been run, and the modules beside it, none of which another run has seen.
 
     While it is `active`, they are what the file's imports find, now and later, and what is in `sys.modules`, where
     dataclasses and pickle look a class's module up; the current folder, `sys.path` and `os.environ` are as the file
     left them. Afterwards all is as it was before. Other settings of the process that importing it changes are put back
-    at once, or refused where they would decide what training computes. What it finds in folders elsewhere that it puts
-    on `sys.path` itself doesn't belong to it, but starts anew as well.
+    at once, or refused where they would decide what training computes. What it finds in other folders, which it puts on
+    `sys.path` itself, doesn't belong to the method, but starts anew as well.
 
     Args:
         of: the method.
@@ -64,7 +64,7 @@ class Instance:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Let the file's imports find its own modules; within itself it changes nothing."""
+        """Let the file's imports find its own modules; nested, it changes nothing."""
         if self._is_active:
             yield
             return
@@ -127,7 +127,7 @@ class Instance:
         return package not in self._names and file is not None and self._is_beside(Path(file).resolve())
 
     def _is_beside(self, file: Path) -> bool:
-        """Whether a file is below the method's, and not in a folder of installed modules there."""
+        """Whether a file is below the method's folder, and not in a folder of installed modules there."""
         own = self._of.path.parent
         installed = [Path(entry).resolve() for entry in self._outside.path]
         others = [one for one in (*installed, *INSTALLATION) if one != own and one.is_relative_to(own)]
@@ -146,7 +146,7 @@ class Instance:
         )
 
     def _is_importing(self) -> bool:
-        """Whether the import that goes on stands in one of the method's own files."""
+        """Whether the import under way stands in one of the method's own files."""
         frame = sys._getframe(2)
         while frame.f_back is not None and _is_of_import(frame.f_code):
             frame = frame.f_back

@@ -36,7 +36,7 @@ class Loaded:
         config: its setting, with a value for each hyperparameter.
         declared: its hyperparameters.
         resolved: their values, and where these are from.
-        spaces: what a sweep searches by itself, by hyperparameter, in Hydra's syntax.
+        spaces: what a sweep searches by default, by hyperparameter, in Hydra's syntax.
     """
 
     method: Method
@@ -64,7 +64,7 @@ class Loaded:
 
     @property
     def code_digest(self) -> str:
-        """Of the files of a class of one's own; empty for a built-in method and a file."""
+        """The digest of the files of a class of one's own; empty for a built-in method and a file."""
         return code_digest(self.config)
 
     def described(self) -> list[str]:
@@ -130,7 +130,7 @@ def load(config: RegularizerConfig, seed: int = 0, file: MethodFile | Functions 
         file: the method's, as it was read, or the object; by default the file is read now.
 
     Raises:
-        InputError: it can't be imported, doesn't keep the contract, or may not have such a value.
+        InputError: it can't be imported, doesn't keep the contract, or a value isn't allowed.
     """
     stream = GlobalStream(seed)
     if isinstance(file, Functions):

@@ -1,4 +1,4 @@
-"""Learning without forgetting: the network's earlier answers to the examples of today are kept.
+"""Learning without forgetting: the network's earlier answers to the current examples are kept.
 
     R(theta) = T² sum_h n_h (1/B) sum_b sum_c -q_c(x_b; theta*) log q_c(x_b; theta),    q = softmax(f_h / T)
 
@@ -8,7 +8,7 @@ have had just these outputs, T the temperature and theta* the parameters at the 
 procedure (figure 3), the answers of theta* to a context's examples are recorded once, before it is trained.
 
 With outputs of their own, contexts are distilled one by one: a sum over heads. With one head for all, n_h counts them.
-Where each context adds classes to those before, h are all classes of before, once. These weights are those of the code
+Where each context adds classes to those before, h is all earlier classes, once. These weights are those of the code
 of van de Ven et al. ("Three types of incremental learning", Nature Machine Intelligence 2022), whose softmax over f has
 the new classes in it, too, in the class-incremental scenario, with q_c(x; theta*) = 0; here it is over h, as elsewhere.
 
@@ -33,12 +33,12 @@ Heads = dict[tuple[int, int], int]
 
 @dataclass(eq=False)
 class LwF(BuiltIn):
-    """The cross entropy between the answers of before and those of now.
+    """The cross entropy between the earlier answers and the current ones.
 
     Attributes:
         reg_strength: what the penalty is multiplied with.
         temperature: T.
-        heads: n_h by the first output of h and the one behind its last; no two of them overlap.
+        heads: n_h by the first output of h and the one after its last; no two of them overlap.
     """
 
     takes_outputs = True
@@ -72,7 +72,7 @@ def distillation(logits: Tensor, before: Tensor, heads: Mapping[tuple[int, int],
     """The weighted cross entropy over earlier contexts' outputs, a scalar; see the module.
 
     Args:
-        logits: of now, [B, n_outputs].
+        logits: the current ones, [B, n_outputs].
         before: the recorded ones, likewise.
         heads: n_h by outputs.
         temperature: T.

@@ -32,7 +32,7 @@ class MAS(Anchored):
     reg_strength: float = hyperparameter(1.0, NOT_NEGATIVE, "tag(log, interval(1e-3, 1e5))")
 
     def updated(self, finished: Finished) -> NamedTensors:
-        """Omega, with the mean absolute gradient of the logits' squared norm of this context in it."""
+        """Omega, with this context's mean absolute gradient of the logits' squared norm added."""
         inputs, labels = finished.dataset.tensors
         sums = sum_over_examples(self.model, inputs, labels, squared_norm, Absolute())
         return added(self.importance, {key: value / len(inputs) for key, value in sums.items()})

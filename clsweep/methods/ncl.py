@@ -51,7 +51,7 @@ class NCL(Factored, Preconditioned):
     """The gradient in the metric of the earlier contexts' precision, and a pull to the latest parameters.
 
     Attributes:
-        reg_strength: what the prior counts in the loss, 1 in the paper.
+        reg_strength: how much the prior counts in the loss, 1 in the paper.
         data_size: n, the number of examples that a prior of precision 1 is for; about a context's.
     """
 

@@ -2,15 +2,16 @@
 
     Delta [W b] = -lr g P,    P = (I + (1/alpha) sum_t A_t)^-1
 
-for each linear and convolutional layer, with g the gradient by its [W b] and A_t = E[a a^T] over the examples of the
-earlier context t, a the layer's input with a 1 appended (of a convolution the sum over patches): P is about the
-projector onto the directions that no earlier input had much of, so that the layer's outputs for these inputs stay
+for each linear and convolutional layer, with g the gradient with respect to its [W b] and A_t = E[a a^T] over the
+examples of the earlier context t, a the layer's input with a 1 appended (of a convolution the sum over patches). P is
+about the projector onto the directions that hold little of any earlier input, so the layer's outputs for these inputs
+stay
 (Zeng, Chen, Cui & Yu, "Continual learning of context-dependent processing in neural networks", Nature Machine
 Intelligence 2019: P = I - X (X^T X + alpha I)^-1 X^T with the earlier inputs in the columns of X, which is this with
 X X^T for sum_t A_t).
 
 After a context, P <- (P^-1 + A_t / alpha)^-1, the recursive least squares of the paper for all examples of the context
-at once; Kao et al. ("Natural continual learning", NeurIPS 2021) have it so, too. What differs from the paper:
+at once, as in Kao et al. ("Natural continual learning", NeurIPS 2021). What differs from the paper:
 
 - The recursion there takes the mean input of each minibatch while it trains, and alpha may decay within a context; here
   every example counts, at the context's end, with one alpha. A_t is a mean, so that alpha is in units of a mean square
@@ -36,7 +37,7 @@ class OWM(Projected):
 
     Attributes:
         alpha: the mean square of the inputs in a direction, summed over contexts, that halves the gradient in it.
-        covariances: sum_t A_t of each layer, [columns, columns], by its parameters' keys, joined by blanks.
+        covariances: sum_t A_t of each layer, [columns, columns], by its parameters' keys, joined by spaces.
     """
 
     alpha: float = hyperparameter(1e-3, POSITIVE, "tag(log, interval(1e-6, 10))")

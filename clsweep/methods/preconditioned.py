@@ -1,12 +1,12 @@
 """Methods that multiply each layer's gradient with matrices that they have learned from earlier contexts.
 
-The gradient of a linear layer's [W b] is a sum over examples of g a^T, with a the layer's input, a 1 appended, and g
-the gradient of the loss by its output; of a convolution's, over patches. A matrix from the right changes which inputs a
-step is felt for, one from the left which outputs it moves.
+The gradient with respect to a linear layer's [W b] is a sum over examples of g a^T, with a the layer's input, a 1
+appended, and g the gradient of the loss with respect to its output; a convolution's is a sum over patches, too.
+Multiplied from the right, a matrix decides for which inputs a step is felt; from the left, which outputs it moves.
 
-The first context is trained without any of it. What holds of a step holds of the gradient that the optimizer gets: only
-a step straight against it (SGD, without the momentum of earlier contexts and without weight decay) stays where the
-method leaves it. Adam scales each parameter on its own and goes on with the momentum that it has.
+The first context is trained without any of it. What a method promises about a step holds for the gradient that the
+optimizer gets: only a step straight against it (SGD, without the momentum of earlier contexts and without weight decay)
+stays where the method leaves it. Adam scales each parameter on its own and keeps the momentum that it has.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Preconditioned(Quadratic):
     """From the second context on, each layer's gradient is changed by what the earlier contexts have left.
 
     Attributes:
-        applied: what is done in the context, once its first step is made.
+        applied: what is done in the context, from its first step on; None before that.
     """
 
     transforms_gradients = True
@@ -75,7 +75,7 @@ class Preconditioned(Quadratic):
 
     @abstractmethod
     def prepared(self, parameters: dict[str, nn.Parameter]) -> Applied:
-        """What is to be done to the gradients of a context, of whose outputs `active_outputs` tells.
+        """What is to be done to the gradients of a context, whose outputs are `active_outputs`.
 
         Args:
             parameters: the network's, by key.
@@ -83,10 +83,10 @@ class Preconditioned(Quadratic):
 
     @abstractmethod
     def layers(self) -> list[Keys]:
-        """The parameters' keys of each layer that the state is of."""
+        """The parameters' keys of each layer that the state covers."""
 
     def refuse_half_frozen(self) -> None:
-        """A layer's gradient is changed as one matrix, whose columns the bias belongs to or doesn't.
+        """Check that a layer's bias is trained always or never: a layer's gradient is changed as one matrix.
 
         Raises:
             MethodError: a layer was trained with its bias in one context and without it in another.
@@ -106,7 +106,7 @@ class Preconditioned(Quadratic):
         self.applied.apply()
 
     def end_context(self, finished: Finished) -> None:
-        """See `BuiltIn`; what was made from the state of before is made anew."""
+        """See `BuiltIn`; what was made from the earlier state will be made anew."""
         self.applied = None
         super().end_context(finished)
 
@@ -119,7 +119,7 @@ class Projected(Preconditioned):
     own, as in the task-incremental scenario, is free: it computes nothing that an earlier context is asked for.
 
     What isn't a linear or convolutional layer, used once for examples in rows, has no such inputs: it is trained in the
-    first context and frozen from then on, lest it changes what later layers get. That goes for the scales and shifts of
+    first context and frozen from then on, lest it change what later layers get. That goes for the scales and shifts of
     normalization layers; the running averages of batch normalization move on, as in every method.
 
     Attributes:
@@ -168,7 +168,7 @@ class Projected(Preconditioned):
 
         Args:
             covariances: A of each layer in the context that has ended, [columns, columns], by its parameters' keys,
-                joined by blanks.
+                joined by spaces.
         """
 
     @abstractmethod
@@ -176,7 +176,7 @@ class Projected(Preconditioned):
         """What is done to a layer's gradient.
 
         Args:
-            layer: its parameters' keys, joined by blanks.
+            layer: its parameters' keys, joined by spaces.
         """
 
     def prepared(self, parameters: dict[str, nn.Parameter]) -> Applied:

@@ -7,7 +7,7 @@ the parameters' change over the context (Zenke, Poole & Ganguli, "Continual lear
 ICML 2017, equations 4 and 5).
 
 The gradient in W_t is that of the total loss, task and penalty, as in van de Ven's code, which the published figures
-come from. In Zenke et al. it is that of the task's loss alone. In the first context, which has no penalty, both are the
+come from. In Zenke et al. it is that of the task loss alone. In the first context, which has no penalty, both are the
 same; later, where the penalty pulls a parameter back, they are not.
 """
 
@@ -35,7 +35,7 @@ class SI(Anchored):
     floor_at_zero: bool = option(False, TRUTH)
 
     def updated(self, finished: Finished) -> NamedTensors:
-        """Omega, with W / (Delta^2 + epsilon) of this context in it."""
+        """Omega, with this context's W / (Delta^2 + epsilon) added."""
         parameters = contract_parameters(self.model)
         changes = {key: p.detach() - finished.start[key] for key, p in parameters.items()}
         totals = finished.path.totals

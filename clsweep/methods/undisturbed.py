@@ -1,7 +1,7 @@
 """What code of others may leave behind: settings of the whole process, and the state of a network.
 
 A method's functions run in the middle of training. What they change in passing is put back, so that a run's results
-don't depend on whether they tidied up; what can't be put back is told, for the caller to refuse.
+don't depend on whether they tidied up. What can't be put back is reported, for the caller to refuse.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class _Setting:
 
 
 def current_folder() -> str | None:
-    """None where somebody has removed it."""
-    with contextlib.suppress(FileNotFoundError):  # somebody has removed it
+    """The current folder; None where somebody has removed it."""
+    with contextlib.suppress(FileNotFoundError):
         return os.getcwd()  # noqa: PTH109 - a Path takes four times as long
     return None
 
@@ -64,7 +64,7 @@ def enter_folder(folder: str | None) -> None:
 
 
 def _set_filters(filters: list[Any]) -> None:
-    warnings.resetwarnings()  # which says that they have changed; what is shown once a place is counted anew
+    warnings.resetwarnings()  # which marks them as changed: warnings shown once per place may be shown again
     warnings.filters[:] = filters  # type: ignore[index]
 
 
@@ -292,7 +292,7 @@ class Network:
         return [name for name, p in self.model.named_parameters() if p not in own and p.requires_grad]
 
     def hooked(self) -> list[str]:
-        """The names of layers and parameters that have hooks, beside those of layers that were there from the start."""
+        """The names of layers with more hooks than at the start, and of parameters with hooks."""
         layers = [
             name or "the whole"
             for name, module in self.model.named_modules()
@@ -307,7 +307,7 @@ class Network:
         return first_not_finite(tensors)
 
     def train(self) -> None:
-        """Training mode; modules that a method has added, such as a teacher, keep theirs."""
+        """Set training mode; modules that a method has added, such as a teacher, keep theirs."""
         own = set(self._modules)
         others = [(module, module.training) for module in self.model.modules() if module not in own]
         self.model.train()
@@ -345,7 +345,7 @@ def _kind(tensor: Tensor) -> _Kind:
 
 
 def _difference(now: _Kind, before: _Kind) -> tuple[str, str]:
-    """The first thing in which two kinds of tensor differ, of each."""
+    """The first property in which two kinds of tensor differ, as each has it."""
     words = ("{}", "shape {}", "device {}")
     return next(
         (word.format(_shown(a)), word.format(_shown(b)))

@@ -14,7 +14,7 @@ have said of the means (Loo, Swaroop & Turner, "Generalized variational continua
 
 The prior is N(theta_0, sigma^2), with sigma = `prior_std`, around the initial parameters as in Dziugaite & Roy
 ("Computing nonvacuous generalization bounds for deep (stochastic) neural networks", UAI 2017) and not around zero:
-nothing pulls then at a head before its context comes, nor at a normalization's scale away from one.
+then nothing pulls at a head before its context comes, nor pulls a normalization's scale away from one.
 
 The network holds mu, which the run's optimizer moves by the gradient of (1). Linear and convolutional layers are
 sampled by what they compute, for each example on its own (local reparameterization; Kingma, Salimans & Welling,
@@ -35,9 +35,9 @@ large deep networks", ICML 2024). The floor keeps data from taking precision awa
 
 What differs from the papers:
 
-- (2) instead of Adam on log S: it needs no hundreds of epochs. The average begins anew in each context, where the
+- (2) instead of Adam on log S: it doesn't need hundreds of epochs. The average begins anew in each context, where the
   standard deviation is `initial_std` or less; what is left of this beginning at the end is taken out again, as Adam
-  does it, so that S stays s where no gradient has come.
+  does, so that S stays s where no gradient has come.
 - One sample a step, where Nguyen et al. draw ten. A convolution's positions have noise of their own, and so have a
   layer's calls, as if each had weights of its own. Where a parameter itself is sampled, all examples of a batch share
   the sample, and the variance that it adds is not divided by their number.
@@ -73,7 +73,7 @@ _NOTE = (
 
 @dataclass(eq=False)
 class VCL(Quadratic):
-    """A Gaussian for each parameter, which is the next context's prior. What it adds to a gradient, `transform` adds.
+    """A Gaussian for each parameter, which is the next context's prior. `transform` adds the divergence's gradient.
 
     Attributes:
         reg_strength: lambda.
@@ -253,7 +253,7 @@ class _Posterior:
         torch._foreach_addcmul_(gradients, away, self._weights.each)
 
     def put_back(self) -> None:
-        """The means, where a sample stands."""
+        """Put the means back, where a sample stands."""
         self._layers.shut()
         self._samples.put_back()
 
@@ -329,7 +329,7 @@ class _Layers:
         return torch.addcmul(output, (variance + torch.finfo(variance.dtype).tiny).sqrt(), noise)
 
     def _variance_of(self, p: Any) -> Tensor | None:
-        """Zero where a parameter is frozen."""
+        """A parameter's variance: zero where it is frozen, None where there is none."""
         return None if p is None else self._variances[p] if p in self._variances else torch.zeros_like(p)
 
 
@@ -375,7 +375,7 @@ class _Samples:
 
     @torch.no_grad()
     def put_back(self) -> None:
-        """The means, where a sample stands."""
+        """Put the means back, where a sample stands."""
         if self._is_there:
             torch._foreach_copy_(self._parameters, self._means.each)
         self._is_there = False

@@ -1,7 +1,7 @@
 """Networks, and what every network is given before it is trained.
 
 A network takes examples [B, C, H, W] and has the outputs of all contexts. A run wants the active ones alone: the
-networks here end in a `Head`, which computes no others (`outputs`); from any other network's outputs a hook takes them.
+networks here end in a `Head`, which computes no others (`outputs`); for any other network, a hook takes them from all.
 `equip` gives a network what a run and a method find on it, `activate` chooses the outputs, `build` makes one from a
 setting, `check` refuses what can't be trained (`building`, `trial`). The networks themselves are in `ours`.
 """

@@ -68,7 +68,8 @@ def check(
         device: where it is trained.
 
     Raises:
-        InputError: it is too large, the batch too small for it, or it is another's and doesn't do what a network must.
+        InputError: it or the batch is too large, the batch is too small for it, or it is a network of one's own that
+            doesn't do what a network must.
     """
     target = architecture.of(node)
     is_ours = architecture.is_ours(target)
@@ -84,7 +85,7 @@ def check(
 
 
 def _of_shapes(target: Target, input_shape: tuple[int, int, int], n_outputs: int) -> nn.Module | None:
-    """The network without values; None where that of another needs some, or is wrong, which making it will tell."""
+    """The network without values; None where one's own needs values, or is wrong, which making it will tell."""
     try:
         with torch.device("meta"), warnings.catch_warnings(action="ignore"):
             return _made(target, input_shape, n_outputs)
@@ -132,7 +133,7 @@ def _check_batch(
 
 
 def _bytes_of_example(shapes: nn.Module, input_shape: tuple[int, int, int]) -> int:
-    """What a step keeps of each example for the way back.
+    """What a step keeps of each example for back-propagation.
 
     The network gets memory, which holds anything: without any, on torch's meta device, a product imports torch's
     compiler, which takes seconds, as `to_empty` would. `shapes` must fit, then. What the CPU's convolutions keep for
@@ -153,4 +154,4 @@ def _bytes_of_example(shapes: nn.Module, input_shape: tuple[int, int, int]) -> i
         assert logits.requires_grad  # what is kept lives as long as this does
         return sum(sizes.values())
 
-    return kept(3) - kept(2)  # without what is kept of the parameters
+    return kept(3) - kept(2)  # without what is kept for the parameters

@@ -1,4 +1,4 @@
-"""A network of somebody's own is tried on two examples, so that what it doesn't do is told before it is trained."""
+"""A network of one's own is tried on two examples, so that its mistakes show before it is trained."""
 
 from __future__ import annotations
 

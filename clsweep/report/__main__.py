@@ -1,4 +1,4 @@
-"""`python -m clsweep.report`: what is slow to import comes after interrupts are taken care of."""
+"""`python -m clsweep.report`. Slow imports wait until interrupts are handled."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ def _command() -> int:
 
 
 if __name__ == "__main__":
-    # The current folder, which `-m` puts first, comes last: a file there called glob.py isn't Python's own.
+    # `-m` puts the current folder first. It comes last here, so that a glob.py in it doesn't hide Python's own.
     if not sys.flags.safe_path and not clsweep.__file__.startswith(f"{sys.path[0]}{os.sep}"):
         sys.path.append(sys.path.pop(0))
     from clsweep import process

@@ -133,7 +133,7 @@ def refuse_foreign(output: Path) -> None:
 
 
 def _write_figures(output: Path, drawn: Sequence[Drawn]) -> None:
-    """Write the figures, and remove those that an earlier report wrote and this one has no more.
+    """Write the figures, and remove those that an earlier report wrote and this one doesn't have.
 
     The mark, which lists them, is there from the beginning: an interrupted report can be written again.
     """

@@ -22,7 +22,7 @@ from clsweep.report.unit import FRACTION, Unit
 from clsweep.results import Results
 from clsweep.results.statistics import estimates
 
-# Fewer are drawn sooner than other processes have started.
+# Fewer are drawn before other processes would have started.
 _FEWEST_FOR_PROCESSES = 12
 
 
@@ -148,12 +148,12 @@ def of_study(
     yield partial(studies.search, f"{slug}-search", trials, searched, name, unit)
     yield partial(studies.sensitivity, f"{slug}-sensitivity", trials, searched, name, unit)
     if len(searched) > 1:
-        import optuna.importance  # noqa: F401  # it imports scikit-learn, which each process would do that draws
+        import optuna.importance  # noqa: F401  # it imports scikit-learn, which each drawing process would do
     yield partial(studies.importances, f"{slug}-importance", trials, searched, name)
 
 
 def slugs(names: Sequence[str]) -> list[str]:
-    """Names for files: the unusual characters replaced, and a number behind those that would be the same.
+    """Names for files: the unusual characters replaced, and a number after those that would be the same.
 
     Args:
         names: of whatever is drawn.
@@ -196,7 +196,7 @@ def draw(jobs: Sequence[Job], printed: Sequence[bool]) -> list[Drawn | Undrawn |
 
 
 def _begin_worker() -> None:
-    """Let a worker end at once: it has this process's handlers of signals, which wind up a whole command."""
+    """Let a worker end at once: it inherits this process's signal handlers, which wind up a whole command."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes: this one's parent ends it
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_DFL)

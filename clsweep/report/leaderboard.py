@@ -4,7 +4,7 @@ A method's place must not be chosen by what is being reported. Where it was run 
 leaderboard is that of the values a sweep chose on validation data, else that of the most seeds, else that of a sweep's
 default values, else that of the latest run, and never that of the best test accuracy. The row says which it was.
 
-A single seed is no ground to lead on: where any method of a protocol has several, those with one stand below them.
+A single seed is no basis for a lead: where any method of a protocol has several, those with one stand below them.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _main(table: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def _why(settings: pd.DataFrame) -> str:
-    """What the first of a method's settings has before the others, in words."""
+    """What puts the first of a method's settings before the others, in words."""
     first, others = settings.iloc[0], settings.iloc[1:]
     if others.empty:
         return ""
@@ -178,7 +178,7 @@ def _best(rivals: pd.DataFrame, metric: str) -> Any:
 
 
 def verdict(table: pd.DataFrame) -> str:
-    """What one protocol's rows say of average accuracy, in a sentence; empty where there is nothing to compare.
+    """What one protocol's rows say about average accuracy, in a sentence; empty where there is nothing to compare.
 
     Args:
         table: of `rows`, of one protocol.
@@ -230,7 +230,7 @@ def _published_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def overview(table: pd.DataFrame) -> pd.DataFrame:
-    """Method by benchmark: the rows of the first protocol of each benchmark, the file `leaderboard.md`'s first table.
+    """Method by benchmark: the rows of the first protocol of each benchmark, as in the first table of `leaderboard.md`.
 
     Args:
         table: of `rows`.
@@ -243,7 +243,7 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def not_in_it(found: Results, table: pd.DataFrame) -> str:
-    """Which methods the overview lacks since none of their final runs is finished, in a sentence; may be empty.
+    """Which methods the overview lacks because none of their final runs is finished, in a sentence; may be empty.
 
     Args:
         found: what was read.
@@ -266,7 +266,7 @@ def not_in_it(found: Results, table: pd.DataFrame) -> str:
 def methods_in_order(table: pd.DataFrame) -> list[tuple[str, str]]:
     """Kind and name of each method, as the overview lists them: methods, bounds, published."""
     kinds: Iterable[str] = (METHOD, BOUND, PUBLISHED)
-    # By their places, not their means: methods are not run on the same benchmarks.
+    # By their places, not their means: not all methods are run on the same benchmarks.
     place = table.groupby(["benchmark", "kind"])["average_accuracy"].rank(pct=True)
     mean = table.assign(place=place).groupby(["kind", "method"])["place"].mean()
     return [

@@ -56,7 +56,7 @@ def protocol_title(protocol: Mapping[Any, Any]) -> str:
 def study_titles(results: Results) -> list[str]:
     """A title for each study: "Split-MNIST, quick budget: EWC".
 
-    Studies of the same title have behind it what tells them apart: the folder of their sweep, else their own.
+    Where studies have the same title, what tells them apart follows it: the folder of their sweep, else their own.
     """
     rows = results.studies.to_dict("records")
     trained = {str(study): runs.iloc[0].to_dict() for study, runs in results.runs.groupby("study") if study}
@@ -67,7 +67,7 @@ def study_titles(results: Results) -> list[str]:
 
 
 def numbered(names: Sequence[str]) -> list[str]:
-    """The names, with a number behind those that are the same.
+    """The names, with a number after those that are the same.
 
     Args:
         names: of whatever is drawn.

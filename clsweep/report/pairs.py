@@ -60,7 +60,7 @@ class SeedsRow:
         benchmark: where.
         first: a method.
         second: another one.
-        test: paired or not, and with how many seeds the variance was seen.
+        test: paired or not, and from how many seeds the variance was estimated.
         deviation: that standard deviation.
         needed: how many, with the interval.
         count: the same as a number.
@@ -80,13 +80,13 @@ class Comparisons:
     """Both tables, what is open and what is behind a click.
 
     Attributes:
-        pairs: those of the leading method that is in any with each other one, over all benchmarks.
+        pairs: the leading method among those in pairs, with each other one, over all benchmarks.
         more_pairs: the others, and all on each benchmark.
         seeds: the two leading methods of each benchmark.
         more_seeds: all other pairs.
         hidden: how many rows of both are in the files alone.
         resamples: of the bootstrap.
-        difference: that the seeds are counted for.
+        difference: the one that the seeds are to find.
         gap: whether a difference is a share of the gap between the bounds.
         unpaired: whether some pairs have no common seeds.
     """
@@ -248,7 +248,7 @@ def seeds_needed(made: Scores) -> pd.DataFrame:
 
     Returns:
         A row for each benchmark and pair, the leading methods of the benchmark first: `benchmark`, `first`, `second`,
-        `difference` (to be found), `test` (paired or unpaired), `seeds` (the variance was seen with), `deviation`,
+        `difference` (to be found), `test` (paired or unpaired), `seeds` (that gave the variance), `deviation`,
         `needed`, `needed_low`, `needed_high` (with the ends of the deviation's 95 % interval).
     """
     rows = []

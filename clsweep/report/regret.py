@@ -27,7 +27,7 @@ COLUMNS: Final = (
 
 
 def rows(found: Results) -> pd.DataFrame:
-    """A row for each method and way of tuning, where a method has another way beside the whole stream.
+    """A row for each method and way of tuning, where a method has another way besides the whole stream.
 
     Args:
         found: what was read.

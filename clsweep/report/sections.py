@@ -40,7 +40,7 @@ class Figure:
         best: whether it is better than all others by the test.
         unit: that it is shown in.
         seeds: how many runs it is the mean of.
-        note: what a figure that is taken from a publication is of; empty for one's own.
+        note: how a figure that is taken from a publication was measured; empty for one's own.
     """
 
     mean: float

@@ -32,11 +32,11 @@ class Selection:
         runs: rows of `Results.runs`, those of the protocol that is looked at first before the others. `protocol` is
             the digest of each run's `Protocol`, whatever the format of its file, and `budget` the same for all of one
             protocol. Five columns more: `searched`, the parts of the protocol that a sweep searched, such as the
-            learning rate: they are the method's in its final runs, and not in their digest; `method`, the name, of a
-            file of one's own the file's, with the beginning of its digest where several files of that name were run;
+            learning rate (they are the method's in its final runs, and not in the digest); `method`, the name (for a
+            file of one's own the file's, with the beginning of its digest where several files of that name were run);
             `setting`, its hyperparameters, options and `searched` exactly, as text, empty where it has none; `chosen`,
-            for values that a sweep's final runs have where they come from (`origins`), else empty; `tune_on`, what
-            these values were tuned on, where a sweep chose them, with commas between several.
+            where the values come from (`origins`) if a sweep's final runs have them, else empty; `tune_on`, what these
+            values were tuned on, where a sweep chose them, with commas between several.
         held_out: how many finished runs were left out because they held training data out to choose values by.
         repeated: how many were left out because a later run has the same protocol, method, values and seed.
     """
@@ -75,7 +75,7 @@ def select(results: Results) -> Selection:
 
 
 def is_bound(run: Mapping[Hashable, Any]) -> bool:
-    """Whether a run is joint training, or training without a regularizer, and not a method that is called so."""
+    """Whether a run is joint training, or training without a regularizer, and not a method of such a name."""
     return bool(run["stream"] == "joint" or (run["regularizer"] == "none" and run["regularizer_file"] == ""))
 
 
@@ -94,7 +94,7 @@ def _setting(run: Mapping[Hashable, Any]) -> str:
 
 
 def _used(run: Mapping[Hashable, Any]) -> list[str]:
-    """Files of version 1 don't say which: those of a built-in method as it was, all for another."""
+    """The names of those. Files of version 1 don't say: a built-in method had fixed ones, any other method all."""
     if run["format_version"] != 1:
         used = str(run["hyperparameters"]).split()
         return sorted(used, key=lambda name: _PLACES.get(name, len(_PLACES)))
@@ -142,7 +142,7 @@ def _searched_protocols(runs: pd.DataFrame, finals: pd.DataFrame) -> list[tuple[
 
 
 def _of_final_runs(runs: pd.DataFrame, finals: pd.DataFrame) -> list[str]:
-    """Whether a final run has the values that a sweep chose; a sweep that chose the default ones ran them once."""
+    """Where each run's values come from if it is a final run, else empty; default values that won ran only once."""
     chosen: dict[tuple[str, str], str] = {}
     # Of studies that differ in what they were tuned on, the whole stream's counts; `regret` compares them.
     is_on_stream = finals["tune_on"] == ON_STREAM
@@ -176,7 +176,7 @@ def _places(runs: pd.DataFrame, finals: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _own_places(runs: pd.DataFrame) -> list[tuple[str, str]]:
-    """The same of runs."""
+    """The same for runs."""
     return [(study, Path(folder).name) for study, folder in zip(runs["study"], runs["folder"], strict=True)]
 
 
@@ -193,7 +193,7 @@ def _trained_by(study: str, folder: Path, studies: Collection[str]) -> str:
 
 
 def _methods(runs: pd.DataFrame) -> list[str]:
-    """Names; a file's digest behind it where there are several of that name, or where a bound is called so."""
+    """Names, each with its file's digest where several files have that name, or where a bound has it."""
     rows = runs.to_dict("records")
     files: dict[str, set[str]] = {}
     for run in rows:

@@ -1,4 +1,4 @@
-"""Accuracy within the contexts (`evaluate_every`) in the report: two metrics, and a figure, of runs measured as often.
+"""Accuracy within contexts (`evaluate_every`) in the report: two metrics and a figure, of runs measured equally often.
 
 The more often a run is measured, the lower is the lowest accuracy that is found. So under each protocol only the runs
 that were measured as often as most of them have these metrics, and are drawn.
@@ -27,8 +27,8 @@ def comparable(runs: pd.DataFrame) -> pd.DataFrame:
         runs: of `clsweep.report.selection.select`.
 
     Returns:
-        The same, without these metrics where a run was measured more or less often than most under its protocol (of
-        as many, the more often).
+        The same, without these metrics where a run was measured more or less often than most under its protocol. If
+        two values of `evaluate_every` are equally common, the smaller one counts.
     """
     usual = {protocol: _usual(mine[EVERY]) for protocol, mine in runs.groupby("protocol")}
     others = runs[EVERY].fillna(0) != runs["protocol"].map(usual)

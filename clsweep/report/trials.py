@@ -12,7 +12,7 @@ from clsweep.results.tuning import BestOf, Flat, Values, best_of, finished_told,
 
 COMPLETE, PRUNED, FAILED = "COMPLETE", "PRUNED", "FAIL"
 ACCURACY: Final = "validation_average_accuracy"
-WITHIN: Final = 0.005  # accuracies as near to the best one as that are as good
+WITHIN: Final = 0.005  # accuracies this near to the best one count as equally good
 # What ends a trial through no fault of its values, where a file doesn't say it in the column `ended`.
 _NOT_ITS_OWN: Final = r"interrupted|its process ended|outside of what is searched now|trial \d+ goes on with"
 
@@ -33,7 +33,8 @@ def _measurements(trials: pd.DataFrame) -> list[str]:
 def attempts(trials: pd.DataFrame, searched: Sequence[str]) -> pd.DataFrame:
     """The trials that say something about their values, in order: complete, pruned, and failed by themselves.
 
-    Those that run, were interrupted or lost don't; nor do those that a later one of the same values took the place of.
+    Those that run, were interrupted or lost don't. Nor do those that a later one with the same values replaced, unless
+    they are complete.
 
     Args:
         trials: a study's rows of `Results.trials`.
@@ -48,7 +49,7 @@ def attempts(trials: pd.DataFrame, searched: Sequence[str]) -> pd.DataFrame:
 
 
 def failed_itself(trials: pd.DataFrame) -> pd.Series:
-    """Which of a study's trials failed, and weren't interrupted, lost or doubled: Optuna knows FAIL alone."""
+    """Which of a study's trials failed, and weren't interrupted, lost or doubled: Optuna knows only FAIL."""
     failed = trials["state"] == FAILED
     guessed = ~trials["reason"].fillna("").str.match(_NOT_ITS_OWN)
     if "ended" not in trials:
@@ -100,7 +101,7 @@ def counted(trials: pd.DataFrame, searched: Sequence[str]) -> pd.Series:
 
 
 def _as_complete_ones(stood: pd.Series, others: pd.Series, reached: pd.Series) -> Values:
-    """What trials would have reached that stood somewhere after a context, from what the complete ones did.
+    """What stopped trials would have reached, by what the complete ones that stood there reached.
 
     Args:
         stood: the accuracies of those trials after the context.

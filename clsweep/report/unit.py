@@ -1,4 +1,4 @@
-"""What accuracies are written in: parts of one, or percent."""
+"""The unit that accuracies are written in: fractions of one, or percent."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Unit:
         factor: what a number is multiplied by.
         decimals: of a mean.
         described: for a sentence.
-        suffix: behind the label of an axis.
-        difference: behind a difference in a sentence.
+        suffix: after the label of an axis.
+        difference: after a difference in a sentence.
     """
 
     factor: int

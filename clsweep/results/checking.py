@@ -1,4 +1,4 @@
-"""What is checked of values that were read, all at once: one at a time takes longer than reading them."""
+"""Checks of the values that were read, all at once: one at a time takes longer than reading them."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _learned(runs: pd.DataFrame) -> pd.Series:
 
 
 def inconsistent_curves(runs: pd.DataFrame, curves: pd.DataFrame) -> Broken:
-    """Runs whose curve is out of range, has gaps, or doesn't make up the lowest accuracies in the summary.
+    """Runs whose curve is out of range, has gaps, or doesn't give the `min_accuracy` in the summary.
 
     Args:
         runs: the runs, of their columns' types.

@@ -1,8 +1,8 @@
 """Accuracy within the contexts: what a run with `evaluate_every` measures, and what is made of it.
 
 The metrics are those of De Lange, van de Ven & Tuytelaars, "Continual evaluation for lifelong learning: Identifying the
-stability gap", ICLR 2023, section 3 (min-ACC and WC-ACC). Whoever measures after each context alone misses how far the
-accuracy on earlier contexts falls while a new one is learned, where it recovers until that is over: the stability gap.
+stability gap", ICLR 2023, section 3 (min-ACC and WC-ACC). Whoever measures only after each context misses how far the
+accuracy on earlier contexts falls while a new one is learned, if it recovers by its end: the stability gap.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def min_accuracy(curve: pd.DataFrame, contexts: int) -> float:
 
     min-ACC = (1/(T-1)) sum_{i<T} min_n A(E_i, f_n), where n runs over the iterations that were measured after context i
     was learned, the last one included (De Lange et al., 2023, section 3). The fewer these are, the higher it is: only
-    runs that were measured as often are compared.
+    runs that were measured equally often are compared.
 
     Args:
         curve: of one run, with the columns of `Point`.
@@ -100,7 +100,7 @@ def min_accuracy(curve: pd.DataFrame, contexts: int) -> float:
 
 
 def worst_case_accuracy(matrix: Matrix, lowest: float) -> float:
-    """What was held at the least on earlier contexts, and learned of the last one, from 0 to 1.
+    """The lowest accuracies on earlier contexts and that on the last one at the end, averaged: from 0 to 1.
 
     WC-ACC = (1/T) A(E_T, f) + (1 - 1/T) min-ACC, of the network f at the end (De Lange et al., 2023, section 3). The
     average accuracy is never less.
@@ -110,7 +110,7 @@ def worst_case_accuracy(matrix: Matrix, lowest: float) -> float:
         lowest: min-ACC.
 
     Returns:
-        The accuracy on the only context, where there is one; NaN where something of it wasn't measured.
+        With a single context, the accuracy on it; NaN where something needed wasn't measured.
     """
     contexts = matrix.shape[1]
     last = float(matrix[-1, -1])

@@ -146,8 +146,8 @@ class Results:
         runs: a row for each run folder: `folder`; `role`, which is `single`, `trial` (of a sweep's search) or `final`
             (with the values that a sweep chose, or the default ones); `study`; the columns of `summary.csv`, see
             `Summary`; and those that some files have beyond these, such as a method's own hyperparameters, empty where
-            a file lacks them. `status` is `unfinished` for a run that goes on, or was killed, and `reason` says how
-            far it got.
+            a file lacks them. `status` is `unfinished` for a run that is still going, or was killed, and `reason` says
+            how far it got.
         cells: a row for each measured accuracy: `folder`, `run_id`, `after_context` (0: before training), `context`
             (from 1), `split` (test or validation), `accuracy` (0 to 1), `n` (examples).
         curves: a row for each accuracy that was measured within a context, of runs with `evaluate_every`: `folder`,
@@ -203,8 +203,8 @@ def load(*folders: str | Path) -> Results:
 
     Returns:
         The frames. Columns of text are `str`, whole numbers `Int64`, other numbers `float64`, truth values `boolean`,
-        `started_at` is `datetime64[us, UTC]`; a column that is not known is of numbers if nothing else is in it. `NaN`
-        or `<NA>` is what does not apply or was not recorded.
+        `started_at` is `datetime64[us, UTC]`; an unknown column has numbers if nothing else is in it. `NaN` or `<NA>`
+        stands for what does not apply or was not recorded.
 
     Raises:
         InputError: a folder isn't there.
@@ -395,7 +395,7 @@ def _read_study(folder: Path, names: set[str], found: _Found) -> None:
 
 
 def _typed(header: list[str], rows: list[list[str]], dtypes: dict[str, str]) -> pd.DataFrame:
-    """Rows of `trials.csv` or `final.csv`; a column that is not known is of numbers if nothing else is in it."""
+    """Rows of `trials.csv` or `final.csv`; an unknown column has numbers if nothing else is in it."""
     values = pd.DataFrame(rows, columns=header, dtype="str")
     if "format_version" in header:
         for version in set(values.pop("format_version")):
@@ -427,7 +427,7 @@ def _description(folder: Path, names: set[str], found: _Found) -> dict[str, Any]
 
 
 def _iters(benchmark: dict[str, Any], budget: str) -> int | None:
-    """As they stand there, or those of the budget, as `rerun_yaml` writes them; None where epochs say how many."""
+    """The iterations in it, or those of the budget, as `rerun_yaml` writes them; None where epochs say how many."""
     if benchmark.get("epochs") is not None:
         return None
     iters = benchmark["iters"]
@@ -435,7 +435,7 @@ def _iters(benchmark: dict[str, Any], budget: str) -> int | None:
 
 
 def _trial_columns(path: Path) -> list[str]:
-    """Of `trials.csv`; none where it can't be used, which is said elsewhere."""
+    """The columns of `trials.csv`; none where it can't be used, which is said elsewhere."""
     try:
         header, _ = read_rows(path)
     except UnreadableError:

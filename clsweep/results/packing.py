@@ -3,7 +3,7 @@
 `runs.csv.gz`, `cells.csv.gz`, `trials.csv.gz`, `finals.csv.gz`, `studies.csv.gz` and, where a run was measured within
 its contexts, `curves.csv.gz` hold what `clsweep.results.load`
 found, with folders as they lay below the packed one; `load` reads them as it reads the folders. Beyond the columns of
-the frames, `runs` has `overrides`, what the command said where that was kept, and `studies` has `best`, the text of
+the frames, `runs` has `overrides`, those of the command where they were kept, and `studies` has `best`, the text of
 `best.yaml`.
 """
 

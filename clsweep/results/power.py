@@ -24,8 +24,8 @@ class Needed:
     """The seeds that a t-test needs to find a difference.
 
     Attributes:
-        paired: whether it is that over common seeds; else that of two samples with one variance.
-        seeds: how many the variance was seen with: common ones, or those of both methods together.
+        paired: whether the test is the paired one over common seeds; else that of two samples with equal variance.
+        seeds: how many the variance was estimated from: common ones, or those of both methods together.
         deviation: that standard deviation, of the paired differences, or of each method's accuracies.
         needed: how many of each method.
         low: the same with the standard deviation's lower 95 % limit.
@@ -41,10 +41,10 @@ class Needed:
 
 
 def needed(first: Mapping[int, float], second: Mapping[int, float], difference: float) -> Needed | None:
-    """How many seeds a difference would need, with the variance that was seen.
+    """How many seeds a difference would need, with the variance that was observed.
 
-    That of the paired differences over common seeds; where there are fewer than two of these, that of the accuracies of
-    both methods, pooled.
+    The variance is that of the paired differences over common seeds; where there are fewer than two of these, that of
+    the accuracies of both methods, pooled.
 
     Args:
         first: an accuracy for each seed.

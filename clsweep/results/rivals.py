@@ -1,8 +1,8 @@
 """Two methods over several benchmarks: probability of improvement and interquartile mean, with their uncertainty.
 
 Agarwal, Schwarzer, Castro, Courville & Bellemare, "Deep reinforcement learning at the edge of the statistical
-precipice", NeurIPS 2021, section 4. What its package `rliable` computes, for any number of seeds on each benchmark, and
-with seeds that two methods share resampled together.
+precipice", NeurIPS 2021, section 4. The figures are those of its package `rliable`, but with any number of seeds on
+each benchmark, and with seeds that two methods share resampled together.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class Rivals:
 class Resampling:
     """Draws of seeds with replacement, the same for all that have the same seeds on a benchmark.
 
-    Methods with common seeds are so resampled together: what a seed does to both (class order, permutations, initial
-    parameters) stays common to them. Methods with other seeds are resampled apart.
+    So methods with common seeds are resampled together: what a seed does to both (class order, permutations, initial
+    parameters) stays common to them. Methods with other seeds are resampled separately.
 
     Attributes:
         resamples: how many.
@@ -112,7 +112,7 @@ class Resampling:
         return self._counts[key]
 
     def interquartile_means(self, strata: Sequence[tuple[str, tuple[int, ...]]], scores: Sequence[Values]) -> Values:
-        """That of each resample, [resamples]: the seeds of each stratum are drawn apart, and all scores pooled.
+        """That of each resample, [resamples]: the seeds of each stratum are drawn separately, and all scores pooled.
 
         Args:
             strata: a benchmark and its seeds each.
@@ -195,7 +195,7 @@ def interquartile_mean(scores: Values) -> Values:
     """The mean of the middle half of all scores, [..., n] -> [...].
 
     A quarter, rounded down, is cut from each end, as SciPy's `trim_mean` and `rliable` do (Agarwal et al. 2021, section
-    4.3). It isn't moved by a few failed seeds, as the mean is, and more efficient than the median.
+    4.3). A few failed seeds don't move it, as they do the mean, and it is more efficient than the median.
     """
     cut = int(_TRIMMED * scores.shape[-1])
     last = scores.shape[-1] - cut - 1

@@ -79,7 +79,7 @@ class Comparison:
     Attributes:
         seeds: how many those are.
         difference: its mean, the first method less the second.
-        low: of the difference's 95 % interval; NaN for fewer than two seeds, or where all differ by the same.
+        low: of the difference's 95 % interval; NaN for fewer than two seeds, or where all differ by the same amount.
         high: likewise.
         p: of the two-sided paired t-test; NaN likewise.
     """

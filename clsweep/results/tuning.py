@@ -90,7 +90,7 @@ def _weights(size: int) -> Values:
 
 
 def _log_choose(among: Any, chosen: Any) -> Any:
-    """Minus infinity where more are to be chosen than there are."""
+    """The logarithm of a binomial coefficient: minus infinity where more are to be chosen than there are."""
     below = np.maximum(among - chosen, 0)
     value = special.gammaln(among + 1) - special.gammaln(chosen + 1) - special.gammaln(below + 1)
     return np.where(chosen > among, -math.inf, value)
@@ -107,10 +107,10 @@ class Flat:
     """How flat a search is around its best value.
 
     Attributes:
-        low: the lowest of the values tried from which on to the best one every trial is good.
+        low: the lowest value tried such that each value tried from there to the best one has a good trial.
         high: the highest, likewise.
         best: the best value.
-        trials: how many trials that are.
+        trials: how many good trials the range has.
         open_below: whether there is no trial below, or only good ones, so that it may reach further.
         open_above: likewise above.
     """
@@ -128,13 +128,13 @@ class Flat:
 
 
 def flat(tried: Sequence[float] | Values, accuracy: Sequence[float] | Values, within: float) -> Flat:
-    """The range around the best value in which every trial is within a distance of the best accuracy.
+    """The range around the best value in which every value tried has a trial within a distance of the best accuracy.
 
     Only values that were tried are looked at: between two of them nothing is known.
 
     Args:
         tried: a hyperparameter's value in each trial, at least one.
-        accuracy: that each trial reached; NaN for one that was pruned, which ends the range.
+        accuracy: what each trial reached; NaN for one that was pruned, which is never good.
         within: the largest distance to the best accuracy.
 
     Raises:

@@ -52,8 +52,8 @@ class Summary:
         benchmark_stream: how the contexts are made from the images: split, permuted, rotated or another `_target_`,
             and its arguments.
         stream: sequential or joint.
-        dataset_digest: twelve characters of the SHA-256 of the files of `dataset=arrays`, and of their layout where the
-            channels come first; empty for other data sets.
+        dataset_digest: twelve characters of the SHA-256 of the files of `dataset=arrays` or `dataset=folder`, and of
+            how they are read; empty for other data sets.
         n_train: distinct training images, those held out not counted.
         n_test: distinct test images.
         first_contexts: how many of the contexts were learned and measured, the first ones; empty where all were.
@@ -64,7 +64,7 @@ class Summary:
             it imports, lies beside `summary.csv`.
         regularizer_digest: twelve characters of the SHA-256 of that file, and of those modules where there are any: the
             same name may be another method tomorrow.
-        hyperparameters: those that the method uses, with blanks between them: of `reg_strength`, `gamma`, `epsilon` and
+        hyperparameters: those that the method uses, with spaces between them: of `reg_strength`, `gamma`, `epsilon` and
             its own, each the name of a column.
         method_options: its other options, as they are typed on the command line.
         reg_strength: as configured; not used by joint training.
@@ -101,7 +101,7 @@ class Summary:
         git_commit: of the clsweep checkout, `-dirty` where files differ from it; empty for an installed package.
         started_at: UTC, ISO 8601.
         reason: why a run failed or was pruned.
-        values: the hyperparameters of the method's own, by name, each a column behind the others; see `is_taken`.
+        values: the hyperparameters of the method's own, by name, each a column after the others; see `is_taken`.
     """
 
     format_version: int
@@ -187,7 +187,7 @@ _NUMBERED_COLUMN: Final = re.compile(r"(seed_\d+_)?validation_after_\d+")
 
 
 def is_taken(name: str) -> bool:
-    """Whether a column of clsweep's own is called so: a method's hyperparameter needs another name."""
+    """Whether a column of clsweep's own has this name: a method's hyperparameter needs another one."""
     own = {one.name for one in fields(Summary)}
     return name in own or name in _OTHER_COLUMNS or _NUMBERED_COLUMN.fullmatch(name) is not None
 

@@ -51,7 +51,7 @@ def multirun(composed: DictConfig, loader: ConfigLoader, launcher: Launcher, arg
 
     Raises:
         InputError: the command is wrong; nothing was trained.
-        RunError: a study was stopped since too many trials failed; the others went on.
+        RunError: a study was stopped because too many trials failed; the others continued.
         KeyboardInterrupt: it was interrupted; what is finished is kept and written.
     """
     own = role.without(arguments)
@@ -91,7 +91,7 @@ def tune(arguments: Sequence[str], folder: Path, out: Console | None = None) -> 
 
     Raises:
         InputError: an argument is wrong; nothing was trained.
-        RunError: a study was stopped since too many trials failed; the others went on.
+        RunError: a study was stopped because too many trials failed; the others continued.
         KeyboardInterrupt: it was interrupted; what is finished is kept and written.
     """
     return sweep(read(arguments, folder), monitor.console() if out is None else out)
@@ -169,7 +169,7 @@ def sweep(
 
 
 def _trials(url: str, plan: StudyPlan) -> Sequence[FrozenTrial]:
-    """What the storage has of a study, as yet."""
+    """The trials of a study that the storage has so far."""
     return storage.finished_trials(url, [plan.name]).get(plan.name, [])
 
 

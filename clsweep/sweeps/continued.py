@@ -26,7 +26,7 @@ def current(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
 def continued(trials: Iterable[FrozenTrial]) -> dict[int, FrozenTrial]:
     """The trial that each stopped one goes on as, or has gone on as, by the stopped one's number.
 
-    One that was lost or interrupted is none: the stopped one is to go on as another.
+    A lost or interrupted one doesn't count: the stopped trial is to go on as yet another.
     """
     return {one.user_attrs[CONTINUES]: one for one in trials if CONTINUES in one.user_attrs and _goes_on(one)}
 

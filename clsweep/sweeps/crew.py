@@ -102,7 +102,7 @@ class HiredCrew:
     notes: list[str]
 
     def work(self, sweep: Sweep, tell: Callable[[str], None]) -> None:
-        """See `Crew`; what the jobs return is heard when all have ended."""
+        """See `Crew`; what the jobs return is known only when all have ended."""
         logs = f"{_LOGS}/{_now()}"
         jobs = [
             [
@@ -119,7 +119,7 @@ class HiredCrew:
                     raise returned
 
     def _launched(self, jobs: Sequence[Sequence[str]]) -> list[object]:
-        """What the jobs returned; what is wrong in one, it returns, so what is raised here is the launcher's."""
+        """What the jobs returned. A job returns its own error, so what is raised here is the launcher's."""
         try:
             return [job.return_value for job in self.launcher.launch(jobs, initial_job_idx=0)]
         except (ClsweepError, HydraException, OmegaConfBaseException, OSError):
@@ -156,7 +156,7 @@ def crew_of(launcher: Launcher | None, setting: DictConfig | None, sweep: Sweep)
 
 
 def _default_workers(plans: Sequence[StudyPlan]) -> tuple[int, list[str]]:
-    """One for each core that is idle, as several processes of a thread do more than one of several; a GPU has one.
+    """One for each idle core, since processes with one thread each do more than one with several; one for a GPU.
 
     Returns:
         How many, and why there are fewer, as a line.
@@ -230,7 +230,7 @@ def _now() -> str:
 
 @contextmanager
 def _threads(number: int | None) -> Iterator[None]:
-    """Let runs in this process, and in those that it starts, have so many threads unless told otherwise."""
+    """Let runs in this process, and in those that it starts, have `number` threads unless told otherwise."""
     key = "OMP_NUM_THREADS"
     before = os.environ.get(key)
     if number is not None:

@@ -71,7 +71,7 @@ def show(plans: Sequence[StudyPlan], url: str, out: Console) -> None:
 
 
 def _longer(plan: StudyPlan, streams: ContextCache) -> float:
-    """How many times the steps of a trial's run a final one has, which may learn more."""
+    """The steps of a final run, which may learn more contexts, over those of a trial's run."""
     if not plan.way.identity:
         return 1.0
     runs = [plan.final_config(plan.default, 0), plan.trial_config(plan.default, 0)]

@@ -36,7 +36,7 @@ _COLUMNS = (  # of a study without a trial
 
 
 def write(plan: StudyPlan, trials: Sequence[FrozenTrial]) -> None:
-    """Write `trials.csv`, and `best.yaml` once a trial is complete; of a study that searches nothing at once.
+    """Write `trials.csv`, and `best.yaml` once a trial is complete, or at once for a study that searches nothing.
 
     `trials.csv` has a row for each trial that has begun, but for those that have gone on as another one: its number,
     Optuna's state, the digest of its protocol, the hyperparameters, the average accuracy on validation and test data
@@ -99,7 +99,7 @@ def _after_contexts(plan: StudyPlan, trial: FrozenTrial) -> dict[str, float]:
 
 
 def _best(plan: StudyPlan, best: FrozenTrial | None) -> str:
-    """A configuration for `--config-name best`: the best trial's, or where that didn't learn the benchmark, as it is.
+    """A configuration for `--config-name best`: the best trial's, or the benchmark's with the best values.
 
     Args:
         plan: the study's.
@@ -170,9 +170,9 @@ def write_finals(plan: StudyPlan, runs: Sequence[FinalRun]) -> None:
     """Write `final.csv`: a row for each final run that is done.
 
     Its `searched` names the fields of the protocol that the search chose; `protocol` is the digest of the others. Its
-    `origin` says where the values come from, which are default ones that were tuned before where they are of
-    `conf/tuned`. Its `comparable` is the same for studies that differ in nothing but what they are tuned on. These
-    train the same values and seed once: the run's folder may be another's of them.
+    `origin` says where the values come from; those of `conf/tuned` are default values that were tuned before. Its
+    `comparable` is the same for studies that differ in nothing but what they are tuned on. Such studies train the same
+    values and seed only once: a run's folder may lie in another of them.
 
     Args:
         plan: the study's.
@@ -227,7 +227,7 @@ def _refuse_other_way(plan: StudyPlan) -> None:
     """Refuse a folder of a study that was tuned on something else, which may have no trials."""
     try:
         there = pd.read_csv(plan.folder / results.FINAL_FILE, usecols=["tune_on"])["tune_on"].iloc[0]
-    except (OSError, ValueError, IndexError):  # none, or of before, whose trials say whose it is
+    except (OSError, ValueError, IndexError):  # no such file, or an older one: then the trials say whose it is
         return
     if there != plan.way.shown:
         raise InputError(

@@ -2,7 +2,7 @@
 
 They are trials of a second Optuna study beside the first, whose values are test accuracies: no sampler or pruner
 reads those. So they too are shared by several processes, and survive being killed. Studies that differ in nothing but
-what they are tuned on have one such study together: the same values and seed are trained once for all of them.
+what they are tuned on share one such study: the same values and seed are trained once for all of them.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Finals:
 
 
 def _coded(point: Point) -> Point:
-    """A point of numbers alone, as Optuna lets no choice be added later: what is none is a digest of it."""
+    """A point of numbers alone, since Optuna lets no choice be added later: any other value becomes its digest."""
     return {name: value if isinstance(value, int | float) else _code(value) for name, value in point.items()}
 
 

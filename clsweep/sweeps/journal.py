@@ -1,4 +1,4 @@
-"""Optuna's journal, a storage in a file of lines, as processes that are killed and disks that are full leave it."""
+"""Optuna's journal, a storage in a file of lines, hardened against killed processes and full disks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BLOCK = 65_536
 
 
 class DamagedJournalError(StorageInternalError):
-    """A journal holds what no journal holds; the message is one sentence."""
+    """A journal holds what no journal should; the message is one sentence."""
 
 
 class Journal(JournalStorage):
@@ -33,7 +33,7 @@ class Journal(JournalStorage):
         file: made if it isn't there.
 
     Raises:
-        DamagedJournalError: the file is none, or it is damaged.
+        DamagedJournalError: the file is no journal, or it is damaged.
         StorageInternalError: it can't be read or made.
     """
 
@@ -126,7 +126,7 @@ class _WholeLines(JournalFileSymlinkLock):
         return True
 
     def release(self) -> None:
-        """Cut off what could be written in part only, and give the lock back."""
+        """Cut off what was written only in part, and give the lock back."""
         try:
             self._cut()
         finally:
@@ -136,7 +136,7 @@ class _WholeLines(JournalFileSymlinkLock):
     def _break_if_old(self) -> None:
         """Remove the lock of a process that was killed.
 
-        Optuna counts the time from when this process saw it first: one that is restarted often would wait for ever.
+        Optuna counts the time from when this process first saw it: one that is restarted often would wait forever.
         """
         try:
             since = self._link.lstat().st_mtime
@@ -175,7 +175,7 @@ def _check_ends(file: Path) -> None:
     """Check how the first and the last line begin: what isn't a journal must not be written to, let alone be cut.
 
     Raises:
-        DamagedJournalError: as none does.
+        DamagedJournalError: they don't begin as a journal's lines do.
     """
     with file.open("rb") as content:
         first = content.read(len(_BEGINNING))

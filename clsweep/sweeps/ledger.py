@@ -5,7 +5,7 @@ Every process reads and writes the same storage and waits for nobody. What makes
 - A process first makes its claim visible (Optuna's `ask` sets a trial RUNNING), then counts what others have claimed.
   Of two processes that claim at the same moment at least one sees the other, and whoever sees that the budget would be
   exceeded, or that another trial has the same point, steps back. The budget is never exceeded and no point is run
-  twice; that both step back is possible and mended by trying again.
+  twice. Both may step back; then they try again.
 - A trial whose process is gone is marked as failed, and its point is put into the queue unless another trial has it.
   Both can be done twice, or be left half done, without harm.
 - A trial that was stopped at a rung may go on as another one (`promotion.py`), which is claimed with its point, its
@@ -75,7 +75,7 @@ class Ledger:
         return self.study.get_trials(deepcopy=False)
 
     def is_complete(self) -> bool:
-        """Whether the budget, of trials or of time, is spent and finished."""
+        """Whether the budget, of trials or of time, is spent, and what it was spent on is finished."""
         trials = self.trials()
         if self.is_out_of_time(trials):
             return not any(trial.state == TrialState.RUNNING for trial in trials)
@@ -125,7 +125,7 @@ class Ledger:
         ]
 
     def left_behind(self) -> list[FrozenTrial]:
-        """The stopped trials that won't go on, while there are to be no more points than now."""
+        """The stopped trials that won't go on, if there are to be no more points than `n_trials`."""
         promotion = self.study.pruner
         return promotion.left_behind(self.trials(), self.n_trials) if isinstance(promotion, Promotion) else []
 
@@ -252,7 +252,7 @@ class Ledger:
                 settled.append(point)
 
     def _queue_untried(self) -> None:
-        """Queue a point of a discrete space that has not been tried: the sampler goes on proposing those that have."""
+        """Queue an untried point of a discrete space: the sampler keeps proposing those that have been tried."""
         settled = [_point(trial) for trial in self.trials() if _is_settled(trial)]
         points = [spaces.drawn(self.space)] if self.points is None else self.points
         untried = [point for point in points if point is not None and point not in settled]
@@ -331,7 +331,7 @@ def _is_running_on(trial: FrozenTrial) -> bool:
 
 
 def _stands_before(trial: FrozenTrial, number: int) -> bool:
-    """Whether a trial of this number leaves the point to another one that goes on with it."""
+    """Whether the trial with this number leaves the point that it goes on with to `trial`, which does so, too."""
     return trial.number < number if trial.state == TrialState.RUNNING else _is_decided(trial)
 
 
@@ -342,7 +342,7 @@ def _has_failed(trial: FrozenTrial) -> bool:
 def _given_up(trials: Iterable[FrozenTrial]) -> list[Point]:
     """Points that failed, or whose process ended so often that they seem to be the reason (out of memory, say).
 
-    What had come further than those before it with the same point was ended by something else: the next one goes on.
+    A trial that got further than the earlier ones of its point was ended by something else: the next one resumes it.
     """
     trials = list(trials)
     given_up: list[Point] = [trial.params for trial in trials if _has_failed(trial)]

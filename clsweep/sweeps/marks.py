@@ -1,4 +1,4 @@
-"""What a sweep writes down of a trial beside what Optuna does: attributes, and how it ended."""
+"""What a sweep records about a trial besides what Optuna does: attributes, and how it ended."""
 
 from __future__ import annotations
 

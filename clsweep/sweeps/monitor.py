@@ -1,4 +1,4 @@
-"""The terminal during a sweep. It reads the storage alone, so it shows what all processes do."""
+"""The terminal during a sweep. It reads only the storage, so it shows what all processes do."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 _BAR_WIDTH = 20
 _TITLE = "average accuracy after the last context"
 _HEADS = ("study", "validation", "test, tuned", "test, default", "seeds")
-_TUNED_BEFORE = " *"  # behind the accuracy of default values
+_TUNED_BEFORE = " *"  # after the accuracy of default values
 _PLAIN_WIDTH = 160  # where the output is no terminal
 
 
@@ -51,12 +51,12 @@ def console() -> Console:
 class Monitor:
     """Shows the studies of a sweep while they are searched: a live table, or a line for each trial that ends.
 
-    Where there is no table, the first trial of a study that it sees running has a line, too.
+    Without a table, a line says that a study's first trial is running, since it may take long.
 
     Several sweeps may share a storage. The line of a trial that another one's process ran names the process.
 
     Args:
-        studies: what is shown; of this process's own, as a storage's connection is used by one thread at a time.
+        studies: what is shown; with a connection of their own, since only one thread at a time uses a connection.
         out: where.
     """
 
@@ -105,7 +105,7 @@ class Monitor:
             self._live.update(_progress(self._studies, self._out.width), refresh=True)
 
     def _news(self, study: StudyWorker) -> dict[tuple[str, ...], str]:
-        """What has ended in a study since; in a log without a line of it, the trial that runs, as it may take long."""
+        """A line for what has ended in a study since; in a log that has none on it yet, for the trial that runs."""
         ended = {name: line for name, line in _events(study, self._family).items() if name not in self._seen}
         now = status.status(study.ledger.trials())
         if ended or not now.running or study.plan.name not in self._silent:
@@ -116,7 +116,7 @@ class Monitor:
 
 
 def _fitted(line: str, out: Console) -> str:
-    """A line, in a terminal that is too narrow for it broken between words, and indented from there on."""
+    """A line; in a terminal that is too narrow for it, broken between words and indented from there on."""
     if not out.is_terminal:
         return line
     return textwrap.fill(line, out.width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
@@ -152,7 +152,7 @@ def _events(study: StudyWorker, family: Collection[int]) -> dict[tuple[str, ...]
 
 
 def _by(trial: FrozenTrial, family: Collection[int]) -> str:
-    """Who ran a trial, where it wasn't this sweep; of one that was lost the reason says it."""
+    """Who ran a trial, where it wasn't this sweep; for a lost one the reason says so."""
     attribute = trial.user_attrs.get(OWNER)
     if attribute is None or trial.user_attrs.get(ENDED) == LOST:
         return ""
@@ -180,13 +180,13 @@ def _trial_line(study: StudyWorker, trial: FrozenTrial, finished: int, best: flo
 
 
 def _of(trial: FrozenTrial) -> str:
-    """Which stopped trial it goes on with, if one."""
+    """Which stopped trial it goes on with, if any."""
     before = trial.user_attrs.get(CONTINUES)
     return "" if before is None else f"(trial {before} promoted) "
 
 
 def _progress(studies: Sequence[StudyWorker], width: int) -> Group:
-    """Two lines a study; in a terminal of 80 columns the longest name has room, and the bar what is left."""
+    """Two lines a study; in a terminal of 80 columns the longest name has room, and the bar gets what is left."""
     lines: list[RenderableType] = []
     for study in studies:
         trials = study.ledger.trials()
@@ -226,7 +226,7 @@ def _of_time(study: StudyWorker, so_far: float) -> str:
 
 
 def _part_done(study: StudyWorker, now: Status, so_far: float) -> float:
-    """Of the budget of trials or of time, whichever is nearer to its end, from 0 to 1."""
+    """How much of the budget is spent, of trials or of time, whichever is nearer to its end: from 0 to 1."""
     parts = [now.finished / study.plan.n_trials if study.plan.n_trials else 1.0]
     if study.ledger.timeout is not None:
         parts.append(so_far / study.ledger.timeout)

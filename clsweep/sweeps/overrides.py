@@ -40,10 +40,10 @@ _SEARCHABLE = re.compile(rf"({_METHOD}|network|optimizer)\..+|benchmark\.(lr|ite
 class Commands:
     """The overrides of a sweep, taken apart.
 
-    An interval is searched, whatever its key, and so are all values that are swept of the hyperparameters, and the
-    values of any other key in `tag(search, choice(...))`. Every other swept value, such as several benchmarks or
-    methods, makes one study for each of its combinations. Where several methods are swept, a key that only some of them
-    have, such as `regularizer.file`, is for these.
+    An interval is searched, whatever its key, and so are all swept values of hyperparameters, and the values of any
+    other key in `tag(search, choice(...))`. All other swept values, such as several benchmarks or methods, make one
+    study for each of their combinations. Where several methods are swept, a key that only some of them have, such as
+    `regularizer.file`, applies only to these.
 
     Args:
         composed: the configuration of the command without the overrides, Hydra's own part in it.
@@ -142,7 +142,7 @@ class Commands:
         return config.search, replace(config, regularizer=method.config, search=search)
 
     def _first_values(self, combination: list[str]) -> list[str]:
-        """Overrides for searched keys that have no value to begin with, as arguments of a class may: `space.first`."""
+        """Overrides for searched keys without a first value, as a class's arguments may be; see `space.first`."""
         apart = {name: text for name, text in self.ranges.items() if "." in name and not name.startswith(f"{_METHOD}.")}
         if not apart:
             return []
@@ -152,10 +152,10 @@ class Commands:
 
 
 def _check_preset(method: Loaded, ranges: Mapping[str, str]) -> None:
-    """Refuse to search nothing, where a preset gives all that would be searched its value.
+    """Refuse a preset that gives all that would be searched a value, so that nothing is left to search.
 
     Raises:
-        InputError: so it is.
+        InputError: it does.
     """
     preset = method.config.preset
     if preset is None or ranges or not method.spaces:
@@ -353,7 +353,7 @@ def _files(composed: DictConfig) -> list[str]:
 
 
 def check(plans: Sequence[StudyPlan]) -> None:
-    """Check what is wrong with studies that were read, before anything is made.
+    """Check the studies that were read, before anything is made.
 
     Raises:
         InputError: the sampler or the pruner is wrong, or two studies are the same.

@@ -30,7 +30,7 @@ class Owner:
         host: the machine's name.
         boot: what tells this start of this machine, or of this container, from others.
         pid: the process's number there.
-        started: when the process started, in seconds of that machine's clock; numbers are used again.
+        started: when the process started, in seconds of that machine's clock; process numbers are reused.
     """
 
     host: str
@@ -94,7 +94,7 @@ def sign(storage: BaseStorage, trial_id: int) -> None:
 
 
 def signature() -> dict[str, Any]:
-    """What a trial of this process's has for attributes."""
+    """The attributes that mark a trial as this process's."""
     # The beat first: without one, another machine takes an owner for gone.
     return {BEAT: time.time(), OWNER: to_json(this_process())}
 

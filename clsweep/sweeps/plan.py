@@ -46,14 +46,14 @@ class StudyPlan:
 
     @property
     def first_contexts(self) -> Path | None:
-        """Where runs share their first contexts; None where they don't, or each trial's would be another one."""
+        """Where runs share their first contexts; None where they don't, or where each trial would have another one."""
         of_training = [one for name, one in self.space.items() if "." in name and not name.startswith(_OF_METHOD)]
         few = all(isinstance(one, CategoricalDistribution) for one in of_training)
         return self.shared if self.config.search.share_first_context and few else None
 
     @cached_property
     def method_file(self) -> MethodFile | None:
-        """The file of a method that is one, as it is when the sweep begins: it is there to be edited meanwhile."""
+        """The file of a method that is one, as it is when the sweep begins: it may be edited meanwhile."""
         regularizer = self.config.regularizer
         joint = self.config.stream == "joint"  # trained without a regularizer
         return None if joint or regularizer.file is None else method_files.read(regularizer.file)
@@ -108,7 +108,7 @@ class StudyPlan:
     def protocol(self) -> Protocol:
         """What all trials on the whole stream would have in common.
 
-        What is searched has a value that doesn't hang on the setting's own.
+        What is searched has a value that doesn't depend on the setting's own.
         """
         return Protocol.of(self.standing_for_all())
 
@@ -132,7 +132,7 @@ class StudyPlan:
 
     @property
     def default(self) -> Point:
-        """The values that the setting has of what is searched: the method's good ones, of its hyperparameters."""
+        """The setting's own values of what is searched; a method's hyperparameters have its defaults, tuned or not."""
         return {name: space.searched_value(one, value_of(self.config, name)) for name, one in self.space.items()}
 
     @property
@@ -169,7 +169,7 @@ class StudyPlan:
 
     @property
     def most_final_runs(self) -> int:
-        """How many final runs there are, where the best values aren't the default ones."""
+        """How many final runs there are if the best values aren't the default ones."""
         return len(self.final_seeds) * (2 if self.space and self.way.searches else 1)
 
     @property
@@ -282,7 +282,7 @@ def searched(config: Config, method: Loaded, ranges: Mapping[str, str], fixed: s
         fixed: the hyperparameters that the command line gives one value.
 
     Returns:
-        Ranges by name; those of a method's not for joint training.
+        Ranges by name; for joint training without those of a method.
 
     Raises:
         InputError: a range reaches beyond what the hyperparameter may be.

@@ -130,7 +130,7 @@ class Helpers:
             self._problems.append((InputError if code == process.WRONG_INPUT else RunError)(sentence))
 
     def _end(self) -> None:
-        """Interrupt those that still work; those that don't end by themselves then, in any way."""
+        """Interrupt those that still work, and kill those that don't end then."""
         self._is_ending = True
         for helper in self._helpers:
             helper.process.terminate()

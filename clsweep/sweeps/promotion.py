@@ -1,13 +1,13 @@
-"""Successive halving with promotion: who goes on at a rung at once, and who of those that were stopped does so later.
+"""Successive halving with promotion: which trials go on at a rung at once, and which stopped ones do so later.
 
-A rung is a step at which a trial has reported a value: the k-th context, counted on over a trial's seeds. Of the points
+A rung is a step at which a trial has reported a value: the k-th context, counted across a trial's seeds. Of the points
 that have reached a rung so far, the best 1/eta go on (eta is `reduction_factor`; at least one does). A trial that isn't
 among them is stopped, and goes on as another trial once it is among them, before a new point is tried: asynchronous
 successive halving (Li et al., 2020, "A System for Massively Parallel Hyperparameter Tuning", algorithm 2). Hyperband
 (Li et al., 2018) has several brackets of points, which differ in their lowest rung and are compared among themselves.
 
 All of it is read from what trials have reported, by `Promotion` as the study's pruner and by `Ledger.claim`; nothing
-here trains. So a sweep is replayed against a table of learning curves by
+here trains. So a sweep can be replayed against a table of learning curves by
 
     ledger.study.pruner = pruner("hyperband", None, steps=10)
     while (trial := ledger.claim()) is not None:
@@ -62,8 +62,8 @@ class Promotion(BasePruner):
 
     Args:
         rungs: the steps, ascending.
-        reduction_factor: of how many points at a rung one goes on.
-        brackets: how many points of each bracket there are for those of the others, as weights; the k-th bracket has no
+        reduction_factor: one in this many points at a rung goes on.
+        brackets: how many points each bracket gets in proportion to the others, as weights; the k-th bracket has no
             rungs below the k-th.
 
     Attributes:
@@ -118,7 +118,7 @@ class Promotion(BasePruner):
         return again + [trial for *_, trial in sorted(promotable)]
 
     def left_behind(self, trials: Iterable[FrozenTrial], n_trials: int) -> list[FrozenTrial]:
-        """The stopped trials that so many are better than at their rung that they won't go on any more.
+        """The stopped trials that won't go on any more, since too many are better at their rung.
 
         Args:
             trials: all of the study's.
@@ -139,7 +139,7 @@ class Promotion(BasePruner):
         return min(n_trials, rungs * self._share(n_trials))
 
     def _place(self, trial: FrozenTrial, curves: dict[_Key, _Curve]) -> tuple[int, int] | None:
-        """A stopped trial's bracket and rung; no rung where those of before were others, and it ended below them."""
+        """A stopped trial's bracket and rung; None where earlier rungs were others, and it ended below these."""
         curve = curves[_key(trial.params)]
         bracket = self._bracket(curve.number)
         reached = [rung for rung in self.rungs[bracket:] if rung in curve.values]
@@ -164,7 +164,7 @@ class Promotion(BasePruner):
         return sorted(there, key=lambda key: (-_or_lowest(there[key].values[rung]), there[key].number))
 
     def _bracket(self, number: int) -> int:
-        """A point's bracket, by the number of its first trial: in any stretch of numbers each has its part."""
+        """A point's bracket, by the number of its first trial: in any stretch of numbers each has its share."""
         share = (number * _GOLDEN) % 1 * sum(self._brackets)
         for bracket, weight in enumerate(self._brackets):
             share -= weight
@@ -197,11 +197,11 @@ def _or_lowest(value: float) -> float:
 
 @dataclass(frozen=True)
 class SuccessiveHalving:
-    """What may be said of it.
+    """Its options.
 
     Attributes:
         min_resource: the lowest rung, in contexts.
-        reduction_factor: of how many points at a rung one goes on; each rung is so many times the one before.
+        reduction_factor: one in this many points at a rung goes on; each rung is this many times the one before.
     """
 
     min_resource: int = _LOWEST
@@ -211,7 +211,7 @@ class SuccessiveHalving:
         """Check.
 
         Raises:
-            ValueError: a value can't be.
+            ValueError: a value is out of range.
         """
         for name, value, least in (
             ("min_resource", self.min_resource, 1),
@@ -247,7 +247,7 @@ class SuccessiveHalving:
         return Promotion(rungs, self.reduction_factor, self._weights(len(rungs)))
 
     def _weights(self, rungs: int) -> list[int]:
-        """How many points each bracket has for those of the others, by the number of rungs above its first."""
+        """How many points each bracket gets in proportion to the others; `rungs` is the number of rungs."""
         return [1]
 
 

@@ -99,8 +99,8 @@ def is_clearly_worse(trial: Sequence[Sequence[float]], best: Sequence[Sequence[f
     """Whether a trial that has run some of its seeds is clearly worse than the best trial.
 
     A one-sided Wilcoxon signed-rank test (Wilcoxon, 1945) on accuracies paired by seed and context, at level 0.1 (the
-    level of Optuna's WilcoxonPruner, which pairs one value for each seed and so can't decide before the fourth). With a
-    single seed it is never: its contexts are no evidence about other seeds.
+    level of Optuna's WilcoxonPruner, which pairs one value for each seed and so can't decide before the fourth). After
+    a single seed it never is: that seed's contexts are no evidence about other seeds.
 
     Args:
         trial: its accuracies on each context after the last one, [seeds, contexts], of its seeds so far.

@@ -1,6 +1,6 @@
 """What a worker is: the sweep's own command, with its part in the sweep in the setting (`search.worker`).
 
-A worker is told no plan. It reads the same overrides as the sweep, finds the same studies, and checks that their names
+A worker is given no plan. It reads the same overrides as the sweep, finds the same studies, and checks that their names
 are those that the sweep has; then it works until nothing is left.
 """
 
@@ -57,7 +57,7 @@ def check(role: WorkerConfig, plans: Sequence[StudyPlan]) -> None:
 
     Raises:
         InputError: a file of the method, of the data or of a `_target_` isn't what it was when the sweep began; or
-            there are others.
+            the command makes another number of studies.
     """
     if len(plans) != len(role.studies):
         raise InputError(
@@ -84,7 +84,7 @@ def _files_of(plan: StudyPlan) -> str:
 def ended_with_its_sweep(role: WorkerConfig) -> Iterator[None]:
     """Interrupt this process, as Ctrl-C would, once the process that it works for is gone.
 
-    It is told again and again until it is gone: a launcher's own loop may go on after the work that it called.
+    It is interrupted again and again until it ends: a launcher's own loop may go on after the work that it called.
     """
     if role.sweep is None:
         yield

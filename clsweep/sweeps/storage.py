@@ -33,7 +33,7 @@ def url(given: str | None, folder: Path) -> str:
         folder: the sweep folder.
 
     Raises:
-        InputError: the one given is none, or one in memory, which processes can't share.
+        InputError: the one given is no storage's, or one in memory, which processes can't share.
     """
     if given is None:
         return URL.create(SQLITE, database=str(folder / _SQLITE_FILE)).render_as_string()

@@ -1,7 +1,7 @@
 """Runs that an earlier trial of the same point made, in whole or in part: taken over, not trained again.
 
-One that is finished was not recorded, as when its process was killed in between. One that isn't left checkpoints, and
-goes on. Either has its folder moved to where it belongs now.
+A finished run was not recorded, as when its process was killed in between. An unfinished run has left checkpoints, and
+resumes. In both cases the run's folder is moved to where it belongs now.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _seconds(folder: Path) -> float:
 
 
 def without_curve(plan: StudyPlan) -> int:
-    """How many of a study's finished runs haven't the curve that its setting asks for."""
+    """How many of a study's finished runs lack the curve that its setting asks for."""
     if plan.config.evaluate_every is None:
         return 0
     runs = [path.parent for level in ("*", "*/seed-*") for path in plan.folder.glob(f"{level}/{results.SUMMARY_FILE}")]
@@ -129,7 +129,7 @@ def without_curve(plan: StudyPlan) -> int:
 
 
 def remove_checkpoints(plan: StudyPlan, trial: Trial | FrozenTrial) -> None:
-    """Remove what a trial, or a final run, could go on from, unless it is asked to be kept.
+    """Remove the checkpoints of a trial or a final run, unless they are to be kept.
 
     Args:
         plan: its study's.

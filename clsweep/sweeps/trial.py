@@ -72,7 +72,7 @@ class Reporter(Observer):
     def restored(self, measured: Sequence[Sequence[Cell]], iterations: int) -> None:
         """Report what an earlier trial has trained, context by context.
 
-        It is judged at a rung alone: what is stopped there is not lost.
+        It is judged only at a rung: what is stopped there is not lost.
 
         Raises:
             PrunedError: the trial ends at a rung, and no earlier one of its point went on from there.

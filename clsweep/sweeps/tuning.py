@@ -57,12 +57,12 @@ class Way:
 
     @property
     def shown(self) -> str:
-        """It as results have it, and as it is printed: the value of `search.tune_on`, and what this needs."""
+        """How results and the terminal show it: the value of `search.tune_on`, and what that needs."""
         return ON_STREAM
 
     @property
     def word(self) -> str:
-        """It in a study's name, which is a folder's, too; empty for the usual one."""
+        """How it is called in a study's name, which is a folder's, too; empty for the usual one."""
         return ""
 
     @property
@@ -94,7 +94,7 @@ class Way:
         """Check what can be checked before data is loaded.
 
         Raises:
-            InputError: the benchmark can't be tuned so.
+            InputError: the benchmark can't be tuned this way.
         """
 
     def check_data(self, config: Config, streams: ContextCache, device: torch.device) -> None:
@@ -106,7 +106,7 @@ class Way:
             device: where they go.
 
         Raises:
-            InputError: it doesn't, or one of both isn't there.
+            InputError: it doesn't, or one of the two isn't there.
         """
 
 

@@ -285,7 +285,7 @@ def work(plans: Sequence[StudyPlan], storage: BaseStorage, *, rehearsed: bool = 
 
 @contextmanager
 def _what_is_there_frozen() -> Iterator[None]:
-    """A collection takes milliseconds within: it needn't look at all that PyTorch and pandas have made."""
+    """Let garbage collections within take only milliseconds: they pass over what PyTorch and pandas have made."""
     gc.freeze()
     try:
         yield

@@ -1,4 +1,4 @@
-"""A run's checkpoints: what is in one, when one is written, and how a run goes on from one.
+"""A run's checkpoints: what is in one, when one is written, and how a run resumes from one.
 
 Between two contexts little is alive: the network, the optimizer's state, what the method keeps, random streams, and
 what was measured. All of it is written after each context; see `clsweep.checkpoints` for how.
@@ -50,8 +50,8 @@ class Checkpoints:
     Args:
         folder: the run's; None: it leaves none.
         setting: what decides the run's result; a checkpoint of another setting isn't used.
-        evaluate_every: the steps between two measurements of the run's curve, None where it has none; nor is one whose
-            curve would not be the same.
+        evaluate_every: the steps between two measurements of the run's curve; None: it has none. A checkpoint with
+            another value isn't used either.
         device: the run's.
         tell: is given sentences for the user.
     """
@@ -71,7 +71,7 @@ class Checkpoints:
         self._tell = tell
 
     def usable(self) -> Iterator[Checkpoint | None]:
-        """What the run may go on from, the best first; None in the end: it begins at the beginning."""
+        """The checkpoints that the run may resume from, the best first; at last None: it starts from the beginning."""
         for content in [] if self._folder is None else Store(self._folder).load(self._device, self._tell):
             is_same = content.get("setting") == self._setting and content.get("evaluate_every") == self._every
             if is_same and isinstance(content.get("learned"), int):

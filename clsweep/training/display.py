@@ -111,7 +111,7 @@ class Display(Observer):
         self._has_begun = True
 
     def note(self, sentence: str) -> None:
-        """Print a sentence, with those of the beginning where the run hasn't begun."""
+        """Print a sentence; before the run begins, keep it for the other notes."""
         if self._has_begun:
             self._print_note(sentence)
         else:
@@ -141,7 +141,7 @@ class Display(Observer):
             self._print(f"{self._where()}: {done}, {self._rate():.0f} it/s, {clock(left)} left")
 
     def evaluated(self, points: Sequence[Point]) -> None:
-        """Training goes on."""
+        """Restart the clock of training: measuring doesn't count."""
         self._resumed = time.monotonic()
 
     def context_done(self, cells: Sequence[Cell]) -> None:

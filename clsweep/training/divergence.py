@@ -40,7 +40,7 @@ class LossWatch:
         return steps == self._iters or time.monotonic() - self._last_look > _SECONDS_BETWEEN_LOOKS
 
     def look(self) -> str | None:
-        """The first loss since the last look that isn't finite, as the beginning of a sentence; None: all are."""
+        """The first loss since the last look that isn't finite, as the beginning of a sentence; None if all are."""
         self._last_look = time.monotonic()
         values = torch.stack(self._losses)
         if self._first is None:

@@ -104,7 +104,8 @@ class Shared:
             evaluate_every: the steps between two measurements of the curve that the run is to have; None: none.
 
         Returns:
-            None where it can't be read, was measured on fewer contexts, or not as often: it is to be made anew.
+            None where it can't be read, or was measured on fewer contexts or with another `evaluate_every`: it is to
+            be made anew.
 
         Raises:
             RunError: it is another network's.
@@ -142,7 +143,7 @@ class Shared:
     def keep(self, trained: Trained) -> None:
         """Write down what the learner holds at the context's end, before its importance is estimated.
 
-        Nothing is written where something of it can't be.
+        Nothing is written where something of it can't be packed.
 
         Raises:
             OSError: it can't be written.
@@ -171,12 +172,12 @@ class Shared:
 
 
 def _kind(device: torch.device) -> str:
-    """What computes: one kind of GPU rounds otherwise than another."""
+    """What computes: two kinds of GPU round differently."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def remove(folder: Path) -> None:
-    """Remove the first contexts that runs have shared, but for those in use; who still wants one makes it again."""
+    """Remove the first contexts that runs have shared, but for those in use; whoever still wants one makes it again."""
     names: set[str] = set()
     with suppress(FileNotFoundError):  # another command of the same sweep has removed the folder at this moment
         names = {path.stem for path in (*folder.glob("*.pt"), *folder.glob("*.lock"))}

@@ -107,7 +107,7 @@ class Learner:
         self.method.restore(packed["method"], unpacker)
 
     def pack_trained(self, packer: Packer) -> dict[str, Any]:
-        """What a first context has left, of which no method knows; its path has been tracked.
+        """What a first context has left, without anything of a method; its path has been tracked.
 
         Raises:
             UnpackableError: something of it can't be packed.
@@ -206,8 +206,8 @@ class Learner:
             before: where the learner `takes_outputs`, what `all_logits` gave for the batch at the context's start.
 
         Returns:
-            The loss, a detached scalar on the device: the total, but for a quadratic penalty, whose gradient alone is
-            computed.
+            The loss, a detached scalar on the device: the total, but without a penalty of which only the gradient is
+            computed, as of a quadratic one.
 
         Raises:
             RunError: the method raised, or its first penalty of this context is not what it should be.
@@ -260,7 +260,7 @@ class Learner:
         return loss + penalty
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """The logits of the active classes, [B, active], computed in the configured precision, never given as bf16."""
+        """The active classes' logits, [B, active], computed in the configured precision, never returned as bf16."""
         logits = self._forward(inputs)
         return select(logits, self._active) if self._shows_all else logits
 
@@ -378,7 +378,7 @@ class Learner:
 
     @contextmanager
     def blaming(self) -> Iterator[None]:
-        """Tell an exception as the method's where it passed through the method's file, such as in a hook.
+        """Report an exception as the method's where it passed through the method's file, such as in a hook.
 
         Raises:
             MethodError: it did.
@@ -403,7 +403,7 @@ class Learner:
                 )
 
     def _meet_squares(self) -> None:
-        """Call the real penalty at a context's first two steps: it may overwrite the strength, then it is checked."""
+        """Call the real penalty at a context's first two steps: first it may set the strength, then it is checked."""
         if self._steps == 1:
             self._catch_up()
             self.method.penalty(is_first=True)
@@ -413,7 +413,7 @@ class Learner:
             self.check_squares()
 
     def check_squares(self) -> None:
-        """Hold a quadratic penalty and its strength against the real ones, where the anchor has been left.
+        """Check a quadratic penalty and its strength against the real ones, where the anchor has been left.
 
         Raises:
             MethodError: they differ.
@@ -447,7 +447,7 @@ class Learner:
         }
 
     def _catch_up(self) -> None:
-        """Bring the path's positions up to date, where no step does it since nobody looks at them."""
+        """Bring the path's positions up to date, where steps don't, since nobody reads them there."""
         if self._is_fast and self.method.uses_path_integral:
             for key, p in contract_parameters(self.model).items():
                 self.method.path.positions[key].copy_(p.detach())

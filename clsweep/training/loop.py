@@ -49,7 +49,7 @@ class TrainingProtocol:
         batch_size: examples in a step; every step has as many.
         seed: decides the order of the examples.
         epochs: passes over each context's training examples. The last one ends with a full batch, too: what it lacks
-            comes from one pass more.
+            comes from one more pass.
     """
 
     iters: int
@@ -93,12 +93,13 @@ class Trainer:
         protocol: how.
         on_step: called after every optimizer step with its loss; see `Learner.step`.
         timings: filled on the way.
-        learned: how many contexts have been learned, by an earlier part of the run.
+        learned: how many contexts have been learned, at first by an earlier part of the run.
         first: the first context, where runs share it.
         on_taken: called with the number of optimizer steps that the first context took, where another run made them.
         evaluate_every: the steps between two measurements within a context; None: it is measured after each context.
         on_measured: called with what was measured at one step.
-        curve: all of that, in order, what an earlier part of the run has measured first; empty where it is None.
+        curve: all of that, in order, beginning with what an earlier part of the run has measured; empty without
+            `evaluate_every`.
     """
 
     learner: Learner
@@ -126,7 +127,7 @@ class Trainer:
         """Train on one context after the other.
 
         Yields:
-            The cells of the untrained network, then those after each context; of a run that goes on, those to come.
+            The cells of the untrained network, then those after each context; of a resumed run, only those to come.
 
         Raises:
             RunError: the loss or the network became NaN or infinite, or the regularizer failed.
@@ -147,8 +148,8 @@ class Trainer:
         """Train on all contexts together for as many steps in total, each example with its own active classes.
 
         Yields:
-            The cells of the untrained network; none after as many steps as each context has, where a run can go on, too
-            (`learned` counts these parts); and those at the end, which count as after the last context.
+            The cells of the untrained network; an empty list after as many steps as each context has, where a run can
+            resume, too (`learned` counts these parts); and the cells at the end, which count as after the last context.
 
         Raises:
             RunError: the loss or the network became NaN or infinite.
@@ -203,7 +204,7 @@ class Trainer:
         yield self._measured_after(self._evaluate(1) if changes else after)
 
     def _take(self, first: Shared, examples: TensorDataset) -> Trained | None:
-        """Go on from where another run has trained the first context to."""
+        """Take over the first context as another run has trained it."""
         self.learner.activate(self.stream.active(0, 1))
         self.learner.start_context(self._iterations[0], examples=len(examples))
         trained = first.take(len(self.stream.contexts), self.evaluate_every)
@@ -390,7 +391,7 @@ def batch_indices(n: int, iters: int, batch_size: int, source: torch.Generator) 
 
     Yields:
         int64 [steps, batch_size], values from 0 to n - 1, for some steps at a time, so that any number of them takes no
-        more memory; no example comes again before every other one came, but across the end of an epoch.
+        more memory; no example comes again before every other one has come, except across the end of an epoch.
     """
     at_once = max(1, _INDICES_AT_ONCE // batch_size)
     left = torch.empty(0, dtype=torch.int64)
@@ -403,10 +404,10 @@ def batch_indices(n: int, iters: int, batch_size: int, source: torch.Generator) 
 
 
 def with_outputs(learner: Learner, inputs: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-    """What `Learner.step` takes batches of, of a context that has just been started.
+    """What `Learner.step` takes batches from, for a context that has just been started.
 
-    The examples of a context stay what they are, so that what the network gives for them at the start is computed once.
-    Eval mode makes it independent of what else is in a batch, and leaves averages and random numbers alone.
+    A context's examples stay the same, so what the network gives for them at its start is computed only once. Eval mode
+    makes that independent of what else is in a batch, and leaves running averages and random numbers alone.
 
     Args:
         learner: what is trained.

@@ -29,7 +29,7 @@ def prepare_cpu(threads: int | None) -> str | None:
             processes leave idle.
 
     Returns:
-        One sentence where they leave fewer idle than there are, else None.
+        One sentence where other processes leave fewer cores idle than there are, else None.
     """
     note = None
     threads = threads or threads_from_environment()
@@ -154,7 +154,7 @@ def _keep_freed_memory() -> None:
 
     Unless told otherwise it maps tensors above a size anew each time, and shrinks the heap as soon as its end is free:
     a training step then spends up to a quarter of its time in page faults (docs/performance.md). Tensors of up to
-    32 MiB are kept; larger ones are whole data sets. Elsewhere than on Linux with glibc nothing happens.
+    32 MiB are kept; larger ones are whole data sets. Without glibc nothing happens.
     """
     if platform.libc_ver()[0] != "glibc":
         return

@@ -1,7 +1,7 @@
 """Who is told what happens in a run: the display, a sweep's reporter, loggers, callbacks of one's own.
 
-A logger (`logger=wandb`) and a callback are observers that the configuration names. One of one's own is an object with
-some of the methods of `Observer`, whose class it may have as its base:
+A logger (`logger=wandb`) and a callback are observers that the configuration names. One of your own is an object with
+some of the methods of `Observer`; its class may derive from that one:
 
     class Norms:                                      # my_callbacks.py, in the current folder
         def __init__(self, every: int = 100) -> None:
@@ -76,13 +76,13 @@ class Started:
 
 
 class Observer:
-    """What is told about a run on its way, in this order; each method does nothing by default."""
+    """Is told what happens in a run, in this order; each method does nothing by default."""
 
     def setting(self, run: Started) -> None:
         """The run is about to start: data, network and method are there, nothing is trained.
 
         Raises:
-            InputError: it can't be as asked; it is the one error that any observer may end a run with, before it began.
+            InputError: it can't be as asked; the one error with which any observer may end a run, before it begins.
         """
 
     def __enter__(self) -> Self:
@@ -106,7 +106,7 @@ class Observer:
 
         Args:
             loss: the step's, a detached scalar on the device: `float(loss)` waits for it, so do that seldom. It is the
-                total loss, but for a penalty whose gradient alone is computed, as that of most methods here is.
+                total loss, but without a penalty of which only the gradient is computed, as with most methods here.
         """
 
     def evaluated(self, points: Sequence[Point]) -> None:
@@ -314,7 +314,7 @@ def check(config: Config) -> None:
     """Check that the loggers and callbacks are there and take their arguments; torch isn't needed for it.
 
     Raises:
-        InputError: one isn't or doesn't.
+        InputError: one isn't there, or doesn't take them.
     """
     for target in targets(config):
         target.check()
@@ -324,6 +324,6 @@ def made(config: Config) -> list[Guarded]:
     """The loggers and callbacks of a run.
 
     Raises:
-        InputError: making one raised, or it is none.
+        InputError: making one raised, or made no observer.
     """
     return [Guarded(target.key, target.make()) for target in targets(config)]

@@ -1,10 +1,10 @@
 """A rehearsal: a method's file goes through a run's first two contexts in small, before anything is trained.
 
-What is wrong with a function would else be seen when it is first called: after the first context was trained, or in
-the second. A rehearsal makes a few steps on a few examples, with a copy of the network and an instance of the file of
-its own, so that nothing of it stays; the random numbers of the run are as without it.
+What is wrong with a function would otherwise be seen only when it is first called: after the first context was trained,
+or in the second. A rehearsal makes a few steps on a few examples, with a network and an instance of the file of its
+own, so that nothing of it stays; the random numbers of the run are as without it.
 
-It is to refuse nothing that the run would take: what fails in it is tried again with all of the context's examples and
+It must not refuse what the run would accept: what fails in it is tried again with all of the context's examples and
 more steps, unless they have nothing to do with it; an assertion of the file's own, which may be about how far training
 has come, is only noted; and what has to do with training rather than with the file is left for the run to find.
 """
@@ -126,7 +126,7 @@ def _attempt(
 def _prepared(
     config: Config, stream: Stream, device: torch.device, file: MethodFile | None
 ) -> Iterator[Learner | None]:
-    """A learner as a run would have it, of which nothing stays; None where there is none twice in a process."""
+    """A learner as a run would have it, of which nothing stays; None where its method can't be imported twice."""
     seeds = Seeds.of(config)
     with settings_put_back(), GlobalStream(seeds.batches).active(), _unlogged():
         try:
@@ -147,7 +147,7 @@ def _check_unnoticed(config: Config, stream: Stream, device: torch.device, file:
     """Check that what is trained is the same where it is measured on the way.
 
     Raises:
-        InputError: it isn't, as where a hook counts its calls; else it is the same each time.
+        InputError: it isn't, as where a hook counts its calls, though without measuring it is the same each time.
     """
     plain = _trained(config, stream, device, file, None)
     if plain == _trained(config, stream, device, file, 1) or plain != _trained(config, stream, device, file, None):
@@ -162,7 +162,7 @@ def _check_unnoticed(config: Config, stream: Stream, device: torch.device, file:
 def _trained(
     config: Config, stream: Stream, device: torch.device, file: MethodFile | None, every: int | None
 ) -> bytes | None:
-    """The parameters after three contexts in small, measured as often; None where they can't be trained."""
+    """The parameters after three contexts in small, measured every `every` steps; None where they can't be trained."""
     with _prepared(config, stream, device, file) as learner:
         if learner is None:
             return None
@@ -202,7 +202,7 @@ def _shortened(stream: Stream, length: _Length) -> Stream:
 
 
 def _some(part: Part, count: int | None) -> Part:
-    """So many examples, in their order: as many of each class, as far as there are as many."""
+    """`count` examples in their order, or one of each class if that is more: as evenly over the classes as possible."""
     if count is None or count >= len(part):
         return part
     by_class = torch.argsort(part.labels, stable=True)
@@ -215,7 +215,7 @@ def _some(part: Part, count: int | None) -> Part:
 
 @contextmanager
 def _unlogged() -> Iterator[None]:
-    """Nothing is written down: no run has begun."""
+    """Log nothing: no run has begun."""
     before = contract.log.disabled
     contract.log.disabled = True
     try:

@@ -115,8 +115,8 @@ def run(
 
     Args:
         config: the checked setting.
-        folder: where `accuracy.csv` and `summary.csv` go; must exist. Where it holds an unfinished run of the same
-            setting, that goes on. None: nothing is written.
+        folder: where `accuracy.csv` and `summary.csv` go; must exist. An unfinished run of the same setting in it
+            resumes, unless `config.resume` is false. None: nothing is written.
         observer: is told what happens; by default it is printed.
         prepare: makes the contexts; a sweep keeps them from run to run.
         file: the method's, as a sweep read it when it began, or an object that has the functions; by default the file
@@ -128,7 +128,7 @@ def run(
     Raises:
         InputError: the device, data, network or regularizer is not there or doesn't fit, or the folder holds a finished
             run or another one; nothing was trained.
-        RunError: the run failed on its way; what was measured has been written.
+        RunError: the run failed after it had started; what was measured has been written.
         PrunedError: the observer ended the run; what was measured has been written.
         KeyboardInterrupt: the run was interrupted; what was measured has been written.
     """
@@ -185,7 +185,7 @@ def run(
 
 
 def _can_go_on(config: Config) -> bool:
-    """Whether a run can go on where it was stopped: not within a context, with what the optimizer begins anew there."""
+    """Whether a run can resume: joint training has one start for the optimizer, which may not begin anew in between."""
     setting = config.optimizer_setting
     return config.stream != "joint" or (not setting.reset and setting.schedule is None)
 
@@ -317,7 +317,7 @@ def _check_curve(config: Config, stream: contexts.Stream) -> None:
 
 @dataclass(frozen=True)
 class Method:
-    """What a run writes down of its method; see `clsweep.results.Summary`."""
+    """What a run records about its method; see `clsweep.results.Summary`."""
 
     file: str
     digest: str
@@ -368,7 +368,7 @@ class Record:
         config: the setting.
         stream: the contexts.
         device: the device in use.
-        method: what is written down of the method.
+        method: what is recorded about the method.
         started_at: when the run started, UTC.
         trainer: whose timings and curve are filled while it trains.
         folder: where its files go; None: it has none.

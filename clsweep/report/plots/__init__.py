@@ -2,4 +2,4 @@
 
 import logging
 
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # the making of its font cache is no event of a run
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # building its font cache is no event of a run

@@ -44,9 +44,9 @@ _PANELS_A_ROW = 5
 _MOST_PANELS = 10
 _MOST_TICKS = 14
 _MOST_ANNOTATED = 1000  # numbers in a figure: more take longer than all else, and nobody reads them
-_MOST_SINGLES, _MOST_SINGLES_OF_A_SMALL = 40, 12  # lines of single seeds in a panel: among more nothing is to be seen
+_MOST_SINGLES, _MOST_SINGLES_OF_A_SMALL = 40, 12  # lines of single seeds in a panel: among more, nothing can be seen
 _MOST_MARKERS = 12
-_FARTHEST = 1.25  # an interval outside of all seeds, by what these span
+_FARTHEST = 1.25  # how far an interval may reach outside of all seeds, relative to what these span
 _SMALLEST, _LARGEST = 6.0, 8.0  # of numbers in a cell, in points: smaller ones can't be read in print
 _DIGIT = 0.64  # a digit's width by the size of its font, in DejaVu Sans
 JOINT = "joint"
@@ -103,7 +103,7 @@ def accuracy_curves(
 
 
 def _curves_and_ends(methods: Sequence[str]) -> tuple[Figure, Axes, Axes]:
-    """A panel for curves and one for a row for each method, whose names between the two are the legend of both."""
+    """A panel for curves, and one with a row for each method; the names between the two are the legend of both."""
     names = 0.3 + 0.075 * max(len(shortened(method)) for method in methods)
     inside = WIDTH - MARGINS["left"] - 2 * MARGINS["right"] - names  # twice: the last tick's label is long
     height = max(2.4, 0.19 * len(methods))
@@ -235,7 +235,7 @@ def forgetting_curves(
 
 
 def _spread(contexts: Sequence[int], most: int) -> list[int]:
-    """At most so many of the contexts, evenly, with the first and the last."""
+    """At most `most` of the contexts, evenly spread, with the first and the last."""
     if len(contexts) <= most:
         return list(contexts)
     return [contexts[int(place)] for place in np.linspace(0, len(contexts) - 1, most).round()]
@@ -442,7 +442,7 @@ def _heat_map(
 
 
 def _decimals(contexts: int) -> int:
-    """Of percentages: there is room for one where contexts are few."""
+    """The decimals of percentages: there is room for one where contexts are few."""
     return 1 if contexts <= _PANELS_A_ROW else 0
 
 

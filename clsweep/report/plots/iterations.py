@@ -38,7 +38,7 @@ def accuracy_over_iterations(name: str, curves: pd.DataFrame, where: str, unit: 
     Args:
         name: of the files.
         curves: points of test accuracy, the columns of `clsweep.results.Point`, `method` and `folder` (of the run);
-            all measured as often.
+            all measured equally often.
         where: the benchmark, for the title.
         unit: of accuracies.
     """
@@ -102,7 +102,7 @@ def mean_over_seeds(curves: pd.DataFrame) -> pd.DataFrame:
     """The mean accuracy at each moment that every run was measured at.
 
     Args:
-        curves: points of several runs, as many contexts each, of perhaps unequal length.
+        curves: points of several runs with the same number of contexts, which may differ in length.
 
     Returns:
         Columns `training_context`, `iteration`, `context`, `overall_iteration` and `accuracy`, both means.

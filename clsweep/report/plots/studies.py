@@ -232,7 +232,7 @@ def _sensitivity_handles(data: pd.DataFrame) -> list[Artist]:
 
 @styled
 def importances(name: str, trials: pd.DataFrame, space: Mapping[str, BaseDistribution], study: str) -> Plot | None:
-    """How much the accuracy hangs on each hyperparameter.
+    """How much the accuracy depends on each hyperparameter.
 
     Args:
         name: of the files.
@@ -281,7 +281,7 @@ def _trial(row: Mapping[Hashable, Any], space: Mapping[str, BaseDistribution]) -
 
 
 def _fits(distribution: BaseDistribution, value: float) -> bool:
-    """Whether a value can be one of a distribution's: a choice may have been another one when it was tried."""
+    """Whether a value can be one of a distribution's: the choices may have been others when it was tried."""
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
     if isinstance(distribution, IntDistribution) and not float(value).is_integer():
@@ -290,7 +290,7 @@ def _fits(distribution: BaseDistribution, value: float) -> bool:
 
 
 def _reaching(distribution: BaseDistribution, value: float) -> BaseDistribution:
-    """An interval that holds a value tried before it was moved, or a default outside of it."""
+    """An interval widened to hold a value that was tried before it was moved, or a default outside of it."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution
     assert isinstance(distribution, FloatDistribution | IntDistribution)

@@ -34,7 +34,7 @@ MARGINS: Final = {"left": 0.62, "right": 0.14, "bottom": 0.5, "top": 0.1}
 TITLE: Final = 0.22
 GAPS: Final = {"x": 0.18, "y": 0.36}
 LEGEND_LINE: Final = 0.2
-_TICK, _SMALL_TICK, _PAD, _LABEL = 3.5, 2.0, 3.5, 19.0  # in points: marks, what is kept from them, an axis' label
+_TICK, _SMALL_TICK, _PAD, _LABEL = 3.5, 2.0, 3.5, 19.0  # in points: marks, the gap after them, to an axis' label
 _LONGEST_LABEL = 40
 _RC: Final[dict[str, Any]] = {
     "font.family": "sans-serif",

@@ -57,7 +57,7 @@ class MLflow(Scalars):
         self._client.log_batch(self._run, params=params)
 
     def log(self, scalars: Mapping[str, float], axis: str, at: int) -> None:
-        """Keep scalars, and write them after each context: a database takes milliseconds for each time."""
+        """Keep scalars, and write them after each context: each write to a database takes milliseconds."""
         from mlflow.entities import Metric
 
         now = round(time.time() * 1_000)

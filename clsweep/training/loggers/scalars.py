@@ -35,7 +35,7 @@ _FINAL: Final = (
 
 
 class Scalars(Observer):
-    """A logger to derive from: it makes numbers of what a run tells; `begin`, `log` and `end` write them.
+    """A logger to derive from: it turns what a run tells into numbers; `begin`, `log` and `end` write them.
 
     Over the contexts learned so far: `test/mean_of_learned`, the average accuracy on them, and `test/context_01` and so
     on, the accuracy on each (`validation/...` where data is held out). Over the iterations `train/loss`, at the first

@@ -40,7 +40,7 @@ class Description:
         setting: the part of the run's setting that the network and its contexts come from.
         input_shape: (C, H, W) of an example.
         n_outputs: the outputs over all contexts.
-        active: the first of the active outputs, and the one behind the last, after each context.
+        active: the first of the active outputs, and the one after the last, after each context.
         dataset_digest: of a data set in files of one's own; see `clsweep.data.identity.digest`.
         code_digests: of the files of one's own that the network and the stream come from, by key; see
             `clsweep.sources.digest`.
@@ -59,7 +59,7 @@ class Description:
 
     @classmethod
     def of(cls, config: Config, stream: Stream) -> Self:
-        """That of a run's network."""
+        """The description of a run's network."""
         values = settings.as_values(config)
         every = range(stream.n_outputs)
         shows_all = config.contract.logits == ALL_LOGITS
@@ -77,7 +77,7 @@ class Description:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """That in a run's folder.
+        """The description in a run's folder.
 
         Raises:
             InputError: there is none that this version can read.

@@ -26,7 +26,7 @@ from clsweep.training.learner import Learner
 from clsweep.training.loop import evaluate
 from clsweep.training.saved.description import DESCRIPTION_FILE, MODEL_FILE, Description, file_after, targets_of
 
-MOVED: Final = ("dataset.root", "dataset.train", "dataset.test")  # what may be elsewhere today
+MOVED: Final = ("dataset.root", "dataset.train", "dataset.test")  # what may have moved since the run
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Saved:
 
     @classmethod
     def of(cls, folder: Path, after: int | None = None) -> Self:
-        """That in a run's folder.
+        """The network in a run's folder.
 
         Args:
             folder: the run's, absolute.
@@ -105,7 +105,7 @@ class Saved:
 
         Args:
             device: where it is computed.
-            moved: values of keys of `MOVED`, where the data are elsewhere today.
+            moved: values of keys of `MOVED`, where the data have moved since the run.
 
         Raises:
             InputError: the data aren't there or aren't the run's; see `network`, too.

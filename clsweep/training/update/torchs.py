@@ -18,7 +18,7 @@ from clsweep.optimizers import LENGTHS, OptimizerSetting
 from clsweep.seeding import GlobalStream
 from clsweep.targets import Target
 
-# Those whose fused form reads each tensor once, on CPUs and GPUs; it is for who doesn't choose a form.
+# Those whose fused form reads each tensor once, on CPUs and GPUs; it is used unless the setting chooses a form.
 _FUSED = ("torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD")
 _IMPLEMENTATIONS = ("fused", "foreach", "differentiable", "capturable")
 _SCHEDULED = ("lr", "momentum", "betas")  # what a schedule may change
@@ -97,7 +97,7 @@ class TorchOptimizer:
         """Make one step with made-up gradients, and go to the end of the schedule; the parameters are left changed.
 
         Raises:
-            InputError: one of them can't be made, raised, or gave a rate that is none.
+            InputError: one of them can't be made, raised, or gave an impossible learning rate.
             RunError: likewise.
         """
         self.start_context(iterations)
@@ -131,7 +131,7 @@ def check(parameters: Sequence[nn.Parameter], setting: OptimizerSetting, iterati
         iterations: the steps of the longest context.
 
     Raises:
-        InputError: one of them can't be made, raised, or gave a rate that is none.
+        InputError: one of them can't be made, raised, or gave an impossible learning rate.
     """
     with settings_put_back(), GlobalStream(0).active():
         try:
@@ -141,7 +141,7 @@ def check(parameters: Sequence[nn.Parameter], setting: OptimizerSetting, iterati
 
 
 def _schedule(target: Target, optimizer: Optimizer, iterations: int | None) -> LRScheduler:
-    """A new schedule; how long it is, where it asks for that and the configuration doesn't say, the iterations."""
+    """A new schedule; where it asks for its length, and the configuration doesn't say, it gets the iterations."""
     says_how_long = "epochs" in target.arguments  # OneCycleLR's other way
     provided = {} if says_how_long else dict.fromkeys(LENGTHS, iterations)
     return _of_kind(LRScheduler, target, target.make(optimizer, **provided))
