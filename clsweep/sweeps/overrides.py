@@ -66,14 +66,12 @@ class Commands:
         self._fixed: set[str] = set()
         alternatives: dict[str, list[str]] = {}
         ranged: dict[str, Override] = {}
-        given: dict[str, Override] = {}
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
         for override in parsed:
             name = _hyperparameter(override)
             if _is_searched(override, name):
                 self._search(override, ranged)
                 continue
-            given[_name(override)] = override
             if name is not None and override.value() is not None:  # null is as if it were not given
                 self._fixed.add(name)
             if override.is_choice_sweep() and not override.value().simple_form:  # type: ignore[union-attr]
@@ -81,9 +79,6 @@ class Commands:
                     f"{_typed(override)}: makes a study of each value; tag(search, choice(...)) searches them in one"
                 )
             alternatives[override.get_key_element()] = _alternatives(override)
-        if both := given.keys() & ranged.keys():
-            name = min(both)
-            raise _contradicted(given[name], ranged[name])
         owners = _owners(parsed, loader)
         combinations = (dict(zip(alternatives, one, strict=True)) for one in itertools.product(*alternatives.values()))
         self.combinations = [list(one) for one in dict.fromkeys(_of_its_method(one, owners) for one in combinations)]
@@ -91,7 +86,7 @@ class Commands:
     def _search(self, override: Override, ranged: dict[str, Override]) -> None:
         name = _name(override)
         if name in ranged:
-            raise _contradicted(override, ranged[name])
+            raise InputError(f"{_typed(override)}: contradicts {_typed(ranged[name])}; expected one of them.")
         ranged[name] = override
         self.ranges[name] = str(override.input_line).partition("=")[2]
 
@@ -267,10 +262,6 @@ def _name(override: Override) -> str:
     if key == optimizers.ALIAS:
         return f"{optimizers.KEY}.lr"
     return name if group == _METHOD and "." not in name else key
-
-
-def _contradicted(one: Override, other: Override) -> InputError:
-    return InputError(f"{_typed(one)}: contradicts {_typed(other)}; expected one of them.")
 
 
 def _typed(override: Override) -> str:

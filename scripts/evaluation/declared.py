@@ -151,9 +151,8 @@ _BOUNDS = (
 def _of_gradients(name: str, first: str, cost: float, *values: str, **ranges: str) -> Method:
     """A method that changes gradients, made for plain gradient descent: its learning rate is searched, too."""
     method = _method(name, *values, cost=cost)
-    method = replace(method, overrides=(*method.overrides, "optimizer=sgd", "benchmark.lr=0.1"))
-    whole = _sweep(method, first, **ranges)
-    return replace(whole, search=(*whole.search, "optimizer.lr=tag(log, interval(0.01, 1))"))
+    whole = _sweep(replace(method, overrides=(*method.overrides, "optimizer=sgd")), first, **ranges)
+    return replace(whole, search=(*whole.search, "benchmark.lr=0.1", "optimizer.lr=tag(log, interval(0.01, 1))"))
 
 
 def _without_strengths(factors: float, data_size: float, *fisher: str) -> tuple[Method, ...]:

@@ -33,7 +33,7 @@ import experiments
 import missing_runs
 from evaluation import few_tests, figures, keeping, making, pages, performance, streams, tables, tuned, variance
 from evaluation.declared import EXPERIMENTS
-from evaluation.experiment import NOTHING, Experiment, Made, Method, Run, Setting, merged
+from evaluation.experiment import NOTHING, Experiment, Made, Method, Run, Setting, Study, merged
 
 NAMES = list(EXPERIMENTS)
 LONG = ("arena", "tuning")  # of many methods, which take long to compose
@@ -535,6 +535,14 @@ def test_declared_sweeps_can_be_made(name: str, tmp_path: Path, monkeypatch: pyt
             (plan,) = asked.plans
             assert (plan.n_trials, plan.folder) == (run.trials, tmp_path)
             assert space.contains(plan.space, plan.default)
+            chosen = {one: space.first(distribution) for one, distribution in plan.space.items()}
+            made = Made(NOTHING.runs, NOTHING.cells, {run.name: Study(chosen, 0.9, plan.ranges, run.trials, 0)})
+            mine = [
+                one for one in EXPERIMENTS[name].runs(made) if (one.setting, one.method) == (run.setting, run.method)
+            ]
+            final = settings.parse(composing.composed(mine[1].overrides))  # behind the sweep
+            typed = {one: settings.value_of(final, one) for one in chosen}
+            assert typed == pytest.approx(chosen, rel=1e-4)  # six digits are typed
 
 
 def test_published_figures_are_placed_among_the_seeds(folders: Path) -> None:

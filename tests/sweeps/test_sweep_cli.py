@@ -248,10 +248,6 @@ def test_wrong_input_is_one_sentence(overrides: tuple[str, ...], message: str, t
     ("typed", "message"),
     [
         (("optimizer.lr=0.1", "benchmark.lr=0.5"), "benchmark.lr=0.5: is another name for optimizer.lr, which is 0.1"),
-        (
-            ("optimizer.lr=0.1", "benchmark.lr=interval(0.001,0.1)"),
-            "optimizer.lr=0.1: contradicts benchmark.lr=interval(0.001,0.1); expected one of them.",
-        ),
         (("budget=quick", "benchmark.epochs=1"), "budget=quick: contradicts benchmark.epochs=1; expected one of them."),
     ],
 )
@@ -259,6 +255,14 @@ def test_what_would_have_no_effect_is_refused_from_python_too(typed: tuple[str, 
     with pytest.raises(InputError) as caught:
         command.read(["+benchmark=split_mnist", "dataset=mnist_5k", "regularizer=ewc", *typed], Path("sweep"))
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("start", ["optimizer.lr=0.1", "benchmark.lr=0.1"])
+def test_a_value_of_what_is_searched_is_where_the_search_starts(start: str, tmp_path: Path) -> None:
+    chosen = ["+benchmark=split_mnist", "dataset=mnist_5k", "regularizer=ewc", "device=cpu", start]
+    for key in ("optimizer.lr", "benchmark.lr"):
+        (plan,) = command.read([*chosen, f"{key}=interval(0.001,0.5)"], tmp_path).plans
+        assert plan.default["optimizer.lr"] == 0.1
 
 
 def test_null_is_as_if_a_value_were_not_given(tmp_path: Path) -> None:
