@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -194,9 +195,9 @@ def load(*folders: str | Path) -> Results:
     """Read every run and study below some folders.
 
     A column that a file lacks is empty, such as those that files of format version 1 did not have yet (`format_version`
-    is 1 for these); a file that lacks what a comparison needs is left out. A run that lies in several folders (by its
-    `run_id`) is counted once. Reports and hidden folders are passed over, and so are those with a file
-    `.clsweep-reference`, unless they are among `folders`.
+    is 1 for these); a file that lacks what a comparison needs is left out. A run that lies in several places (by its
+    `run_id`) is counted once, and so is a study, in a folder rather than in packed tables. Reports and hidden folders
+    are passed over, and so are those with a file `.clsweep-reference`, unless they are among `folders`.
 
     Args:
         folders: for instance `outputs/`.
@@ -209,11 +210,10 @@ def load(*folders: str | Path) -> Results:
     Raises:
         InputError: a folder isn't there.
     """
-    found = _Found()
+    found, tables = _Found(), list[Path]()
     for folder, files in _walk(folders, found):
         if packed.TABLES["runs"] in files:
-            runs_table = folder / packed.TABLES["runs"]
-            _attempt(found, runs_table, lambda folder=folder: _read_packed(folder, found))  # type: ignore[misc]
+            tables.append(folder)
         if TRIALS_FILE in files:
             _read_study(folder, files, found)
         if SUMMARY_FILE in files:
@@ -226,14 +226,22 @@ def load(*folders: str | Path) -> Results:
                 found.problem(folder / name, "not a file of a run or a study")
             elif _NEEDS.get(name, name) not in files and ".hydra" not in files:
                 found.problem(folder / name, f"{_NEEDS[name]} is not beside it")
+    for folder in tables:  # last, as copies of what lies in folders
+        runs_table = folder / packed.TABLES["runs"]
+        _attempt(found, runs_table, lambda folder=folder: _read_packed(folder, found))  # type: ignore[misc]
     runs, cells, curves = _checked_values(found)
+    trials = _concatenated(found.trials, {"study": "str", **_TRIAL_DTYPES})
+    finals = _concatenated(found.finals, {"study": "str", **_FINAL_DTYPES})
+    copied = _copied_studies(found, trials)
     return Results(
         runs,
         cells,
         curves,
-        _concatenated(found.trials, {"study": "str", **_TRIAL_DTYPES}),
-        _concatenated(found.finals, {"study": "str", **_FINAL_DTYPES}),
-        pd.DataFrame(found.studies, columns=list(_STUDY_COLUMNS)).astype({"iters": "Int64"}),
+        trials[~trials["study"].isin(copied)].reset_index(drop=True),
+        finals[~finals["study"].isin(copied)].reset_index(drop=True),
+        pd.DataFrame(
+            [study for study in found.studies if study["study"] not in copied], columns=list(_STUDY_COLUMNS)
+        ).astype({"iters": "Int64"}),
         found.problems,
     )
 
@@ -323,7 +331,7 @@ def _beside(folder: Path, name: str, columns: Iterable[str], required: Iterable[
 
 
 def _read_packed(folder: Path, found: _Found) -> None:
-    tables = packed.read(folder)
+    tables = _without_unpacked(folder, packed.read(folder))
     header, rows = tables["runs"]
     require(_REQUIRED, header, f"{packed.TABLES['runs']}:")
     for row in (dict(zip(header, values, strict=True)) for values in rows):
@@ -332,8 +340,11 @@ def _read_packed(folder: Path, found: _Found) -> None:
     found.cells += _placed_rows(folder, *tables["cells"], _CELL_DTYPES, packed.TABLES["cells"])
     curves = packed.read_curves(folder)
     if curves is not None:
-        found.curves += _placed_rows(folder, *curves, _CURVE_DTYPES, packed.CURVES_TABLE)
+        header, rows = _without_unpacked(folder, {"curves": curves})["curves"]
+        found.curves += _placed_rows(folder, header, rows, _CURVE_DTYPES, packed.CURVES_TABLE)
     for name, dtypes, frames in (("trials", _TRIAL_DTYPES, found.trials), ("finals", _FINAL_DTYPES, found.finals)):
+        if not tables[name][1]:
+            continue
         values = _typed(*tables[name], {"study": "str", **dtypes})
         frames.append(values.assign(study=[str(short(folder / study)) for study in values["study"]]))
     header, rows = tables["studies"]
@@ -344,6 +355,25 @@ def _read_packed(folder: Path, found: _Found) -> None:
         if row["space"]:
             known |= {"iters": int(row["iters"]), "space": json.loads(row["space"])}
         found.studies.append(known)
+
+
+_Table = tuple[list[str], list[list[str]]]
+_OF_RUNS = ("runs", "cells", "curves")  # the tables whose rows belong to a run, and not to a study
+
+
+def _without_unpacked(folder: Path, tables: dict[str, _Table]) -> dict[str, _Table]:
+    """Packed tables without the rows of runs and studies that lie beside them as folders, which are read from these."""
+
+    @cache
+    def is_there(place: str, name: str) -> bool:
+        return (folder / name / (SUMMARY_FILE if place == "folder" else TRIALS_FILE)).is_file()
+
+    left = {}
+    for table, (header, rows) in tables.items():
+        place = "folder" if table in _OF_RUNS else "study"
+        at = header.index(place)
+        left[table] = header, [row for row in rows if not is_there(place, row[at])]
+    return left
 
 
 def _placed_rows(
@@ -456,6 +486,24 @@ def _space(ranges: object, columns: Sequence[str]) -> dict[str, str]:
     if lacking is not None:
         raise ValueError(f"regularizer.space: {TRIALS_FILE} beside it lacks the column {lacking}")
     return {name: str(text) for name, text in ranges.items()}
+
+
+def _copied_studies(found: _Found, trials: pd.DataFrame) -> set[str]:
+    """The studies that are there already, in another folder, with as many trials or more; they are named.
+
+    Studies are the same where their first trials are: these took the same time, to the last digit.
+    """
+    counts = trials["study"].value_counts()
+    first = trials.drop_duplicates("study").set_index("study")[["number", "validation_average_accuracy", "seconds"]]
+    names = {study["study"]: study["name"] for study in found.studies}
+    kept: dict[str, str] = {}
+    copied = set()
+    for study in sorted(first.index, key=lambda one: -counts[one]):  # of as many trials, the one that was found first
+        same = kept.setdefault(f"{names[study]} {first.loc[study].tolist()}", study)
+        if same != study:
+            found.problem(Path(study), f"the same study as {same}: counted once")
+            copied.add(study)
+    return copied
 
 
 def _checked_values(found: _Found) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:

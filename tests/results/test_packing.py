@@ -11,6 +11,8 @@ from trees import write_run, write_study
 
 from clsweep import results
 from clsweep.errors import InputError
+from clsweep.report import regret
+from clsweep.report.selection import select
 from clsweep.results import Results
 from clsweep.results.packed import TABLES
 from clsweep.results.packing import pack
@@ -66,6 +68,27 @@ def test_packing_twice_makes_the_same_files_and_new_runs_may_lie_beside_them(sou
     assert len(results.load(packed).runs) == len(results.load(source).runs) + 1
     best = pd.read_csv(packed / TABLES["studies"])["best"]
     assert (source / "format_1" / "study" / "best.yaml").read_text() in list(best)
+
+
+@pytest.mark.parametrize("below", [".", "packed"])
+def test_packing_into_what_is_packed_counts_nothing_twice(source: Path, below: str) -> None:
+    before = results.load(source)
+    pack(source, source / below)
+    found = results.load(source)
+    assert [len(getattr(found, name)) for name in TABLES] == [len(getattr(before, name)) for name in TABLES]
+    assert set(found.studies["study"]) == set(before.studies["study"])
+    told = {one.path for one in found.problems} - {one.path for one in before.problems}
+    assert {path.removeprefix(f"{source}/").partition("/")[0] for path in told} == ({below} - {"."})
+
+
+def test_packed_runs_without_a_study_make_a_report(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path / "runs" / str(seed), seed=seed)
+    pack(tmp_path / "runs", tmp_path / "packed")
+    found = results.load(tmp_path / "packed")
+    assert found.problems == []
+    assert regret.rows(found).empty
+    assert select(found).runs["seed"].tolist() == [0, 1]
 
 
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
