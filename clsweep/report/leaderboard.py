@@ -189,12 +189,14 @@ def verdict(table: pd.DataFrame) -> str:
     if best is None or len(methods) < 2:
         return ""
     leader, others = rivals.loc[best, "method"], methods.drop(best)
-    tested = others[others["p"].notna()]
-    is_alike = np.array(holm(tested["p"].tolist())) > 1 - LEVEL
-    alike = tested.loc[is_alike, "method"].tolist()
-    better = tested.loc[~is_alike & (tested["difference"] > 0), "method"].tolist()  # the mean is over other seeds, too
-    untested = others.loc[others["p"].isna(), "method"].tolist()
-    if not len(tested):
+    tested = others["p"].notna()
+    is_alike = others["common_seeds"] > 1  # without a p: on each seed the same accuracy, or the same difference
+    is_alike[tested] = np.array(holm(others.loc[tested, "p"].tolist())) > 1 - LEVEL
+    alike = others.loc[is_alike, "method"].tolist()
+    is_better = tested & ~is_alike & (others["difference"] > 0)  # the mean is over other seeds, too
+    better = others.loc[is_better, "method"].tolist()
+    untested = others.loc[~tested & ~is_alike, "method"].tolist()
+    if len(untested) == len(others):
         return f"{leader} has the highest mean; nothing tells it from the others, for lack of seeds in common."
     told = f"{leader} has the highest mean"
     if alike:

@@ -332,6 +332,14 @@ def test_a_leader_that_loses_on_the_seeds_in_common_is_told_from_nobody(tmp_path
     assert leaderboard.verdict(table(tmp_path)) == told
 
 
+def test_a_method_that_does_the_same_on_every_seed_cannot_be_told_apart(tmp_path: Path) -> None:
+    for method in ("ewc", "online_ewc"):
+        write_seeds(tmp_path, [0.90, 0.95, 0.92], regularizer=method)
+    assert leaderboard.verdict(table(tmp_path)) == "ewc has the highest mean, and can't be told from online_ewc."
+    write_seeds(tmp_path, [0.80, 0.852, 0.821], regularizer="mas")
+    assert leaderboard.verdict(table(tmp_path)) == "ewc has the highest mean, and can't be told from online_ewc."
+
+
 def test_the_verdict_says_who_cannot_be_told_apart(tmp_path: Path) -> None:
     write_seeds(tmp_path / "a", GOOD, regularizer="ewc")
     write_seeds(tmp_path / "b", [0.951, 0.957, 0.956, 0.957], regularizer="si")
