@@ -711,9 +711,9 @@ def check(config: Config) -> None:
     optimizers.check(config.optimizer, benchmark.lr)
     architecture.check(config.network)
     _check_file(config)
-    _check_source("dataset", config.dataset)
+    _check_data("dataset", config.dataset)
     if config.search.data is not None:
-        _check_source(SEARCH_DATA, config.search.data)
+        _check_data(SEARCH_DATA, config.search.data)
     if config.dataset.n_classes is not None:
         check_class_count(config, config.dataset.n_classes)
     _check_values(config.regularizer)
@@ -811,14 +811,17 @@ def _check_file(config: Config) -> None:
         )
 
 
-def _check_source(key: str, dataset: DatasetConfig) -> None:
-    """Check that a name of the group has the group's source: results show only the name."""
+def _check_data(key: str, dataset: DatasetConfig) -> None:
+    """Check that a name of the group has the group's source (results show only the name), and that files are two."""
     file = config_dir() / "dataset" / f"{dataset.name}.yaml"
     if file.is_file() and (source := OmegaConf.load(file).source) != dataset.source:
         raise InputError(
             f"{key}.source={dataset.source}: dataset={dataset.name} is {source}; expected another {key}.name=... as "
             "well, which results have."
         )
+    both = {Path(one).resolve() for one in (dataset.train, dataset.test) if one is not None}
+    if len(both) == 1 and None not in (dataset.train, dataset.test):
+        raise InputError(f"{key}.test={dataset.test}: is {key}.train, too; expected images that training hasn't seen.")
 
 
 def _check_stream(node: Mapping[str, Any]) -> None:

@@ -110,7 +110,7 @@ def run(
         RunError: the run failed after it had started; what was measured is in the folder.
         KeyboardInterrupt: it was interrupted; likewise.
     """
-    place = None if folder is None else Path(folder).expanduser().absolute()
+    place = _place(folder)
     with _undisturbed():
         config, functions = _setting(benchmark, method, overrides)
         if config.seeds is not None:
@@ -283,8 +283,8 @@ def sweep(
     _check_overrides(overrides)
     trials = [] if n_trials is None else [f"search.n_trials={n_trials}"]
     typed = [f"benchmark={benchmark}", *_chosen_of(methods), *trials, *overrides]
-    if folder is None and composing.values(overrides).get("save_model", False) is not False:
-        raise InputError("save_model: there is no folder to keep the networks in; expected folder=... as well.")
+    if folder is None:
+        _check_nothing_is_kept(overrides)
     composing.refuse_hydras(typed)
     with _undisturbed(), _kept(folder) as place:
         with composing.translating_errors():
@@ -302,9 +302,24 @@ def sweep(
     )
 
 
+def _place(folder: str | Path | None) -> Path | None:
+    if not isinstance(folder, str | Path | None):
+        raise InputError(f"folder={folder!r}: expected a path, or None.")
+    return None if folder is None else Path(folder).expanduser().absolute()
+
+
+def _check_nothing_is_kept(overrides: Sequence[str]) -> None:
+    """Refuse to write what would be gone at the end, since a sweep without a folder keeps nothing."""
+    typed = composing.values(overrides)
+    if typed.get("save_model", False) is not False:
+        raise InputError("save_model: there is no folder to keep the networks in; expected folder=... as well.")
+    if typed.get("tensorboard", False) is True or "tensorboard" in str(typed.get("logger")):
+        raise InputError("logger=tensorboard: there is no folder to keep its files in; expected folder=... as well.")
+
+
 def _check_overrides(overrides: Sequence[str]) -> None:
     """Check that they are a list, without what has an argument of its own."""
-    if isinstance(overrides, str):
+    if isinstance(overrides, str) or not all(isinstance(one, str) for one in overrides):
         raise InputError(f"overrides={overrides!r}: expected a list of texts, as in overrides=['budget=quick'].")
     for one in overrides:
         group = one.lstrip("+").partition("=")[0]
@@ -317,6 +332,12 @@ def _setting(benchmark: str, method: object, overrides: Sequence[str]) -> tuple[
     """The checked setting, and the method where it is an object."""
     _check_overrides(overrides)
     functions = None if isinstance(method, str | Path) else Functions.of(method)
+    for one in overrides:
+        key = one.lstrip("+~").partition("=")[0]
+        if key.startswith("search."):
+            raise InputError(f"overrides: {one}: is for a sweep that tunes; expected clsweep.sweep(...).")
+        if functions is not None and key in ("regularizer._target_", "regularizer.file"):
+            raise InputError(f"overrides: {one}: contradicts method={functions.shown}; expected one of them.")
     composed = composing.composed([f"benchmark={benchmark}", *_chosen(method), *overrides])
     return settings.parse(composed), functions
 
@@ -363,8 +384,9 @@ def _chosen_of(methods: Sequence[str | Path]) -> list[str]:
 @contextmanager
 def _kept(folder: str | Path | None) -> Iterator[Path]:
     """The folder for a sweep; a temporary one where none is given."""
-    if folder is not None:
-        yield Path(folder).expanduser().absolute()
+    given = _place(folder)
+    if given is not None:
+        yield given
         return
     with tempfile.TemporaryDirectory(prefix="clsweep-") as place:
         yield Path(place)

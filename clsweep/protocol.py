@@ -246,10 +246,17 @@ def _shows_all_anyhow(scenario: str) -> bool:
 
 
 def targets(config: Config) -> list[Target]:
-    """Everything that a run is made of by `_target_`."""
+    """Everything that a run is made of by `_target_`.
+
+    Raises:
+        InputError: something isn't known by a file.
+    """
     optimizer = config.optimizer_setting
     schedule = [] if optimizer.schedule is None else [optimizer.schedule]
-    return [architecture.of(config.network), Target.of(STREAM, config.benchmark.stream), optimizer.target, *schedule]
+    made = [architecture.of(config.network), Target.of(STREAM, config.benchmark.stream), optimizer.target, *schedule]
+    for target in made:
+        target.refuse_main()
+    return made
 
 
 _KINDS: Final = {"str": str, "int": int, "float": float, "bool": bool}

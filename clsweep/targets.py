@@ -65,6 +65,19 @@ class Target:
         arguments = {name: value for name, value in node.items() if name not in (TARGET, *apart)}
         return cls(key, path, arguments, tuple(apart))
 
+    def refuse_main(self) -> None:
+        """Refuse what is in `__main__`: no file says what it is, and no other process has it.
+
+        Raises:
+            InputError: it is, or what an argument names.
+        """
+        for path in self.paths:
+            if path.startswith("__main__."):
+                raise InputError(
+                    f"{self.key}.{TARGET}={path}: is in no file that a run could keep; expected it in one, as in "
+                    f"{self.key}.{TARGET}=my_module.{path.rpartition('.')[2]}."
+                )
+
     @property
     def described(self) -> str:
         """The path and the arguments, as results show them: `my_nets.Net width=64`."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -434,6 +435,10 @@ def test_the_file_of_a_method_is_kept_beside_its_results(tmp_path: Path) -> None
     assert (tmp_path / "custom_regularization.py").read_bytes() == (ROOT / "custom_regularization.py").read_bytes()
 
 
+def copied(file: Path) -> Path:
+    return Path(shutil.copy(file, file.with_suffix(".test.npz")))
+
+
 def test_files_of_ones_own_data_are_told_apart_and_may_be_gone_by_the_end(tmp_path: Path) -> None:
     """The digest is taken when the run starts; a run that has trained must not fail over it."""
 
@@ -449,7 +454,7 @@ def test_files_of_ones_own_data_are_told_apart_and_may_be_gone_by_the_end(tmp_pa
         np.savez(file, images=images, labels=np.arange(12) % 4)
         folder = tmp_path / f"run-{len(digests)}"
         folder.mkdir()
-        data = ("dataset=arrays", f"dataset.train={file}", f"dataset.test={file}", "validation_fraction=0")
+        data = ("dataset=arrays", f"dataset.train={file}", f"dataset.test={copied(file)}", "validation_fraction=0")
         run(setting(*TINY[:1], *data, *TINY[2:], "regularizer=none"), folder, Removing())
         row = summary(folder)
         assert row["status"] == "finished"
@@ -462,7 +467,7 @@ def test_one_file_in_two_layouts_is_two_data_sets(tmp_path: Path) -> None:
     file = tmp_path / "own.npz"
     images = np.random.default_rng(0).integers(0, 256, (12, 3, 5, 4), dtype=np.uint8)
     np.savez(file, images=images, labels=np.arange(12) % 4)
-    data = ("dataset=arrays", f"dataset.train={file}", f"dataset.test={file}")
+    data = ("dataset=arrays", f"dataset.train={file}", f"dataset.test={copied(file)}")
     digests = set()
     for layout in ("hwc", "chw"):
         folder = tmp_path / layout

@@ -208,6 +208,20 @@ def test_a_method_may_be_functions_an_object_or_a_file(tmp_path: Path) -> None:
             "logger=tensorboard: writes into the run's folder; expected folder=... as well.",
         ),
         ({"overrides": [*TINY, "benchmark.contexts=40"], "folder": "left"}, "benchmark.contexts=40 of 2 classes "),
+        ({"overrides": [*TINY, 5]}, "overrides=["),
+        ({"folder": 5}, "folder=5: expected a path, or None."),
+        (
+            {"overrides": ["search.n_trials=3"]},
+            "overrides: search.n_trials=3: is for a sweep that tunes; expected clsw",
+        ),
+        (
+            {"method": Scaled(1.0), "overrides": ["regularizer._target_=clsweep.methods.ewc.EWC"]},
+            "overrides: regularizer._target_=clsweep.methods.ewc.EWC: contradicts method=Scaled; expected one of them.",
+        ),
+        (
+            {"overrides": ["dataset=arrays", "dataset.train=a.npz", "dataset.test=./a.npz"]},
+            "dataset.test=",  # in the folder of the test
+        ),
     ],
 )
 def test_what_is_wrong_is_an_input_error(
@@ -218,6 +232,16 @@ def test_what_is_wrong_is_an_input_error(
         clsweep.run(**{"benchmark": "split_mnist", "method": "none", "quiet": True, **given})
     assert str(caught.value).startswith(sentence)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_of_the_notebook_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "Net", torch.nn.Identity, raising=False)
+    with pytest.raises(clsweep.InputError) as caught:
+        quiet("none", "network._target_=__main__.Net")
+    assert str(caught.value) == (
+        "network._target_=__main__.Net: is in no file that a run could keep; expected it in one, as in "
+        "network._target_=my_module.Net."
+    )
 
 
 def test_what_fails_on_its_way_is_a_run_error_and_keeps_what_was_measured(tmp_path: Path) -> None:
@@ -316,6 +340,7 @@ def test_a_sweep_gives_the_studies_tables_and_keeps_nothing_unasked(
         (["ewc"], ["hydra.sweep.dir=x"], "hydra.sweep.dir=x: is for the command line; expected KEY=VALUE, as in "),
         (["ewc"], ["regularizer=si"], "overrides: regularizer=si: expected it as method='si'."),
         (["nothing"], SWEEP, "regularizer=nothing: expected one of "),
+        (["ewc"], ["logger=[tensorboard]"], "logger=tensorboard: there is no folder to keep its files in; expected "),
     ],
 )
 def test_what_is_wrong_with_a_sweep_is_an_input_error(methods: Any, overrides: list[str], sentence: str) -> None:

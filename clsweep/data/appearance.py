@@ -8,6 +8,7 @@ from clsweep.config import BenchmarkConfig
 from clsweep.data.datasets import ImageData
 
 _HIGHEST_PLAUSIBLE = 1.5  # of images as floats, which usually run from 0 to 1
+_FARTHEST_APART = 10  # by how much the largest values of training and test images may differ by chance
 
 
 def described(data: ImageData, benchmark: BenchmarkConfig) -> str:
@@ -28,8 +29,19 @@ def described(data: ImageData, benchmark: BenchmarkConfig) -> str:
 
 def notes(data: ImageData, benchmark: BenchmarkConfig) -> tuple[str, ...]:
     """What the user should know of the images, a sentence each: what their source says, and values of an odd range."""
-    odd = None if benchmark.normalize else _odd_range(data)  # normalized, all scales are the same
-    return data.notes if odd is None else (*data.notes, odd)
+    # Normalized, all scales are the same; but test images are normalized by the statistics of the training images.
+    odd = (_two_ranges(data), None if benchmark.normalize else _odd_range(data))
+    return (*data.notes, *filter(None, odd))
+
+
+def _two_ranges(data: ImageData) -> str | None:
+    train, test = (float(part.images.abs().max()) for part in (data.train, data.test))
+    if max(train, test) <= _FARTHEST_APART * min(train, test):
+        return None
+    return (
+        f"training images go up to {train:g} and test images up to {test:g}, and what is done with both is the same: "
+        "give them one scale, if they were saved in two"
+    )
 
 
 def _odd_range(data: ImageData) -> str | None:

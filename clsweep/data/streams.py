@@ -112,8 +112,10 @@ def rotated(
         degrees: the angles themselves, one for each context, counter-clockwise.
 
     Raises:
-        InputError: there are not as many angles as contexts.
+        InputError: there are not as many angles as contexts, or all would be the same.
     """
+    if degrees is None and max_degrees == 0:
+        raise InputError("benchmark.stream.max_degrees=0: makes all contexts the same; expected an angle above 0.")
     if degrees is None:
         part = torch.rand(contexts, generator=generator(seed, "rotations"), dtype=torch.float64)
         degrees = ((torch.arange(contexts) + part) * (max_degrees / contexts)).tolist()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+
+from hydra.core.override_parser.types import Quote, QuotedString
 
 from clsweep.errors import InputError
 from clsweep.paths import expanded
@@ -38,7 +41,11 @@ def command(arguments: Sequence[str]) -> str:
             f"{OPTION}: expected the path of the Python file to be written and nothing else, as in {OPTION} my_idea.py."
         )
     _write(expanded(words[1]))
-    run = [*_RUN.split(), f"regularizer.file={words[1]}"]
+    plain = re.fullmatch(r"[\w./~-]+", words[1])  # Hydra reads other characters as its own
+    run = [
+        *_RUN.split(),
+        f"regularizer.file={words[1] if plain else QuotedString(words[1], Quote.single).with_quotes()}",
+    ]
     return f"written  {words[1]}: a short method, to be changed into yours\nrun it   {shlex.join(run)}"
 
 

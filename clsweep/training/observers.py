@@ -89,7 +89,7 @@ class Observer:
         return self
 
     def note(self, sentence: str) -> None:
-        """Something that the user should know of the run, at any time."""
+        """Something that the user should know of the run, at any time; only what prints the run is told."""
 
     def restored(self, measured: Sequence[Sequence[Cell]], iterations: int) -> None:
         """The run goes on where an earlier part of it was stopped; by default each moment is told as it was then.

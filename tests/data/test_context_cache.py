@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def test_contexts_follow_the_data_when_a_file_changes(tmp_path: Path) -> None:
         "+benchmark=split_mnist",
         "dataset=arrays",
         f"dataset.train={file}",
-        f"dataset.test={file}",
+        f"dataset.test={shutil.copy(file, tmp_path / 'test.npz')}",
         "benchmark.contexts=1",
         "benchmark.image_size=null",
         "benchmark.normalize=false",
@@ -35,5 +36,5 @@ def test_contexts_follow_the_data_when_a_file_changes(tmp_path: Path) -> None:
     images(255)
     assert Protocol.of(config).dataset_digest != before
     second = streams(config, cpu)
-    assert not torch.equal(first.contexts[0].test.images, second.contexts[0].test.images)
+    assert not torch.equal(first.contexts[0].train.images, second.contexts[0].train.images)
     assert streams(config, cpu) is second

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -415,6 +416,16 @@ def test_float_images_that_go_beyond_one_get_a_note() -> None:
     )
     assert split("benchmark.normalize=true", data=scaled(1, torch.float32)).notes == ("of the files",)
     assert split(data=scaled(1.5 / 255, torch.float32)).notes == ("of the files",)
+
+
+@pytest.mark.parametrize("normalize", ["true", "false"])
+def test_training_and_test_images_of_two_scales_get_a_note(normalize: str) -> None:
+    wide, narrow = scaled(1, torch.float32), scaled(1 / 255, torch.float32)
+    stream = split(f"benchmark.normalize={normalize}", data=replace(wide, test=narrow.test))
+    assert stream.notes[1] == (
+        "training images go up to 255 and test images up to 1, and what is done with both is the same: give them one "
+        "scale, if they were saved in two"
+    )
 
 
 def test_uint8_images_of_zeros_and_ones_get_a_note() -> None:

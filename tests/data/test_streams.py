@@ -76,6 +76,11 @@ def test_too_few_angles_are_refused() -> None:
     )
 
 
+def test_contexts_that_would_all_be_the_same_are_refused() -> None:
+    with pytest.raises(InputError, match=r"^benchmark\.stream\.max_degrees=0: makes all contexts the same; expected "):
+        rotated(max_degrees=0)
+
+
 def test_rotated_contexts_show_every_image_once_rotated() -> None:
     stream = rotated("benchmark.scenario=domain", "validation_fraction=0.5")
     for context in stream.contexts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ import torch
 from builders import command
 from tiny import anchored, attached, dataset, file_method, finished, method, network
 
+from clsweep import composing
 from clsweep.networks import activate
 from clsweep.parameters import contract_parameters
 
@@ -112,3 +114,13 @@ def test_a_file_is_never_written_over(
     assert command(monkeypatch, "--new-method", *arguments) == 2
     assert capsys.readouterr().err.startswith(f"clsweep: {said}")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("name", ["a,b.py", "d(1).py", "it's.py", "two words.py"])
+def test_the_command_that_is_printed_can_be_typed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command(monkeypatch, "--new-method", name) == 0
+    typed = shlex.split(capsys.readouterr().out.splitlines()[1])[-1]
+    assert composing.values([typed]) == {"regularizer.file": name}

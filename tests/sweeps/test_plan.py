@@ -198,9 +198,10 @@ def test_every_part_of_the_protocol_makes_another_study(field: str) -> None:
 
 def test_the_layout_that_arrays_are_read_in_makes_another_study(tmp_path: Path) -> None:
     def name(shape: tuple[int, ...], *overrides: str) -> str:
-        file = tmp_path / "images.npz"
-        np.savez(file, images=np.zeros(shape, np.uint8), labels=np.arange(4))
-        return plan(HERE, "dataset=arrays", f"dataset.train={file}", f"dataset.test={file}", *overrides).name
+        files = [f"dataset.{part}={tmp_path}/{part}.npz" for part in ("train", "test")]
+        for part in ("train", "test"):
+            np.savez(tmp_path / f"{part}.npz", images=np.zeros(shape, np.uint8), labels=np.arange(4))
+        return plan(HERE, "dataset=arrays", *files, *overrides).name
 
     last, first, either = (4, 5, 6, 3), (4, 3, 5, 6), (4, 3, 5, 3)
     # What is given where the shape says it already changes nothing, and studies of before keep their names.
