@@ -272,6 +272,11 @@ def _needed(name: str, folder: Path, file: Path, source: bytes) -> dict[str, tup
     return {one.relative_to(folder).as_posix(): (folder, one) for one in named} | found
 
 
+def is_installed(file: Path) -> bool:
+    """Whether a file is part of Python or of an installed package."""
+    return any(file.resolve().is_relative_to(folder) for folder in _INSTALLED)
+
+
 def _located(dotted: str) -> dict[str, tuple[Path, Path]]:
     """The modules on a dotted path, outermost first: the folder of `sys.path` and the file of each, by name."""
     names = dotted.split(".")
@@ -281,8 +286,7 @@ def _located(dotted: str) -> dict[str, tuple[Path, Path]]:
     for folder in dict.fromkeys([*first, *map(_resolved, sys.path), paths.here()]):
         found = {name: (folder, file) for name, file in _down(folder, names)}
         if found:
-            last = list(found.values())[-1][1].resolve()
-            return {} if any(last.is_relative_to(one) for one in _INSTALLED) else found
+            return {} if is_installed(list(found.values())[-1][1]) else found
     return {}
 
 
