@@ -206,9 +206,9 @@ def test_each_way_is_a_study_of_its_own_and_the_usual_one_keeps_its_name(tmp_pat
 
 def test_the_content_of_the_other_data_makes_another_study(tmp_path: Path) -> None:
     def name(seed: int) -> str:
-        file = tmp_path / "images.npz"
-        np.savez(file, images=np.full((4, 5, 5), seed, np.uint8), labels=np.arange(4))
-        data = f"search.data={{name: arrays, train: {file}, test: {file}}}"
+        for part in ("train", "test"):
+            np.savez(tmp_path / f"{part}.npz", images=np.full((4, 5, 5), seed, np.uint8), labels=np.arange(4))
+        data = f"search.data={{name: arrays, train: {tmp_path}/train.npz, test: {tmp_path}/test.npz}}"
         return plan(tmp_path, "search.tune_on=other_data", data).name
 
     assert name(1) == name(1) != name(2)
@@ -315,11 +315,13 @@ def test_a_preset_that_leaves_nothing_to_search_is_refused_whatever_is_tuned_on(
 
 
 def stored(folder: Path, name: str, shape: tuple[int, ...], n_classes: int) -> str:
-    """Ten images of each class in a file, as a data set is typed."""
-    file = folder / f"{name}.npz"
+    """Ten images of each class in each of two files, as a data set is typed."""
+    files = [folder / f"{name}-{part}.npz" for part in ("train", "test")]
     labels = np.arange(n_classes).repeat(10)
-    np.savez(file, images=np.random.default_rng(0).integers(0, 255, (len(labels), *shape), np.uint8), labels=labels)
-    return f"search.data={{name: {name}, source: arrays, train: {file}, test: {file}}}"
+    for seed, file in enumerate(files):
+        source = np.random.default_rng(seed)
+        np.savez(file, images=source.integers(0, 255, (len(labels), *shape), np.uint8), labels=labels)
+    return f"search.data={{name: {name}, source: arrays, train: {files[0]}, test: {files[1]}}}"
 
 
 @pytest.mark.parametrize(
