@@ -23,6 +23,7 @@ from clsweep.errors import ClsweepError, is_machine_error, machine_error
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 # Ctrl-C, a cluster's time limit, a closed terminal, a cluster's warning before preemption.
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+_WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)  # what a launcher may have asked for before its jobs' time limit
 _SECONDS_TO_WIND_UP = 10.0
 
 
@@ -154,6 +155,40 @@ def catch_interrupts() -> None:
     _interrupts.came = False
     usual = (signal.SIG_DFL, signal.default_int_handler)
     _set({number: _interrupts for number, handler in _handlers().items() if handler in usual})
+
+
+@contextlib.contextmanager
+def interrupts_of_a_job() -> Iterator[None]:
+    """Interrupt a launcher's job where the launcher, such as submitit, would pass over a signal or raise an error.
+
+    submitit ignores SIGTERM. At the time limit its handler submits the job again and exits, or raises an error, which
+    would look like one of the work's own.
+    """
+    before = _handlers()
+    if before:  # else this isn't the main thread
+        before |= {number: signal.getsignal(number) for number in _WARNINGS}
+    warned = {
+        number: _warned(handler) for number, handler in before.items() if number in _WARNINGS and callable(handler)
+    }
+    others = [number for number in before if number not in _WARNINGS and before[number] is not signal.SIG_IGN]
+    _set(dict.fromkeys(others, _interrupts) | warned)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _warned(handler: Callable[[int, FrameType | None], Any]) -> Callable[[int, FrameType | None], None]:
+    """A launcher's handler, whose errors are interrupts."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        try:
+            handler(number, frame)
+        except Exception as error:
+            say("clsweep", str(error))
+            _interrupts(number, frame)
+
+    return handle
 
 
 def raise_if_interrupted() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,6 +91,41 @@ def test_an_interrupt_ends_with_130_after_the_winding_up(number: signal.Signals)
 
 def test_a_second_interrupt_does_not_disturb_the_winding_up() -> None:
     assert interrupted(signal.SIGINT, signal.SIGINT, signal.SIGTERM) == (130, "kept\n", "program: interrupted.\n")
+
+
+def _passes_over(number: int, frame: object) -> None:
+    """As submitit does with SIGTERM."""
+
+
+def _gives_up(number: int, frame: object) -> None:
+    """As submitit does at the time limit, where it doesn't submit the job again."""
+    raise RuntimeError("Job not requeued")
+
+
+def _submits_again(number: int, frame: object) -> None:
+    sys.exit(-1)
+
+
+@pytest.mark.parametrize(
+    ("number", "handler", "raised"),
+    [
+        (signal.SIGTERM, _passes_over, KeyboardInterrupt),
+        (signal.SIGUSR2, _gives_up, KeyboardInterrupt),
+        (signal.SIGUSR1, _gives_up, KeyboardInterrupt),
+        (signal.SIGUSR2, _submits_again, SystemExit),
+    ],
+)
+def test_a_launchers_handlers_interrupt_a_job(
+    number: signal.Signals, handler: Any, raised: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_interrupts", process._Interrupts())
+    before = signal.signal(number, handler)
+    try:
+        with pytest.raises(raised), process.interrupts_of_a_job():
+            signal.raise_signal(number)
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)
 
 
 def test_what_nohup_ignores_stays_ignored() -> None:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial
 from rich.console import Console
 
-from clsweep import composing, passwords, results, space
+from clsweep import composing, passwords, process, results, space
 from clsweep import config as settings
 from clsweep.arguments import for_hydra
 from clsweep.data.context_cache import ContextCache
@@ -75,7 +75,8 @@ def work_as_job(composed: DictConfig) -> None:
     part = settings.worker(composed)
     assert part is not None
     own = OmegaConf.create({"hydra": HydraConfig.get()})
-    work_as(part, overrides.read(own, GlobalHydra.instance().config_loader(), part.arguments))
+    with process.interrupts_of_a_job():
+        work_as(part, overrides.read(own, GlobalHydra.instance().config_loader(), part.arguments))
 
 
 def tune(arguments: Sequence[str], folder: Path, out: Console | None = None) -> list[Outcome]:
