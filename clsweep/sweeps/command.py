@@ -21,7 +21,7 @@ from clsweep import composing, passwords, process, results, space
 from clsweep import config as settings
 from clsweep.arguments import for_hydra
 from clsweep.data.context_cache import ContextCache
-from clsweep.errors import RunError
+from clsweep.errors import InputError, RunError
 from clsweep.paths import absolute
 from clsweep.sweeps import dry_run, files, launchers, monitor, overrides, role, storage
 from clsweep.sweeps.crew import crew_of, work_as
@@ -128,6 +128,8 @@ def sweep(
     """
     plans, url = asked.plans, asked.url
     overrides.check(plans)
+    if launchers_setting is not None and launchers.is_slurm(launchers_setting):
+        _check_several_machines(asked)
     for note in asked.notes:
         out.print(_note(note), markup=False, soft_wrap=True)
     if asked.search.dry_run:
@@ -169,9 +171,29 @@ def sweep(
         storage.close(connection)
 
 
+def _check_several_machines(asked: Sweep) -> None:
+    """Check what can't be guessed where workers are jobs on other machines.
+
+    Raises:
+        InputError: the storage isn't safe there, or it isn't said how many.
+    """
+    if storage.is_sqlite(asked.url):
+        raise InputError(
+            f"search.storage={storage.shown(asked.url)}: hydra/launcher=submitit_slurm starts workers on several "
+            "machines, which SQLite isn't safe for; expected search.storage=journal:FILE in a folder that all of them "
+            "reach, or a database's URL."
+        )
+    if asked.search.workers is None:
+        raise InputError(
+            "search.workers: how many jobs hydra/launcher=submitit_slurm submits can't be told from this machine's "
+            "cores; expected search.workers=N."
+        )
+
+
 def _trials(url: str, plan: StudyPlan) -> Sequence[FrozenTrial]:
-    """The trials of a study that the storage has so far."""
-    return storage.finished_trials(url, [plan.name]).get(plan.name, [])
+    """The trials of a study that the storage has so far, those of its final runs with them."""
+    found = storage.trials_of(url, [plan.name, plan.name_of_finals])
+    return [trial for trials in found.values() for trial in trials]
 
 
 def _announce(studies: Sequence[StudyWorker], url: str, out: Console) -> None:

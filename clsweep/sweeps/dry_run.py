@@ -29,7 +29,7 @@ def show(plans: Sequence[StudyPlan], url: str, out: Console) -> None:
     Raises:
         InputError: the storage or the data cannot be read.
     """
-    known = storage.finished_trials(url, [plan.name for plan in plans])
+    known = storage.trials_of(url, [plan.name for plan in plans])
     streams = ContextCache()
     for plan in plans:
         trials = known.get(plan.name, [])

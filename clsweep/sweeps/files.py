@@ -200,18 +200,18 @@ def write_finals(plan: StudyPlan, runs: Sequence[FinalRun]) -> None:
 
 
 def refuse_foreign(plan: StudyPlan, trials: Callable[[], Sequence[FrozenTrial]], storage: str) -> None:
-    """Refuse a folder that holds trials which the storage doesn't know: they would be overwritten.
+    """Refuse a folder that holds trials or final runs which the storage doesn't know: they would be overwritten.
 
     Args:
         plan: the study's.
-        trials: reads those in the storage.
+        trials: reads those in the storage, the final runs' with them.
         storage: its URL as it may be shown.
 
     Raises:
         InputError: it does.
     """
     _refuse_other_way(plan)
-    folders = _trial_folders(plan.folder)  # before the trials: another process may begin one now
+    folders = _folders(plan.folder)  # before the trials: another process may begin one now
     if not folders:
         return
     known = {Path(trial.user_attrs[FOLDER]).name for trial in trials() if FOLDER in trial.user_attrs}
@@ -219,7 +219,7 @@ def refuse_foreign(plan: StudyPlan, trials: Callable[[], Sequence[FrozenTrial]],
     if foreign:
         raise InputError(
             f"hydra.sweep.dir: {results.short(plan.folder)} holds {foreign[0]} of another study ({storage} has no such "
-            f"trial of {plan.name}); expected another folder, or the storage that it was made with."
+            f"one of {plan.name}); expected another folder, or the storage that it was made with."
         )
 
 
@@ -236,5 +236,6 @@ def _refuse_other_way(plan: StudyPlan) -> None:
         )
 
 
-def _trial_folders(folder: Path) -> list[Path]:
-    return sorted(one for one in folder.glob("trial-*") if one.is_dir())
+def _folders(folder: Path) -> list[Path]:
+    """Those of trials and of final runs."""
+    return sorted(one for kind in ("trial", "final") for one in folder.glob(f"{kind}-*") if one.is_dir())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from clsweep import config as settings
 from clsweep import config_files, optimizers, space
 from clsweep.config import Config, RegularizerConfig, SearchConfig
 from clsweep.errors import InputError
-from clsweep.hyperparameters import STANDARD
+from clsweep.hyperparameters import STANDARD, unknown
 from clsweep.methods.loading import Loaded, load
 from clsweep.paths import absolute
 from clsweep.space import range_values
@@ -74,7 +74,8 @@ class Commands:
                 continue
             if name is not None and override.value() is not None:  # null is as if it were not given
                 self._fixed.add(name)
-            if override.is_choice_sweep() and not override.value().simple_form:  # type: ignore[union-attr]
+            value = override.value()
+            if isinstance(value, ChoiceSweep) and not value.simple_form:  # and no glob(...)
                 self.notes.append(
                     f"{_typed(override)}: makes a study of each value; tag(search, choice(...)) searches them in one"
                 )
@@ -128,7 +129,8 @@ class Commands:
         way = tuning.way_of(config.search)
         regularizer = way.regularizer(config.regularizer)
         method = load(regularizer)
-        ranges = searched(config, method, self.ranges, self._fixed | regularizer.preset_values.keys())
+        written = _written(config, method, self._fixed)
+        ranges = searched(config, method, written | self.ranges, self._fixed | regularizer.preset_values.keys())
         if config.stream != "joint":
             _check_preset(method, ranges)
             self.notes += [note for note in method.cautions() if note not in self.notes]
@@ -144,6 +146,19 @@ class Commands:
         composed = self._loader.load_sweep_config(self._composed, combination)
         lacking = {name: text for name, text in apart.items() if not settings.has(composed, name)}
         return [f"++{name}={space.first(distribution)}" for name, distribution in space.parse(lacking).items()]
+
+
+def _written(config: Config, method: Loaded, fixed: Collection[str]) -> dict[str, str]:
+    """The ranges of `search.space`, as a study's `best.yaml` has them, but for what is given a value.
+
+    Raises:
+        InputError: one is of a hyperparameter that the method doesn't have.
+    """
+    ranges = config.search.space or {}
+    for name in ranges:
+        if "." not in name and name not in method.declared:
+            raise unknown(name, method.declared, config.shown_method)
+    return {name: text for name, text in ranges.items() if name not in fixed}
 
 
 def _check_preset(method: Loaded, ranges: Mapping[str, str]) -> None:

@@ -92,6 +92,11 @@ class StudyPlan:
         """
         return self._named(Way())
 
+    @property
+    def name_of_finals(self) -> str:
+        """The name of the study that the final runs are in: one for all that differ in what they are tuned on."""
+        return f"{self.name_on_stream}-final"
+
     def _named(self, way: Way) -> str:
         text = json.dumps(_comparable(self) | way.identity, sort_keys=True)
         digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

@@ -53,6 +53,11 @@ def shown(storage: str) -> str:
     return passwords.masked(storage if file is None else _with_file(storage, short(file)))
 
 
+def is_sqlite(storage: str) -> bool:
+    """Whether a URL is of SQLite, whose locks only the processes of one machine can trust."""
+    return not storage.startswith(JOURNAL) and _parsed(storage).get_backend_name() == SQLITE
+
+
 def connect(storage: str) -> BaseStorage:
     """Open a storage, made on first use; several processes may do so at the same time.
 
@@ -125,7 +130,7 @@ def close(connection: BaseStorage) -> None:
         connection.engine.dispose()
 
 
-def finished_trials(storage: str, names: Sequence[str]) -> dict[str, list[FrozenTrial]]:
+def trials_of(storage: str, names: Sequence[str]) -> dict[str, list[FrozenTrial]]:
     """The trials of the studies that exist already; nothing is made, neither a file nor tables.
 
     Args:
@@ -161,7 +166,7 @@ def _file(storage: str) -> Path | None:
 
 
 def _is_in_a_file(storage: str) -> bool:
-    return storage.startswith(JOURNAL) or _parsed(storage).get_backend_name() == SQLITE
+    return storage.startswith(JOURNAL) or is_sqlite(storage)
 
 
 def _with_file(storage: str, file: Path) -> str:

@@ -102,7 +102,7 @@ class StudyWorker:
         if lacks_best or not self.plan.final_seeds or not self.ledger.is_complete():
             return None
         if self._final_study is None:
-            self._final_study = open_study(self._storage, f"{self.plan.name_on_stream}-final")
+            self._final_study = open_study(self._storage, self.plan.name_of_finals)
         values = None if best is None else best.params
         return Finals(self.plan, self._final_study, self._storage, values, self._streams)
 

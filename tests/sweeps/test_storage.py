@@ -64,10 +64,10 @@ def test_an_empty_file_is_a_new_storage(tmp_path: Path) -> None:
         file = tmp_path / f"{name[:4]}.db"
         file.touch()
         url = f"{name}{file}"
-        assert storage.finished_trials(url, ["shared"]) == {}
+        assert storage.trials_of(url, ["shared"]) == {}
         assert file.stat().st_size == 0  # looked at, and left as it was
         assert ledger(url, 1).trials() == []
-        assert storage.finished_trials(url, ["shared"]) == {"shared": []}
+        assert storage.trials_of(url, ["shared"]) == {"shared": []}
 
 
 @pytest.mark.parametrize("table", ["studies", "papers"])

@@ -14,8 +14,10 @@ import pandas as pd
 import pytest
 from builders import ROOT
 from conftest import Typed
+from omegaconf import OmegaConf
 from optuna.storages import RDBStorage
 from optuna_dashboard import wsgi
+from rich.console import Console
 from test_cli import LOST, TINY, closed_pipe, clsweep, environment, without_run_id
 from werkzeug.test import Client
 
@@ -284,11 +286,56 @@ def test_a_whole_number_is_the_same_in_a_sweep_and_in_a_run(tmp_path: Path) -> N
     assert (trial, type(trial)) == (3, int)
 
 
-def test_a_folder_with_another_studys_trials_is_refused(tmp_path: Path, typed: Typed) -> None:
-    (tmp_path / "trial-0000").mkdir()
+@pytest.mark.parametrize("there", ["trial-0000", "final-0000"])
+def test_a_folder_with_another_studys_trials_is_refused(there: str, tmp_path: Path, typed: Typed) -> None:
+    (tmp_path / there).mkdir()
     done = typed(*SWEEP, "regularizer=ewc", f"hydra.sweep.dir={tmp_path}")
     assert done.returncode == 2
-    assert "holds trial-0000 of another study" in done.stderr
+    assert f"holds {there} of another study" in done.stderr
+    assert [one.name for one in tmp_path.iterdir()] == [there]
+
+
+ONLINE = ["+benchmark=split_mnist", "dataset=mnist_5k", "regularizer=online_ewc", "device=cpu"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "ranges"),
+    [
+        ((), {"reg_strength": "interval(1, 2)", "gamma": "interval(0.05, 1)"}),
+        (("regularizer.reg_strength=interval(3,4)",), {"reg_strength": "interval(3,4)", "gamma": "interval(0.05, 1)"}),
+        (("regularizer.reg_strength=3",), {"gamma": "interval(0.05, 1)"}),
+    ],
+)
+def test_ranges_that_are_written_are_searched(typed: tuple[str, ...], ranges: dict[str, str], tmp_path: Path) -> None:
+    """As in the `best.yaml` of a study, below what is typed."""
+    written = "++search.space={reg_strength: 'interval(1, 2)'}"
+    (plan,) = command.read([*ONLINE, written, *typed], tmp_path).plans
+    assert plan.ranges == ranges
+
+
+def test_a_written_range_of_what_the_method_lacks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"^regularizer\.epsilon: online_ewc has no such hyperparameter; expected one of"
+    ):
+        command.read([*ONLINE, "++search.space={epsilon: 'interval(1, 2)'}"], tmp_path)
+
+
+def test_methods_may_be_chosen_by_a_pattern(tmp_path: Path) -> None:
+    plans = command.read([*ONLINE[:2], "regularizer=glob(*ewc)", "device=cpu"], tmp_path).plans
+    assert sorted(one.config.method for one in plans) == ["ewc", "kfac_ewc", "online_ewc"]
+
+
+def test_jobs_on_several_machines_need_a_storage_for_them_and_a_number(tmp_path: Path) -> None:
+    slurm = OmegaConf.create({"_target_": "submitit_launcher.SlurmLauncher"})
+    journal = f"search.storage=journal:{tmp_path}/studies.log"
+    for typed, said in (
+        (["search.workers=2"], "search.storage=sqlite:///.*: hydra/launcher=submitit_slurm starts workers on several"),
+        ([journal], "search.workers: how many jobs hydra/launcher=submitit_slurm submits can't be told from this"),
+    ):
+        with pytest.raises(InputError, match=f"^{said}"):
+            command.sweep(command.read([*ONLINE, *typed], tmp_path), Console(quiet=True), None, slurm)
+    dry = command.read([*ONLINE, journal, "search.workers=2", "search.dry_run=true"], tmp_path)
+    assert command.sweep(dry, Console(quiet=True), None, slurm) == []
 
 
 def test_a_closed_terminal_keeps_what_is_finished(tmp_path: Path) -> None:
