@@ -52,18 +52,19 @@ class Case:
 
     Attributes:
         grid: what the curves are of.
+        first: the first point, by name; `conf/tuned` may change, and what was replayed stays.
         ranges: by name, other than the method's own on the benchmark.
-        first: another first point than the method's good values on the benchmark; of a new method nobody knows these.
+        is_new: whether nobody knows good values of the method on the benchmark.
     """
 
     grid: Grid
+    first: Point
     ranges: Mapping[str, str] = field(default_factory=dict)
-    first: Point | None = None
+    is_new: bool = False
 
     @property
     def name(self) -> str:
-        tuned = "tuned" if self.first is None else "new"
-        return f"{self.grid.benchmark} {self.grid.method} {tuned}"
+        return f"{self.grid.benchmark} {self.grid.method} {'new' if self.is_new else 'tuned'}"
 
     @cached_property
     def plan(self) -> StudyPlan:
@@ -80,14 +81,23 @@ class Case:
 
 
 FIRST = {"reg_strength": 1.0, "epsilon": 0.1, "gamma": 1.0}  # a method's own defaults
+STRENGTHS = {  # good ones, as `conf/tuned` had them
+    ("split_mnist", "ewc"): 1e6,
+    ("split_mnist", "si"): 10.0,
+    ("perm_mnist", "ewc"): 250.0,
+    ("perm_mnist", "si"): 5.0,
+}
 WIDE = {"reg_strength": "tag(log, interval(1, 1e5))"}
+
+
+def _first(grid: Grid, strength: float) -> Point:
+    return {name: strength if name == "reg_strength" else FIRST[name] for name in grid.axes}
+
+
 # As a sweep ships for a method whose good values are known, and for a new one: from a strength of 1, in a wide range.
 CASES = [
-    *(Case(grid) for grid in GRIDS),
-    *(
-        Case(grid, WIDE if grid.benchmark == "perm_mnist" else {}, {name: FIRST[name] for name in grid.axes})
-        for grid in GRIDS
-    ),
+    *(Case(grid, _first(grid, STRENGTHS[grid.benchmark, grid.method])) for grid in GRIDS),
+    *(Case(grid, _first(grid, 1.0), WIDE if grid.benchmark == "perm_mnist" else {}, is_new=True) for grid in GRIDS),
 ]
 
 Chooses = Callable[[Space, int], BaseSampler]
@@ -189,8 +199,7 @@ def replay(case: Case, curves: Curves, chooses: BaseSampler, judges: BasePruner)
     storage = InMemoryStorage()
     study = open_study(storage, case.name)
     study.sampler, study.pruner = OnePerPoint(chooses), judges
-    first = case.plan.default if case.first is None else case.first
-    ledger = Ledger(study, storage, case.plan.space, 1_000_000, [first], None)
+    ledger = Ledger(study, storage, case.plan.space, 1_000_000, [case.first], None)
     trained: dict[int, int] = {}
     while (trial := ledger.claim()) is not None:
         goes_on = trial.user_attrs.get(CONTINUES)

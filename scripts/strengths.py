@@ -28,7 +28,7 @@ from omegaconf import OmegaConf
 from clsweep import config as settings
 from clsweep import defaults, hyperparameters, results, targets
 from clsweep.protocol import Protocol
-from clsweep.report.names import BENCHMARKS
+from clsweep.report.names import BENCHMARKS, METHODS
 from clsweep.report.plots.studies import frame_of, logarithmic
 from clsweep.report.plots.style import BLUE, GREY, VERMILLION, Plot, grid_lines, styled
 from clsweep.report.selection import USUAL_OPTIONS
@@ -100,7 +100,17 @@ def searches() -> tuple[Search, ...]:
     found = [results.load(folder) for folder in (REFERENCE, *sorted((REFERENCE / "experiments").glob("*/")))]
     made = [*_recorded(), *(one for some in found for one in (*_studies(some), *_scans(some)))]
     telling = [one for one in made if len(one.complete) and one.attempts[STRENGTH].nunique() > 1]
-    return tuple(sorted(telling, key=lambda one: (one.unusual, -one.iters, -len(one.attempts), one.setting)))
+    return tuple(
+        sorted(
+            telling,
+            key=lambda one: (one.unusual, -one.iters, not _has_start(one), -len(one.attempts), one.setting),
+        )
+    )
+
+
+def _has_start(search: Search) -> bool:
+    """Whether it tried the values to start from."""
+    return not math.isnan(search.at(starts(search.benchmark).get(search.method, {})))
 
 
 def _studies(found: Results) -> Iterator[Search]:
@@ -111,7 +121,7 @@ def _studies(found: Results) -> Iterator[Search]:
     ]  # others tried values on other contexts or data
     for _, same in of_streams.groupby("name", sort=False):
         study = same.iloc[0]
-        if not isinstance(study["space"], dict) or STRENGTH not in study["space"]:
+        if not isinstance(study["space"], dict) or STRENGTH not in study["space"] or study["method"] not in METHODS:
             continue
         searched = tuple(study["space"])
         mine = found.trials[found.trials["study"].isin(same["study"])]

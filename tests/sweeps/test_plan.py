@@ -332,7 +332,7 @@ def test_final_runs_of_methods_that_search_alike_have_one_protocol() -> None:
 
 def test_a_trial_has_the_values_of_any_key() -> None:
     made = wide(optimizer__lr=RATES, network__hidden=WIDTHS, reg_strength="interval(1, 9)")
-    assert made.default == {"optimizer.lr": 0.001, "network.hidden": "[8]", "reg_strength": 1e6}
+    assert made.default == {"optimizer.lr": 0.001, "network.hidden": "[8]", "reg_strength": 4.1e5}
     config = made.trial_config({"optimizer.lr": 0.01, "network.hidden": "[8,8]", "reg_strength": 3}, 7)
     assert config.benchmark.lr == 0.01
     assert config.network["hidden"] == [8, 8]
