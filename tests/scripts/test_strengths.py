@@ -111,7 +111,7 @@ def test_what_is_unusual_about_a_search_is_said() -> None:
 
 def test_methods_that_were_never_tuned_are_named() -> None:
     made = strengths.untuned()
-    assert made["l2"] == "1"
+    assert made["owm"] == "alpha 0.001"
     assert not set(made) & {"ewc", "si", "lwf", "custom", "none"}
 
 
