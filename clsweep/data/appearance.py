@@ -35,7 +35,8 @@ def notes(data: ImageData, benchmark: BenchmarkConfig) -> tuple[str, ...]:
 
 
 def _two_ranges(data: ImageData) -> str | None:
-    train, test = (float(part.images.abs().max()) for part in (data.train, data.test))
+    ends = [[float(end) for end in part.images.aminmax()] for part in (data.train, data.test)]
+    train, test = (max(-low, high) for low, high in ends)
     if max(train, test) <= _FARTHEST_APART * min(train, test):
         return None
     return (

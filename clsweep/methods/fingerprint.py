@@ -72,9 +72,8 @@ class Fingerprint:
 
     def _container(self, value: Any, unknown: str) -> str:
         if isinstance(value, Mapping):
-            return (
-                "{" + ",".join(sorted(f"{self.of(k, unknown)}:{self.of(v, unknown)}" for k, v in value.items())) + "}"
-            )
+            pairs = sorted(f"{self.of(key, unknown)}:{self.of(one, unknown)}" for key, one in value.items())
+            return f"{{{','.join(pairs)}}}"
         parts = [self.of(one, unknown) for one in value]
         return f"[{','.join(parts)}]" if isinstance(value, list | tuple) else f"{{{','.join(sorted(parts))}}}"
 
@@ -103,8 +102,8 @@ class Fingerprint:
             return f"{type(value).__qualname__} {unknown}" if unknown else uuid.uuid4().hex
 
     def _class(self, value: type, unknown: str) -> str:
-        own = {name: one for name, one in vars(value).items() if name not in _OF_EVERY_CLASS}
-        return f"class {self.of(own, unknown)} {self.of(list(value.__bases__), unknown)}"
+        mine = {name: one for name, one in vars(value).items() if name not in _OF_EVERY_CLASS}
+        return f"class {self.of(mine, unknown)} {self.of(list(value.__bases__), unknown)}"
 
     def _function(self, value: FunctionType, unknown: str) -> str:
         """Its source, or what was compiled from it where that isn't kept; its defaults, and what it names."""
