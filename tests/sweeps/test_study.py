@@ -122,7 +122,7 @@ def test_any_key_is_searched_and_written_by_its_name(tmp_path: Path) -> None:
     assert points == {(hidden, lr) for hidden in ("[9]", "[8,8]") for lr in (1e-3, 1e-2)}
     table = read(tmp_path)
     assert list(table.columns[4:9]) == ["reg_strength", "gamma", "epsilon", "network.hidden", "optimizer.lr"]
-    assert set(table.reg_strength) == {1e6}  # what is not searched
+    assert set(table.reg_strength) == {4.1e5}  # what is not searched
     for _, row in table.iterrows():
         summary = pd.read_csv(tmp_path / Path(str(row.folder)).name / "summary.csv").iloc[0]
         widths = str(row["network.hidden"]).strip("[]").replace(",", " ")
