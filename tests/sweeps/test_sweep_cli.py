@@ -140,7 +140,13 @@ def test_a_dry_run_says_what_would_happen_and_leaves_nothing(tmp_path: Path, typ
     folder = tmp_path / "sweep"
     done = typed(*SWEEP, "regularizer=online_ewc", "search.dry_run=true", f"hydra.sweep.dir={folder}")
     assert done.returncode == 0, done.stderr
-    for words in ("0 of 40 trials are finished", "gamma interval(0.05, 1)", "reg_strength=6.8e+04  gamma=0.54", "about"):
+    for words in (
+        "0 of 40 trials are finished",
+        "gamma interval(0.05, 1)",
+        "reg_strength=6.8e+04",
+        "gamma=0.54",
+        "about",
+    ):
         assert words in done.stdout
     assert not folder.exists()
 
