@@ -214,7 +214,7 @@ class Protocol:
         if self.validation_fraction:
             yield f"{self.validation_fraction:g} held out"
         own = {
-            "iters": self.length,
+            "epochs" if self.epochs else "iters": self.length,
             "batch_size": f"batch {self.batch_size}",
             "optimizer": "Adam" if self.optimizer == "adam" else self.optimizer,
             "lr": f"lr {self.lr:g}",
@@ -224,6 +224,8 @@ class Protocol:
             "precision": self.precision,
         }
         told = own | {name: f"{name.replace('_', ' ')} searched" for name in searched}
+        if "optimizer" in searched:
+            told["optimizer"] = f"{own['optimizer'].partition(' ')[0]} (arguments searched)"
         told["optimizer"] = f"{told['optimizer']} {told.pop('lr')}"
         yield from filter(None, told.values())
         if self.logits != _ACTIVE:

@@ -10,7 +10,7 @@ SHIPPED: Final = "shipped"
 DISTILLED: Final = "distilled"
 METHODS: Final = {
     SHIPPED: "`custom_regularization.py`",
-    DISTILLED: "the same, with LwF's term",
+    DISTILLED: "`custom_regularization.py` with LwF's loss",
     **names.METHODS,
     "ewc_exact": "exact",
     "ewc_500": "exact, 500 examples",

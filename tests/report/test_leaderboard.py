@@ -466,6 +466,14 @@ def test_what_a_sweep_searched_of_the_protocol_is_the_methods(tmp_path: Path) ->
     assert names.protocol_title(made.iloc[0].to_dict()).endswith(", full budget, lr searched")
 
 
+def test_what_is_searched_is_said_in_place_of_a_value(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", optimizer="sgd momentum=0.9", epochs=2)
+    protocol = Protocol.of_row(table(tmp_path).iloc[0].to_dict())
+    assert ", 2 epochs a context, batch 128, sgd momentum=0.9 lr 0.001, mlp 400 400, float32" in protocol.sentence()
+    searched = protocol.sentence(["epochs", "lr", "network", "optimizer"])
+    assert ", epochs searched, batch 128, sgd (arguments searched) lr searched, network searched, float32" in searched
+
+
 def test_every_column_is_there_and_nothing_is_lost(tmp_path: Path) -> None:
     write_seeds(tmp_path, GOOD)
     made = table(tmp_path)
