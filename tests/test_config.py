@@ -435,3 +435,14 @@ def test_a_data_sets_name_has_one_source() -> None:
     )
     typed = ("dataset=mnist_5k", "dataset.source=torchvision.KMNIST", "dataset.name=kmnist")
     assert setting("+benchmark=split_mnist", *typed).dataset.name == "kmnist"
+
+
+def test_training_images_are_no_test_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        setting(
+            "+benchmark=split_mnist", "regularizer=si", "dataset=arrays", "dataset.train=a.npz", "dataset.test=./a.npz"
+        )
+    assert str(caught.value) == (
+        f"dataset.test={tmp_path}/a.npz: is dataset.train, too; expected images that training hasn't seen."
+    )

@@ -218,10 +218,6 @@ def test_a_method_may_be_functions_an_object_or_a_file(tmp_path: Path) -> None:
             {"method": Scaled(1.0), "overrides": ["regularizer._target_=clsweep.methods.ewc.EWC"]},
             "overrides: regularizer._target_=clsweep.methods.ewc.EWC: contradicts method=Scaled; expected one of them.",
         ),
-        (
-            {"overrides": ["dataset=arrays", "dataset.train=a.npz", "dataset.test=./a.npz"]},
-            "dataset.test=",  # in the folder of the test
-        ),
     ],
 )
 def test_what_is_wrong_is_an_input_error(

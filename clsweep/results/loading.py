@@ -495,6 +495,7 @@ def _copied_studies(found: _Found, trials: pd.DataFrame) -> set[str]:
     """
     counts = trials["study"].value_counts()
     first = trials.drop_duplicates("study").set_index("study")[["number", "validation_average_accuracy", "seconds"]]
+    first = first[first["seconds"].notna()]  # one that isn't done tells nothing
     names = {study["study"]: study["name"] for study in found.studies}
     kept: dict[str, str] = {}
     copied = set()

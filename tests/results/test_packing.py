@@ -81,6 +81,16 @@ def test_packing_into_what_is_packed_counts_nothing_twice(source: Path, below: s
     assert {path.removeprefix(f"{source}/").partition("/")[0] for path in told} == ({below} - {"."})
 
 
+def test_studies_whose_first_trial_is_not_done_are_not_taken_for_one(tmp_path: Path) -> None:
+    for sweep in ("first", "second"):
+        study = write_study(tmp_path / sweep / "same")
+        header, trial, *_ = (study / "trials.csv").read_text().splitlines()
+        (study / "trials.csv").write_text(f"{header}\n{trial.replace(',0.8,0.79,0.9,0.8,3.5,', ',,,,,,')}\n")
+    found = results.load(tmp_path)
+    assert len(found.studies) == 2
+    assert found.trials["seconds"].isna().all()
+
+
 def test_packed_runs_without_a_study_make_a_report(tmp_path: Path) -> None:
     for seed in (0, 1):
         write_run(tmp_path / "runs" / str(seed), seed=seed)
