@@ -45,7 +45,7 @@ def counted(results: Results, selection: Selection) -> list[str]:
     roles = runs["role"].value_counts()
     statuses = runs["status"].value_counts()
     lines = [
-        f"{len(runs)} runs: " + ", ".join(f"{count} {status}" for status, count in statuses.items()),
+        f"runs: {len(runs)} ({', '.join(f'{count} {status}' for status, count in statuses.items())})",
         f"single runs: {roles.get('single', 0)}; studies: {len(results.studies)}, with the folders of "
         f"{roles.get('trial', 0)} runs of their search and of {roles.get('final', 0)} final ones",
         f"compared: {len(selection.runs)} (finished, trained on all training data, each seed once)",

@@ -118,7 +118,7 @@ def test_what_matters_comes_first_and_bookkeeping_last(report: Path) -> None:
     order = ["leaderboard", "split_mnist-task-on-mnist-full-budget", "studies", "read", "left-out"]
     places = [page.index(f'id="{name}"') for name in order]
     assert places == sorted(places)
-    assert page.index("15 runs: 13 finished") > places[-2]
+    assert page.index("runs: 15 (13 finished") > places[-2]
 
 
 def test_a_study_is_named_by_what_it_is_with_its_folder_beneath(report: Path, outputs: Path) -> None:
@@ -186,7 +186,7 @@ def test_the_terminal_shows_means_counts_and_what_was_skipped(made: tuple[Path, 
     _, printed = made
     assert re.search(r"si +│ +│ 0\.9550 ± 0\.0124 \*", printed)
     assert "split_mnist: si has the highest mean, and is told from every method that it was compared with." in printed
-    assert "15 runs: 13 finished, 1 failed, 1 pruned" in printed
+    assert "runs: 15 (13 finished, 1 failed, 1 pruned)" in printed
     assert "shopping.csv: not a file of a run or a study" in printed
     assert "report.html" in printed
 
