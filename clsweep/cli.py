@@ -255,9 +255,9 @@ def as_input_error(error: HydraException | OmegaConfBaseException) -> InputError
         )
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        if group == "hydra/launcher" and name in launchers.EXTRAS:
+        if group == "hydra/launcher" and name in launchers.PACKAGES:
             return InputError(
-                f"{group}={name}: isn't installed; expected pip install 'clsweep[{launchers.EXTRAS[name]}]' before it."
+                f"{group}={name}: isn't installed; expected pip install {launchers.PACKAGES[name]} before it."
             )
         return InputError(f"{group}={name}: expected one of {', '.join(error.options)}{_meant(group, name)}.")
     misplaced = re.match(r"(In 'benchmark/\S+'): Could not override '\w+@benchmark\.", str(error))

@@ -174,7 +174,11 @@ def divergence(walk: Walk, start: nn.Module, end: nn.Module) -> float:
 
 
 def curvature(walk: Walk, model: nn.Module, method: Method) -> Iterator[Row]:
-    """The rows for the change that training has made; the network is at the anchor afterwards."""
+    """The rows for the change that training has made, with the penalty at a strength of 1.
+
+    The network is at the anchor afterwards.
+    """
+    model.reg_strength = 1.0  # type: ignore[assignment]  # a file may divide its penalty by a part of it
     start = walk.network(walk.after)
     parameters = dict(model.named_parameters())
     anchor = {name: p.detach() for name, p in start.named_parameters()}

@@ -45,6 +45,7 @@ _CLOSE: Final = 0.06  # a value that is rounded to two digits is the same
 _COLUMNS: Final = 3
 _WIDTH: Final = 115  # of a line of the page
 _FEW_IMAGES: Final = 20_000
+_MOVES: Final = "The best strength of each search, and in parentheses the number of values that were tried."
 
 
 @dataclass(frozen=True)
@@ -172,16 +173,20 @@ def _search(
     trials: pd.DataFrame,
     searched: tuple[str, ...],
 ) -> Search:
-    words = [] if run is None else _unusual(run)
+    words = [] if run is None else _unusual(run, searched)
     return Search(benchmark, method, ", ".join([f"{iters:,} iterations", *words]), iters, bool(words), trials, searched)
 
 
-def _unusual(run: Mapping[Any, Any]) -> list[str]:
+def _unusual(run: Mapping[Any, Any], searched: Sequence[str]) -> list[str]:
     """What a reader of a strength must know, but for the iterations; older files don't say all of it."""
     protocol, usual = Protocol.of_row(run), Protocol.of(defaults.usual(str(run["benchmark"])))
     words = [] if protocol.first_contexts is None else [f"the first {protocol.first_contexts} contexts"]
     if protocol.network not in (None, usual.network):
         words.append(f"network {protocol.network}")
+    if protocol.optimizer not in (None, usual.optimizer):
+        words.append(f"optimizer {protocol.optimizer}")
+    if protocol.lr != usual.lr and not {"lr", "optimizer.lr"} & set(searched):
+        words.append(f"learning rate {protocol.lr:g}")
     if protocol.contexts not in (None, usual.contexts):
         words.append(f"{protocol.contexts} contexts")
     elif run["n_train"] < _FEW_IMAGES:
@@ -200,7 +205,7 @@ def starts(benchmark: str) -> dict[str, dict[str, float]]:
 
 
 def untuned() -> dict[str, str]:
-    """Methods without a tuned value anywhere, with what they take by default."""
+    """Methods without a value in `conf/tuned`, with what they take by default."""
     tuned = {method for benchmark in TUNED for method in starts(benchmark)}
     made = {}
     for method, file in targets.files("regularizer").items():
@@ -222,7 +227,7 @@ def tables() -> str:
             _searched(benchmark),
             f"![{BENCHMARKS[benchmark]}: validation accuracy over strength](figures/strengths-{benchmark}.svg)",
         ]
-    return "\n\n".join([*parts, "## How the best strength moves", _moves()])
+    return "\n\n".join([*parts, "## How the best strength moves", _MOVES, _moves()])
 
 
 def _overview() -> str:
@@ -231,7 +236,7 @@ def _overview() -> str:
     for method in methods:
         lines.append([f"`{method}`", *(_values(starts(benchmark).get(method, {})) for benchmark in TUNED)])
     others = ", ".join(f"`{method}` ({values})" for method, values in untuned().items())
-    text = f"No sweep has tuned these methods yet; they start from their own defaults: {others}."
+    text = f"`conf/tuned` has no value for these methods; they start from their own defaults: {others}."
     return f"{markdown(lines)}\n\n{textwrap.fill(text, _WIDTH, break_on_hyphens=False)}"
 
 

@@ -360,13 +360,13 @@ def test_a_launcher_that_can_start_nothing_is_refused(launcher: dict[str, object
     assert str(caught.value) == said
 
 
-@pytest.mark.parametrize(("launcher", "extra"), [("joblib", "parallel"), ("submitit_slurm", "slurm")])
-def test_a_launcher_that_is_not_installed_names_the_extra(launcher: str, extra: str) -> None:
+@pytest.mark.parametrize(
+    ("launcher", "package"), [("joblib", "hydra-joblib-launcher"), ("submitit_slurm", "hydra-submitit-launcher")]
+)
+def test_a_launcher_that_is_not_installed_names_the_package(launcher: str, package: str) -> None:
     file = f"hydra/launcher/{launcher}"
     said = as_input_error(MissingConfigException("not there", file, ["basic"]))
-    assert str(said) == (
-        f"hydra/launcher={launcher}: isn't installed; expected pip install 'clsweep[{extra}]' before it."
-    )
+    assert str(said) == f"hydra/launcher={launcher}: isn't installed; expected pip install {package} before it."
 
 
 def test_a_configuration_that_is_not_there_is_named(

@@ -9,7 +9,7 @@ A single seed is no basis for a lead: where any method of a protocol has several
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -191,7 +191,8 @@ def verdict(table: pd.DataFrame) -> str:
     leader, others = rivals.loc[best, "method"], methods.drop(best)
     tested = others["p"].notna()
     is_alike = others["common_seeds"] > 1  # without a p: on each seed the same accuracy, or the same difference
-    is_alike[tested] = np.array(holm(others.loc[tested, "p"].tolist())) > 1 - LEVEL
+    if not rivals.loc[best, "average_accuracy_best"]:
+        is_alike[tested] = np.array(_corrected(others.loc[tested, "p"].tolist())) > 1 - LEVEL
     alike = others.loc[is_alike, "method"].tolist()
     is_better = tested & ~is_alike & (others["difference"] > 0)  # the mean is over other seeds, too
     better = others.loc[is_better, "method"].tolist()
@@ -207,6 +208,16 @@ def verdict(table: pd.DataFrame) -> str:
         told += f"; on the seeds that both have, {' and '.join(better)} did better"
     apart = f"; {', '.join(untested)}: too few seeds in common" if untested else ""
     return f"{told}{apart}."
+
+
+def _corrected(p_values: Sequence[float]) -> list[float]:
+    """The leader's p-values by Holm's procedure over all pairs of methods, the other pairs' taken for 1.
+
+    The leader is chosen on the data that test it. Of twelve equal methods, one in eight tables would tell some method
+    from the leader if only its own pairs counted. The mark is stricter by itself: it needs every pair.
+    """
+    pairs = len(p_values) * (len(p_values) + 1) // 2
+    return holm([*p_values, *[1.0] * (pairs - len(p_values))])[: len(p_values)]
 
 
 def _published_rows(table: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 Agarwal, Schwarzer, Castro, Courville & Bellemare, "Deep reinforcement learning at the edge of the statistical
 precipice", NeurIPS 2021, section 4. The figures are those of its package `rliable`, but with any number of seeds on
-each benchmark, and with seeds that two methods share resampled together.
+each benchmark, which all weigh the same, and with seeds that two methods share resampled together.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Resampling:
         key = (*strata, *(one.tobytes() for one in scores))
         if key not in self._means:  # a method's, which stands in many pairs
             drawn = [one[self.of(*stratum)] for stratum, one in zip(strata, scores, strict=True)]
-            self._means[key] = interquartile_mean(np.concatenate(drawn, axis=1))
+            self._means[key] = interquartile_mean(drawn)
         return self._means[key]
 
 
@@ -162,7 +162,7 @@ def compare(first: Scores, second: Scores, resampling: Resampling) -> Rivals | N
         resampling.interquartile_means([(one[0], one[1]) for one in strata], ours),
         resampling.interquartile_means([(one[0], one[2]) for one in strata], theirs),
     ]
-    here, there = (float(interquartile_mean(np.concatenate(scores))) for scores in (ours, theirs))
+    here, there = (float(interquartile_mean(scores)) for scores in (ours, theirs))
     paired = [one[1] == one[2] for one in strata]
     wins = [_wins(a, b) for a, b, common in zip(ours, theirs, paired, strict=True) if common]
     return Rivals(
@@ -191,16 +191,34 @@ def probability_of_improvement(first: Sequence[Values], second: Sequence[Values]
     return float(np.mean([_wins(a[:, None], b[None]).mean() for a, b in zip(first, second, strict=True)]))
 
 
-def interquartile_mean(scores: Values) -> Values:
-    """The mean of the middle half of all scores, [..., n] -> [...].
+def interquartile_mean(scores: Sequence[Values]) -> Values:
+    """The mean of the middle half of the scores of all benchmarks, each of which weighs the same.
 
-    A quarter, rounded down, is cut from each end, as SciPy's `trim_mean` and `rliable` do (Agarwal et al. 2021, section
-    4.3). A few failed seeds don't move it, as they do the mean, and it is more efficient than the median.
+    A quarter is cut from each end, rounded down to whole scores, as SciPy's `trim_mean` and `rliable` do (Agarwal et
+    al. 2021, section 4.3). A few failed seeds don't move it, as they do the mean, and it is more efficient than the
+    median. Where benchmarks have as many seeds as each other, this is `trim_mean` of all scores. Elsewhere a score
+    weighs one over its benchmark's seeds: otherwise the benchmark with the most seeds would decide, and two methods
+    with different numbers of seeds would be compared on different mixtures of benchmarks.
+
+    Args:
+        scores: of each benchmark, [..., seeds].
+
+    Returns:
+        [...].
     """
-    cut = int(_TRIMMED * scores.shape[-1])
-    last = scores.shape[-1] - cut - 1
-    middle = np.partition(scores, (cut, last), axis=-1)[..., cut : last + 1]  # `trim_mean` checks longer than it takes
-    return np.asarray(middle.mean(-1), dtype=np.float64)
+    pooled = np.concatenate(scores, axis=-1)
+    n = pooled.shape[-1]
+    cut = int(_TRIMMED * n)
+    if len({one.shape[-1] for one in scores}) == 1:
+        middle = np.partition(pooled, (cut, n - cut - 1), axis=-1)[..., cut : n - cut]
+        return np.asarray(middle.mean(-1), dtype=np.float64)  # `trim_mean` checks longer than it takes
+    each = np.concatenate([np.full(one.shape[-1], 1 / (len(scores) * one.shape[-1])) for one in scores])
+    order = np.argsort(pooled, axis=-1)
+    weights = each[order]
+    ends = np.cumsum(weights, axis=-1)
+    kept = np.clip(np.minimum(ends, 1 - cut / n) - np.maximum(ends - weights, cut / n), 0, None)
+    ordered = np.take_along_axis(pooled, order, axis=-1)
+    return np.asarray((kept * ordered).sum(-1) / kept.sum(-1), dtype=np.float64)
 
 
 def _compared(

@@ -201,8 +201,8 @@ def open_database(url: URL, shown: str, make: bool) -> Database | None:
             return Database(url, shown) if make or _STUDIES in there else None
         except (ImportError, NoSuchModuleError) as error:
             raise InputError(
-                f"search.storage={shown}: its driver is not installed ({error}); for PostgreSQL install "
-                "clsweep[postgres]."
+                f"search.storage={shown}: its driver is not installed ({error}); for PostgreSQL "
+                "pip install 'psycopg[binary]'."
             ) from error
         except (SQLAlchemyError, StorageInternalError) as error:
             cause = error if isinstance(error, SQLAlchemyError) else error.__cause__ or error

@@ -9,8 +9,12 @@ from omegaconf import DictConfig
 
 from clsweep.errors import InputError
 
-# The extra of this package that brings each.
-EXTRAS: Final = {"joblib": "parallel", "submitit_slurm": "slurm", "submitit_local": "slurm"}
+# The package that brings each.
+PACKAGES: Final = {
+    "joblib": "hydra-joblib-launcher",
+    "submitit_slurm": "hydra-submitit-launcher",
+    "submitit_local": "hydra-submitit-launcher",
+}
 _HERE = ("BasicLauncher", "joblib", "LocalLauncher")
 
 

@@ -34,7 +34,7 @@ _WITH_BOUNDS: Final = {
     "perm_mnist-full": "perm_mnist",
     "split_cifar100-quick": "split_cifar100",
 }
-_COMPARED: Final = (SHIPPED, "si", "online_ewc", "ewc")
+_COMPARED: Final = (SHIPPED, "kfac_ewc", "si", "online_ewc", "ewc")
 _BOUNDS: Final = ("joint", "none")
 _HYPERPARAMETERS: Final = ("reg_strength", "gamma", "epsilon")
 _Accuracies = dict[int, float]

@@ -23,13 +23,12 @@ from torch.utils.data import TensorDataset
 from clsweep.curvature import per_example
 from clsweep.curvature.fisher import (
     LABEL_MODES,
-    MAX_EXAMPLES,
     DiagonalOptions,
     FisherOptions,
     diagonal_fisher,
     exact,
 )
-from clsweep.networks import MLP, Head, equip
+from clsweep.networks import Head, equip
 from clsweep.parameters import contract_parameters
 
 
@@ -184,13 +183,16 @@ def test_the_number_of_examples_can_be_limited() -> None:
     assert_same(diagonal_fisher(model, dataset, FisherOptions(examples=3)), expected)
 
 
-def test_all_examples_are_used_up_to_the_named_cap() -> None:
-    torch.manual_seed(0)
-    model = equip(MLP((1,), 2, []), 2)
-    inputs = torch.zeros(MAX_EXAMPLES + 1, 1)
-    fisher = diagonal_fisher(model, TensorDataset(inputs, torch.zeros(len(inputs), dtype=torch.int64)))
-    p = model(inputs[:1]).softmax(1)[0, 0]
-    torch.testing.assert_close(fisher["head__bias"], (p * (1 - p)).expand(2), rtol=1e-3, atol=0)
+@pytest.mark.parametrize("count", [5, EXAMPLES])
+def test_all_examples_are_used_up_to_the_named_cap(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clsweep.curvature.fisher.MAX_EXAMPLES", 5)
+    model, dataset = make("mlp", range(6))
+    given = TensorDataset(*(tensor[:count] for tensor in dataset.tensors))
+    torch.manual_seed(1)
+    chosen = torch.arange(5) if count == 5 else torch.randperm(count)[:5]
+    torch.manual_seed(1)
+    expected = naive_fisher(model, TensorDataset(*(tensor[chosen] for tensor in dataset.tensors)))
+    assert_same(diagonal_fisher(model, given), expected)
 
 
 def test_frozen_parameters_have_no_entry() -> None:

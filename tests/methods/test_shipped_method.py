@@ -318,16 +318,6 @@ def test_the_estimate_is_of_that_many_examples_drawn_at_random(shipped: Any, nam
         torch.testing.assert_close(given[key], value, rtol=1e-10, atol=1e-12)
 
 
-def test_the_noise_has_the_output_hessian_as_its_covariance() -> None:
-    p = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
-    total = torch.zeros(3, 3, dtype=torch.float64)
-    for signs in itertools.product([-1.0, 1.0], repeat=3):
-        s = torch.tensor(signs, dtype=torch.float64)
-        v = p.sqrt() * s - p * (p.sqrt() * s).sum()
-        total += torch.outer(v, v) / 8
-    torch.testing.assert_close(total, torch.diag(p) - torch.outer(p, p), rtol=1e-12, atol=1e-14)
-
-
 def test_the_estimate_is_the_fisher_information_on_average(shipped: Any) -> None:
     """Of a linear model and one example it is a Kronecker product: H (x) a a^T."""
     torch.manual_seed(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from scipy import stats
 
 from clsweep.results import rivals
-from clsweep.results.rivals import Resampling, compare, interquartile_mean, probability_of_improvement
+from clsweep.results.rivals import Resampling, Values, compare, interquartile_mean, probability_of_improvement
 
 SPLIT_A = {0: 0.91, 1: 0.93, 2: 0.92, 3: 0.95, 9: 0.99}
 SPLIT_B = {0: 0.90, 1: 0.93, 2: 0.94, 3: 0.90}
@@ -31,6 +32,16 @@ def naive_improvement(first: Sequence[Sequence[float]], second: Sequence[Sequenc
     return sum(shares) / len(shares)
 
 
+def naive_interquartile_mean(scores: Sequence[Values]) -> float:
+    """Of as many copies of each score as give every benchmark the same number of scores."""
+    n = sum(map(len, scores))
+    copies = [n * math.lcm(*map(len, scores)) // len(one) for one in scores]
+    pooled = np.sort(np.concatenate([np.repeat(one, count) for one, count in zip(scores, copies, strict=True)]))
+    cut, rest = divmod(len(pooled) * (n // 4), n)
+    assert rest == 0
+    return float(pooled[cut : len(pooled) - cut].mean())
+
+
 def values(scores: Mapping[int, float], seeds: Sequence[int]) -> list[float]:
     return [scores[seed] for seed in seeds]
 
@@ -47,7 +58,27 @@ def test_the_probability_of_improvement_is_that_of_all_pairs_of_runs() -> None:
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 15, 30])
 def test_the_interquartile_mean_is_scipys_trimmed_mean(n: int) -> None:
     scores = np.random.default_rng(n).uniform(size=(7, n))
-    assert interquartile_mean(scores) == pytest.approx(stats.trim_mean(scores, 0.25, axis=-1))
+    expected = pytest.approx(stats.trim_mean(scores, 0.25, axis=-1))
+    assert interquartile_mean([scores]) == expected
+    if n % 3 == 0:
+        assert interquartile_mean(np.split(scores, 3, axis=-1)) == expected
+
+
+def test_each_benchmark_weighs_the_same_in_the_interquartile_mean() -> None:
+    draws = np.random.default_rng(0)
+    scores = [draws.uniform(size=n) for n in (10, 3, 5)]
+    assert interquartile_mean(scores) == pytest.approx(naive_interquartile_mean(scores))
+    resamples = [np.stack([one, draws.permutation(one)]) for one in scores]
+    assert interquartile_mean(resamples) == pytest.approx([naive_interquartile_mean(scores)] * 2)
+
+
+def test_equal_methods_with_different_numbers_of_seeds_have_equal_interquartile_means() -> None:
+    first = {"easy": dict.fromkeys(range(10), 0.9), "hard": dict.fromkeys(range(2), 0.3)}
+    second = {"easy": dict.fromkeys(range(20, 22), 0.9), "hard": dict.fromkeys(range(20, 30), 0.3)}
+    made = compare(first, second, Resampling(resamples=50))
+    assert made is not None
+    assert (made.first, made.second) == pytest.approx((0.6, 0.6))
+    assert (made.difference.low, made.difference.high) == pytest.approx((0, 0))
 
 
 def test_two_methods_are_compared_on_the_benchmarks_with_two_seeds_of_each() -> None:
@@ -59,8 +90,9 @@ def test_two_methods_are_compared_on_the_benchmarks_with_two_seeds_of_each() -> 
     ours = [values(SPLIT_A, COMMON), list(PERM_A.values())]  # seed 9 has no counterpart
     theirs = [values(SPLIT_B, COMMON), list(PERM_B.values())]
     assert made.improvement.value == pytest.approx(naive_improvement(ours, theirs))
-    assert made.first == pytest.approx(stats.trim_mean(np.concatenate(ours), 0.25))
-    assert made.difference.value == pytest.approx(made.first - stats.trim_mean(np.concatenate(theirs), 0.25))
+    assert made.first == pytest.approx(naive_interquartile_mean([np.array(one) for one in ours]))
+    assert made.second == pytest.approx(naive_interquartile_mean([np.array(one) for one in theirs]))
+    assert made.difference.value == pytest.approx(made.first - made.second)
 
 
 def test_intervals_are_percentiles_over_resamples_that_share_the_common_seeds() -> None:
@@ -74,7 +106,8 @@ def test_intervals_are_percentiles_over_resamples_that_share_the_common_seeds() 
         ours = [values(SPLIT_A, [COMMON[i] for i in common[one]]), values(PERM_A, [(5, 6, 7)[i] for i in alone[one]])]
         theirs = [values(SPLIT_B, [COMMON[i] for i in common[one]]), values(PERM_B, [(15, 16)[i] for i in others[one]])]
         improvements.append(naive_improvement(ours, theirs))
-        differences.append(stats.trim_mean(np.concatenate(ours), 0.25) - stats.trim_mean(np.concatenate(theirs), 0.25))
+        first, second = ([np.array(one) for one in scores] for scores in (ours, theirs))
+        differences.append(naive_interquartile_mean(first) - naive_interquartile_mean(second))
     for interval, resampled in ((made.improvement, improvements), (made.difference, differences)):
         assert (interval.low, interval.high) == pytest.approx(tuple(np.percentile(resampled, [2.5, 97.5])))
 

@@ -46,16 +46,6 @@ def test_the_expected_best_is_unbiased_where_the_plug_in_is_too_low() -> None:
     assert (np.mean([plug_in(one) for one in drawn], axis=0) - truth)[1:].max() < -0.008
 
 
-def test_bootstrap_intervals_would_promise_too_much_where_all_trials_are_asked_for() -> None:
-    source = np.random.default_rng(0)
-    covered = 0
-    for _ in range(200):
-        trials = source.beta(5, 1, 15)
-        low, high = np.percentile(trials[source.integers(0, 15, (300, 15))].max(1), [2.5, 97.5])
-        covered += low <= 75 / 76 <= high
-    assert covered < 150  # of the 190 that 95 % are
-
-
 def test_trials_needed_are_counted_from_one() -> None:
     made = best_of([0.5, 0.9, 0.9, 0.9])
     assert list(made.mean) == pytest.approx([0.8, 0.9, 0.9, 0.9])

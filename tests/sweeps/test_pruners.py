@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 from typing import Any
@@ -238,3 +239,15 @@ def test_only_a_clearly_worse_trial_is_hopeless() -> None:
     worse_here_better_there = np.add(best, [[-0.01, 0.01, -0.01], [0.01, -0.02, 0.01]])
     assert not is_clearly_worse(worse_here_better_there.tolist(), best.tolist())
     assert not is_clearly_worse((best[:1] - 0.5).tolist(), best[:1].tolist())  # one seed says nothing about others
+    assert is_clearly_worse([[0.5], [0.25]], [[0.75], [0.5]])  # the same difference on each
+
+
+@pytest.mark.parametrize("common", [0.0, 1.0, 3.0])
+def test_an_equal_trial_is_stopped_no_more_often_than_the_level_says(common: float) -> None:
+    """Whatever all contexts of a seed have in common."""
+    draws = np.random.default_rng(0)
+    stopped = 0
+    for _ in range(1_000):
+        trial = common * draws.normal(size=(2, 1)) + draws.normal(size=(2, 10))
+        stopped += is_clearly_worse(trial.tolist(), np.zeros((2, 10)).tolist())
+    assert stopped < 100 + 3 * math.sqrt(90)

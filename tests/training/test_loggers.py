@@ -378,14 +378,14 @@ def test_tensorboard_has_the_accuracies_and_the_final_metrics(typed: str, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
-def test_without_the_package_the_extra_is_named_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_it_is_named_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, f"clsweep.training.loggers.{name}", raising=False)
     monkeypatch.setattr("clsweep.training.loggers.find_spec", lambda package: None)
     monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(InputError) as caught:
         setting(*TINY, f"logger={name}")
     assert str(caught.value) == (
-        f"logger={name}: the package {name} is not installed; expected pip install 'clsweep[{name}]'."
+        f"logger={name}: the package {name} is not installed; expected pip install {name} before it."
     )
 
 
