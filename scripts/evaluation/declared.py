@@ -148,15 +148,23 @@ _BOUNDS = (
 )
 
 
-def _by_sgd(swept: Method, name: str) -> Method:
-    """A method by plain gradient descent: its learning rate is searched, too."""
-    search = (*swept.search, "benchmark.lr=0.1", "optimizer.lr=tag(log, interval(0.01, 1))")
-    return replace(swept, name=name, overrides=(*swept.overrides, "optimizer=sgd"), search=search)
+def _at_a_rate(swept: Method, first: str, low: str, high: str) -> Method:
+    """A method whose learning rate is searched, too."""
+    return replace(
+        swept, search=(*swept.search, f"benchmark.lr={first}", f"optimizer.lr=tag(log, interval({low}, {high}))")
+    )
+
+
+def _with_rate(swept: Method) -> Method:
+    """A row of its own for a method whose rate of Adam is searched, too."""
+    return replace(_at_a_rate(swept, "1e-3", "1e-4", "1e-2"), name=f"{swept.name}_rate")
 
 
 def _of_gradients(name: str, first: str, cost: float, *values: str, **ranges: str) -> Method:
     """A method that changes gradients, made for plain gradient descent."""
-    return _by_sgd(_sweep(_method(name, *values, cost=cost), first, **ranges), name)
+    method = _method(name, *values, cost=cost)
+    whole = _sweep(replace(method, overrides=(*method.overrides, "optimizer=sgd")), first, **ranges)
+    return _at_a_rate(whole, "0.1", "0.01", "1")
 
 
 def _without_strengths(factors: float, data_size: float, *fisher: str) -> tuple[Method, ...]:
@@ -356,14 +364,10 @@ _ALL = (
                         costs=(1.4, 3.0, 1.6),
                     ),
                     # So few steps of Adam at the benchmark's rate leave the network far from trained.
-                    _by_sgd(_sweep(_shipped(cost=1.6), "reg_strength: 1"), "shipped_sgd"),
-                    _by_sgd(_by_strength(_method("ewc", _FISHER_OF_A_TENTH, cost=1.4), 250, 1), "ewc_sgd"),
-                    _by_sgd(_by_strength(_method("kfac_ewc", _FISHER_OF_A_TENTH, cost=3.0), 7, 1), "kfac_ewc_sgd"),
-                    replace(
-                        _BOUNDS[1],
-                        name="joint_sgd",
-                        overrides=(*_BOUNDS[1].overrides, "optimizer=sgd", "optimizer.lr=0.1"),
-                    ),
+                    _with_rate(_sweep(_shipped(cost=1.6), "reg_strength: 1")),
+                    _with_rate(_by_strength(_method("ewc", _FISHER_OF_A_TENTH, cost=1.4), 250, 1)),
+                    _with_rate(_by_strength(_method("kfac_ewc", _FISHER_OF_A_TENTH, cost=3.0), 7, 1)),
+                    replace(_BOUNDS[1], name="joint_rate", overrides=(*_BOUNDS[1].overrides, "optimizer.lr=1e-3")),
                 ),
                 _fresh(3),
                 1.6,
