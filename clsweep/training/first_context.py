@@ -28,7 +28,6 @@ from clsweep.errors import InputError, RunError, named
 from clsweep.paths import short
 from clsweep.results.curves import Point
 from clsweep.results.metrics import Cell
-from clsweep.seeding import States
 from clsweep.training.learner import Learner
 
 log = logging.getLogger(__name__)
@@ -118,7 +117,9 @@ class Shared:
                 return None
             unpacker = Unpacker(self._places, content["nodes"], self._learner.device)
             unpacker.unpack_all()  # before the learner is touched
-            random = States(*unpacker.unpack(content["random"]))
+            random = seeding.unpacked(unpacker.unpack(content["random"]), self._learner.device)
+            with seeding.kept():
+                seeding.restore(random)  # what doesn't fit here shows now, too
             before, after = ([Cell(*cell) for cell in cells] for cells in content["cells"])
             measured = max(cell.context for cell in after)
             before, after = ([cell for cell in cells if cell.context <= contexts] for cells in (before, after))
@@ -153,7 +154,7 @@ class Shared:
             content = {
                 "learner": self._learner.pack_trained(packer),
                 "code": self._code.pack(packer),
-                "random": packer.pack(tuple(seeding.capture()), "the random numbers"),
+                "random": packer.pack(seeding.packable(seeding.capture(), self._learner.device), "the random numbers"),
             }
         except UnpackableError as error:
             log.info("the first context isn't shared: %s", error)
