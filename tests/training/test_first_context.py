@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from pathlib import Path
 from textwrap import dedent
 
@@ -307,6 +308,38 @@ def test_one_in_use_is_not_removed(tmp_path: Path) -> None:
         assert path.exists()
     first_context.remove(shared)
     assert not shared.exists()
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_one_whose_maker_is_halted_is_not_waited_for_forever(
+    is_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared = tmp_path / "first"
+    alone = accuracies(setting(*SHORT, "regularizer=si"), tmp_path / "alone", shared)
+    (path,) = shared.glob("*.pt")
+    if not is_there:
+        path.unlink()
+    monkeypatch.setattr(first_context, "_QUIET", 0.0)
+    monkeypatch.setattr(first_context, "_BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr(first_context, "_PATIENCE", 1e9 if is_there else 0.05)
+    with FileLock(path.with_suffix(".lock")), caplog.at_level("INFO"):
+        assert accuracies(setting(*SHORT, "regularizer=si"), tmp_path / "one", shared) == alone
+    assert caplog.text.count(f"waiting for {path}, which another process is making") == 1
+    assert path.exists()
+    assert (float(str(summary(tmp_path / "one")["shared_seconds"])) > 0) == is_there
+
+
+def test_one_that_is_being_made_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = tmp_path / "first"
+    accuracies(setting(*SHORT, "regularizer=ewc"), tmp_path / "one", shared)
+    (path,) = shared.glob("*.pt")
+    made = path.replace(tmp_path / "made")
+    monkeypatch.setattr(first_context, "_QUIET", 0.0)
+    with FileLock(path.with_suffix(".lock")):
+        finishes = threading.Timer(0.5, lambda: made.replace(path))
+        finishes.start()
+        accuracies(setting(*SHORT, "regularizer=si"), tmp_path / "two", shared)
+    assert float(str(summary(tmp_path / "two")["shared_seconds"])) > 0
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOLCK, "No locks available"), NotImplementedError()], ids=repr)
