@@ -67,10 +67,10 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
 
 
 class States(NamedTuple):
-    """The states of every global random number generator that a method may draw from."""
+    """The states of every global random number generator that a method may draw from; those of GPUs by their index."""
 
     torch_cpu: torch.Tensor
-    torch_cuda: list[torch.Tensor]
+    torch_cuda: dict[int, torch.Tensor]
     numpy: Any
     python: Any
 
@@ -92,13 +92,13 @@ class GlobalStream:
         self._seed = seed
         self.states: States | None = None
 
-    def packable(self) -> tuple[Any, ...] | None:
-        """Where it stopped, as tensors, arrays and plain containers."""
-        return None if self.states is None else tuple(self.states)
+    def packable(self, device: torch.device) -> tuple[Any, ...] | None:
+        """Where it stopped; see `seeding.packable`."""
+        return None if self.states is None else packable(self.states, device)
 
-    def restore(self, states: tuple[Any, ...] | None) -> None:
-        """Go on where another one stopped."""
-        self.states = None if states is None else States(*states)
+    def restore(self, packed: tuple[Any, ...] | None, device: torch.device) -> None:
+        """Go on where another one stopped; see `seeding.unpacked`."""
+        self.states = None if packed is None else unpacked(packed, device)
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -120,7 +120,7 @@ class GlobalStream:
 def generator_states() -> bytes:
     """The states of the global generators, to compare."""
     states = capture()
-    cuda = [state.cpu().numpy().tobytes() for state in states.torch_cuda]
+    cuda = [state.cpu().numpy().tobytes() for state in states.torch_cuda.values()]
     _, keys, *rest = states.numpy
     return repr((states.torch_cpu.numpy().tobytes(), keys.tobytes(), cuda, rest, states.python)).encode()
 
@@ -138,13 +138,38 @@ def kept() -> Iterator[None]:
 def capture() -> States:
     """The states of the global generators now."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return States(torch.get_rng_state(), cuda, np.random.get_state(), random.getstate())
+    return States(torch.get_rng_state(), dict(enumerate(cuda)), np.random.get_state(), random.getstate())
 
 
 def restore(states: States) -> None:
     """Set the global generators; those of CUDA where it is in use."""
     torch.set_rng_state(states.torch_cpu)
     if states.torch_cuda and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states.torch_cuda)
+        for index, state in states.torch_cuda.items():
+            torch.cuda.set_rng_state(state, index)
     np.random.set_state(states.numpy)
     random.setstate(states.python)
+
+
+def packable(states: States, device: torch.device) -> tuple[Any, ...]:
+    """States as a file holds them, as tensors, arrays and plain containers.
+
+    Args:
+        states: all of them.
+        device: the run's. Of the GPUs only this one is in the file: another process may see more of them, or fewer.
+    """
+    own = states.torch_cuda.get(device.index) if device.type == "cuda" else None
+    return (states.torch_cpu, [] if own is None else [own], states.numpy, states.python)
+
+
+def unpacked(packed: tuple[Any, ...], device: torch.device) -> States:
+    """What `packable` gave, for a run on a device, which may have another index than it had then.
+
+    Raises:
+        LookupError, TypeError, ValueError: `packable` didn't make it.
+    """
+    torch_cpu, cuda, numpy, python = packed
+    own = {}
+    if cuda and device.type == "cuda":
+        own[device.index] = cuda[device.index if len(cuda) > 1 else 0]  # older files hold all GPUs' states
+    return States(torch_cpu, own, numpy, python)

@@ -36,13 +36,13 @@ class ContextCache:
             device: where they go.
 
         Raises:
-            InputError: the data are not there or don't fit.
+            InputError: the data are not there or don't fit, or can't be used as this run is to use them.
         """
         key = (Protocol.of(config).of_contexts, Seeds.of(config).order, str(device))
         if self._stream is None or self._stream[0] != key:
             self._stream = None  # two at once may be too much for the device
-            self._stream = key, contexts.build(self.images(config.dataset), config, device)
-        return self._stream[1]
+            self._stream = key, contexts.made(self.images(config.dataset), config, device)
+        return contexts.fitted(self._stream[1], config)
 
     def images(self, config: DatasetConfig) -> ImageData:
         """A data set.

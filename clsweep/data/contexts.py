@@ -7,7 +7,7 @@ the images in a way of its own, a transform.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -129,6 +129,26 @@ def build(data: ImageData, config: Config, device: torch.device) -> Stream:
     Raises:
         InputError: the data set doesn't fit the benchmark, or the stream's function fails.
     """
+    return fitted(made(data, config, device), config)
+
+
+def fitted(stream: Stream, config: Config) -> Stream:
+    """A stream with the notes on how a run uses it, which decides nothing of what the contexts hold.
+
+    Args:
+        stream: what `made` has made for this setting, or for one that differs in `stream=` or in the size of a batch.
+        config: the run's setting.
+
+    Raises:
+        InputError: it can't be used that way.
+    """
+    _check_memory(config)
+    _check_joint(config, stream.outputs)
+    return replace(stream, notes=(*stream.notes, *_repeating(stream.contexts, config)))
+
+
+def made(data: ImageData, config: Config, device: torch.device) -> Stream:
+    """The contexts alone, which runs may share that use them in several ways; see `build` and `fitted`."""
     benchmark = config.benchmark
     check_class_count(config, data.n_classes)
     _check_memory(config)
@@ -137,7 +157,6 @@ def build(data: ImageData, config: Config, device: torch.device) -> Stream:
     shape = _input_shape(train_images)
     shown = returned.contexts_of(target, data, config, shape)
     outputs = SCENARIOS[benchmark.scenario].outputs([_classes(number, one) for number, one in enumerate(shown)])
-    _check_joint(config, outputs)
     make = _Maker(config, data, train_images, test_images, _held_out(data, config, shown))
     some = shown[: config.contexts_learned]
     contexts = [make(number, one, outputs.labels[number]) for number, one in enumerate(some)]
@@ -148,7 +167,7 @@ def build(data: ImageData, config: Config, device: torch.device) -> Stream:
         n_train=_distinct(context.train for context in contexts),
         n_test=_distinct(context.test for context in contexts),
         images=appearance.described(data, benchmark),
-        notes=(*appearance.notes(data, benchmark), *_repeating(contexts, config)),
+        notes=appearance.notes(data, benchmark),
     )
 
 

@@ -326,13 +326,13 @@ class BuiltIn(Method):
         return {
             "state": packer.pack(self.state_dict(), self.source),
             "others": packer.pack(others, self.source),
-            "stream": packer.pack(self.stream.packable(), "the method's random numbers"),
+            "stream": packer.pack(self.stream.packable(self.network.device), "the method's random numbers"),
         }
 
     def restore(self, packed: Mapping[str, Any], unpacker: Unpacker) -> None:
         self.load_state_dict(unpacker.unpack(packed["state"]))
         vars(self).update(unpacker.unpack(packed["others"]))
-        self.stream.restore(unpacker.unpack(packed["stream"]))
+        self.stream.restore(unpacker.unpack(packed["stream"]), self.network.device)
 
 
 def _tensors(state: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -169,13 +169,13 @@ class FileMethod(Method):
             raise UnpackableError(f"{self.source} is an object of Python's and no file (method='my_method.py' is one)")
         return {
             "code": self._instance.code.pack(packer),
-            "stream": packer.pack(self.stream.packable(), "the method's random numbers"),
+            "stream": packer.pack(self.stream.packable(self.network.device), "the method's random numbers"),
         }
 
     def restore(self, packed: Mapping[str, Any], unpacker: Unpacker) -> None:
         assert self._instance is not None
         self._instance.code.restore(packed["code"], unpacker)
-        self.stream.restore(unpacker.unpack(packed["stream"]))
+        self.stream.restore(unpacker.unpack(packed["stream"]), self.network.device)
 
     def see(self, inputs: Tensor, labels: Tensor) -> None:
         """Put the step's batch on the model."""

@@ -194,10 +194,12 @@ class Network:
     Attributes:
         model: the network.
         parameters: what is trained.
+        device: where it is.
     """
 
     def __init__(self, model: Classifier) -> None:
         self.model = model
+        self.device = next(model.parameters()).device
         self._outputs = outputs_of(model)
         named = list(model.named_modules())
         self._modules = [module for _, module in named]

@@ -21,7 +21,6 @@ from clsweep.checkpoints.files import Store
 from clsweep.checkpoints.packing import MALFORMED, DamagedError, Packer, UnpackableError, Unpacker
 from clsweep.results.curves import Point
 from clsweep.results.metrics import Cell
-from clsweep.seeding import States
 from clsweep.targets import Target
 from clsweep.training.loop import Timings, Trainer
 
@@ -129,7 +128,7 @@ def packed(trainer: Trainer, code: Code) -> dict[str, Any]:
     return {
         "learner": learner.pack(packer),
         "code": code.pack(packer),
-        "random": packer.pack(tuple(seeding.capture()), "the random numbers"),
+        "random": packer.pack(seeding.packable(seeding.capture(), learner.device), "the random numbers"),
         "learned": trainer.learned,
         "nodes": packer.nodes,
     }
@@ -173,7 +172,7 @@ def restore(checkpoint: Checkpoint, trainer: Trainer, code: Code, measured: Meas
         unpacker = Unpacker([*learner.places(), code], checkpoint["nodes"], learner.device)
         learner.restore(checkpoint["learner"], unpacker)
         code.restore(checkpoint["code"], unpacker)
-        seeding.restore(States(*unpacker.unpack(checkpoint["random"])))
+        seeding.restore(seeding.unpacked(unpacker.unpack(checkpoint["random"]), learner.device))
         trainer.learned = checkpoint["learned"]
         vars(trainer.timings).update(asdict(Timings(**checkpoint["timings"])))
         measured.run_id, measured.started_at = checkpoint["run"]["run_id"], checkpoint["run"]["started_at"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import astuple, dataclass
@@ -28,7 +29,6 @@ from clsweep.errors import InputError, RunError, named
 from clsweep.paths import short
 from clsweep.results.curves import Point
 from clsweep.results.metrics import Cell
-from clsweep.seeding import States
 from clsweep.training.learner import Learner
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,11 @@ log = logging.getLogger(__name__)
 FOLDER: Final = "first_contexts"
 _FORMAT: Final = 1
 _DIGEST: Final = 16  # bytes of the digest
+_QUIET = 10.0  # seconds that one waits for another process without a word
+_BETWEEN_LOOKS = 1.0
+# Training the first context takes seconds to minutes. Where it takes longer than this, or who makes it has been halted,
+# each trains its own, as runs do that share none.
+_PATIENCE = 600.0
 
 
 @dataclass(frozen=True)
@@ -85,13 +90,32 @@ class Shared:
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Around looking for it and making it: another process that wants the same one waits meanwhile."""
-        with ExitStack() as lock:
+        """Around looking for it and making it: another process that wants the same one waits, but not forever.
+
+        A process that is halted, or a machine that is gone, may hold the lock for good, and it only saves work.
+        """
+        with ExitStack() as held:
             # Where the file system has no locks, or another sweep has removed the folder, two may make it: each whole.
             with suppress(NotImplementedError, OSError):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                lock.enter_context(FileLock(self._path.with_suffix(".lock")))
+                lock = FileLock(self._path.with_suffix(".lock"))
+                if self._acquired(lock):
+                    held.callback(lock.release)
             yield
+
+    def _acquired(self, lock: FileLock) -> bool:
+        """Wait for the lock, or until what it is held for is there; False: one goes on without it."""
+        with suppress(Timeout):
+            lock.acquire(timeout=_QUIET)
+            return True
+        log.info("waiting for %s, which another process is making", self._path)
+        begun = time.monotonic()
+        while not self.is_there() and time.monotonic() - begun < _PATIENCE:
+            with suppress(Timeout):
+                lock.acquire(timeout=_BETWEEN_LOOKS)
+                return True
+        log.info("%s is still locked by another process, and isn't waited for any longer", self._path)
+        return False
 
     def is_there(self) -> bool:
         return self._path.exists()
@@ -118,7 +142,9 @@ class Shared:
                 return None
             unpacker = Unpacker(self._places, content["nodes"], self._learner.device)
             unpacker.unpack_all()  # before the learner is touched
-            random = States(*unpacker.unpack(content["random"]))
+            random = seeding.unpacked(unpacker.unpack(content["random"]), self._learner.device)
+            with seeding.kept():
+                seeding.restore(random)  # what doesn't fit here shows now, too
             before, after = ([Cell(*cell) for cell in cells] for cells in content["cells"])
             measured = max(cell.context for cell in after)
             before, after = ([cell for cell in cells if cell.context <= contexts] for cells in (before, after))
@@ -153,7 +179,7 @@ class Shared:
             content = {
                 "learner": self._learner.pack_trained(packer),
                 "code": self._code.pack(packer),
-                "random": packer.pack(tuple(seeding.capture()), "the random numbers"),
+                "random": packer.pack(seeding.packable(seeding.capture(), self._learner.device), "the random numbers"),
             }
         except UnpackableError as error:
             log.info("the first context isn't shared: %s", error)

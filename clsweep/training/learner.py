@@ -53,8 +53,8 @@ class Learner:
     ) -> None:
         self.model = model
         self.method = method
-        self.device = next(model.parameters()).device
         self._network = Network(model)
+        self.device = self._network.device
         self._outputs, self._layout = outputs_of(model), layout_of(model)
         self._active = self._outputs.active
         self._shows_all = shows_all

@@ -104,6 +104,8 @@ class Observer:
     def step(self, loss: Tensor) -> None:
         """One optimizer step was made; called thousands of times a second on small networks.
 
+        An observer with this method costs about 0.3 ms a step, since the random number generators are kept for it.
+
         Args:
             loss: the step's, a detached scalar on the device: `float(loss)` waits for it, so do that seldom. It is the
                 total loss, but without a penalty of which only the gradient is computed, as with most methods here.
@@ -211,6 +213,8 @@ def _step(of: Observer) -> Callable[[Tensor], None] | None:
 class Guarded(Observer):
     """An observer that the configuration names: what it raises ends its own part in the run, and nothing else.
 
+    What it draws from the global generators isn't drawn from the run's random numbers, so that it decides no result.
+
     Args:
         key: as it is typed: `logger.wandb`.
         observer: an object with some of an observer's methods.
@@ -274,8 +278,11 @@ class Guarded(Observer):
         method = self._methods.get(name)
         if method is None:
             return
+        from clsweep import seeding  # here, since it imports torch
+
         try:
-            method(*given)
+            with seeding.kept():
+                method(*given)
         except Exception as error:
             if name == "setting" and isinstance(error, InputError):  # nothing is trained yet
                 raise
@@ -326,4 +333,7 @@ def made(config: Config) -> list[Guarded]:
     Raises:
         InputError: making one raised, or made no observer.
     """
-    return [Guarded(target.key, target.make()) for target in targets(config)]
+    from clsweep import seeding  # here, since it imports torch
+
+    with seeding.kept():
+        return [Guarded(target.key, target.make()) for target in targets(config)]

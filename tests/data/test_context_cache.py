@@ -6,10 +6,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
-from builders import setting
+from builders import image_data, setting
 
 from clsweep.data.context_cache import ContextCache
+from clsweep.errors import InputError
 from clsweep.protocol import Protocol
 
 
@@ -31,10 +33,41 @@ def test_contexts_follow_the_data_when_a_file_changes(tmp_path: Path) -> None:
     )
     streams, cpu = ContextCache(), torch.device("cpu")
     first = streams(config, cpu)
-    assert streams(config, cpu) is first
+    assert streams(config, cpu).contexts is first.contexts
     before = Protocol.of(config).dataset_digest
     images(255)
     assert Protocol.of(config).dataset_digest != before
     second = streams(config, cpu)
     assert not torch.equal(first.contexts[0].train.images, second.contexts[0].train.images)
-    assert streams(config, cpu) is second
+    assert streams(config, cpu).contexts is second.contexts
+
+
+UNEVEN = """
+import torch
+from clsweep.data.streams import ContextData
+
+
+def stream(data):
+    for classes in ([0, 1, 2], [3, 4]):
+        train, test = (torch.isin(part.labels, torch.tensor(classes)) for part in (data.train, data.test))
+        yield ContextData(classes, train, test)
+"""
+
+
+def test_how_a_run_uses_kept_contexts_is_checked_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"uneven_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(UNEVEN)
+    monkeypatch.chdir(tmp_path)
+    streams, cpu = ContextCache(lambda _: image_data(6)), torch.device("cpu")
+    more = (
+        "regularizer=none",
+        "dataset=arrays",
+        f"++benchmark.stream={{_target_:{name}.stream}}",
+        "benchmark.contexts=2",
+    )
+    first = streams(setting("+benchmark=split_mnist", *more), cpu)
+    with pytest.raises(InputError, match=r"^stream=joint: the contexts have 2 to 3 classes"):
+        streams(setting("+benchmark=split_mnist", *more, "stream=joint"), cpu)
+    few, many = (setting("+benchmark=split_mnist", *more, f"benchmark.batch_size={size}") for size in (4, 40))
+    assert [len(streams(config, cpu).notes) for config in (many, few, many)] == [1, 0, 1]
+    assert streams(few, cpu).contexts is first.contexts

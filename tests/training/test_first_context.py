@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import threading
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
+import torch
 from builders import setting
 from filelock import FileLock
 from test_cli import TINY, summary, without_run_id
@@ -14,6 +16,7 @@ from test_going_on import FORGETFUL, METHODS, method_file, own_method
 
 from clsweep.config import Config
 from clsweep.errors import RunError
+from clsweep.seeding import GlobalStream
 from clsweep.training import first_context
 from clsweep.training.observers import Observer
 from clsweep.training.run import run
@@ -224,6 +227,78 @@ def test_a_damaged_one_is_made_anew(tmp_path: Path) -> None:
     assert not shared.exists()
 
 
+def test_one_whose_random_numbers_do_not_fit_is_made_anew(tmp_path: Path) -> None:
+    shared = tmp_path / "first"
+    accuracies(setting(*SHORT, "regularizer=ewc"), tmp_path / "one", shared)
+    (path,) = shared.glob("*.pt")
+    content = torch.load(path, weights_only=True)
+    _, (states, *_) = content["nodes"][content["random"][1]]
+    content["nodes"][states[1]] = ("tensor", torch.zeros(3, dtype=torch.uint8), False, None, False)
+    torch.save(content, path)
+    made = accuracies(setting(*SHORT, "regularizer=si"), tmp_path / "two", shared)
+    assert made == accuracies(setting(*SHORT, "regularizer=si"), tmp_path / "alone")
+    assert summary(tmp_path / "two")["shared_seconds"] == 0
+
+
+class Gpus:
+    """GPUs as torch shows them, of which only the random numbers are there.
+
+    Args:
+        count: how many this process sees.
+        monkeypatch: lets it see them.
+    """
+
+    def __init__(self, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.states = [torch.full((16,), index, dtype=torch.uint8) for index in range(count)]
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [one.clone() for one in self.states])
+        monkeypatch.setattr(torch.cuda, "set_rng_state", self._set)
+
+    def _set(self, state: torch.Tensor, index: int) -> None:
+        if index >= len(self.states):
+            raise IndexError(f"no GPU {index}")
+        self.states[index] = state.clone()
+
+
+@pytest.mark.parametrize(("made_on", "gpus", "taken_on"), [(1, 2, 0), (0, 1, 1), (1, 3, 1)])
+def test_random_numbers_go_with_the_runs_own_gpu(
+    made_on: int, gpus: int, taken_on: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Gpus(max(gpus, made_on + 1), monkeypatch)
+    made = GlobalStream(0)
+    with made.active():
+        pass
+    packed = made.packable(torch.device("cuda", made_on))
+    there = Gpus(taken_on + 1, monkeypatch)
+    taken = GlobalStream(1)
+    taken.restore(packed, torch.device("cuda", taken_on))
+    with taken.active():
+        assert [int(one[0]) for one in there.states] == [*range(taken_on), made_on]
+    assert [int(one[0]) for one in there.states] == [*range(taken_on + 1)]
+
+
+def test_random_numbers_of_all_gpus_as_older_files_hold_them_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = Gpus(2, monkeypatch)
+    stream = GlobalStream(0)
+    with stream.active():
+        pass
+    cpu, _, *others = stream.packable(torch.device("cpu")) or ()
+    stream.restore((cpu, [one + 7 for one in there.states], *others), torch.device("cuda", 1))
+    with stream.active():
+        assert [int(one[0]) for one in there.states] == [0, 8]
+
+
+def test_it_is_taken_over_where_other_gpus_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_context, "_kind", lambda _: "a GPU")
+    shared = tmp_path / "first"
+    Gpus(2, monkeypatch)
+    accuracies(setting(*SHORT, "regularizer=ewc"), tmp_path / "one", shared)
+    Gpus(1, monkeypatch)
+    accuracies(setting(*SHORT, "regularizer=si"), tmp_path / "two", shared)
+    assert float(str(summary(tmp_path / "two")["shared_seconds"])) > 0
+
+
 def test_one_in_use_is_not_removed(tmp_path: Path) -> None:
     shared = tmp_path / "first"
     accuracies(setting(*SHORT, "regularizer=ewc"), tmp_path / "one", shared)
@@ -233,6 +308,38 @@ def test_one_in_use_is_not_removed(tmp_path: Path) -> None:
         assert path.exists()
     first_context.remove(shared)
     assert not shared.exists()
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_one_whose_maker_is_halted_is_not_waited_for_forever(
+    is_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared = tmp_path / "first"
+    alone = accuracies(setting(*SHORT, "regularizer=si"), tmp_path / "alone", shared)
+    (path,) = shared.glob("*.pt")
+    if not is_there:
+        path.unlink()
+    monkeypatch.setattr(first_context, "_QUIET", 0.0)
+    monkeypatch.setattr(first_context, "_BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr(first_context, "_PATIENCE", 1e9 if is_there else 0.05)
+    with FileLock(path.with_suffix(".lock")), caplog.at_level("INFO"):
+        assert accuracies(setting(*SHORT, "regularizer=si"), tmp_path / "one", shared) == alone
+    assert caplog.text.count(f"waiting for {path}, which another process is making") == 1
+    assert path.exists()
+    assert (float(str(summary(tmp_path / "one")["shared_seconds"])) > 0) == is_there
+
+
+def test_one_that_is_being_made_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = tmp_path / "first"
+    accuracies(setting(*SHORT, "regularizer=ewc"), tmp_path / "one", shared)
+    (path,) = shared.glob("*.pt")
+    made = path.replace(tmp_path / "made")
+    monkeypatch.setattr(first_context, "_QUIET", 0.0)
+    with FileLock(path.with_suffix(".lock")):
+        finishes = threading.Timer(0.5, lambda: made.replace(path))
+        finishes.start()
+        accuracies(setting(*SHORT, "regularizer=si"), tmp_path / "two", shared)
+    assert float(str(summary(tmp_path / "two")["shared_seconds"])) > 0
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOLCK, "No locks available"), NotImplementedError()], ids=repr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -12,12 +12,14 @@ from typing import Any
 import pandas as pd
 import pytest
 import sweeping
+import torch
 from builders import command, setting
 from sweeping import finish, worker
 
 from clsweep import config as settings
 from clsweep.config import Config
 from clsweep.errors import InputError
+from clsweep.results.metrics import Cell
 from clsweep.sweeps import storage
 from clsweep.training.observers import Observer
 from clsweep.training.run import Outcome, run
@@ -31,6 +33,13 @@ TINY = (
     "device=cpu",
 )
 OWN = """
+import random
+
+import numpy as np
+import torch
+from torch import nn
+
+
 class Mine:
     def __init__(self, *, every=1, fails_in="", missing=False):
         if missing:
@@ -66,6 +75,39 @@ class Mine:
 
 class Nothing:
     pass
+
+
+class Draws:
+    def __init__(self):
+        self._draw()
+
+    def setting(self, run):
+        self._draw()
+
+    def __enter__(self):
+        self._draw()
+
+    def __exit__(self, *of):
+        self._draw()
+
+    def step(self, loss):
+        self._draw()
+
+    def context_done(self, cells):
+        self._draw()
+
+    def _draw(self):
+        torch.randperm(3), random.random(), np.random.rand()
+
+
+class Net(nn.Module):
+    def __init__(self, n_outputs):
+        super().__init__()
+        self.linear = nn.Linear(28 * 28, n_outputs)
+
+    def forward(self, images):
+        inputs = nn.functional.dropout(images.flatten(1), training=self.training)
+        return self.linear(inputs) * (1 + self.training * (random.random() + np.random.rand()))
 
 
 TOLD = []
@@ -118,6 +160,24 @@ def test_an_observer_of_ones_own_is_told_everything_and_changes_nothing(own: str
         ("context_done", 2),
         ("finished", made.summary.average_accuracy),
     ]
+
+
+def test_what_an_observer_draws_decides_no_result(own: str, tmp_path: Path) -> None:
+    others = [one for one in TINY if not one.startswith("network")]
+    plain = setting(*others, "regularizer=si", "network=own", f"network._target_={own}.Net")
+    draws = replace(plain, callbacks={"mine": {"_target_": f"{own}.Draws"}})
+
+    class Stops(Observer):
+        def context_done(self, cells: Sequence[Cell]) -> None:
+            if cells[0].after_context == 1:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(draws, new(tmp_path / "stopped"), Stops())
+    runs = {name: new(tmp_path / name) for name in ("plain", "draws")} | {"stopped": tmp_path / "stopped"}
+    made = {name: run(plain if name == "plain" else draws, folder, Observer()) for name, folder in runs.items()}
+    plainly, *drawing = (torch.cat([p.flatten() for p in one.model.parameters()]) for one in made.values())
+    assert all(torch.equal(plainly, one) for one in drawing)
 
 
 def test_it_is_told_the_curve_between_the_steps(own: str, tmp_path: Path) -> None:
