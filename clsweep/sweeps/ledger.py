@@ -274,9 +274,9 @@ class Ledger:
             return "its process ended before it could say who it was" if waited else None
         self._unowned_since.pop(trial.number, None)
         owner = owners.from_json(attribute)
-        if self.space and not trial.params and owner == owners.this_process():  # a claim that returned has its values
+        if self.space and not trial.params and owner.is_this_process:  # a claim that returned has its values
             return "its claim was made twice, as the storage went away in the middle of it"
-        if owner.has_ended(trial.user_attrs.get(BEAT)):
+        if owner.has_ended(trial):
             return f"its process ended ({owner})"
         return None
 

@@ -172,7 +172,7 @@ from clsweep.config import WorkerConfig
 from clsweep.sweeps import owner, role
 
 def command():
-    gone = owner.to_json(owner.this_process()) | {"started": 0.0}
+    gone = owner.to_json(owner.this_process()) | {"ticks": 0}
     with role.ended_with_its_sweep(WorkerConfig(1, [], gone)):
         time.sleep(60)
     return 0
