@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import optuna
 import psutil
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 OWNER, BEAT = "owner", "beat"  # attributes of a trial
 BEAT_SECONDS = 30.0
@@ -23,6 +24,7 @@ _SECONDS_UNTIL_LOST = 10 * BEAT_SECONDS
 _TICKS = 19  # in /proc/PID/stat, counted from the first field after the name
 
 
+_held: set[tuple[int, datetime | None]] = set()  # the trials that this process runs, by number and claim
 _silent: dict[tuple[Owner, int], tuple[float | None, float]] = {}  # a trial's last beat, and when it was first seen
 
 
@@ -131,6 +133,25 @@ def sign(storage: BaseStorage, trial_id: int) -> None:
 def signature() -> dict[str, Any]:
     """The attributes that mark a trial as this process's."""
     return {BEAT: time.time(), OWNER: to_json(this_process())}
+
+
+def hold(trial: Trial) -> None:
+    """Note that this process runs a trial from now on."""
+    _held.add(_claim(trial))
+
+
+def let_go(trial: Trial) -> None:
+    """Note that this process runs a trial no more, whether or not the storage knows."""
+    _held.discard(_claim(trial))
+
+
+def holds(trial: FrozenTrial) -> bool:
+    """Whether this process runs a trial that is its own by the storage."""
+    return _claim(trial) in _held
+
+
+def _claim(trial: Trial | FrozenTrial) -> tuple[int, datetime | None]:
+    return trial._trial_id, trial.datetime_start  # a number alone comes again in another storage
 
 
 def _start(process: psutil.Process) -> tuple[float | None, int | None]:
