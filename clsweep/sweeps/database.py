@@ -50,6 +50,7 @@ class Database(RDBStorage):
 
     def __init__(self, url: URL, shown: str) -> None:
         self.patience = _patience(shown)
+        self.patience.begin()
         super().__init__(url.render_as_string(hide_password=False), engine_kwargs=_engine_kwargs(url))
         if url.get_backend_name() == SQLITE:
             _lock_before_reading(self.engine)
@@ -103,6 +104,12 @@ class _Patience:
         self._since: float | None = None
         self._lock = threading.Lock()
         self._at_end = threading.Event()
+
+    def begin(self) -> None:
+        """A connection is opened: whatever ended an earlier sweep, this one waits as long as any."""
+        with self._lock:
+            self._since = None
+            self._at_end.clear()
 
     def wait(self, error: Exception) -> None:
         """Wait a moment for the next try.

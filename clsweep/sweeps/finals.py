@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from optuna.distributions import FloatDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -57,6 +59,27 @@ class FinalRun:
         return None if self.trial is None else self.trial.user_attrs[FOLDER]
 
 
+class _OwnQueue(Study):
+    """The study of the final runs as one of those that share it takes them: what others have queued is theirs.
+
+    Args:
+        study: Optuna's.
+        points: this one's final runs.
+    """
+
+    def __init__(self, study: Study, points: Sequence[Point]) -> None:
+        vars(self).update(vars(study))
+        self._points = points
+
+    def _pop_waiting_trial_id(self) -> int | None:
+        for trial in self.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            if trial.system_attrs.get("fixed_params") in self._points:
+                with suppress(UpdateFinishedTrialError):
+                    if self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                        return trial._trial_id
+        return None
+
+
 class Finals:
     """The final runs of one study.
 
@@ -82,7 +105,7 @@ class Finals:
             if point not in list(self._settings.values())[:number]
         ]
         space: Space = dict.fromkeys((*plan.space, _SEED), _ANY)
-        self.ledger = Ledger(study, storage, space, len(points), points, points)
+        self.ledger = Ledger(_OwnQueue(study, points), storage, space, len(points), points, points)
 
     def objective(self, trial: Trial) -> float:
         """Train one final run; see `clsweep.sweeps.trial.Runner.objective` for the errors.

@@ -11,6 +11,8 @@ Every process reads and writes the same storage and waits for nobody. What makes
 - A trial that was stopped at a rung may go on as another one (`promotion.py`), which is claimed with its point, its
   owner and the stopped trial's number in one stroke. Of two that go on with the same one, the later steps back; where
   one is lost or interrupted, the stopped trial goes on as yet another.
+- A process knows which trials it runs. One that is its own by the storage, but that it doesn't run, counts as lost: it
+  was interrupted while it claimed it, or the storage refused the trial's end.
 - Whose a trial is stands in the storage with its claim (`database.py`, `journal.py`). Only between claiming a queued
   trial and saying so is there a moment in which a killed process leaves a trial without an owner.
 """
@@ -90,7 +92,8 @@ class Ledger:
     def claim(self) -> Trial | None:
         """The next trial for this process: one that goes on where it was stopped before one with a new point.
 
-        None where the time is spent, or others have claimed all that is left; those that run are to be waited for.
+        None where the time is spent, or others have claimed all that is left; those that run are to be waited for. The
+        trial is this process's until `owner.let_go`.
         """
         for _ in range(_MOST_STEPS_BACK):
             self.reclaim()
@@ -98,6 +101,7 @@ class Ledger:
                 return None
             going_on = self._go_on()
             if going_on is not None:
+                owners.hold(going_on)
                 return going_on
             self.queue_points()
             trials = self.trials()
@@ -105,6 +109,7 @@ class Ledger:
                 return None
             trial = self._ask()
             if trial is not None:
+                owners.hold(trial)
                 return trial
             time.sleep(random.uniform(*_STEP_BACK_SECONDS))
         raise InputError(
@@ -274,9 +279,9 @@ class Ledger:
             return "its process ended before it could say who it was" if waited else None
         self._unowned_since.pop(trial.number, None)
         owner = owners.from_json(attribute)
-        if self.space and not trial.params and owner == owners.this_process():  # a claim that returned has its values
-            return "its claim was made twice, as the storage went away in the middle of it"
-        if owner.has_ended(trial.user_attrs.get(BEAT)):
+        if owner.is_this_process and not owners.holds(trial):
+            return "its process runs it no more: its claim or its end was interrupted, or refused by the storage"
+        if owner.has_ended(trial):
             return f"its process ended ({owner})"
         return None
 

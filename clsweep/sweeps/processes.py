@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from clsweep import paths, process
-from clsweep.errors import ClsweepError, InputError, RunError
+from clsweep.errors import ClsweepError, InputError, RunError, named
 from clsweep.paths import short
 
 _PROGRAM = "clsweep"
@@ -106,13 +107,18 @@ class Helpers:
         while running:
             for helper in [one for one in running if one.process.poll() is not None]:
                 running.remove(helper)
-                self._ended(helper)
+                try:
+                    self._ended(helper)
+                except Exception as error:  # the others are watched on
+                    sentence = f"worker {helper.number} ended, which couldn't be told ({named(error)})."
+                    self._problems.append(RunError(sentence))
             threading.Event().wait(_SECONDS_BETWEEN_LOOKS)
 
     def _ended(self, helper: _Helper) -> None:
         code, lines = helper.process.returncode, _lines(helper.log)
         if code in (process.DONE, process.INTERRUPTED) and set(lines) <= {_INTERRUPTED}:
-            helper.log.unlink()
+            with suppress(OSError):  # an empty log does no harm
+                helper.log.unlink()
         if code == process.DONE or self._is_ending:
             return
         worker = f"worker {helper.number}"
@@ -120,7 +126,7 @@ class Helpers:
             self._tell(f"{worker} was interrupted; the others go on")
         elif code < 0:
             self._tell(
-                f"{worker} ended before it was done ({signal.Signals(-code).name}: killed, or out of memory perhaps); "
+                f"{worker} ended before it was done ({_signal(-code)}: killed, or out of memory perhaps); "
                 "the others go on, and its trial is tried again"
             )
         else:
@@ -141,5 +147,17 @@ class Helpers:
                 helper.process.kill()
 
 
+def _signal(number: int) -> str:
+    """A signal's name, where it has one: of the real-time ones only the first and the last do."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 def _lines(log: Path) -> list[str]:
-    return log.read_text(encoding="utf-8", errors="replace").splitlines()
+    """What a helper has said; nothing where its log can't be read."""
+    try:
+        return log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []

@@ -94,7 +94,7 @@ def ended_with_its_sweep(role: WorkerConfig) -> Iterator[None]:
     def watch() -> None:
         is_gone = False
         while is_gone or not done.wait(_SECONDS_BETWEEN_LOOKS):
-            is_gone = sweep.has_ended(beat=None)
+            is_gone = sweep.runs_here() is False
             if is_gone:
                 os.kill(os.getpid(), signal.SIGTERM)
                 threading.Event().wait(_SECONDS_BETWEEN_LOOKS)

@@ -20,7 +20,7 @@ from clsweep.errors import ClsweepError, InputError, MachineError, RunError, mac
 from clsweep.methods.loading import load
 from clsweep.process import interrupts_told_from_errors
 from clsweep.space import Point
-from clsweep.sweeps import files, verdict
+from clsweep.sweeps import files, owner, verdict
 from clsweep.sweeps.continued import OnePerPoint
 from clsweep.sweeps.finals import Finals
 from clsweep.sweeps.ledger import Ledger, open_study
@@ -198,13 +198,20 @@ class StudyWorker:
             files.write_finals(self.plan, finals.runs())
 
     def _work(self, ledger: Ledger, objective: Callable[[Trial], float]) -> bool:
-        trial = ledger.claim()
-        if trial is None:
-            return False
         try:
-            self._run(ledger, trial, objective)
+            with not_waited_for_when_interrupted(self._storage):
+                trial = ledger.claim()
+                if trial is None:
+                    return False
+                try:
+                    self._run(ledger, trial, objective)
+                finally:
+                    owner.let_go(trial)
         except BaseException:
-            with suppress(OSError, *STORAGE_ERRORS):  # what ends the work must not be hidden by what follows from it
+            # What ends the work must not be hidden by what follows from it.
+            with suppress(OSError, *STORAGE_ERRORS):
+                ledger.reclaim()  # what this process has claimed and runs no more: others would wait for it
+            with suppress(OSError, *STORAGE_ERRORS):
                 self.write()
             raise
         self.write()
@@ -218,7 +225,7 @@ class StudyWorker:
                 not_waited_for_when_interrupted(self._storage),
                 interrupts_told_from_errors(),
             ):
-                value = objective(trial)
+                ledger.complete(trial, objective(trial))
         except PrunedError as reason:
             ledger.prune(trial, str(reason))
             if not isinstance(ledger.study.pruner, Promotion) and ledger.is_decided(trial):
@@ -236,8 +243,6 @@ class StudyWorker:
             ledger.fail(trial, str(error) if isinstance(error, RunError) else named(error))
             if ledger.is_decided(trial):  # else another process took it for gone, and goes on from them
                 remove_checkpoints(self.plan, trial)
-        else:
-            ledger.complete(trial, value)
 
 
 def _reason(error: BaseException) -> str:

@@ -283,6 +283,25 @@ def test_of_two_that_go_on_at_the_same_moment_the_later_steps_back(
     assert status(mine.trials()).finished == 6
 
 
+def test_what_went_on_twice_goes_on_again(place: InMemoryStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that goes away between a claim and its answer is asked again, and makes another."""
+    shared = promotable(place, 6)
+    create = place.create_new_trial
+
+    def twice(*args: Any, **kwargs: Any) -> int:
+        create(*args, **kwargs)
+        return create(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, "create_new_trial", twice)
+        assert shared.claim() is None  # this process steps back from the first, which it doesn't know of
+    trial = claimed(shared)
+    assert trial.user_attrs[CONTINUES] == 1
+    assert [one.user_attrs.get(ENDED) for one in shared.trials()[6:]] == [LOST, VOID, None]
+    run(shared, trial, [0.4] * 5)
+    assert shared.is_complete()
+
+
 @pytest.mark.parametrize("how", [INTERRUPTED, LOST])
 def test_what_went_on_and_was_lost_goes_on_again_whatever_its_place_is_by_then(
     place: InMemoryStorage, how: str

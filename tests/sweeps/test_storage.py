@@ -176,3 +176,25 @@ def test_an_interrupted_process_waits_for_no_database(tmp_path: Path) -> None:
     with pytest.raises(storage.ERRORS):
         shared.interrupt(trial)
     assert len(tries) == 1
+
+
+def test_the_next_sweep_of_an_interrupted_process_waits_for_a_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path}/studies.db"
+    ledger(url, 3)
+    with pytest.raises(KeyboardInterrupt), storage.not_waited_for_when_interrupted(sharing.opened[-1]):
+        raise KeyboardInterrupt
+    shared = ledger(url, 3)
+    monkeypatch.setattr(database, "_SECONDS_BETWEEN_TRIES", 0.01)
+    opened = sharing.opened[-1]
+    assert isinstance(opened, database.Database)
+    tries = []
+
+    def away_twice(_: object) -> None:
+        tries.append(1)
+        if len(tries) <= 2:
+            raise OperationalError("begin", {}, ConnectionError("Connection refused"))
+
+    event.listen(opened.engine, "begin", away_twice, insert=True)
+    assert shared.claim() is not None

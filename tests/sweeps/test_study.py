@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -21,6 +22,7 @@ import sweeping
 import yaml
 from builders import image_data, refuse_writing, setting
 from omegaconf import OmegaConf
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from sweeping import finish, plan, resolved, worker, worker_on
@@ -30,6 +32,7 @@ from clsweep.config import DatasetConfig
 from clsweep.data.datasets import ImageData, LabelledImages
 from clsweep.errors import InputError, MachineError
 from clsweep.sweeps import storage
+from clsweep.sweeps.continued import OnePerPoint
 from clsweep.sweeps.marks import ENDED, FAILED, INTERRUPTED, LOST, REASON
 from clsweep.sweeps.monitor import outcome, summary
 from clsweep.sweeps.owner import BEAT
@@ -419,7 +422,7 @@ def test_what_is_wrong_with_the_default_too_is_no_trials_fault(tmp_path: Path, m
     assert study.ledger.trials()[1].user_attrs[ENDED] == INTERRUPTED
 
 
-def _raise(error: Exception) -> None:
+def _raise(error: BaseException) -> None:
     raise error
 
 
@@ -481,6 +484,63 @@ def test_an_interrupted_run_is_marked_and_tried_again(
     trials = finish(worker(tmp_path, *overrides))
     assert states(trials) == ["FAIL", "COMPLETE"]
     assert trials[0].params == trials[1].params
+
+
+@pytest.mark.parametrize(("times", "ended"), [(1, INTERRUPTED), (9, LOST)])
+def test_a_trial_whose_end_the_storage_refuses_is_tried_again_by_the_same_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, ended: str
+) -> None:
+    overrides = ("regularizer=si", "search.n_trials=1", "search.final_seeds=0")
+    study = worker(tmp_path, *overrides)
+    refusals = [StorageInternalError("database or disk is full")] * times
+    tell = optuna.Study.tell
+
+    def refused(*args: Any, **kwargs: Any) -> FrozenTrial:
+        if refusals:
+            raise refusals.pop()
+        return tell(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "tell", refused)
+        with pytest.raises(StorageInternalError, match="is full"):
+            study.work_once()
+    assert study.ledger.trials()[0].user_attrs[ENDED] == ended
+    trials = finish(worker(tmp_path, *overrides))
+    assert states(trials) == ["FAIL", "COMPLETE"]
+    assert trials[0].params == trials[1].params
+
+
+def test_a_trial_whose_loss_the_storage_refuses_too_is_lost_with_the_next_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = worker(tmp_path, "regularizer=si", "search.n_trials=1", "search.final_seeds=0")
+    full = StorageInternalError("database or disk is full")
+    with monkeypatch.context() as patch:
+
+        def refused(*_: object, **__: object) -> None:
+            patch.setattr(storage.Database, "set_trial_user_attr", lambda *_, **__: _raise(full))
+            raise full
+
+        patch.setattr(optuna.Study, "tell", refused)
+        with pytest.raises(StorageInternalError, match="is full"):
+            study.work_once()
+    assert states(study.ledger.trials()) == ["RUNNING"]
+    assert states(finish(study)) == ["FAIL", "COMPLETE"]
+
+
+def test_a_trial_that_is_interrupted_while_it_is_claimed_is_lost_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine's workers would wait for it."""
+    study = worker(tmp_path, "regularizer=si", "search.n_trials=1", "search.final_seeds=0")
+    with monkeypatch.context() as patch:
+        patch.setattr(OnePerPoint, "before_trial", lambda *_: _raise(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            study.work_once()
+    trial = study.ledger.trials()[0]
+    assert trial.user_attrs[ENDED] == LOST
+    assert trial.user_attrs[REASON].startswith("its process runs it no more")
+    assert states(finish(study)) == ["FAIL", "COMPLETE"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.ESTALE, errno.EMFILE])

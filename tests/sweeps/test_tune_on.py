@@ -14,6 +14,7 @@ import sweeping
 import yaml
 from builders import command, image_data, setting
 from optuna.storages import BaseStorage
+from optuna.trial import TrialState
 from rich.console import Console
 from sweeping import TINY, finish, plan, random_images, resolved, worker_on
 
@@ -25,6 +26,8 @@ from clsweep.data.datasets import ImageData
 from clsweep.errors import InputError
 from clsweep.sweeps import command as sweeps
 from clsweep.sweeps import storage, tuning
+from clsweep.sweeps.finals import Finals
+from clsweep.sweeps.ledger import open_study
 from clsweep.sweeps.monitor import outcome, summary
 from clsweep.sweeps.overrides import Sweep
 from clsweep.sweeps.plan import StudyPlan
@@ -69,14 +72,14 @@ class Sharing:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._storage: BaseStorage = storage.connect(storage.url(None, folder))
-        sweeping.opened.append(self._storage)
+        self.storage: BaseStorage = storage.connect(storage.url(None, folder))
+        sweeping.opened.append(self.storage)
 
     def study(self, way: str, *overrides: str) -> StudyWorker:
         given = setting(*TINY, *WAYS[way], *SHORT, *overrides)
         method = tuning.way_of(given.search).regularizer(given.regularizer)
         made = StudyPlan(resolved(replace(given, regularizer=method)), self._folder / way)
-        return StudyWorker(made, self._storage, ContextCache(images))
+        return StudyWorker(made, self.storage, ContextCache(images))
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +116,23 @@ def test_final_runs_are_the_same_and_none_is_made_twice(done: Path) -> None:
         assert (run.dataset, run.contexts, run.validation_fraction) == ("mnist_5k", 3, 0)
         assert np.isnan(run.first_contexts)
     assert set(tables["defaults"].setting) == {"default"}
+
+
+def test_studies_leave_each_others_final_runs_in_the_queue(tmp_path: Path) -> None:
+    sharing = Sharing(tmp_path)
+    study = sharing.study("stream", "search.final_seeds=4")
+    shared = open_study(sharing.storage, study.plan.name_of_finals)
+    ledgers = [
+        Finals(study.plan, shared, sharing.storage, {**study.plan.default, "reg_strength": best}, ContextCache()).ledger
+        for best in (2.0, 3.0)
+    ]
+    for ledger in ledgers:
+        ledger.queue_points()
+    for ledger in reversed(ledgers):
+        while (trial := ledger.claim()) is not None:
+            ledger.complete(trial, 0.5)
+        assert ledger.is_complete()
+    assert [trial.state for trial in shared.get_trials()] == [TrialState.COMPLETE] * 12  # the default's are shared
 
 
 def test_trials_learn_what_is_tuned_on(done: Path) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pandas as pd
@@ -111,6 +116,71 @@ def test_a_helpers_sentence_and_code_reach_the_sweep(tmp_path: Path) -> None:
     assert told == [f"worker 1 ended: {caught.value}"]
 
 
+def programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A helper's argument is a program that it runs, in place of a sweep's."""
+    popen = subprocess.Popen
+
+    def run(command: Sequence[str], **given: Any) -> subprocess.Popen[bytes]:
+        return popen([command[0], "-c", command[-1]], **given)
+
+    monkeypatch.setattr(subprocess, "Popen", run)
+
+
+LAST = "import time; time.sleep(1); print('clsweep: the last.'); raise SystemExit(2)"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="there are no real-time signals")
+def test_a_helper_that_a_nameless_signal_ends_leaves_the_others_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs(monkeypatch)
+    told: list[str] = []
+    number = signal.SIGRTMIN + 1
+    killed = f"import os; os.kill(os.getpid(), {number})"
+    with pytest.raises(InputError, match="the last"), Helpers([[killed], [LAST]], 1, tmp_path, told.append) as helpers:
+        helpers.wait()
+    assert told[0].startswith(f"worker 1 ended before it was done (signal {number}: killed, or out of memory perhaps)")
+    assert told[1] == "worker 2 ended: the last."
+
+
+def test_a_helper_whose_log_is_not_to_be_removed_or_read_leaves_the_others_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs(monkeypatch)
+
+    def refused(log: Path) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(log))
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    told: list[str] = []
+    gone = f"import os; os.remove({str(tmp_path / '2.log')!r})"
+    with (
+        pytest.raises(InputError, match="the last"),
+        Helpers([["pass"], [gone], [LAST]], 1, tmp_path, told.append) as helpers,
+    ):
+        helpers.wait()
+    assert told == ["worker 3 ended: the last."]
+
+
+def test_a_helper_whose_end_cannot_be_told_leaves_the_others_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs(monkeypatch)
+    told: list[str] = []
+
+    def tell(line: str) -> None:
+        told.append(line)
+        if len(told) == 1:
+            raise ValueError("I/O operation on closed file.")
+
+    with (
+        pytest.raises(RunError, match=r"^worker 1 ended, which couldn't be told \(ValueError: I/O operation on closed"),
+        Helpers([["raise SystemExit(130)"], [LAST]], 1, tmp_path, tell) as helpers,
+    ):
+        helpers.wait()
+    assert told[1:] == ["worker 2 ended: the last."]
+
+
 METHOD = """
 import os
 import signal
@@ -172,7 +242,7 @@ from clsweep.config import WorkerConfig
 from clsweep.sweeps import owner, role
 
 def command():
-    gone = owner.to_json(owner.this_process()) | {"started": 0.0}
+    gone = owner.to_json(owner.this_process()) | {"ticks": 0}
     with role.ended_with_its_sweep(WorkerConfig(1, [], gone)):
         time.sleep(60)
     return 0
