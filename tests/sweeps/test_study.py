@@ -518,7 +518,7 @@ def test_a_trial_whose_loss_the_storage_refuses_too_is_lost_with_the_next_claim(
     with monkeypatch.context() as patch:
 
         def refused(*_: object, **__: object) -> None:
-            patch.setattr(storage.Database, "set_trial_user_attr", lambda *_, **__: _raise(full))
+            patch.setattr("clsweep.sweeps.database.Database.set_trial_user_attr", lambda *_, **__: _raise(full))
             raise full
 
         patch.setattr(optuna.Study, "tell", refused)
