@@ -38,7 +38,7 @@ from clsweep.training.machine import bf16_warning, give_back_memory
 from clsweep.training.run import check_fit, pick_device
 from clsweep.training.update import library
 
-_SECONDS_OF_A_WRITE = 10.0  # a file that others write is touched more often
+_SECONDS_OF_A_WRITE = 300.0  # a file that others write is touched more often
 
 
 def multirun(composed: DictConfig, loader: ConfigLoader, launcher: Launcher, arguments: Sequence[str]) -> None:
