@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 import clsweep
-from clsweep import arguments, config_files, own, passwords, paths, process, usage
+from clsweep import arguments, config_files, own, passwords, paths, process, running, usage
 from clsweep import config as settings
 from clsweep.config import Config
 from clsweep.errors import ClsweepError, InputError, MachineError, machine_error
@@ -62,6 +62,7 @@ class CheckSetting(Callback):
             _refuse_search(config, "expected --multirun as well")
             folder = Path(config.hydra.run.dir)
             resuming.refuse_others(parsed, folder)  # before Hydra writes this setting there
+            running.refuse(folder)
             _check_writable("hydra.run.dir", folder)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -141,7 +142,7 @@ def _task(composed: DictConfig) -> ClsweepError | None:
         if OmegaConf.select(composed, "search.worker") is not None:
             return _attempt(lambda: _work(composed))
         try:
-            problem = _attempt(lambda: _run(settings.parse(composed), folder))
+            problem = _attempt(lambda: _run_alone(settings.parse(composed), folder))
         except KeyboardInterrupt:
             _say_how_to_go_on(hydra_config.mode, folder)
             raise
@@ -183,6 +184,11 @@ def _attempt(what: Callable[[], None]) -> ClsweepError | None:
             raise
         return machine_error(error)
     return None
+
+
+def _run_alone(config: Config, folder: Path) -> None:
+    with running.alone(folder):
+        _run(config, folder)
 
 
 def _run(config: Config, folder: Path) -> None:

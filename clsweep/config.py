@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -869,10 +869,6 @@ def classes_needed(benchmark: BenchmarkConfig) -> Allowed | None:
     least = benchmark.contexts * per_context
     told = f"{least} or more, for benchmark.contexts={benchmark.contexts} of {per_context} classes each"
     return Allowed(lambda count: count >= least, told)
-
-
-def _one_of(key: str, value: str, choices: Iterable[str]) -> None:
-    _require(value in choices, key, value, f"one of {', '.join(choices)}")
 
 
 def _require(holds: bool, key: str, value: object, expected: str) -> None:

@@ -22,7 +22,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from clsweep import cli, composing, own, paths, results, resuming
+from clsweep import cli, composing, own, paths, results, resuming, running
 from clsweep import config as settings
 from clsweep.config import ON_STREAM, Config
 from clsweep.decisive import decisive
@@ -449,10 +449,12 @@ def _outcome(
 ) -> training.Outcome:
     if folder is None:
         return training.run(config, None, observer, file=functions)
-    resuming.check(folder, decisive(config, functions), goes_on=config.resume, key="folder")
-    is_new = not (folder / SETTING).exists()
+    is_new = False
     try:
-        return run_in(folder, config, observer, None, functions, rehearsed=False, part_of=None)
+        with running.alone(folder, key="folder"):
+            resuming.check(folder, decisive(config, functions), goes_on=config.resume, key="folder")
+            is_new = not (folder / SETTING).exists()
+            return run_in(folder, config, observer, None, functions, rehearsed=False, part_of=None)
     except InputError:  # nothing was trained, and nothing is left
         if is_new:
             shutil.rmtree(folder / SETTING.parent, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def refuse_beyond(n_bytes: float, what: str, expected: str, device: torch.device | None = None) -> None:
@@ -55,20 +57,54 @@ def _free(device: torch.device | None) -> int:
             device
         )  # of earlier runs, by PyTorch, to be used again
         return int(cuda.mem_get_info(device)[0]) + kept
-    return min([psutil.virtual_memory().available + psutil.swap_memory().free, *_limits()])
+    return min([psutil.virtual_memory().available + psutil.swap_memory().free, *_left()])
 
 
-def _limits() -> Iterator[int]:
-    """The limits of this process's control groups, version 1 and 2; none where there are none."""
+def _left() -> Iterator[int]:
+    """What this process's control groups, version 1 and 2, may still take; nothing where there are none."""
     try:
-        groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+        groups = [line.split(":", 2) for line in _OWN_GROUPS.read_text().splitlines()]
     except OSError:
         return
     for _, controllers, path in groups:
         if controllers not in ("", "memory"):
             continue
+        version = _V1 if controllers else _V2
         group = PurePosixPath(path.lstrip("/"))
         for within in (group, *group.parents):
-            file = _CGROUPS / controllers / within / ("memory.limit_in_bytes" if controllers else "memory.max")
-            if file.is_file() and (limit := file.read_text().strip()).isdecimal():  # "max": none
-                yield int(limit)
+            folder = _CGROUPS / controllers / within
+            limit = _number(folder / version.limit)
+            if limit is not None:  # else there is none
+                yield max(0, limit - _taken(folder, version))
+
+
+@dataclass(frozen=True)
+class _Version:
+    """What a control group's files are called, and the line of `memory.stat` on what the kernel drops for others."""
+
+    limit: str
+    taken: str
+    dropped: str
+
+
+_V1 = _Version("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_V2 = _Version("memory.max", "memory.current", "inactive_file")
+
+
+def _taken(group: Path, version: _Version) -> int:
+    """What a control group has taken, but for what the kernel keeps of files that nobody has read for long."""
+    taken = _number(group / version.taken) or 0
+    try:
+        lines = [line.split() for line in (group / "memory.stat").read_text().splitlines()]
+    except OSError:
+        return taken
+    return max(0, taken - sum(int(line[1]) for line in lines if line[0] == version.dropped))
+
+
+def _number(file: Path) -> int | None:
+    """The number in a file; None where there is no such file, or another word, as `max`."""
+    try:
+        text = file.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() else None

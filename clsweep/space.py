@@ -13,10 +13,11 @@ import itertools
 import math
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
-from typing import Any
+from typing import Any, overload
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Quote, QuotedString, RangeSweep
@@ -222,8 +223,49 @@ def _within(distribution: BaseDistribution, value: Value) -> bool:
     return whole and distribution.low <= value <= distribution.high
 
 
-def grid(space: Space) -> list[Point] | None:
-    """All points of a finite space, in order; None for a space with an interval, or of very many integers.
+@dataclass(frozen=True)
+class Grid(Sequence[Point]):
+    """All points of a finite space, in order. There may be very many: none is kept, and none looked for one by one.
+
+    Attributes:
+        names: what is searched.
+        values: those of each.
+    """
+
+    names: Sequence[str]
+    values: Sequence[Sequence[Value]]
+
+    def __len__(self) -> int:
+        return math.prod(map(len, self.values))
+
+    def __iter__(self) -> Iterator[Point]:
+        return (dict(zip(self.names, point, strict=True)) for point in itertools.product(*self.values))
+
+    @overload
+    def __getitem__(self, place: int) -> Point: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Point]: ...
+
+    def __getitem__(self, place: int | slice) -> Point | Sequence[Point]:
+        places = range(len(self))[place]
+        return self._at(places) if isinstance(places, int) else [self._at(one) for one in places]
+
+    def __contains__(self, point: object) -> bool:
+        if not isinstance(point, Mapping) or point.keys() != set(self.names):
+            return False
+        return all(point[name] in values for name, values in zip(self.names, self.values, strict=True))
+
+    def _at(self, place: int) -> Point:
+        found: list[Value] = []
+        for values in reversed(self.values):  # the last one varies fastest
+            place, number = divmod(place, len(values))
+            found.append(values[number])
+        return dict(zip(self.names, reversed(found), strict=True))
+
+
+def grid(space: Space) -> Grid | None:
+    """All points of a finite space; None for a space with an interval, or of very many integers.
 
     A space without hyperparameters has one point.
     """
@@ -237,7 +279,7 @@ def grid(space: Space) -> list[Point] | None:
             return None
     if any(isinstance(one, range) for one in values) and math.prod(map(len, values)) > _MOST_VALUES:
         return None
-    return [dict(zip(space, point, strict=True)) for point in itertools.product(*values)]
+    return Grid(list(space), values)
 
 
 def drawn(space: Space) -> Point | None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from evaluation.experiment import ROOT
+from evaluation.figures import grid_lines
 from evaluation.pages import renew, replaced, tell
 from evaluation.tables import markdown
 from hydra.utils import get_class
@@ -30,7 +31,7 @@ from clsweep import defaults, hyperparameters, results, targets
 from clsweep.protocol import Protocol
 from clsweep.report.names import BENCHMARKS, METHODS
 from clsweep.report.plots.studies import frame_of, logarithmic
-from clsweep.report.plots.style import BLUE, GREY, VERMILLION, Plot, grid_lines, styled
+from clsweep.report.plots.style import BLUE, GREY, VERMILLION, Plot, styled
 from clsweep.report.selection import USUAL_OPTIONS
 from clsweep.report.trials import ACCURACY, COMPLETE, PRUNED, WITHIN, attempts, flatness
 from clsweep.results import Results

@@ -1,4 +1,4 @@
-"""What a run leaves in memory: no network, whatever way it ended."""
+"""What a run leaves in memory: no network, whatever way it ended. And what is said to be free."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pickle
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import sweeping
@@ -15,7 +16,7 @@ from optuna.trial import TrialState
 from sweeping import finish, worker
 from tiny import network
 
-from clsweep import networks
+from clsweep import memory, networks
 from clsweep.data.context_cache import ContextCache
 from clsweep.methods import contract
 from clsweep.networks import Classifier
@@ -147,3 +148,41 @@ def test_a_copied_network_lists_its_own_parameters(copied: Callable[[Classifier]
     del other
     with pytest.raises(ReferenceError, match="keep the network itself"):
         listed()
+
+
+V1 = {"memory.limit_in_bytes": "2147483648", "memory.usage_in_bytes": "2040109466"}
+V2 = {"memory.max": "2147483648", "memory.current": "2040109466"}
+
+
+@pytest.mark.parametrize(
+    ("line", "folder", "files", "left"),
+    [
+        ("0::/job", "job", V2 | {"memory.stat": "anon 1\ninactive_file 0\n"}, 2147483648 - 2040109466),
+        ("0::/job", "", V2 | {"memory.stat": "anon 1\ninactive_file 1000\n"}, 2147483648 - 2040108466),
+        ("0::/job", "job", V2 | {"memory.max": "max", "memory.stat": ""}, None),
+        ("0::/job", "job", {"memory.max": "1000"}, 1000),
+        ("0::/job", "job", V2 | {"memory.max": "1000"}, 0),
+        (
+            "4:memory:/a/job",
+            "memory/a",
+            V1 | {"memory.stat": "inactive_file 7\ntotal_inactive_file 1000\n"},
+            2147483648 - 2040108466,
+        ),
+        ("4:cpu:/job", "cpu/job", V1, None),
+    ],
+)
+def test_what_is_free_in_a_container_is_what_it_has_not_taken_yet(
+    line: str, folder: str, files: dict[str, str], left: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cgroup").write_text(f"{line}\n")
+    place = tmp_path / "groups" / folder
+    place.mkdir(parents=True)
+    for name, text in files.items():
+        (place / name).write_text(text)
+    monkeypatch.setattr(memory, "_OWN_GROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "_CGROUPS", tmp_path / "groups")
+    there = SimpleNamespace(available=2**40, free=0)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: there)
+    monkeypatch.setattr("psutil.swap_memory", lambda: there)
+    expected = 2**40 if left is None else left
+    assert memory.fitting(1) == expected

@@ -93,17 +93,36 @@ def test_contains_every_hyperparameter() -> None:
     assert [contains(integers, {"reg_strength": value}) for value in (1, 10.0, 6.03, 11)] == [True, True, False, False]
 
 
+def points(reg_strength: str, **others: str) -> list[spaces.Point]:
+    found = grid(parse({"reg_strength": reg_strength, **others}))
+    assert found is not None
+    assert [found[place] for place in range(-len(found), len(found))] == [*found, *found]
+    return list(found)
+
+
 def test_grid_of_a_finite_space() -> None:
-    assert grid(parse({"reg_strength": "1,2", "gamma": "choice(0.5, 1)"})) == [
+    assert points("1,2", gamma="choice(0.5, 1)") == [
         {"reg_strength": 1.0, "gamma": 0.5},
         {"reg_strength": 1.0, "gamma": 1.0},
         {"reg_strength": 2.0, "gamma": 0.5},
         {"reg_strength": 2.0, "gamma": 1.0},
     ]
     assert grid(parse({"reg_strength": "1,2", "gamma": "interval(0.5, 1)"})) is None
-    assert grid({}) == [{}]
-    assert grid(parse({"reg_strength": "int(interval(2, 4))"})) == [{"reg_strength": value} for value in (2, 3, 4)]
+    assert list(grid({}) or ()) == [{}]
+    assert points("int(interval(2, 4))") == [{"reg_strength": value} for value in (2, 3, 4)]
     assert grid(parse({"reg_strength": "int(interval(1, 5000))"})) is None  # nobody goes through all of them
+
+
+def test_a_very_large_grid_takes_no_time() -> None:
+    found = grid(parse(dict.fromkeys("abcde", "range(0, 1000)")))
+    assert found is not None
+    assert len(found) == 10**15
+    last = dict.fromkeys("abcde", 999.0)
+    assert found[-1] == last
+    assert last in found
+    for other in (last | {"e": 999.5}, last | {"f": 1.0}, {"a": 1.0}, "abcde"):
+        assert other not in found
+    assert found[1000:1002] == [dict.fromkeys("abc", 0.0) | {"d": 1.0, "e": e} for e in (0.0, 1.0)]
 
 
 def test_a_random_point_of_a_discrete_space_lies_in_it() -> None:

@@ -5,9 +5,10 @@ Files are written whole under a temporary name and then renamed, so that a file 
 
 from __future__ import annotations
 
+import math
 import os
 import re
-import time
+import tempfile
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -298,10 +299,21 @@ def remove_partial(folder: Path, idle: float = 0.0) -> None:
 
     Args:
         folder: where nobody writes, or others do with pauses shorter than `idle`.
-        idle: seconds that a file must not have been touched for.
+        idle: seconds that a file must not have been touched for, by the clock of who keeps the folder. Where that
+            can't be known, nothing is removed.
     """
+    try:
+        last = _now(folder) - idle if idle else math.inf
+    except OSError:
+        return
     for place, _, names in os.walk(folder):  # which passes over a folder that is removed meanwhile
         for path in (Path(place, name) for name in names if _PARTIALS.fullmatch(name)):
             with suppress(OSError):  # written to its end, or removed, by now
-                if time.time() - path.stat().st_mtime >= idle:
+                if path.stat().st_mtime <= last:
                     path.unlink()
+
+
+def _now(folder: Path) -> float:
+    """The time where a folder is: that of a file server may differ from this machine's."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".now.") as file:
+        return os.fstat(file.fileno()).st_mtime

@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.plugins.launcher import Launcher
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 from rich.console import Console
 
@@ -33,11 +34,11 @@ from clsweep.sweeps.taken import without_curve
 from clsweep.sweeps.worker import StudyWorker, rehearse_all
 from clsweep.training import first_context
 from clsweep.training.loop import measured_how
-from clsweep.training.machine import bf16_warning
+from clsweep.training.machine import bf16_warning, give_back_memory
 from clsweep.training.run import check_fit, pick_device
 from clsweep.training.update import library
 
-_SECONDS_OF_A_WRITE = 10.0  # a file that others write is touched more often
+_SECONDS_OF_A_WRITE = 300.0  # a file that others write is touched more often
 
 
 def multirun(composed: DictConfig, loader: ConfigLoader, launcher: Launcher, arguments: Sequence[str]) -> None:
@@ -138,7 +139,8 @@ def sweep(
     for plan in plans:  # before anything is made in the storage
         files.refuse_foreign(plan, partial(_trials, url, plan), storage.shown(url))
     here = launchers_setting is None or launchers.is_here(launchers_setting)
-    header = [*_of_images(plans), *_slow(plans)] if here else []
+    streams = ContextCache()  # one for all studies: each keeps a data set
+    header = [*_of_images(plans, streams), *_slow(plans)] if here else []
     connection = storage.connect(url)
     try:
         with storage.translating_errors(url):
@@ -146,8 +148,10 @@ def sweep(
             for study in studies:
                 study.ledger.queue_points()  # once here rather than by each worker
             _announce(studies, storage.shown(url), out)
-            header += rehearse_all(studies) if here else []
+            header += _rehearsed(plans, connection, streams) if here else []
             crew = crew_of(launcher, launchers_setting, asked)
+            del streams
+            give_back_memory()  # this process works with contexts of its own, or not at all
             for line in [*header, *crew.notes]:
                 out.print(line, markup=False, soft_wrap=True)
             try:
@@ -214,13 +218,22 @@ def _announce(studies: Sequence[StudyWorker], url: str, out: Console) -> None:
             out.print(f"{plan.name}  {'; '.join(notes)}", markup=False, soft_wrap=True)
 
 
-def _of_images(plans: Sequence[StudyPlan]) -> list[str]:
+def _rehearsed(plans: Sequence[StudyPlan], connection: BaseStorage, streams: ContextCache) -> list[str]:
+    """What `rehearse_all` says; the studies that are shown and reported keep no contexts.
+
+    Raises:
+        InputError: the data or a method don't fit.
+    """
+    return rehearse_all([StudyWorker(plan, connection, streams) for plan in plans])
+
+
+def _of_images(plans: Sequence[StudyPlan], streams: ContextCache) -> list[str]:
     """Lines on each benchmark's images, and on what the user should know of them.
 
     Raises:
         InputError: they can't be read, or the setting doesn't fit them; found here, nothing was made for it.
     """
-    streams, device = ContextCache(), torch.device("cpu")
+    device = torch.device("cpu")
     lines: dict[str, None] = {}  # each once, in this order
     for plan in plans:
         config = plan.trial_config(plan.default, plan.seeds[0])

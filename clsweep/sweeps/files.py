@@ -66,7 +66,7 @@ def _row(plan: StudyPlan, trial: FrozenTrial) -> dict[str, Any]:
         "format_version": results.FORMAT_VERSION,
         "number": trial.number,
         "state": trial.state.name,
-        "protocol": plan.trial_protocol(trial.params).digest,
+        "protocol": plan.trial_protocol(trial.params),
         **(default | {name: trial.params.get(name, math.nan) for name in plan.space}),
         "validation_average_accuracy": trial.value if complete else math.nan,
         "test_average_accuracy": attributes.get(TEST, math.nan) if complete else math.nan,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
@@ -66,7 +66,7 @@ class Monitor:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_looking, daemon=True)
         self._family: set[int] = set()  # those that have ended, too
-        self._seen = {name for study in studies for name in _events(study, set())}
+        self._seen = {name for study in studies for name in _events(study, set(), set())}
         self._live = Live(console=out, auto_refresh=False, transient=True) if out.is_terminal else None
         self._silent = {study.plan.name for study in studies} if self._live is None else set()
 
@@ -106,7 +106,7 @@ class Monitor:
 
     def _news(self, study: StudyWorker) -> dict[tuple[str, ...], str]:
         """A line for what has ended in a study since; in a log that has none on it yet, for the trial that runs."""
-        ended = {name: line for name, line in _events(study, self._family).items() if name not in self._seen}
+        ended = _events(study, self._family, self._seen)
         now = status.status(study.ledger.trials())
         if ended or not now.running or study.plan.name not in self._silent:
             return ended
@@ -122,12 +122,15 @@ def _fitted(line: str, out: Console) -> str:
     return textwrap.fill(line, out.width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
-def _events(study: StudyWorker, family: Collection[int]) -> dict[tuple[str, ...], str]:
+def _events(
+    study: StudyWorker, family: Collection[int], seen: Container[tuple[str, ...]]
+) -> dict[tuple[str, ...], str]:
     """What has ended in a study, in that order: a line each, by what it is about.
 
     Args:
         study: the study.
         family: the processes of this machine whose trials are this sweep's own.
+        seen: what needs no line any more.
     """
     name = study.plan.name
     ended = [trial for trial in study.ledger.trials() if trial.datetime_complete is not None]
@@ -140,14 +143,17 @@ def _events(study: StudyWorker, family: Collection[int]) -> dict[tuple[str, ...]
         if trial.state == TrialState.COMPLETE and trial.value is not None:
             best = trial.value if best is None else max(best, trial.value)
         so_far += own_seconds(trial)
-        lines[name, str(trial.number)] = _trial_line(study, trial, finished, best, so_far) + _by(trial, family)
+        if (about := (name, str(trial.number))) not in seen:
+            lines[about] = _trial_line(study, trial, finished, best, so_far) + _by(trial, family)
     runs = _final_runs(study)
     done = [(run, run.trial) for run in runs if run.trial is not None]
     done.sort(key=lambda one: (one[1].datetime_complete, one[1].number))  # so that a number stays the run's
     for number, (run, trial) in enumerate(done, start=1):
+        if (of_run := (name, str(run.point), str(run.seed))) in seen:
+            continue
         values = values_of(study.plan.default_origin if run.setting == finals.DEFAULT else run.setting)
         line = f"{name}  final run {number}/{len(runs)}  {values}, seed {run.seed}: test {trial.value:.4f}"
-        lines[name, str(run.point), str(run.seed)] = line + _by(trial, family)
+        lines[of_run] = line + _by(trial, family)
     return lines
 
 

@@ -20,7 +20,7 @@ from clsweep.methods import files as method_files
 from clsweep.methods.files import MethodFile
 from clsweep.methods.loading import Loaded, code_digest, tuned_for
 from clsweep.protocol import Protocol
-from clsweep.space import Point, Space
+from clsweep.space import Point, Space, Value
 from clsweep.sweeps import tuning
 from clsweep.sweeps.tuning import Way
 
@@ -200,11 +200,18 @@ class StudyPlan:
         """The setting of one final run, on all training data."""
         return self._run_config(point, seed, 0.0)
 
-    def trial_protocol(self, point: Point) -> Protocol:
-        """The protocol of a trial's runs."""
-        return Protocol.of(
-            self.trial_config(point, self.seeds[0]), self.way.dataset_digest(self.protocol.dataset_digest)
-        )
+    def trial_protocol(self, point: Point) -> str:
+        """The digest of the protocol of a trial's runs; found once for all trials that differ in their method alone."""
+        of_training = {name: one for name, one in point.items() if "." in name and not name.startswith(_OF_METHOD)}
+        found = frozenset(of_training.items())
+        if found not in self._trial_protocols:
+            config, own = self.trial_config(point, self.seeds[0]), self.protocol.dataset_digest
+            self._trial_protocols[found] = Protocol.of(config, self.way.dataset_digest(own)).digest
+        return self._trial_protocols[found]
+
+    @cached_property
+    def _trial_protocols(self) -> dict[frozenset[tuple[str, Value]], str]:
+        return {}
 
     @property
     def final_protocol(self) -> str:

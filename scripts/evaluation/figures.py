@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from clsweep.published import published
-from clsweep.report.plots.style import GREY, INK, LEGEND_LINE, LOOKS, Look, Plot, grid_lines, legend_columns, styled
+from clsweep.report.plots.style import GREY, INK, LEGEND_LINE, LOOKS, Look, Plot, legend_columns, styled
 from evaluation import variance as components
 from evaluation.experiment import Experiment, Made, Setting
 from evaluation.names import METHODS, SHIPPED
@@ -185,6 +185,12 @@ def variance(experiment: Experiment, made: Made) -> Plot | None:
 def _present(setting: Setting, runs: pd.DataFrame) -> list[str]:
     """The methods that have runs, in the setting's order."""
     return [one.name for one in setting.methods if (runs["method"] == one.name).any()]
+
+
+def grid_lines(axes: Axes) -> None:
+    """Faint lines to read values by."""
+    axes.grid(True, color=GREY, alpha=0.25, linewidth=0.5)
+    axes.set_axisbelow(True)
 
 
 def _panels(rows: int, columns: int, size: tuple[float, float], *, sharex: bool = False) -> tuple[Figure, list[Axes]]:

@@ -96,7 +96,9 @@ def test_a_file_that_was_not_written_whole_does_not_appear(
     assert list(tmp_path.iterdir()) == [tmp_path / name for name in whole]  # nothing half written is left either
 
 
-def test_what_a_killed_process_has_left_is_removed_but_not_what_is_being_written(tmp_path: Path) -> None:
+def test_what_a_killed_process_has_left_is_removed_but_not_what_is_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     results.write(tmp_path, summary(), CELLS)
     old, new = tmp_path / ".summary.csv.0000000a.partial", tmp_path / ".summary.csv.0000000b.partial"
     for path in (old, new):
@@ -104,6 +106,11 @@ def test_what_a_killed_process_has_left_is_removed_but_not_what_is_being_written
     os.utime(old, (0, 0))
     results.remove_partial(tmp_path, idle=60)
     assert (old.exists(), new.exists()) == (False, True)
+    monkeypatch.setattr("time.time", lambda: new.stat().st_mtime + 3600)  # a file server's clock is another one
+    results.remove_partial(tmp_path, idle=60)
+    assert new.exists()
+    ahead = new.stat().st_mtime + 3600
+    os.utime(new, (ahead, ahead))
     results.remove_partial(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["accuracy.csv", "summary.csv"]
 

@@ -8,9 +8,11 @@ import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sweeping
+from optuna.trial import FrozenTrial
 from rich.console import Console
 from sweeping import finish, worker
 
@@ -18,6 +20,7 @@ from clsweep.sweeps import monitor, owner, storage
 from clsweep.sweeps.monitor import Monitor, outcome, summary
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.status import of_time
+from clsweep.sweeps.worker import StudyWorker
 
 OVERRIDES = ("regularizer=si", "search.n_trials=2", "search.final_seeds=2", "search.pruner=null")
 
@@ -158,7 +161,7 @@ def test_each_line_says_how_its_trial_ended_and_counts_what_had_ended_by_then(
     last = ledger.claim()
     assert last is not None
     ledger.fail(last, "it diverged.")
-    lines = [line.removeprefix(study.plan.name) for line in monitor._events(study, owner.family()).values()]
+    lines = [line.removeprefix(study.plan.name) for line in monitor._events(study, owner.family(), set()).values()]
     assert [line.partition("  reg_strength=")[0] for line in lines] == [
         "    1/2  trial 1 complete  0.7500",
         "    1/2  trial 0 interrupted",
@@ -184,6 +187,24 @@ def test_a_log_says_once_that_a_study_has_begun(tmp_path: Path) -> None:
     assert "trial 0 complete" in lines[1]
 
 
+def test_a_line_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    line = monitor._trial_line
+
+    def counted(study: StudyWorker, trial: FrozenTrial, *more: Any) -> str:
+        made.append(trial.number)
+        return line(study, trial, *more)
+
+    monkeypatch.setattr(monitor, "_trial_line", counted)
+    study = worker(tmp_path, *OVERRIDES)
+    shown = Monitor([study], Console(file=io.StringIO(), width=200))
+    for number in range(2):
+        assert study.work_once()
+        shown._look()
+        shown._look()
+        assert made == list(range(number + 1))
+
+
 def test_a_final_run_keeps_its_number_when_one_before_it_ends_later(tmp_path: Path) -> None:
     study = worker(tmp_path, *OVERRIDES)
     while not study.ledger.is_complete():
@@ -196,7 +217,7 @@ def test_a_final_run_keeps_its_number_when_one_before_it_ends_later(tmp_path: Pa
     shown = []
     for trial, value in ((second, 0.25), (first, 0.75)):
         finals.ledger.complete(trial, value)
-        lines = monitor._events(study, owner.family()).values()
+        lines = monitor._events(study, owner.family(), set()).values()
         shown.append([line.removeprefix(study.plan.name) for line in lines if "final run" in line])
     assert shown[0] == ["  final run 1/2  tuned values, seed 1001: test 0.2500"]
     assert shown[1] == [*shown[0], "  final run 2/2  tuned values, seed 1000: test 0.7500"]

@@ -13,11 +13,12 @@ from builders import setting
 from sweeping import TINY, plan, resolved
 
 from clsweep import methods
-from clsweep.config import WorkerConfig
+from clsweep.config import Config, WorkerConfig
 from clsweep.errors import InputError
 from clsweep.hyperparameters import DEFAULT, TUNED
 from clsweep.methods.loading import load
 from clsweep.protocol import Protocol
+from clsweep.space import Point
 from clsweep.sweeps import role
 from clsweep.sweeps.plan import StudyPlan, searched, study_name
 
@@ -339,6 +340,24 @@ def test_a_trial_has_the_values_of_any_key() -> None:
     assert config.regularizer.values["reg_strength"] == 3.0
     assert type(config.regularizer.values["reg_strength"]) is float
     assert made.config.network["hidden"] == [8]
+
+
+def test_the_protocol_of_trials_that_differ_in_their_method_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = wide(optimizer__lr=RATES, network__hidden=WIDTHS, reg_strength="interval(1, 9)")
+    made_of: list[Config] = []
+    of = Protocol.of
+
+    def counted(config: Config, dataset_digest: str | None = None) -> Protocol:
+        made_of.append(config)
+        return of(config, dataset_digest)
+
+    trained: list[Point] = [{"optimizer.lr": lr, "network.hidden": w} for lr in (0.1, 0.2) for w in ("[9]", "[8,8]")]
+    points = [{**one, "reg_strength": strength} for one in trained for strength in (1.0, 2.0, 3.0)]
+    expected = [of(made.trial_config(point, 0)).digest for point in points]
+    assert made.protocol  # found before
+    monkeypatch.setattr(Protocol, "of", counted)
+    assert [made.trial_protocol(point) for point in points] == expected
+    assert len(set(expected)) == len(made_of) == 4
 
 
 def test_a_worker_that_finds_an_edited_network_names_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

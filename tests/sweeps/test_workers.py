@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,19 @@ from typing import Any
 import optuna
 import pandas as pd
 import pytest
+import sweeping
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from launching import launched
 from omegaconf import OmegaConf
 from rich.console import Console
-from sweeping import plan
+from sweeping import plan, random_images
 from test_cli import TINY, environment
 
 from clsweep import config as settings
 from clsweep import memory
-from clsweep.config import WorkerConfig
+from clsweep.config import DatasetConfig, WorkerConfig
+from clsweep.data.context_cache import ContextCache
+from clsweep.data.datasets import ImageData
 from clsweep.errors import InputError, RunError
 from clsweep.sweeps import command, crew, owner, role
 from clsweep.sweeps.overrides import Sweep
@@ -235,10 +239,39 @@ def test_a_sweep_from_python_shares_its_trials_with_another_process(tmp_path: Pa
     assert (folder / ".workers").exists() == deadly  # where nothing was said, nothing is left
 
 
+def test_planning_reads_a_data_set_once_and_leaves_none_to_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: weakref.WeakSet[ImageData] = weakref.WeakSet()
+    counted: list[int] = []
+
+    def read(config: DatasetConfig) -> ImageData:
+        made = random_images(config)
+        alive.add(made)
+        counted.append(len(alive))
+        return made
+
+    def count(*_: object) -> None:
+        counted.append(len(alive))
+
+    def idle(*_: object) -> crew.OwnCrew:
+        count()
+        return crew.OwnCrew(1, None, [])
+
+    monkeypatch.setattr(command, "ContextCache", lambda: ContextCache(read))
+    monkeypatch.setattr(command, "crew_of", idle)
+    monkeypatch.setattr(crew.OwnCrew, "work", count)
+    arguments = (*sweeping.TINY, "regularizer=gpm,owm", "search.n_trials=1")  # which are both rehearsed
+    command.tune(arguments, tmp_path, Console(quiet=True))
+    assert counted == [1, 1, 0]
+
+
 ORPHAN = """
 import sys, time
 from clsweep import process
-from clsweep.config import WorkerConfig
+from clsweep.config import DatasetConfig, WorkerConfig
+from clsweep.data.context_cache import ContextCache
+from clsweep.data.datasets import ImageData
 from clsweep.sweeps import owner, role
 
 def command():

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import platform
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +19,7 @@ from builders import command, refuse_writing, setting
 from conftest import Typed
 from test_cli import TINY, summary, without_run_id
 
-from clsweep import methods, process, results, resuming
+from clsweep import methods, process, results, resuming, running
 from clsweep.config import Config
 from clsweep.errors import InputError
 from clsweep.results.metrics import Cell
@@ -462,6 +466,82 @@ def test_the_same_command_goes_on_and_a_finished_run_is_not_trained_again(
     assert (tmp_path / "run" / "summary.csv").read_bytes() == written
     with pytest.raises(InputError, match=r"holds this run already, finished; expected another folder, or resume=false"):
         run(setting(*SHORT, "regularizer=ewc"), tmp_path / "run")
+
+
+@pytest.mark.parametrize("more", [("resume=true",), ("resume=false",), ("seeds=2",)])
+def test_a_folder_that_a_process_runs_in_is_refused_and_left_as_it_is(
+    more: tuple[str, ...], tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn = Trainer.learn
+    refused: list[int] = []
+
+    def as_another_would(self: Trainer, number: int) -> None:
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        for look in (running.refuse, lambda folder: running.alone(folder).__enter__()):
+            with pytest.raises(InputError, match=told) as caught:
+                look(tmp_path / "run")
+            refused.append(caught.value.exit_code)
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+        learn(self, number)
+
+    here = f"process {os.getpid()} on {platform.node()}"
+    told = f"^hydra.run.dir={tmp_path}/run: {here} is running there; expected another folder, or the same command once"
+    arguments = (*SHORT, "regularizer=none", "benchmark.iters=1", *more, f"hydra.run.dir={tmp_path / 'run'}")
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "learn", as_another_would)
+        assert typed(*arguments).returncode == 0
+    assert set(refused) == {2}
+    assert len(refused) == 2 * 3 * (2 if "seeds=2" in more else 1)
+    assert not list(tmp_path.rglob(".running"))
+
+
+def test_the_same_command_twice_is_one_run(tmp_path: Path, typed: Typed) -> None:
+    folder = tmp_path / "run"
+    arguments = (*SHORT, "regularizer=none", "benchmark.iters=1", f"hydra.run.dir={folder}")
+    with running.alone(folder):
+        said = typed(*arguments)
+        assert [path.name for path in folder.iterdir()] == [".running"]
+    assert (said.returncode, said.stdout, said.stderr.count("\n")) == (2, "", 1)
+    assert f"process {os.getpid()} on" in said.stderr
+    assert typed(*arguments).returncode == 0
+
+
+def test_a_killed_process_leaves_its_folder_to_the_next_one(tmp_path: Path) -> None:
+    killed = """
+        import os, pathlib, sys
+        from clsweep import running
+        with running.alone(pathlib.Path(sys.argv[1])):
+            os.kill(os.getpid(), 9)
+    """
+    subprocess.run([sys.executable, "-c", dedent(killed), tmp_path], check=False, timeout=60)
+    assert (tmp_path / ".running").exists()
+    running.refuse(tmp_path)
+    with running.alone(tmp_path):
+        assert (tmp_path / ".running").read_text().startswith(f"process {os.getpid()} ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_that_its_owner_removes_meanwhile_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flock = fcntl.flock
+
+    def after_the_owners_end(file: int, kind: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        (tmp_path / ".running").unlink()
+        flock(file, kind)
+
+    monkeypatch.setattr(fcntl, "flock", after_the_owners_end)
+    with running.alone(tmp_path), pytest.raises(InputError, match="is running there"):
+        running.refuse(tmp_path)
+
+
+def test_a_run_goes_on_without_locks_where_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with running.alone(tmp_path), running.alone(tmp_path):
+        running.refuse(tmp_path)
+        assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(

@@ -347,9 +347,3 @@ def legend(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
         columnspacing=1.4,
         handlelength=2.4,
     )
-
-
-def grid_lines(axes: Axes) -> None:
-    """Faint lines to read values by."""
-    axes.grid(True, color=GREY, alpha=0.25, linewidth=0.5)
-    axes.set_axisbelow(True)

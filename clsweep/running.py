@@ -1,0 +1,112 @@
+"""A run's folder belongs to one process while it runs: a second one would write the same files.
+
+The lock is the operating system's, on a file in the folder, and ends with the process, however that ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from clsweep.errors import InputError
+
+_FILE: Final = ".running"
+_TAKEN: Final = (errno.EAGAIN, errno.EACCES)
+_MOST_BYTES: Final = 300  # of who runs there
+
+
+@contextmanager
+def alone(folder: Path, key: str = "hydra.run.dir") -> Iterator[None]:
+    """While a run is in its folder, or several seeds are in theirs.
+
+    Where files can't be made or locked, it isn't known whether another process is there, and the run goes on.
+
+    Args:
+        folder: made if it isn't there.
+        key: what it was given by.
+
+    Raises:
+        InputError: another process runs there; nothing was written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = _locked(folder, key)
+    try:
+        yield
+    finally:
+        if file is not None:
+            with suppress(OSError):
+                (folder / _FILE).unlink()  # while it is still locked: it is nobody else's
+            os.close(file)
+
+
+def refuse(folder: Path, key: str = "hydra.run.dir") -> None:
+    """Refuse a folder that another process runs in, without a trace; see `alone`.
+
+    Raises:
+        InputError: one does.
+    """
+    try:
+        file = os.open(folder / _FILE, os.O_RDWR)
+    except OSError:
+        return
+    try:
+        _lock(file, fcntl.LOCK_SH, folder, key)
+    finally:
+        os.close(file)
+
+
+def _locked(folder: Path, key: str) -> int | None:
+    """The locked file, which says who has it; None where there are no locks."""
+    path = folder / _FILE
+    while True:
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:
+            return None
+        try:
+            if not _lock(file, fcntl.LOCK_EX, folder, key):
+                path.unlink(missing_ok=True)
+                os.close(file)
+                return None
+            if _is_there(file, path):
+                os.ftruncate(file, 0)
+                os.pwrite(file, f"process {os.getpid()} on {platform.node()}".encode()[:_MOST_BYTES], 0)
+                return file
+        except OSError:  # a full disk: who it is stays unsaid
+            return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)  # who had it has ended just now, and removed it
+
+
+def _lock(file: int, kind: int, folder: Path, key: str) -> bool:
+    """Lock a file; False where it can't be.
+
+    Raises:
+        InputError: another process has it.
+    """
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _TAKEN:
+            return False
+        who = os.pread(file, _MOST_BYTES, 0).decode(errors="replace") or "another process"
+        raise InputError(
+            f"{key}={folder}: {who} is running there; expected another folder, or the same command once that has ended."
+        ) from error
+    return True
+
+
+def _is_there(file: int, path: Path) -> bool:
+    """Whether an open file still goes by its name."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
