@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import random
 import shlex
 import tempfile
-import time
-import uuid
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,8 +19,6 @@ from clsweep.sweeps import owner
 
 _BEGINNING = b'{"op_code":'  # of every line
 _SECONDS_A_LOCK_IS_HELD = 30.0  # at the most: a line is written in a moment
-_SHORTEST_WAIT, _LONGEST_WAIT = 0.001, 1.0  # seconds between two looks at a lock
-_DETOURS = 64  # bits by which a link is told from others
 _BLOCK = 65_536
 
 
@@ -108,89 +103,50 @@ class _Lines(JournalFileBackend):
 
 
 class _WholeLines(JournalFileSymlinkLock):
-    """A lock like Optuna's, a symbolic link beside the file, under which the file ends in a whole line.
+    """Optuna's lock, under which the file ends in a whole line.
 
     A process that is killed while it writes, or whose disk is full, leaves half a line, which nobody counts as
     written. What is appended to it would be lost with it, and would make the file unreadable.
-
-    The link of a killed process is removed by another one. Of two that find it old, the second must not take away the
-    link that the first, or a third one, has made since: each link has a target of its own, by which who made it knows
-    it again.
     """
 
     def __init__(self, file: Path) -> None:
         super().__init__(str(file))
         self._file = file
         self._link = Path(self._lock_file)
-        self._own = ""  # where the link leads that was made last
 
     def acquire(self) -> bool:
         """Take the lock, and cut off half a line."""
-        wait = _SHORTEST_WAIT
-        while not self._taken():
-            if wait in (_SHORTEST_WAIT, _LONGEST_WAIT):
-                self._break_if_old()
-            time.sleep(wait)
-            wait = min(2 * wait, _LONGEST_WAIT)
+        self._break_if_old()
+        super().acquire()
+        try:
+            self._cut()
+        except BaseException:
+            super().release()
+            raise
         return True
 
     def release(self) -> None:
         """Cut off what was written only in part, and give the lock back."""
-        if not self._is_own(self._link):
-            return  # it took long, and another process has broken the lock
         try:
             self._cut()
         finally:
-            self._remove_if(self._is_own)
-
-    def _taken(self) -> bool:
-        self._own = _path_of_its_own(self._file)
-        try:
-            with suppress(FileExistsError):
-                self._link.symlink_to(self._own)
-            if not self._is_own(self._link):
-                return False
-            self._cut()
-            return self._is_own(self._link)  # still: who took it for an older one has put it back
-        except BaseException:
-            if self._is_own(self._link):
-                self._remove_if(self._is_own)
-            raise
-
-    def _is_own(self, link: Path) -> bool:
-        try:
-            return os.readlink(link) == self._own  # noqa: PTH115 - a `Path` would shorten it
-        except OSError:
-            return False
+            with suppress(RuntimeError):  # it took long, and another process has broken the lock
+                super().release()
 
     def _break_if_old(self) -> None:
         """Remove the lock of a process that was killed.
 
-        Its age is told by the clock of who keeps the folder. Waiting for as long would be in vain in a process that is
-        restarted often.
+        Optuna counts the time from when this process first saw it: one that is restarted often would wait forever.
         """
         try:
-            found = self._link.lstat()
-        except FileNotFoundError:
-            return
-        with tempfile.NamedTemporaryFile(dir=self._file.parent, prefix=f".{self._file.name}.") as now:
-            old = os.fstat(now.fileno()).st_mtime - found.st_mtime > _SECONDS_A_LOCK_IS_HELD
+            since = self._link.lstat().st_mtime
+            with tempfile.NamedTemporaryFile(dir=self._file.parent, prefix=f".{self._file.name}.") as now:
+                old = os.fstat(now.fileno()).st_mtime - since > _SECONDS_A_LOCK_IS_HELD  # by the same clock
+        except OSError:
+            return  # nobody has it, or this can't be known
         if old:
-            self._remove_if(lambda link: _is_same(link.lstat(), found))
-
-    def _remove_if(self, is_meant: Callable[[Path], bool]) -> None:
-        """Remove the link, if it is the one that is meant once nobody else can get at it; else put it back."""
-        aside = Path(f"{self._link}{uuid.uuid4()}.rename")
-        try:
-            self._link.rename(aside)
-        except FileNotFoundError:
-            return  # another process was faster
-        try:
-            if not is_meant(aside):
-                with suppress(FileExistsError):  # taken at this moment: then whose it was sees that it isn't any more
-                    self._link.symlink_to(os.readlink(aside))  # noqa: PTH115
-        finally:
-            aside.unlink(missing_ok=True)
+            with suppress(RuntimeError):  # another process was faster
+                super().release()
 
     def _cut(self) -> None:
         with self._file.open("r+b") as file:
@@ -198,17 +154,6 @@ class _WholeLines(JournalFileSymlinkLock):
             if half:
                 file.truncate(start)
                 os.fsync(file.fileno())
-
-
-def _path_of_its_own(file: Path) -> str:
-    """A path of a file that no other process has: Optuna's own lock, which waits for the same link, follows it."""
-    detour = "".join(random.SystemRandom().choices(("/", "/."), k=_DETOURS))
-    return f"{file.absolute().parent}{detour}/{file.name}"
-
-
-def _is_same(one: os.stat_result, other: os.stat_result) -> bool:
-    """Whether a link is that of before, and not one that has its number now."""
-    return os.path.samestat(one, other) and one.st_mtime_ns == other.st_mtime_ns
 
 
 def _half_line(file: BinaryIO) -> tuple[int, bytes]:

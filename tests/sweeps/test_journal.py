@@ -18,7 +18,6 @@ from sharing import ledger
 
 from clsweep.errors import InputError, MachineError, RunError
 from clsweep.sweeps import storage
-from clsweep.sweeps.journal import _WholeLines
 from clsweep.sweeps.ledger import Ledger
 
 
@@ -49,14 +48,6 @@ def values(file: Path) -> list[float | None]:
 
 def cut(file: Path, size: int) -> None:
     os.truncate(file, file.stat().st_size - size)
-
-
-def old_lock(file: Path) -> None:
-    """As a killed process leaves it."""
-    lock = JournalFileSymlinkLock(str(file))
-    lock.acquire()
-    old = time.time() - 40
-    os.utime(f"{file}.lock", (old, old), follow_symlinks=False)
 
 
 @pytest.mark.parametrize("size", [1, 17, 100])
@@ -152,58 +143,12 @@ def test_half_a_line_that_no_journal_begins_with_is_damage(file: Path) -> None:
 
 def test_the_lock_of_a_killed_process_is_removed_by_its_own_time(file: Path) -> None:
     shared = filled(file)
-    old_lock(file)
+    lock = JournalFileSymlinkLock(str(file))
+    lock.acquire()
+    old = time.time() - 40
+    os.utime(f"{file}.lock", (old, old), follow_symlinks=False)
     shared.study.set_user_attr("anything", 1)  # Optuna's own lock would wait for 30 s
     assert not Path(f"{file}.lock").is_symlink()
-    assert [path.name for path in file.parent.iterdir()] == [file.name]
-
-
-@pytest.mark.parametrize("in_between", [False, True])
-def test_of_two_that_find_a_lock_old_only_one_breaks_it(
-    file: Path, monkeypatch: pytest.MonkeyPatch, in_between: bool
-) -> None:
-    filled(file)
-    link = Path(f"{file}.lock")
-    old_lock(file)
-    late, fast, third = (_WholeLines(file) for _ in range(3))
-    rename = os.rename
-
-    def after_another(source: Path, target: Path) -> None:
-        monkeypatch.setattr(os, "rename", rename)
-        link.unlink()
-        fast.acquire()
-        rename(source, target)
-        if in_between:  # the link is away for a moment
-            third.acquire()
-
-    monkeypatch.setattr(os, "rename", after_another)
-    late._break_if_old()
-    assert link.is_symlink()
-    assert link.samefile(file)  # Optuna's own lock follows it
-    if in_between:
-        there = link.readlink()
-        fast.release()  # which isn't the owner any more
-        assert link.readlink() == there
-        third.release()
-    else:
-        fast.release()
-    assert [path.name for path in file.parent.iterdir()] == [file.name]
-
-
-def test_who_waits_for_a_lock_gets_it(file: Path) -> None:
-    filled(file)
-    first, second = (_WholeLines(file) for _ in range(2))
-    first.acquire()
-    waiting = threading.Thread(target=second.acquire)
-    waiting.start()
-    waiting.join(0.05)
-    assert waiting.is_alive()
-    first.release()
-    waiting.join(10)
-    assert not waiting.is_alive()
-    first.release()  # not its own
-    assert Path(f"{file}.lock").is_symlink()
-    second.release()
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
