@@ -131,8 +131,8 @@ class Commands:
             )
         if not config.resume:
             raise InputError(
-                "resume=false: a sweep always goes on with the trials that are there; expected resume=true, and another "
-                "hydra.sweep.dir=FOLDER to start over."
+                "resume=false: a sweep always goes on with the trials that are there; expected resume=true, and "
+                "another hydra.sweep.dir=FOLDER to start over."
             )
         for key in ("seeds", "final_seeds"):
             settings.refuse_repeats(config, f"search.{key}", getattr(config.search, key))
