@@ -111,7 +111,8 @@ class Commands:
             for name, typed in self._fixed.items()
             if name in (without_use or ())
         ]
-        tuning.refuse_unused(asked, self.ranges)
+        typed = dict.fromkeys(one.lstrip("+") for combination in self.combinations for one in combination)
+        tuning.refuse_unused(asked, self.ranges, list(typed))
         unused = set(self.ranges) - used
         if unused:
             name = min(unused)

@@ -45,6 +45,11 @@ _USUAL_COUNT: Final = 3  # of Chaudhry et al.
 _KEY: Final = "search.tune_on"
 _NEEDED_BY: Final = {"first_contexts": ON_FIRST_CONTEXTS, "data": ON_OTHER_DATA}
 
+_OF_TRIALS: Final = {
+    f"search.{name}"
+    for name in ("n_trials", "timeout", "seeds", "sampler", "sampler_options", "pruner", "pruner_options")
+}
+
 
 class Way:
     """What trials are judged on; this one is the validation data of the whole stream.
@@ -279,22 +284,32 @@ def way_of(search: SearchConfig) -> Way:
     return _WAYS[search.tune_on](search)
 
 
-def refuse_unused(asked: Sequence[SearchConfig], ranges: Mapping[str, str]) -> None:
+def refuse_unused(asked: Sequence[SearchConfig], ranges: Mapping[str, str], typed: Sequence[str]) -> None:
     """Refuse what none of a command's studies is tuned on, or searches.
 
     Args:
         asked: how each study was asked to search.
         ranges: what was typed to be searched, by name.
+        typed: the overrides.
 
     Raises:
-        InputError: no study has a use for `search.first_contexts` or `search.data`, or nothing is searched.
+        InputError: no study has a use for `search.first_contexts` or `search.data`, or it is said how to search where
+            nothing is searched.
     """
     for name, way in _NEEDED_BY.items():
         given = next((value for one in asked if (value := getattr(one, name)) is not None), None)
         if given is not None and all(one.tune_on != way for one in asked):
             shown = given.name if isinstance(given, DatasetConfig) else given
             raise InputError(f"search.{name}={shown}: is for {_KEY}={way}; expected that as well, or no search.{name}.")
-    if ranges and all(one.tune_on == NO_SEARCH for one in asked):
+    if any(one.tune_on != NO_SEARCH for one in asked):
+        return
+    for one in typed:
+        if one.partition("=")[0] in _OF_TRIALS:
+            raise InputError(
+                f"{one}: is for trials, but {_KEY}={NO_SEARCH} makes final runs alone; expected it left out, or "
+                f"another {_KEY}."
+            )
+    if ranges:
         name, text = next(iter(ranges.items()))
         raise InputError(
             f"{key_of(name)}={text}: would be searched, but {_KEY}={NO_SEARCH} searches nothing; expected one value, "

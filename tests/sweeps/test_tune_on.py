@@ -251,6 +251,8 @@ def test_a_range_and_a_count_are_for_the_ways_that_have_a_use_for_them() -> None
     made = read(swept, "search.first_contexts=2", "regularizer.reg_strength=interval(1, 9)").plans
     assert [one.config.search.first_contexts for one in made] == [None, 2, None]
     assert [one.n_trials for one in made] == [40, 40, 0]
+    both = read("search.tune_on=stream,defaults", "search.n_trials=7", "search.sampler=gp").plans
+    assert [one.n_trials for one in both] == [7, 0]
 
 
 @pytest.mark.parametrize(
@@ -319,6 +321,18 @@ def test_a_range_and_a_count_are_for_the_ways_that_have_a_use_for_them() -> None
             "search.final_seeds=0: leaves nothing to be done, since search.tune_on=defaults makes final runs alone; "
             "expected 1 or more.",
         ),
+        *[
+            (
+                f"search.tune_on=defaults {typed}",
+                f"{typed}: is for trials, but search.tune_on=defaults makes final runs alone; expected it left out, or "
+                "another search.tune_on.",
+            )
+            for typed in (
+                *("search.n_trials=7", "search.timeout=2", "search.seeds=3", "search.sampler=gp"),
+                *("search.sampler_options={n_startup_trials:2}", "search.pruner=null"),
+                "search.pruner_options={n_warmup_steps:2}",
+            )
+        ],
         (
             "search.tune_on=stream,defaults protocol=reference regularizer=none",
             "protocol=reference: gives none values that are not its defaults; expected another search.tune_on than "
@@ -375,10 +389,10 @@ def test_other_data_that_does_not_fit_is_refused_before_anything_is_trained(
 
 def test_a_folder_of_another_way_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     typed = ("budget=smoke", "network.hidden=[4]", "benchmark.contexts=2", "search.final_seeds=1", "search.workers=1")
-    arguments = ("--multirun", *TYPED, *typed, "threads=1", "search.n_trials=1", f"hydra.sweep.dir={tmp_path}")
+    arguments = ("--multirun", *TYPED, *typed, "threads=1", f"hydra.sweep.dir={tmp_path}")
     assert command(monkeypatch, *arguments, *DEFAULTS) == 0
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.csv")}
-    assert command(monkeypatch, *arguments) == 2
+    assert command(monkeypatch, *arguments, "search.n_trials=1") == 2
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.csv")} == before
 
 
