@@ -13,6 +13,7 @@ import pytest
 import sweeping
 import yaml
 from builders import command, image_data, setting
+from conftest import Typed
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 from rich.console import Console
@@ -385,6 +386,35 @@ def test_other_data_that_does_not_fit_is_refused_before_anything_is_trained(
         worker_on(made, load).work_once()
     assert str(caught.value) == told
     assert not list(tmp_path.glob("trial-*"))
+
+
+@pytest.mark.parametrize("dry", ["search.dry_run=true", "search.workers=1"])
+def test_what_is_wrong_with_the_other_data_is_told_of_its_own_key(dry: str, tmp_path: Path, typed: Typed) -> None:
+    files = stored(tmp_path, "own", (28, 28), 4).partition("train: ")[2].removesuffix("}")
+    train = files.partition(",")[0]
+    sweep = (
+        "--multirun",
+        *TYPED,
+        "budget=smoke",
+        "search.tune_on=other_data",
+        dry,
+        f"hydra.sweep.dir={tmp_path}/sweep",
+    )
+    cases = {
+        f"search.data={{name: arrays, train: {train}}}": "search.data.test is missing: search.data=arrays needs "
+        "search.data.train=PATH.npz search.data.test=PATH.npz (its values are typed in one: search.data='{name: "
+        "arrays, KEY: VALUE}').",
+        f"search.data={{name: arrays, train: {files}}}": "search.data=arrays: has 4 classes; expected 10 or more, for "
+        "benchmark.contexts=5 of 2 classes each.",
+    }
+    for data, told in cases.items():
+        done = typed(*sweep, data)
+        assert (done.returncode, done.stderr) == (2, f"clsweep: {told}\n")
+
+
+def test_a_sentence_on_the_benchmarks_data_becomes_one_on_the_other() -> None:
+    told = tuning._of_search_data("dataset=cifar10 is not whole in /a/dataset=b: use dataset=mnist_5k.", "cifar10")
+    assert told == "search.data=cifar10 is not whole in /a/dataset=b: use search.data=mnist_5k."
 
 
 def test_a_folder_of_another_way_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
