@@ -77,7 +77,7 @@ def take_up(folder: Path, config: Config, setting: Mapping[str, Any], left: Sequ
     """
     for one in left:
         is_same = decisive.differences(one, setting) == "" and resuming.is_measured_alike(one, config)
-        if is_same and any((one / checkpoints.FOLDER).glob("*")):
+        if is_same and resuming.is_kept_alike(one, config) and any((one / checkpoints.FOLDER).glob("*")):
             _move(one, folder)
             return _seconds(folder)
     return None
