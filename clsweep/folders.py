@@ -47,7 +47,7 @@ def run_in(
     setting = folder / SETTING
     if config.resume:
         resuming.refuse_other(folder, decisive(config, method_file))  # before its setting is lost
-        resuming.refuse_other_curve(folder, config)
+        resuming.refuse_gaps(folder, config)
     setting.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(to_yaml(config), setting)
     with _logging_to(folder / "clsweep.log"):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from clsweep import checkpoints, decisive
-from clsweep.config import Config
+from clsweep.config import EVERY_CONTEXT, Config
 from clsweep.errors import InputError
 from clsweep.paths import short
 from clsweep.results import TRIALS_FILE
@@ -19,6 +19,8 @@ from clsweep.results.writing import ACCURACY_FILE, FINISHED, SEEDS_FILE, SUMMARY
 
 _SEED: Final = re.compile(r"seed-(\d+)")
 _EVERY: Final = "evaluate_every"
+_OF_SEVERAL: Final = (SEEDS_FILE, TRIALS_FILE)
+_CHECKPOINT: Final = re.compile(r"context-(\d+)\.pt")
 _ADVICE: Final = "another folder, or resume=false to start over"
 
 
@@ -35,10 +37,10 @@ def refuse_others(config: Config, folder: Path) -> None:
 
     One run's folder is never that of several seeds, and all seeds in a folder are of one setting.
     """
-    kinds = {SUMMARY_FILE: "a single run", SEEDS_FILE: "several seeds"}
-    other = SEEDS_FILE if config.seeds is None else SUMMARY_FILE
-    if (folder / other).exists():
-        raise InputError(f"hydra.run.dir={folder}: holds the results of {kinds[other]}; expected another folder.")
+    kinds = {TRIALS_FILE: "a study", SUMMARY_FILE: "a single run", SEEDS_FILE: "several seeds"}
+    for other in (TRIALS_FILE, SEEDS_FILE if config.seeds is None else SUMMARY_FILE):
+        if (folder / other).exists():
+            raise InputError(f"hydra.run.dir={folder}: holds the results of {kinds[other]}; expected another folder.")
     if not config.resume:
         return
     places = {folder: config}
@@ -47,7 +49,7 @@ def refuse_others(config: Config, folder: Path) -> None:
         places = {path: replace(config, seed=seed, seeds=None) for seed, path in sorted(there.items())}
     for place, one in places.items():
         refuse_other(place, decisive.decisive(one))
-        refuse_other_curve(place, one)
+        refuse_gaps(place, one)
 
 
 def finished(folder: Path) -> dict[str, str] | None:
@@ -76,9 +78,14 @@ def taken_over(config: Config, folder: Path) -> dict[str, str] | None:
         folder: the run's.
 
     Raises:
-        InputError: it is finished, but has left no network, which the setting asks for.
+        InputError: it is finished, but what it measured is gone, or the network that the setting asks for isn't there.
     """
     row = finished(folder) if config.resume else None
+    if row is not None and not (folder / ACCURACY_FILE).is_file():
+        raise InputError(
+            f"{short(folder)}: the run is finished, but its {ACCURACY_FILE} is missing; expected resume=false to run "
+            "it again, or another folder."
+        )
     if row is not None and config.save_model is not False:
         from clsweep.training import saved  # here, since it imports torch
 
@@ -101,26 +108,30 @@ def refuse_other(folder: Path, setting: Mapping[str, Any], key: str = "hydra.run
     Raises:
         InputError: it does, or the folder is that of several runs.
     """
-    several = (SEEDS_FILE, TRIALS_FILE)
-    used = [name for name in (*several, SUMMARY_FILE, ACCURACY_FILE) if (folder / name).exists()]
+    used = [name for name in (*_OF_SEVERAL, SUMMARY_FILE, ACCURACY_FILE) if (folder / name).exists()]
     if not used:
         return
-    found = None if used[0] in several else decisive.differences(folder, setting)
+    if used[0] in _OF_SEVERAL:
+        raise InputError(
+            f"{key}={folder}: holds results already ({used[0]}), of several runs; expected another folder."
+        )
+    found = decisive.differences(folder, setting)
     if found is None:
         raise InputError(f"{key}={folder}: holds results already ({used[0]}); expected {_ADVICE}.")
     if found:
         raise InputError(f"{key}={folder}: holds a run of another setting ({found}); expected the same, {_ADVICE}.")
 
 
-def refuse_other_curve(folder: Path, config: Config) -> None:
-    """Refuse a folder with a run of the same setting that wasn't measured as often: its curve would have a gap.
+def refuse_gaps(folder: Path, config: Config) -> None:
+    """Refuse a folder with a run of the same setting whose curve or whose networks would have a gap.
 
     Args:
         folder: the run's; it need not exist.
         config: the setting.
 
     Raises:
-        InputError: it was measured otherwise while it learned, and goes on, or is finished without what is asked for.
+        InputError: it was measured otherwise while it learned, and goes on, or is finished without what is asked for;
+            or it goes on, and hasn't kept the network of every context so far, which is asked for.
     """
     if not is_measured_alike(folder, config):
         there = _row(folder).get(_EVERY) or "null"
@@ -128,6 +139,22 @@ def refuse_other_curve(folder: Path, config: Config) -> None:
             f"{_EVERY}={config.evaluate_every or 'null'}: the run in {short(folder)} was made with {_EVERY}={there}, "
             f"and a part of its {CURVE_FILE} would be missing; expected {_EVERY}={there}, {_ADVICE}."
         )
+    if not is_kept_alike(folder, config):
+        raise InputError(
+            f"save_model={EVERY_CONTEXT}: the run in {short(folder)} began without it, and the networks of its first "
+            f"contexts would be missing; expected save_model=true, {_ADVICE}."
+        )
+
+
+def is_kept_alike(folder: Path, config: Config) -> bool:
+    """Whether the unfinished run in a folder, where there is one, has kept the network of every context if it is to."""
+    if config.save_model != EVERY_CONTEXT or config.stream == "joint" or finished(folder) is not None:
+        return True
+    from clsweep.training.saved import file_after  # here, since it imports torch
+
+    names = (_CHECKPOINT.fullmatch(path.name) for path in (folder / checkpoints.FOLDER).glob("*"))
+    learned = max((int(found[1]) for found in names if found), default=0)
+    return all((folder / file_after(number, config.contexts_learned)).is_file() for number in range(1, learned + 1))
 
 
 def is_measured_alike(folder: Path, config: Config) -> bool:
@@ -154,7 +181,7 @@ def check(folder: Path, setting: Mapping[str, Any], *, goes_on: bool, key: str =
     Raises:
         InputError: the folder holds another run's results, or a finished run.
     """
-    if not goes_on and not (folder / SEEDS_FILE).exists():
+    if not goes_on and not any((folder / name).exists() for name in _OF_SEVERAL):
         return False
     refuse_other(folder, setting, key)
     if finished(folder) is not None:

@@ -30,7 +30,7 @@ from clsweep.sweeps.monitor import Monitor, Outcome
 from clsweep.sweeps.overrides import Sweep
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.status import named, status
-from clsweep.sweeps.taken import without_curve
+from clsweep.sweeps.taken import without_curve, without_networks
 from clsweep.sweeps.worker import StudyWorker, rehearse_all
 from clsweep.training import first_context
 from clsweep.training.loop import measured_how
@@ -57,6 +57,7 @@ def multirun(composed: DictConfig, loader: ConfigLoader, launcher: Launcher, arg
     """
     own = role.without(arguments)
     part = settings.worker(composed)
+    overrides.refuse_folders(composed)
     asked = overrides.read(composed, loader, own)
     if part is not None:
         work_as(part, asked)
@@ -214,6 +215,9 @@ def _announce(studies: Sequence[StudyWorker], url: str, out: Console) -> None:
             )
         if without := without_curve(plan):
             notes.append(f"measured without evaluate_every={plan.config.evaluate_every}, and left so: {without} runs")
+        if without := without_networks(plan):
+            kept = str(plan.config.save_model).lower()
+            notes.append(f"finished without save_model={kept}, and left so: {without} runs")
         if notes:
             out.print(f"{plan.name}  {'; '.join(notes)}", markup=False, soft_wrap=True)
 

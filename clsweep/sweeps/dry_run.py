@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from optuna.trial import FrozenTrial
 from rich.console import Console
 
@@ -32,6 +33,7 @@ def show(plans: Sequence[StudyPlan], url: str, out: Console) -> None:
     known = storage.trials_of(url, [plan.name for plan in plans])
     streams = ContextCache()
     for plan in plans:
+        plan.way.check_data(plan.final_config(plan.default, plan.seeds[0]), streams, torch.device("cpu"))
         trials = known.get(plan.name, [])
         now = status(trials)
         measured = now.seconds_per_trial

@@ -53,6 +53,7 @@ def build(kind: type[Any], key: str, options: dict[str, Any]) -> Any:
         InputError: it doesn't take these arguments.
     """
     takes = inspect.signature(kind).parameters
+    offered = [one for one in takes if one != "seed"]  # which a sweep gives
     needed = [one for one, argument in takes.items() if argument.default is argument.empty and one not in options]
     unknown = [one for one in options if one not in takes]
     if needed:
@@ -62,14 +63,15 @@ def build(kind: type[Any], key: str, options: dict[str, Any]) -> Any:
             f"expected search.{key}_options='{{{example}}}'."
         )
     if unknown:
-        expected = difflib.get_close_matches(unknown[0], takes, n=1) or takes
+        expected = difflib.get_close_matches(unknown[0], offered, n=1) or offered
         raise InputError(
-            f"search.{key}_options: {kind.__name__} has no argument {unknown[0]}; expected {', '.join(expected)}."
+            f"search.{key}_options: {kind.__name__} has no argument {unknown[0]}; expected "
+            f"{', '.join(expected) or f'no search.{key}_options'}."
         )
     try:
         return kind(**options)
     except (TypeError, ValueError) as error:
         message = str(error).splitlines()[0].rstrip(".")
         raise InputError(
-            f"search.{key}_options={options}: {message}; expected arguments of {kind.__name__}: {', '.join(takes)}."
+            f"search.{key}_options={options}: {message}; expected arguments of {kind.__name__}: {', '.join(offered)}."
         ) from error

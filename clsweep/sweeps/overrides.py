@@ -26,7 +26,7 @@ from clsweep.paths import absolute
 from clsweep.space import range_values
 from clsweep.sweeps import role, storage, tuning
 from clsweep.sweeps.checking import check_search
-from clsweep.sweeps.plan import StudyPlan, searched, study_name
+from clsweep.sweeps.plan import HELD_OUT, StudyPlan, searched, study_name
 from clsweep.targets import TARGET
 from clsweep.training.first_context import FOLDER as FIRST_CONTEXTS
 from clsweep.training.run import pick_device
@@ -63,7 +63,7 @@ class Commands:
         self._loader = loader
         self.ranges: dict[str, str] = {}
         self.notes: list[str] = []
-        self._fixed: set[str] = set()
+        self._fixed: dict[str, str] = {}
         alternatives: dict[str, list[str]] = {}
         ranged: dict[str, Override] = {}
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
@@ -73,7 +73,7 @@ class Commands:
                 self._search(override, ranged)
                 continue
             if name is not None and override.value() is not None:  # null is as if it were not given
-                self._fixed.add(name)
+                self._fixed[name] = _typed(override)
             value = override.value()
             if isinstance(value, ChoiceSweep) and not value.simple_form:  # and no glob(...)
                 self.notes.append(
@@ -99,12 +99,20 @@ class Commands:
         """
         used: set[str] = set()
         asked: list[SearchConfig] = []
+        without_use: set[str] | None = None
         for combination in self.combinations:
-            search, config = self._config(combination)
+            search, config, unused_values = self._config(combination)
             asked.append(search)
             used |= set(config.search.space or {})
+            without_use = unused_values if without_use is None else without_use & unused_values
             yield config
-        tuning.refuse_unused(asked, self.ranges)
+        self.notes += [
+            f"{typed}: none of the chosen methods has {name}"
+            for name, typed in self._fixed.items()
+            if name in (without_use or ())
+        ]
+        typed = dict.fromkeys(one.lstrip("+") for combination in self.combinations for one in combination)
+        tuning.refuse_unused(asked, self.ranges, list(typed))
         unused = set(self.ranges) - used
         if unused:
             name = min(unused)
@@ -112,8 +120,8 @@ class Commands:
             given = f"{settings.key_of(name)}={self.ranges[name]}"
             raise InputError(f"{given}: none of the chosen methods uses {name}; expected a range for {theirs}.")
 
-    def _config(self, combination: list[str]) -> tuple[SearchConfig, Config]:
-        """How a study was asked to search, and its setting."""
+    def _config(self, combination: list[str]) -> tuple[SearchConfig, Config, set[str]]:
+        """How a study was asked to search, its setting, and the values given that its method doesn't have."""
         composed = self._loader.load_sweep_config(self._composed, [*combination, *self._first_values(combination)])
         config_files.refuse_overruled(composed)
         config = settings.parse(composed)
@@ -122,21 +130,32 @@ class Commands:
                 f"seeds={config.seeds}: is for runs that aren't tuned; expected search.seeds={config.seeds}, which "
                 "judges every trial by the mean over as many, or the command without --multirun."
             )
+        if not config.resume:
+            raise InputError(
+                "resume=false: a sweep always goes on with the trials that are there; expected resume=true, and "
+                "another hydra.sweep.dir=FOLDER to start over."
+            )
         for key in ("seeds", "final_seeds"):
             settings.refuse_repeats(config, f"search.{key}", getattr(config.search, key))
         if "Slurm" not in self._composed.hydra.launcher._target_:  # its jobs run on other machines
             pick_device(config.device)
         way = tuning.way_of(config.search)
+        if way.searches and config.validation_fraction == 0 and _is_typed("validation_fraction", combination):
+            raise InputError(
+                "validation_fraction=0: leaves nothing to judge a trial by; expected a number above 0 and below 1, or "
+                f"it left out for {HELD_OUT}."
+            )
         regularizer = way.regularizer(config.regularizer)
         method = load(regularizer)
         written = _written(config, method, self._fixed)
-        ranges = searched(config, method, written | self.ranges, self._fixed | regularizer.preset_values.keys())
+        ranges = searched(config, method, written | self.ranges, self._fixed.keys() | regularizer.preset_values.keys())
         if config.stream != "joint":
             _check_preset(method, ranges)
             self.notes += [note for note in method.cautions() if note not in self.notes]
         way.check(config)
         search = way.search(replace(config.search, space=ranges))
-        return config.search, replace(config, regularizer=method.config, search=search)
+        unused = set() if config.stream == "joint" else set(method.resolved.unused)
+        return config.search, replace(config, regularizer=method.config, search=search), unused
 
     def _first_values(self, combination: list[str]) -> list[str]:
         """Overrides for searched keys without a first value, as a class's arguments may be; see `space.first`."""
@@ -146,6 +165,10 @@ class Commands:
         composed = self._loader.load_sweep_config(self._composed, combination)
         lacking = {name: text for name, text in apart.items() if not settings.has(composed, name)}
         return [f"++{name}={space.first(distribution)}" for name, distribution in space.parse(lacking).items()]
+
+
+def _is_typed(key: str, combination: Sequence[str]) -> bool:
+    return any(one.lstrip("+").partition("=")[0] == key for one in combination)
 
 
 def _written(config: Config, method: Loaded, fixed: Collection[str]) -> dict[str, str]:
@@ -345,6 +368,23 @@ def read(composed: DictConfig, loader: ConfigLoader, arguments: Sequence[str]) -
     place = f"hydra.sweep.dir={role.typed(str(folder))}"  # as it is: it may hold the time
     command = ["--multirun", *_files(composed), *own, *arguments, place]
     return Sweep(plans, folder, list(arguments), command, commands.notes)
+
+
+def refuse_folders(composed: DictConfig) -> None:
+    """Refuse folders that a sweep doesn't use.
+
+    Args:
+        composed: the configuration of the command, Hydra's own part in it.
+
+    Raises:
+        InputError: one was typed.
+    """
+    for override in composed.hydra.overrides.hydra:
+        if override.lstrip("+").startswith(("hydra.run.dir=", "hydra.sweep.subdir=")):
+            raise InputError(
+                f"{override}: has no effect on a sweep, which names the folders of its studies and runs; expected "
+                "hydra.sweep.dir=FOLDER for all of them."
+            )
 
 
 def _files(composed: DictConfig) -> list[str]:

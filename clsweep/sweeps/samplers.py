@@ -94,6 +94,11 @@ def sampler(name: str, options: dict[str, Any] | None, seed: int) -> BaseSampler
     kind = find(optuna.samplers, BaseSampler, "sampler", name)
     if kind in _NOT_NEEDED:
         raise InputError(f"search.sampler={name}: {_NOT_NEEDED[kind]}; expected another sampler.")
+    if "seed" in (options or {}):
+        raise InputError(
+            f"search.sampler_options={options}: the seed of the sweep and a trial's number decide what the sampler "
+            "draws; expected no seed in it, and another seed=N for other draws (trials are trained with that, too)."
+        )
     takes = inspect.signature(kind).parameters
     arguments = ({_START: _N_START} if _START in takes else {}) | (options or {})
 

@@ -7,7 +7,7 @@ resumes. In both cases the run's folder is moved to where it belongs now.
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ def take_up(folder: Path, config: Config, setting: Mapping[str, Any], left: Sequ
     """
     for one in left:
         is_same = decisive.differences(one, setting) == "" and resuming.is_measured_alike(one, config)
-        if is_same and any((one / checkpoints.FOLDER).glob("*")):
+        if is_same and resuming.is_kept_alike(one, config) and any((one / checkpoints.FOLDER).glob("*")):
             _move(one, folder)
             return _seconds(folder)
     return None
@@ -124,8 +124,22 @@ def without_curve(plan: StudyPlan) -> int:
     """How many of a study's finished runs lack the curve that its setting asks for."""
     if plan.config.evaluate_every is None:
         return 0
-    runs = [path.parent for level in ("*", "*/seed-*") for path in plan.folder.glob(f"{level}/{results.SUMMARY_FILE}")]
-    return sum(resuming.finished(run) is not None and not resuming.is_measured_alike(run, plan.config) for run in runs)
+    return sum(not resuming.is_measured_alike(run, plan.config) for run in _finished_runs(plan))
+
+
+def without_networks(plan: StudyPlan) -> int:
+    """How many of a study's finished runs lack the networks that its setting asks for."""
+    if plan.config.save_model is False:
+        return 0
+    final, trial = plan.config, plan.way.trial(plan.config)  # the files' names depend on how many contexts are learned
+    return sum(
+        not saved.are_there(final if run.name.startswith("final-") else trial, run) for run in _finished_runs(plan)
+    )
+
+
+def _finished_runs(plan: StudyPlan) -> Iterator[Path]:
+    runs = (path.parent for level in ("*", "*/seed-*") for path in plan.folder.glob(f"{level}/{results.SUMMARY_FILE}"))
+    return (run for run in runs if resuming.finished(run) is not None)
 
 
 def remove_checkpoints(plan: StudyPlan, trial: Trial | FrozenTrial) -> None:

@@ -16,8 +16,9 @@ where a search on the whole stream begins, and no other: those begin at the decl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Final
 
@@ -43,7 +44,16 @@ from clsweep.errors import InputError
 
 _USUAL_COUNT: Final = 3  # of Chaudhry et al.
 _KEY: Final = "search.tune_on"
+# `dataset` where a sentence names the key; a path that has it follows an equals sign or a slash.
+_OF_DATASET: Final = re.compile(
+    rf"(?<![^\s(])dataset(?==|\.(?:{'|'.join(one.name for one in fields(DatasetConfig))})\b)"
+)
 _NEEDED_BY: Final = {"first_contexts": ON_FIRST_CONTEXTS, "data": ON_OTHER_DATA}
+
+_OF_TRIALS: Final = {
+    f"search.{name}"
+    for name in ("n_trials", "timeout", "seeds", "sampler", "sampler_options", "pruner", "pruner_options")
+}
 
 
 class Way:
@@ -211,15 +221,26 @@ class OtherData(_Ignorant):
             raise InputError(f"{SEARCH_DATA}={self.data.name}: has {n_classes} classes; expected {needed.expected}.")
 
     def check_data(self, config: Config, streams: ContextCache, device: torch.device) -> None:
-        on_other = self.trial(config)
-        self._check_classes(config, streams.images(self.data).n_classes)
-        other, own = (streams(one, device).input_shape for one in (on_other, config))
+        try:
+            self._check_classes(config, streams.images(self.data).n_classes)
+            other = streams(self.trial(config), device).input_shape
+        except InputError as error:
+            raise InputError(_of_search_data(str(error), self.data.name)) from error
+        own = streams(config, device).input_shape
         if other != own:
             shapes = ["x".join(map(str, shape)) for shape in (other, own)]
             raise InputError(
                 f"{SEARCH_DATA}={self.data.name}: its images are {shapes[0]} as a network gets them, and those of "
                 f"dataset={config.dataset.name} are {shapes[1]}; expected images of the same shape."
             )
+
+
+def _of_search_data(sentence: str, name: str) -> str:
+    """A sentence on the benchmark's data set, `dataset`, as one on `search.data`, whose values are typed in one."""
+    told = _OF_DATASET.sub(SEARCH_DATA, sentence)
+    if f"{SEARCH_DATA}." not in told:
+        return told
+    return f"{told.removesuffix('.')} (its values are typed in one: {SEARCH_DATA}='{{name: {name}, KEY: VALUE}}')."
 
 
 class Defaults(_Ignorant):
@@ -279,22 +300,32 @@ def way_of(search: SearchConfig) -> Way:
     return _WAYS[search.tune_on](search)
 
 
-def refuse_unused(asked: Sequence[SearchConfig], ranges: Mapping[str, str]) -> None:
+def refuse_unused(asked: Sequence[SearchConfig], ranges: Mapping[str, str], typed: Sequence[str]) -> None:
     """Refuse what none of a command's studies is tuned on, or searches.
 
     Args:
         asked: how each study was asked to search.
         ranges: what was typed to be searched, by name.
+        typed: the overrides.
 
     Raises:
-        InputError: no study has a use for `search.first_contexts` or `search.data`, or nothing is searched.
+        InputError: no study has a use for `search.first_contexts` or `search.data`, or it is said how to search where
+            nothing is searched.
     """
     for name, way in _NEEDED_BY.items():
         given = next((value for one in asked if (value := getattr(one, name)) is not None), None)
         if given is not None and all(one.tune_on != way for one in asked):
             shown = given.name if isinstance(given, DatasetConfig) else given
             raise InputError(f"search.{name}={shown}: is for {_KEY}={way}; expected that as well, or no search.{name}.")
-    if ranges and all(one.tune_on == NO_SEARCH for one in asked):
+    if any(one.tune_on != NO_SEARCH for one in asked):
+        return
+    for one in typed:
+        if one.partition("=")[0] in _OF_TRIALS:
+            raise InputError(
+                f"{one}: is for trials, but {_KEY}={NO_SEARCH} makes final runs alone; expected it left out, or "
+                f"another {_KEY}."
+            )
+    if ranges:
         name, text = next(iter(ranges.items()))
         raise InputError(
             f"{key_of(name)}={text}: would be searched, but {_KEY}={NO_SEARCH} searches nothing; expected one value, "

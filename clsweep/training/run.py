@@ -144,7 +144,7 @@ def run(
     if folder is not None:
         was_there = resuming.check(folder, setting, goes_on=config.resume)
         if config.resume:
-            resuming.refuse_other_curve(folder, config)
+            resuming.refuse_gaps(folder, config)
     saved.check(config, folder)
     loaded = _loaded(config, file)
     stream = (prepare or _prepared)(config, device)

@@ -217,12 +217,6 @@ def draws(name: str, seed: int, n: int, per_session: int) -> list[float]:
     return [trial.params["reg_strength"] for trial in study.trials]
 
 
-def test_a_seed_among_the_options_does_not_stop_the_sampler() -> None:
-    study = optuna.create_study(direction="maximize", sampler=sampler("random", {"seed": 1}, 0))
-    space = parse({"reg_strength": "interval(0, 1)"})
-    assert len({study.ask(space).params["reg_strength"] for _ in range(3)}) == 3
-
-
 @pytest.mark.parametrize("name", ["TPESampler", "RandomSampler"])
 def test_a_resumed_study_repeats_no_point_and_can_be_reproduced(name: str) -> None:
     whole = draws(name, seed=3, n=14, per_session=100)

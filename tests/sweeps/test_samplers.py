@@ -11,6 +11,7 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from clsweep.errors import InputError
 from clsweep.space import Point, parse
 from clsweep.sweeps.samplers import SeededByTrial, sampler
 
@@ -34,6 +35,15 @@ def test_five_points_are_random_and_then_the_sampler_chooses(name: str) -> None:
     assert begun[5] != at_random[5]
     later = tried(6, name, n_startup_trials=6)
     assert later == at_random
+
+
+def test_a_seed_of_its_own_is_refused_and_not_advised() -> None:
+    with pytest.raises(
+        InputError, match=r"^search\.sampler_options=\{'seed': 3\}: the seed of the sweep and a trial's"
+    ):
+        sampler("tpe", {"seed": 3}, 0)
+    with pytest.raises(InputError, match=r"has no argument n_startup_trials; expected no search\.sampler_options\.$"):
+        sampler("random", {"n_startup_trials": 3}, 0)
 
 
 def test_processes_go_through_one_sequence_of_points() -> None:

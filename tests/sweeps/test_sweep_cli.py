@@ -187,6 +187,32 @@ def test_a_sweep_says_once_what_the_methods_say_of_a_value(tmp_path: Path) -> No
     assert "isn't the Fisher information" in note
 
 
+def test_a_sweep_says_that_no_method_has_a_value(tmp_path: Path) -> None:
+    typed = ["benchmark=split_mnist", "regularizer.gamma=0.2"]
+    assert command.read([*typed, "regularizer=si,online_ewc"], tmp_path).notes == []
+    for methods in ("si,ewc", "ewc"):
+        notes = command.read([*typed, f"regularizer={methods}"], tmp_path).notes
+        assert notes == ["regularizer.gamma=0.2: none of the chosen methods has gamma"]
+
+
+@pytest.mark.parametrize("key", ["hydra.run.dir", "hydra.sweep.subdir"])
+def test_a_folder_that_a_sweep_does_not_use_is_refused(key: str, tmp_path: Path, typed: Typed) -> None:
+    done = typed(*SWEEP, "regularizer=ewc", f"{key}=here", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert (done.returncode, f"{key}=here: has no effect on a sweep" in done.stderr) == (2, True)
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_finished_runs_without_the_network_that_is_asked_for_are_counted(tmp_path: Path, typed: Typed) -> None:
+    arguments = (*SWEEP, "regularizer=si", "search.n_trials=1", f"hydra.sweep.dir={tmp_path}")
+    assert "finished without" not in typed(*arguments).stdout
+    runs = len(list(tmp_path.glob("*/summary.csv")))
+    again = typed(*arguments, "save_model=true")
+    assert (again.returncode, f"finished without save_model=true, and left so: {runs} runs" in again.stdout) == (
+        0,
+        True,
+    )
+
+
 def test_a_key_that_some_of_the_methods_lack_is_for_the_others(tmp_path: Path, typed: Typed) -> None:
     for name in ("mine", "yours"):
         text = (ROOT / "custom_regularization.py").read_text()
@@ -257,6 +283,16 @@ def test_wrong_input_is_one_sentence(overrides: tuple[str, ...], message: str, t
     [
         (("optimizer.lr=0.1", "benchmark.lr=0.5"), "benchmark.lr=0.5: is another name for optimizer.lr, which is 0.1"),
         (("budget=quick", "benchmark.epochs=1"), "budget=quick: contradicts benchmark.epochs=1; expected one of them."),
+        (
+            ("resume=false",),
+            "resume=false: a sweep always goes on with the trials that are there; expected resume=true, and another "
+            "hydra.sweep.dir=FOLDER to start over.",
+        ),
+        (
+            ("validation_fraction=0",),
+            "validation_fraction=0: leaves nothing to judge a trial by; expected a number above 0 and below 1, or it "
+            "left out for 0.1.",
+        ),
     ],
 )
 def test_what_would_have_no_effect_is_refused_from_python_too(typed: tuple[str, ...], message: str) -> None:

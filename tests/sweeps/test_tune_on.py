@@ -13,6 +13,7 @@ import pytest
 import sweeping
 import yaml
 from builders import command, image_data, setting
+from conftest import Typed
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 from rich.console import Console
@@ -251,6 +252,8 @@ def test_a_range_and_a_count_are_for_the_ways_that_have_a_use_for_them() -> None
     made = read(swept, "search.first_contexts=2", "regularizer.reg_strength=interval(1, 9)").plans
     assert [one.config.search.first_contexts for one in made] == [None, 2, None]
     assert [one.n_trials for one in made] == [40, 40, 0]
+    both = read("search.tune_on=stream,defaults", "search.n_trials=7", "search.sampler=gp").plans
+    assert [one.n_trials for one in both] == [7, 0]
 
 
 @pytest.mark.parametrize(
@@ -319,6 +322,18 @@ def test_a_range_and_a_count_are_for_the_ways_that_have_a_use_for_them() -> None
             "search.final_seeds=0: leaves nothing to be done, since search.tune_on=defaults makes final runs alone; "
             "expected 1 or more.",
         ),
+        *[
+            (
+                f"search.tune_on=defaults {typed}",
+                f"{typed}: is for trials, but search.tune_on=defaults makes final runs alone; expected it left out, or "
+                "another search.tune_on.",
+            )
+            for typed in (
+                *("search.n_trials=7", "search.timeout=2", "search.seeds=3", "search.sampler=gp"),
+                *("search.sampler_options={n_startup_trials:2}", "search.pruner=null"),
+                "search.pruner_options={n_warmup_steps:2}",
+            )
+        ],
         (
             "search.tune_on=stream,defaults protocol=reference regularizer=none",
             "protocol=reference: gives none values that are not its defaults; expected another search.tune_on than "
@@ -373,12 +388,41 @@ def test_other_data_that_does_not_fit_is_refused_before_anything_is_trained(
     assert not list(tmp_path.glob("trial-*"))
 
 
+@pytest.mark.parametrize("dry", ["search.dry_run=true", "search.workers=1"])
+def test_what_is_wrong_with_the_other_data_is_told_of_its_own_key(dry: str, tmp_path: Path, typed: Typed) -> None:
+    files = stored(tmp_path, "own", (28, 28), 4).partition("train: ")[2].removesuffix("}")
+    train = files.partition(",")[0]
+    sweep = (
+        "--multirun",
+        *TYPED,
+        "budget=smoke",
+        "search.tune_on=other_data",
+        dry,
+        f"hydra.sweep.dir={tmp_path}/sweep",
+    )
+    cases = {
+        f"search.data={{name: arrays, train: {train}}}": "search.data.test is missing: search.data=arrays needs "
+        "search.data.train=PATH.npz search.data.test=PATH.npz (its values are typed in one: search.data='{name: "
+        "arrays, KEY: VALUE}').",
+        f"search.data={{name: arrays, train: {files}}}": "search.data=arrays: has 4 classes; expected 10 or more, for "
+        "benchmark.contexts=5 of 2 classes each.",
+    }
+    for data, told in cases.items():
+        done = typed(*sweep, data)
+        assert (done.returncode, done.stderr) == (2, f"clsweep: {told}\n")
+
+
+def test_a_sentence_on_the_benchmarks_data_becomes_one_on_the_other() -> None:
+    told = tuning._of_search_data("dataset=cifar10 is not whole in /a/dataset=b: use dataset=mnist_5k.", "cifar10")
+    assert told == "search.data=cifar10 is not whole in /a/dataset=b: use search.data=mnist_5k."
+
+
 def test_a_folder_of_another_way_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     typed = ("budget=smoke", "network.hidden=[4]", "benchmark.contexts=2", "search.final_seeds=1", "search.workers=1")
-    arguments = ("--multirun", *TYPED, *typed, "threads=1", "search.n_trials=1", f"hydra.sweep.dir={tmp_path}")
+    arguments = ("--multirun", *TYPED, *typed, "threads=1", f"hydra.sweep.dir={tmp_path}")
     assert command(monkeypatch, *arguments, *DEFAULTS) == 0
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.csv")}
-    assert command(monkeypatch, *arguments) == 2
+    assert command(monkeypatch, *arguments, "search.n_trials=1") == 2
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.csv")} == before
 
 

@@ -611,10 +611,25 @@ def test_an_interrupt_that_python_drops_ends_the_run_at_the_next_step(
     assert summary(tmp_path / "run")["status"] == "interrupted"
 
 
-def test_a_sweeps_folder_is_no_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", ["resume=true", "resume=false"])
+def test_a_sweeps_folder_is_no_runs(more: str, tmp_path: Path) -> None:
     (tmp_path / "trials.csv").touch()
-    with pytest.raises(InputError, match=r"holds results already \(trials\.csv\)"):
-        run(setting(*SHORT, "regularizer=ewc"), tmp_path)
+    for seeds in ("seeds=null", "seeds=2"):
+        with pytest.raises(InputError, match=r"holds the results of a study; expected another folder\.$"):
+            resuming.refuse_others(setting(*SHORT, "regularizer=ewc", more, seeds), tmp_path)
+    with pytest.raises(InputError, match=r"holds results already \(trials\.csv\), of several runs; expected another f"):
+        run(setting(*SHORT, "regularizer=ewc", more), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["trials.csv"]
+
+
+@pytest.mark.parametrize("figures", ["figures=false", "figures=true"])
+def test_a_finished_run_without_what_it_measured_is_refused(figures: str, tmp_path: Path, typed: Typed) -> None:
+    finished(setting(*SHORT, "regularizer=none"), tmp_path)
+    (tmp_path / "accuracy.csv").unlink()
+    done = typed(*SHORT, "regularizer=none", figures, f"hydra.run.dir={tmp_path}")
+    assert (done.returncode, done.stdout) == (2, "")
+    told = "the run is finished, but its accuracy.csv is missing; expected resume=false to run it again, or another"
+    assert told in done.stderr
 
 
 def test_files_are_there_from_the_first_context_on(tmp_path: Path) -> None:

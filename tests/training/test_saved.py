@@ -23,7 +23,7 @@ from clsweep import tensor_files
 from clsweep.errors import InputError
 from clsweep.protocol import Protocol
 from clsweep.sweeps.plan import study_name
-from clsweep.training.saved import Keeper
+from clsweep.training.saved import Keeper, refuse_without
 
 TINY = ["dataset=mnist_5k", "benchmark.contexts=2", "benchmark.iters=8", "network.hidden=[8]"]
 HERE = ["device=cpu", "threads=1", "figures=false"]
@@ -548,6 +548,24 @@ def test_a_run_that_goes_on_saves_what_an_undisturbed_one_does(
         assert (tmp_path / "run" / file).read_bytes() == (si.folder / file).read_bytes()
     assert result.model(torch.zeros(1, 1, 28, 28)).shape == (1, 2)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("missing", ["model_after_01.pt", None])
+def test_a_run_that_goes_on_leaves_out_no_network(
+    missing: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped(tmp_path / "run", monkeypatch, "finish", 0)
+    for number in (1, 2):
+        if missing is None or number == 1:
+            (tmp_path / "run" / f"model_after_0{number}.pt").unlink()
+    sentence = r"^save_model=every_context: the run in .*run began without it, .*; expected save_model=true, another f"
+    with pytest.raises(InputError, match=sentence):
+        trained(tmp_path / "run", "save_model=every_context")
+    trained(tmp_path / "run", "save_model=true")
+    with pytest.raises(InputError, match=r"^save_model=every_context: the run in .* is finished without it"):
+        refuse_without(
+            setting("benchmark=split_mnist", "benchmark.contexts=2", "save_model=every_context"), tmp_path / "run"
+        )
 
 
 @pytest.mark.parametrize("seeds", [[], ["seeds=2"]])

@@ -5,7 +5,8 @@ such as a teacher or hooks, is not in it. `model.json` beside it has what is nee
 and the contexts with it, each key by inclusion: nothing else of the setting is in it. Reading unpickles nothing.
 """
 
+from clsweep.training.saved.description import file_after
 from clsweep.training.saved.keeping import Keeper, are_there, check, refuse_without, remove
 from clsweep.training.saved.reading import MOVED, Saved
 
-__all__ = ["MOVED", "Keeper", "Saved", "are_there", "check", "refuse_without", "remove"]
+__all__ = ["MOVED", "Keeper", "Saved", "are_there", "check", "file_after", "refuse_without", "remove"]

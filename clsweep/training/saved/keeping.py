@@ -51,9 +51,8 @@ def are_there(config: Config, folder: Path) -> bool:
     if config.save_model is False:
         return True
     count = config.contexts_learned
-    needs_first = config.save_model == EVERY_CONTEXT and config.stream != "joint"
-    names = [MODEL_FILE, *([file_after(1, count)] if needs_first else [])]
-    return all((folder / name).is_file() for name in names)
+    kept = range(1, count + 1) if config.save_model == EVERY_CONTEXT and config.stream != "joint" else ()
+    return all((folder / name).is_file() for name in (MODEL_FILE, *(file_after(number, count) for number in kept)))
 
 
 def refuse_without(config: Config, folder: Path) -> None:
