@@ -25,7 +25,7 @@ from clsweep.methods import new_method
 from clsweep.optimizers import OptimizerSetting
 from clsweep.paths import absolute, no_file, short
 from clsweep.paths import config_dir as config_dir
-from clsweep.ranges import at_least, or_null, within
+from clsweep.ranges import FOLDER_NAME, at_least, or_null, within, written
 from clsweep.targets import TARGET, Target, files
 
 SCENARIOS = ("task", "domain", "class")
@@ -81,7 +81,7 @@ class BenchmarkConfig:
     full budget is the only one.
     """
 
-    name: str = MISSING
+    name: str = within(FOLDER_NAME)
     stream: dict[str, Any] = field(default_factory=dict)
     scenario: str = within(one_of(*SCENARIOS), SCENARIOS[0])
     contexts: int = within(at_least(1))
@@ -91,7 +91,7 @@ class BenchmarkConfig:
     iters_by_budget: dict[str, int] = field(default_factory=dict)
     iters: int = within(at_least(1), SI(_ITERS))
     epochs: int | None = within(or_null(at_least(1)), None)  # instead of iterations
-    batch_size: int = within(at_least(1), 128)
+    batch_size: int = within(written(1), 128)
     lr: float = 1e-3
     published: PublishedConfig | None = None
 
@@ -100,7 +100,7 @@ class BenchmarkConfig:
 class DatasetConfig:
     """Where the images come from (`conf/dataset`)."""
 
-    name: str = MISSING
+    name: str = within(FOLDER_NAME)
     source: str = MISSING
     n_classes: int | None = MISSING
     root: str | None = None
@@ -152,7 +152,7 @@ class RegularizerConfig:
         values: what is given of its hyperparameters and options, by name; `fisher.labels` is one.
     """
 
-    name: str = MISSING
+    name: str = within(FOLDER_NAME)
     _target_: str | None = None
     file: str | None = None
     tuned: dict[str, Any] = field(default_factory=dict)
@@ -239,11 +239,11 @@ class Config:
     regularizer: RegularizerConfig = MISSING
     contract: ContractConfig = field(default_factory=ContractConfig)
     search: SearchConfig = MISSING
-    seed: int = within(at_least(0))
+    seed: int = within(written(0))
     seeds: int | None = within(or_null(at_least(1)))
-    seed_order: int | None = within(or_null(at_least(0)), None)  # see `clsweep.seeding.Seeds`
-    seed_init: int | None = within(or_null(at_least(0)), None)
-    seed_batches: int | None = within(or_null(at_least(0)), None)
+    seed_order: int | None = within(or_null(written(0)), None)  # see `clsweep.seeding.Seeds`
+    seed_init: int | None = within(or_null(written(0)), None)
+    seed_batches: int | None = within(or_null(written(0)), None)
     budget: str = MISSING
     stream: str = within(one_of(*STREAMS))
     first_contexts: int | None = within(or_null(at_least(1)), None)
@@ -703,6 +703,10 @@ def check(config: Config) -> None:
     benchmark = config.benchmark
     if config.seeds is not None:
         refuse_repeats(config, "seeds", config.seeds)
+        most = 10**ranges.DIGITS - config.seed
+        _require(
+            config.seeds <= most, "seeds", config.seeds, f"at most {most}, since they count from seed={config.seed}"
+        )
     _check_stream(benchmark.stream)
     _check_epochs(config)
     _check_first_contexts(config)
