@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from hydra.experimental.callback import Callback
@@ -246,6 +247,8 @@ def _work(composed: DictConfig) -> None:
 def as_input_error(error: HydraException | OmegaConfBaseException) -> InputError:
     """One sentence for what Hydra says over several lines."""
     if isinstance(error, OmegaConfBaseException):
+        if listed := settings.listed(error.parent_node):
+            return listed
         about_benchmark = error.full_key == "hydra.run.dir" and "'benchmark" in str(error)
         return settings.missing_benchmark() if about_benchmark else InputError(settings.sentence(error))
     if isinstance(error, MissingConfigException) and "primary config" in str(error):
@@ -309,4 +312,8 @@ def _command() -> int:
             start(_task)()
     except (HydraException, OmegaConfBaseException) as error:
         raise as_input_error(error) from error
+    except (ValueError, OSError, yaml.YAMLError) as error:
+        if (wrong := config_files.misread(error)) is None:
+            raise
+        raise wrong from error
     return process.DONE

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from omegaconf import MISSING, SI, DictConfig, ListConfig, OmegaConf
+from omegaconf import MISSING, SI, DictConfig, ListConfig, Node, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from clsweep import architecture, optimizers, ranges
@@ -345,6 +345,8 @@ def parse(composed: DictConfig) -> Config:
     Raises:
         InputError: a value is missing, unknown, of the wrong type or out of its range.
     """
+    if wrong := listed(composed):
+        raise wrong
     settings = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     OmegaConf.set_struct(settings, False)
     try:
@@ -372,6 +374,26 @@ def parse(composed: DictConfig) -> Config:
 def _has_benchmark(composed: DictConfig) -> bool:
     """Whether a benchmark was chosen, or is written in a file: single values, as in `benchmark.iters=5`, are none."""
     return any(OmegaConf.select(composed, f"benchmark.{key}") is not None for key in ("name", "stream"))
+
+
+def listed(node: Any) -> InputError | None:
+    """The error for a group whose file is a list; None where there is none.
+
+    Args:
+        node: a node of the composed configuration.
+    """
+    root = node._get_root() if isinstance(node, Node) else None
+    if not isinstance(root, DictConfig):
+        return None
+    for group in groups():
+        given = root._get_node(group, validate_access=False)
+        if isinstance(given, ListConfig) and group != "logger":
+            choice = OmegaConf.select(root, "hydra.runtime.choices", default={}).get(group)
+            typed = group if choice is None else f"{group}={choice}"
+            return InputError(
+                f"{typed}: its YAML file is a list; expected KEY: VALUE on each line, as in 'name: mine'."
+            )
+    return None
 
 
 def _check_preset(composed: DictConfig) -> None:
@@ -664,6 +686,10 @@ def unknown_key(key: str) -> InputError:
     known = [name for name, _ in _keys(Config)]
     if key == "benchmark.benchmark":
         return without_package(key)
+    if key == "tuned":
+        return InputError(
+            f"{key}: expected '# @package {_METHOD}.{key}' as the first line of the YAML file in the folder {key}/."
+        )
     if key in known:
         group = key.partition(".")[0]
         return InputError(
@@ -886,10 +912,10 @@ def _require(holds: bool, key: str, value: object, expected: str) -> None:
 
 def _as_input_error(error: OmegaConfBaseException, given: DictConfig) -> InputError:
     """What is wrong with the values `given`, in terms of what may be typed."""
-    key = str(error.full_key or "").partition("[")[0]  # of a list, not of its element
+    key = str(error.full_key or _list_for_values(given)).partition("[")[0]  # of a list, not of its element
     if isinstance(error, ConfigKeyError) and key:
         return unknown_key(key)
-    if not isinstance(error, ValidationError | MissingMandatoryValue) or not key:
+    if not (isinstance(error, ValidationError | MissingMandatoryValue) or not error.full_key) or not key:
         return InputError(sentence(error))
     value = OmegaConf.select(given, key)
     kinds = dict(_keys(Config))
@@ -902,6 +928,13 @@ def _as_input_error(error: OmegaConfBaseException, given: DictConfig) -> InputEr
     if isinstance(error, MissingMandatoryValue):
         return InputError(f"{key}: is missing; expected {expected}.")
     return InputError(f"{key}={_typed(value)}: expected {expected}.")
+
+
+def _list_for_values(given: DictConfig) -> str:
+    """The key that has a list in the place of values by name, which OmegaConf doesn't say; empty where none has."""
+    kinds = dict(_keys(Config))
+    names = (key for key, kind in kinds.items() if dict in (get_origin(part) for part in (kind, *get_args(kind))))
+    return next((key for key in names if isinstance(OmegaConf.select(given, key), ListConfig)), "")
 
 
 def _typed(value: object) -> str:
