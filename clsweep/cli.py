@@ -63,7 +63,7 @@ class CheckSetting(Callback):
             _refuse_search(config, "expected --multirun as well")
             folder = Path(config.hydra.run.dir)
             resuming.refuse_others(parsed, folder)  # before Hydra writes this setting there
-            _check_writable("hydra.run.dir", folder)
+            check_writable("hydra.run.dir", folder)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the launcher and the folder of several runs, and that a sweeper which doesn't search isn't told how to.
@@ -77,7 +77,7 @@ class CheckSetting(Callback):
             if _OUR_SWEEPER not in config.hydra.sweeper._target_:
                 _refuse_search(config, "expected the command without it, or without another hydra/sweeper")
             launchers.check(config.hydra.launcher)
-            _check_writable("hydra.sweep.dir", Path(config.hydra.sweep.dir))
+            check_writable("hydra.sweep.dir", Path(config.hydra.sweep.dir))
 
 
 def _refuse_search(config: DictConfig, advice: str) -> None:
@@ -118,8 +118,16 @@ def _is_finished(config: Config, folder: Path) -> bool:
     return True
 
 
-def _check_writable(key: str, folder: Path) -> None:
-    """Check that a folder can be made, or is there and can be written to."""
+def check_writable(key: str, folder: Path) -> None:
+    """Check that a folder can be made, or is there and can be written to.
+
+    Args:
+        key: what it is given by.
+        folder: the folder.
+
+    Raises:
+        InputError: neither.
+    """
     try:
         there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
         with tempfile.TemporaryFile(dir=there):
