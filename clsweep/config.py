@@ -477,12 +477,13 @@ def worker(composed: DictConfig) -> WorkerConfig | None:
     given = OmegaConf.select(composed, "search.worker")
     if given is None:
         return None
+    advice = "is set by a sweep for its workers; expected the command without it"
+    if not isinstance(given, DictConfig):
+        raise InputError(f"search.worker={_typed(given)}: {advice}.")
     try:
         made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(WorkerConfig), given))
     except OmegaConfBaseException as error:
-        raise InputError(
-            f"search.worker: is set by a sweep for its workers; expected the command without it ({sentence(error)})"
-        ) from error
+        raise InputError(f"search.worker: {advice} ({sentence(error)})") from error
     assert isinstance(made, WorkerConfig)
     return made
 

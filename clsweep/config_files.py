@@ -82,6 +82,7 @@ def refuse_overruled(composed: DictConfig) -> None:
         raise wrong
     typed: Any = OmegaConf.to_container(composed.hydra.overrides.task, resolve=False)
     given = dict(one.lstrip("+").split("=", 1) for one in typed if "=" in one)
+    _refuse_unknown_tuned(composed, given.get("tuned", "null"))
     _refuse_two_rates(composed, given)
     epochs = OmegaConf.select(composed, "benchmark.epochs")
     if epochs is not None and "budget" in given:
@@ -102,6 +103,14 @@ def refuse_overruled(composed: DictConfig) -> None:
                 f"a command without --config-name {name}."
             )
     _refuse_budget(own, given, file)
+
+
+def _refuse_unknown_tuned(composed: DictConfig, name: str) -> None:
+    """Tuned values that are asked for by name must be there; Hydra passes over them, as not every method has some."""
+    sources = [source for source in composed.hydra.runtime.config_sources if source.schema == "file"]
+    if name == "null" or "," in name or any((Path(one.path) / "tuned" / f"{name}.yaml").is_file() for one in sources):
+        return
+    raise InputError(f"tuned={name}: there is no such file; expected BENCHMARK/METHOD, as in tuned=split_mnist/si.")
 
 
 def _refuse_two_rates(composed: DictConfig, given: dict[str, str]) -> None:

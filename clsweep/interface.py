@@ -287,6 +287,9 @@ def sweep(
         KeyboardInterrupt: it was interrupted; what is finished is in the folder.
     """
     _check_overrides(overrides)
+    for one in overrides:
+        if n_trials is not None and one.lstrip("+").partition("=")[0] == "search.n_trials":
+            raise InputError(f"overrides: {one}: contradicts n_trials={n_trials}; expected one of them.")
     trials = [] if n_trials is None else [f"search.n_trials={n_trials}"]
     typed = [f"benchmark={benchmark}", *_chosen_of(methods), *trials, *overrides]
     if folder is None:

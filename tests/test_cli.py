@@ -200,6 +200,12 @@ def test_a_folder_with_results_is_not_written_to_again(finished: Finished) -> No
         (["benchmark=split_mnist", "regularizer=ewc", "network.hidden=400"], "network.hidden=[400]"),
         (["+benchmark=split_mnist", "regularizer=ewc", "search.n_trials=3"], "search.n_trials=3: is for a sweep"),
         (["+benchmark=split_mnist", "regularizer=ewc", "++search.n_trials=3"], "search.n_trials=3: is for a sweep"),
+        (["benchmark=split_mnist", "=3"], "=3: expected KEY=VALUE, as in seed=1"),
+        (["benchmark=split_mnist", "regularizer=si", "tuned=split_mnst/si"], "tuned=split_mnst/si: there is no such "),
+        (
+            ["--multirun", "benchmark=split_mnist", "regularizer=ewc", "search.worker=3", "hydra.sweep.dir=here"],
+            "search.worker=3: is set by a sweep for its workers; expected the command without it.",
+        ),
         ([*BASIC, "regularizer=ewc,si", "seed=0,a"], "seed=a: expected an integer."),
         ([*BASIC, "regularizer=ewc,sii"], "regularizer=sii: expected one of"),
         (

@@ -338,6 +338,9 @@ def test_an_argument_of_another_type_is_an_input_error() -> None:
         "device=5: expected auto, cpu": lambda: interface._device(wrong(5)),
         "['a']: expected a path": lambda: results.load(wrong(["a"])),
         "methods=5: expected a list": lambda: clsweep.sweep("split_mnist", wrong(5)),
+        "overrides: search.n_trials=3: contradicts n_trials=1; expected one of them.": lambda: clsweep.sweep(
+            "split_mnist", ["ewc"], 1, ["search.n_trials=3"]
+        ),
         f"folder={__file__}: Not a directory": lambda: clsweep.sweep("split_mnist", ["ewc"], folder=__file__),
     }
     for sentence, call in calls.items():
