@@ -110,6 +110,8 @@ def _without(arguments: Sequence[str], overrides: Sequence[str]) -> list[str]:
 
 
 def _read(text: str) -> Override:
+    if not text.partition("=")[0].strip("+~ "):
+        raise InputError(f"{text}: expected KEY=VALUE, as in seed=1, without a blank before the =; {_HELP}.")
     parser = OverridesParser.create()
     try:
         return parser.parse_override(text)

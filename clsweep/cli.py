@@ -6,6 +6,7 @@ Nothing here imports torch before a run starts, so that `--help` and wrong input
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shlex
@@ -17,7 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -63,10 +68,10 @@ class CheckSetting(Callback):
             folder = Path(config.hydra.run.dir)
             resuming.refuse_others(parsed, folder)  # before Hydra writes this setting there
             running.refuse(folder)
-            _check_writable("hydra.run.dir", folder)
+            check_writable("hydra.run.dir", folder)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check the launcher and the folder of several runs, and that a sweeper which doesn't search isn't told how to.
+        """Check several runs: their launcher and folder, that none is told how to search, and those of Hydra's sweeper.
 
         Args:
             config: the configuration that they have in common.
@@ -77,7 +82,36 @@ class CheckSetting(Callback):
             if _OUR_SWEEPER not in config.hydra.sweeper._target_:
                 _refuse_search(config, "expected the command without it, or without another hydra/sweeper")
             launchers.check(config.hydra.launcher)
-            _check_writable("hydra.sweep.dir", Path(config.hydra.sweep.dir))
+            check_writable("hydra.sweep.dir", Path(config.hydra.sweep.dir))
+            if config.hydra.sweeper._target_.endswith(".BasicSweeper"):
+                _check_jobs(config)
+
+
+def _check_jobs(config: DictConfig) -> None:
+    """Check the setting of every job that Hydra's own sweeper makes, which would find a wrong one between the runs.
+
+    Args:
+        config: what the jobs have in common.
+    """
+    loading = GlobalHydra.instance().config_loader()
+    sweeper = config.hydra.sweeper
+    typed = [*(f"{key}={value}" for key, value in (sweeper.params or {}).items()), *config.hydra.overrides.task]
+    try:
+        parsed = OverridesParser.create(config_loader=loading).parse_overrides(typed)
+        for one in parsed:
+            if one.is_sweep_override() and not one.is_discrete_sweep():
+                key = one.key_or_group
+                raise InputError(
+                    f"{str(one.input_line).lstrip('+')}: is a range, of which hydra/sweeper=basic can make no runs; "
+                    f"expected single values, as in {key}=0.1,1, or the command without hydra/sweeper=basic, which "
+                    "searches it."
+                )
+        for job in itertools.chain(*BasicSweeper.split_arguments(parsed, None)):
+            made = loading.load_sweep_config(config, job)
+            HydraConfig.instance().set_config(made)  # what a file of --config-dir refers to
+            settings.parse(made)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise as_input_error(error) from error
 
 
 def _refuse_search(config: DictConfig, advice: str) -> None:
@@ -118,8 +152,16 @@ def _is_finished(config: Config, folder: Path) -> bool:
     return True
 
 
-def _check_writable(key: str, folder: Path) -> None:
-    """Check that a folder can be made, or is there and can be written to."""
+def check_writable(key: str, folder: Path) -> None:
+    """Check that a folder can be made, or is there and can be written to.
+
+    Args:
+        key: what it is given by.
+        folder: the folder.
+
+    Raises:
+        InputError: neither.
+    """
     try:
         there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
         with tempfile.TemporaryFile(dir=there):
@@ -252,6 +294,8 @@ def _work(composed: DictConfig) -> None:
 def as_input_error(error: HydraException | OmegaConfBaseException) -> InputError:
     """One sentence for what Hydra says over several lines."""
     if isinstance(error, OmegaConfBaseException):
+        if listed := settings.listed(error.parent_node):
+            return listed
         about_benchmark = error.full_key == "hydra.run.dir" and "'benchmark" in str(error)
         return settings.missing_benchmark() if about_benchmark else InputError(settings.sentence(error))
     if isinstance(error, MissingConfigException) and "primary config" in str(error):
@@ -315,4 +359,8 @@ def _command() -> int:
             start(_task)()
     except (HydraException, OmegaConfBaseException) as error:
         raise as_input_error(error) from error
+    except (ValueError, OSError, yaml.YAMLError) as error:
+        if (wrong := config_files.misread(error)) is None:
+            raise
+        raise wrong from error
     return process.DONE

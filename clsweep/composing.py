@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
@@ -93,6 +94,10 @@ def translating_errors() -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise as_input_error(error) from error
+    except (ValueError, OSError, yaml.YAMLError) as error:
+        if (wrong := config_files.misread(error)) is None:
+            raise
+        raise wrong from error
 
 
 def quoted(value: object) -> str:

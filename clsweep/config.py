@@ -15,7 +15,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from omegaconf import MISSING, SI, DictConfig, ListConfig, OmegaConf
+from omegaconf import MISSING, SI, DictConfig, ListConfig, Node, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from clsweep import architecture, optimizers, ranges
@@ -25,7 +25,7 @@ from clsweep.methods import new_method
 from clsweep.optimizers import OptimizerSetting
 from clsweep.paths import absolute, no_file, short
 from clsweep.paths import config_dir as config_dir
-from clsweep.ranges import at_least, or_null, within
+from clsweep.ranges import FOLDER_NAME, at_least, or_null, within, written
 from clsweep.targets import TARGET, Target, files
 
 SCENARIOS = ("task", "domain", "class")
@@ -81,7 +81,7 @@ class BenchmarkConfig:
     full budget is the only one.
     """
 
-    name: str = MISSING
+    name: str = within(FOLDER_NAME)
     stream: dict[str, Any] = field(default_factory=dict)
     scenario: str = within(one_of(*SCENARIOS), SCENARIOS[0])
     contexts: int = within(at_least(1))
@@ -91,7 +91,7 @@ class BenchmarkConfig:
     iters_by_budget: dict[str, int] = field(default_factory=dict)
     iters: int = within(at_least(1), SI(_ITERS))
     epochs: int | None = within(or_null(at_least(1)), None)  # instead of iterations
-    batch_size: int = within(at_least(1), 128)
+    batch_size: int = within(written(1), 128)
     lr: float = 1e-3
     published: PublishedConfig | None = None
 
@@ -100,7 +100,7 @@ class BenchmarkConfig:
 class DatasetConfig:
     """Where the images come from (`conf/dataset`)."""
 
-    name: str = MISSING
+    name: str = within(FOLDER_NAME)
     source: str = MISSING
     n_classes: int | None = MISSING
     root: str | None = None
@@ -152,7 +152,7 @@ class RegularizerConfig:
         values: what is given of its hyperparameters and options, by name; `fisher.labels` is one.
     """
 
-    name: str = MISSING
+    name: str = within(FOLDER_NAME)
     _target_: str | None = None
     file: str | None = None
     tuned: dict[str, Any] = field(default_factory=dict)
@@ -239,11 +239,11 @@ class Config:
     regularizer: RegularizerConfig = MISSING
     contract: ContractConfig = field(default_factory=ContractConfig)
     search: SearchConfig = MISSING
-    seed: int = within(at_least(0))
+    seed: int = within(written(0))
     seeds: int | None = within(or_null(at_least(1)))
-    seed_order: int | None = within(or_null(at_least(0)), None)  # see `clsweep.seeding.Seeds`
-    seed_init: int | None = within(or_null(at_least(0)), None)
-    seed_batches: int | None = within(or_null(at_least(0)), None)
+    seed_order: int | None = within(or_null(written(0)), None)  # see `clsweep.seeding.Seeds`
+    seed_init: int | None = within(or_null(written(0)), None)
+    seed_batches: int | None = within(or_null(written(0)), None)
     budget: str = MISSING
     stream: str = within(one_of(*STREAMS))
     first_contexts: int | None = within(or_null(at_least(1)), None)
@@ -345,6 +345,8 @@ def parse(composed: DictConfig) -> Config:
     Raises:
         InputError: a value is missing, unknown, of the wrong type or out of its range.
     """
+    if wrong := listed(composed):
+        raise wrong
     settings = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     OmegaConf.set_struct(settings, False)
     try:
@@ -372,6 +374,26 @@ def parse(composed: DictConfig) -> Config:
 def _has_benchmark(composed: DictConfig) -> bool:
     """Whether a benchmark was chosen, or is written in a file: single values, as in `benchmark.iters=5`, are none."""
     return any(OmegaConf.select(composed, f"benchmark.{key}") is not None for key in ("name", "stream"))
+
+
+def listed(node: Any) -> InputError | None:
+    """The error for a group whose file is a list; None where there is none.
+
+    Args:
+        node: a node of the composed configuration.
+    """
+    root = node._get_root() if isinstance(node, Node) else None
+    if not isinstance(root, DictConfig):
+        return None
+    for group in groups():
+        given = root._get_node(group, validate_access=False)
+        if isinstance(given, ListConfig) and group != "logger":
+            choice = OmegaConf.select(root, "hydra.runtime.choices", default={}).get(group)
+            typed = group if choice is None else f"{group}={choice}"
+            return InputError(
+                f"{typed}: its YAML file is a list; expected KEY: VALUE on each line, as in 'name: mine'."
+            )
+    return None
 
 
 def _check_preset(composed: DictConfig) -> None:
@@ -455,12 +477,13 @@ def worker(composed: DictConfig) -> WorkerConfig | None:
     given = OmegaConf.select(composed, "search.worker")
     if given is None:
         return None
+    advice = "is set by a sweep for its workers; expected the command without it"
+    if not isinstance(given, DictConfig):
+        raise InputError(f"search.worker={_typed(given)}: {advice}.")
     try:
         made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(WorkerConfig), given))
     except OmegaConfBaseException as error:
-        raise InputError(
-            f"search.worker: is set by a sweep for its workers; expected the command without it ({sentence(error)})"
-        ) from error
+        raise InputError(f"search.worker: {advice} ({sentence(error)})") from error
     assert isinstance(made, WorkerConfig)
     return made
 
@@ -664,6 +687,10 @@ def unknown_key(key: str) -> InputError:
     known = [name for name, _ in _keys(Config)]
     if key == "benchmark.benchmark":
         return without_package(key)
+    if key == "tuned":
+        return InputError(
+            f"{key}: expected '# @package {_METHOD}.{key}' as the first line of the YAML file in the folder {key}/."
+        )
     if key in known:
         group = key.partition(".")[0]
         return InputError(
@@ -703,6 +730,10 @@ def check(config: Config) -> None:
     benchmark = config.benchmark
     if config.seeds is not None:
         refuse_repeats(config, "seeds", config.seeds)
+        most = 10**ranges.DIGITS - config.seed
+        _require(
+            config.seeds <= most, "seeds", config.seeds, f"at most {most}, since they count from seed={config.seed}"
+        )
     _check_stream(benchmark.stream)
     _check_epochs(config)
     _check_first_contexts(config)
@@ -878,10 +909,10 @@ def _require(holds: bool, key: str, value: object, expected: str) -> None:
 
 def _as_input_error(error: OmegaConfBaseException, given: DictConfig) -> InputError:
     """What is wrong with the values `given`, in terms of what may be typed."""
-    key = str(error.full_key or "").partition("[")[0]  # of a list, not of its element
+    key = str(error.full_key or _list_for_values(given)).partition("[")[0]  # of a list, not of its element
     if isinstance(error, ConfigKeyError) and key:
         return unknown_key(key)
-    if not isinstance(error, ValidationError | MissingMandatoryValue) or not key:
+    if not (isinstance(error, ValidationError | MissingMandatoryValue) or not error.full_key) or not key:
         return InputError(sentence(error))
     value = OmegaConf.select(given, key)
     kinds = dict(_keys(Config))
@@ -894,6 +925,13 @@ def _as_input_error(error: OmegaConfBaseException, given: DictConfig) -> InputEr
     if isinstance(error, MissingMandatoryValue):
         return InputError(f"{key}: is missing; expected {expected}.")
     return InputError(f"{key}={_typed(value)}: expected {expected}.")
+
+
+def _list_for_values(given: DictConfig) -> str:
+    """The key that has a list in the place of values by name, which OmegaConf doesn't say; empty where none has."""
+    kinds = dict(_keys(Config))
+    names = (key for key, kind in kinds.items() if dict in (get_origin(part) for part in (kind, *get_args(kind))))
+    return next((key for key in names if isinstance(OmegaConf.select(given, key), ListConfig)), "")
 
 
 def _typed(value: object) -> str:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
+import yaml
+from hydra._internal import config_repository
+from hydra._internal.core_plugins import file_config_source
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from clsweep import config as settings
 from clsweep import optimizers
-from clsweep.errors import InputError
+from clsweep.errors import InputError, named
+from clsweep.paths import short
+
+_READER = file_config_source.__file__  # Hydra imports its plugins anew, so that functions can't be compared
 
 
 def _config_dir(hydra: Any) -> Path | None:
@@ -38,6 +45,28 @@ def beside(path: Path) -> str:
     return "${config_dir:}/" + str(path).replace("${", "\\${")
 
 
+def misread(error: Exception) -> InputError | None:
+    """What is wrong with a YAML file that Hydra couldn't read; None where the error isn't of reading one.
+
+    Args:
+        error: not yet one of Hydra's own.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    places = [(one.f_code.co_filename, one.f_code.co_name) for one in frames]
+    reading = [one for one, place in zip(frames, places, strict=True) if place == (_READER, "load_config")]
+    if not reading:  # what it does with the file's list of defaults says which file, but not where
+        is_hydras = isinstance(error, ValueError) and places[-1][0] == config_repository.__file__
+        return InputError(f"{str(error).rstrip('.')}; expected '- GROUP: NAME' on each line.") if is_hydras else None
+    file = short(Path(reading[-1].f_locals["full_path"]))
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        line = error.problem_mark.line + 1
+        return InputError(f"{file}, line {line}: {error.problem}; expected YAML, 'KEY: VALUE', indented by blanks.")
+    if isinstance(error, UnicodeDecodeError):
+        line = error.object.count(b"\n", 0, error.start) + 1
+        return InputError(f"{file}, line {line}: isn't UTF-8; expected the file saved in that encoding.")
+    return InputError(f"{file}: can't be read ({named(error)}); expected YAML, 'KEY: VALUE' on each line.")
+
+
 def refuse_overruled(composed: DictConfig) -> None:
     """Refuse what a file, or another name for it, overrules.
 
@@ -47,10 +76,13 @@ def refuse_overruled(composed: DictConfig) -> None:
         composed: the configuration, with Hydra's own part in it.
 
     Raises:
-        InputError: an override would have no effect.
+        InputError: an override would have no effect, or a group's file is a list.
     """
+    if wrong := settings.listed(composed):
+        raise wrong
     typed: Any = OmegaConf.to_container(composed.hydra.overrides.task, resolve=False)
     given = dict(one.lstrip("+").split("=", 1) for one in typed if "=" in one)
+    _refuse_unknown_tuned(composed, given.get("tuned", "null"))
     _refuse_two_rates(composed, given)
     epochs = OmegaConf.select(composed, "benchmark.epochs")
     if epochs is not None and "budget" in given:
@@ -71,6 +103,14 @@ def refuse_overruled(composed: DictConfig) -> None:
                 f"a command without --config-name {name}."
             )
     _refuse_budget(own, given, file)
+
+
+def _refuse_unknown_tuned(composed: DictConfig, name: str) -> None:
+    """Tuned values that are asked for by name must be there; Hydra passes over them, as not every method has some."""
+    sources = [source for source in composed.hydra.runtime.config_sources if source.schema == "file"]
+    if name == "null" or "," in name or any((Path(one.path) / "tuned" / f"{name}.yaml").is_file() for one in sources):
+        return
+    raise InputError(f"tuned={name}: there is no such file; expected BENCHMARK/METHOD, as in tuned=split_mnist/si.")
 
 
 def _refuse_two_rates(composed: DictConfig, given: dict[str, str]) -> None:

@@ -157,7 +157,7 @@ def load_model(folder: str | Path, after: int | None = None, *, device: str = "c
         InputError: nothing is saved there, or it is damaged; the network isn't the one that was trained.
     """
     with _undisturbed():
-        kept = Saved.of(paths.absolute(folder), after)
+        kept = _saved(folder, after)
         model = kept.network(_device(device))
     _warn(kept)
     return model
@@ -188,7 +188,7 @@ def evaluate(
         InputError: as for `load_model`, or the data aren't there or aren't those of the run.
     """
     with _undisturbed():
-        kept = Saved.of(paths.absolute(folder), after)
+        kept = _saved(folder, after)
         setting = kept.description.setting
         prepare_cpu(setting["threads"])
         cells = kept.measured(_device(device or setting["device"]), _moved(overrides))
@@ -209,8 +209,14 @@ def _moved(overrides: Sequence[str]) -> dict[str, Any]:
     return moved
 
 
+def _saved(folder: str | Path, after: int | None) -> Saved:
+    if not isinstance(folder, str | Path):
+        raise InputError(f"folder={folder!r}: expected the path of a run's folder.")
+    return Saved.of(paths.absolute(folder), after)
+
+
 def _device(name: str) -> torch.device:
-    if not settings.DEVICE.holds(name):
+    if not isinstance(name, str) or not settings.DEVICE.holds(name):
         raise InputError(f"device={name}: expected {settings.DEVICE.expected}.")
     return pick_device(name)
 
@@ -281,6 +287,9 @@ def sweep(
         KeyboardInterrupt: it was interrupted; what is finished is in the folder.
     """
     _check_overrides(overrides)
+    for one in overrides:
+        if n_trials is not None and one.lstrip("+").partition("=")[0] == "search.n_trials":
+            raise InputError(f"overrides: {one}: contradicts n_trials={n_trials}; expected one of them.")
     trials = [] if n_trials is None else [f"search.n_trials={n_trials}"]
     typed = [f"benchmark={benchmark}", *_chosen_of(methods), *trials, *overrides]
     if folder is None:
@@ -303,9 +312,13 @@ def sweep(
 
 
 def _place(folder: str | Path | None) -> Path | None:
-    if not isinstance(folder, str | Path | None):
+    """Where files are to be written, which is checked before anything is done."""
+    if folder == "" or not isinstance(folder, str | Path | None):
         raise InputError(f"folder={folder!r}: expected a path, or None.")
-    return None if folder is None else Path(folder).expanduser().absolute()
+    if folder is None:
+        return None
+    cli.check_writable("folder", paths.expanded(folder))
+    return paths.expanded(folder).absolute()
 
 
 def _check_nothing_is_kept(overrides: Sequence[str]) -> None:
@@ -319,7 +332,11 @@ def _check_nothing_is_kept(overrides: Sequence[str]) -> None:
 
 def _check_overrides(overrides: Sequence[str]) -> None:
     """Check that they are a list, without what has an argument of its own."""
-    if isinstance(overrides, str) or not all(isinstance(one, str) for one in overrides):
+    if (
+        isinstance(overrides, str)
+        or not isinstance(overrides, Sequence)
+        or not all(isinstance(one, str) for one in overrides)
+    ):
         raise InputError(f"overrides={overrides!r}: expected a list of texts, as in overrides=['budget=quick'].")
     for one in overrides:
         group = one.lstrip("+").partition("=")[0]
@@ -361,7 +378,7 @@ def _chosen_of(methods: Sequence[str | Path]) -> list[str]:
     Raises:
         InputError: there are none, or one is neither a name nor a path.
     """
-    if isinstance(methods, str | Path) or not methods:
+    if isinstance(methods, str) or not isinstance(methods, Sequence) or not methods:
         raise InputError(f"methods={methods!r}: expected a list of names and paths, as in methods=['ewc', 'mine.py'].")
     for method in methods:
         if not isinstance(method, str | Path):

@@ -11,6 +11,8 @@ from clsweep.errors import InputError
 from clsweep.hyperparameters import Allowed
 
 _ALLOWED: Final = "allowed"
+DIGITS: Final = 18  # of a whole number in results, which are read as 64 bits
+_LONGEST_NAME = 100
 
 
 def within(allowed: Allowed, default: Any = MISSING) -> Any:
@@ -21,6 +23,23 @@ def within(allowed: Allowed, default: Any = MISSING) -> Any:
 def at_least(least: int) -> Allowed:
     """An integer from `least` on; OmegaConf checks that it is an integer."""
     return Allowed(lambda value: value >= least, f"an integer of {least} or more")
+
+
+def written(least: int) -> Allowed:
+    """The same for what results hold, which could not be read again with more digits."""
+    return Allowed(
+        lambda value: least <= value < 10**DIGITS, f"an integer of {least} or more, of at most {DIGITS} digits"
+    )
+
+
+def _names_a_folder(value: str) -> bool:
+    is_plain = value.isprintable() and value == value.strip() and not {"/", "\\"} & set(value)
+    return is_plain and 1 <= len(value) <= _LONGEST_NAME and value not in (".", "..")
+
+
+FOLDER_NAME = Allowed(
+    _names_a_folder, f"a name for a folder, of at most {_LONGEST_NAME} characters, without slashes or blanks around it"
+)
 
 
 def or_null(allowed: Allowed, meaning: str = "") -> Allowed:

@@ -40,6 +40,7 @@ TINY = (
     "device=cpu",
 )
 NO_DATA = ("+benchmark=split_mnist", "regularizer=ewc", "dataset=arrays", "dataset.train=a", "dataset.test=b")
+BASIC = ("--multirun", "hydra/sweeper=basic", "benchmark=split_mnist", "hydra.sweep.dir=here")
 FAILS_AFTER_THE_SECOND_CONTEXT = """
 def estimate_importance(model, dataset, prev_params, device):
     model.calls = getattr(model, "calls", 0) + 1
@@ -199,6 +200,19 @@ def test_a_folder_with_results_is_not_written_to_again(finished: Finished) -> No
         (["benchmark=split_mnist", "regularizer=ewc", "network.hidden=400"], "network.hidden=[400]"),
         (["+benchmark=split_mnist", "regularizer=ewc", "search.n_trials=3"], "search.n_trials=3: is for a sweep"),
         (["+benchmark=split_mnist", "regularizer=ewc", "++search.n_trials=3"], "search.n_trials=3: is for a sweep"),
+        (["benchmark=split_mnist", "=3"], "=3: expected KEY=VALUE, as in seed=1"),
+        (["benchmark=split_mnist", "regularizer=si", "tuned=split_mnst/si"], "tuned=split_mnst/si: there is no such "),
+        (
+            ["--multirun", "benchmark=split_mnist", "regularizer=ewc", "search.worker=3", "hydra.sweep.dir=here"],
+            "search.worker=3: is set by a sweep for its workers; expected the command without it.",
+        ),
+        ([*BASIC, "regularizer=ewc,si", "seed=0,a"], "seed=a: expected an integer."),
+        ([*BASIC, "regularizer=ewc,sii"], "regularizer=sii: expected one of"),
+        (
+            [*BASIC, "regularizer=ewc", "optimizer.lr=interval(0.1,1)"],
+            "optimizer.lr=interval(0.1,1): is a range, of which hydra/sweeper=basic can make no runs; expected single "
+            "values, as in optimizer.lr=0.1,1, or",
+        ),
         ([*NO_DATA], "dataset.train=a: no such file"),
         ([*NO_DATA, "hydra.run.dir=."], "dataset.train=a: no such file"),
     ],

@@ -306,6 +306,16 @@ def test_paths_are_shown_from_where_the_command_was_typed(tmp_path: Path, monkey
         ("budget", "huge"),
         ("seed", "-1"),
         ("seed", "1.5"),
+        ("seed", "1000000000000000000"),
+        ("seed_order", "99999999999999999999999"),
+        ("seed_init", "99999999999999999999999"),
+        ("seed_batches", "99999999999999999999999"),
+        ("benchmark.batch_size", "1000000000000000000"),
+        ("benchmark.name", "''"),
+        ("benchmark.name", "../b"),
+        ("benchmark.name", ".."),
+        ("dataset.name", "' '"),
+        ("regularizer.name", "../b"),
         ("validation_fraction", "1"),
         ("validation_fraction", "-0.1"),
         ("validation_fraction", "nan"),
@@ -316,7 +326,7 @@ def test_a_wrong_value_is_refused_with_its_key_and_value(key: str, value: str) -
         setting("+benchmark=split_mnist", f"{key}={value}")
     message = str(caught.value)
     assert key in message
-    assert value in message.replace(key, "")
+    assert value.strip("'") in message.replace(key, "")
     assert "\n" not in message
 
 
@@ -372,6 +382,13 @@ def test_a_key_that_was_removed_is_named(removed: str, sentence: str) -> None:
     with pytest.raises(InputError) as caught:
         settings.parse(compose("+benchmark=split_mnist", "regularizer=ewc", f"~{removed}"))
     assert str(caught.value) == sentence
+
+
+def test_the_largest_seeds_are_those_that_results_can_hold() -> None:
+    largest = 10**18 - 1
+    assert setting("+benchmark=split_mnist", f"seed={largest}", "seeds=1").seed == largest
+    with pytest.raises(InputError, match=f"^seeds=2: expected at most 1, since they count from seed={largest}"):
+        setting("+benchmark=split_mnist", f"seed={largest}", "seeds=2")
 
 
 def test_a_permuted_benchmark_needs_all_classes_in_each_context() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 import yaml
 from builders import ROOT, command, setting
 
+import clsweep
 from clsweep import config as settings
+from clsweep.errors import InputError
 
 BEST = ("--config-dir", ".", "--config-name", "best")
 
@@ -260,3 +263,59 @@ def test_what_is_wrong_with_a_benchmark_of_ones_own_is_one_sentence(
         code = ended.code
     assert code == 2
     assert capsys.readouterr().err == f"clsweep: {said}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "said"),
+    [
+        ("benchmark/mine", b"a: [1,2\n", "benchmark/mine.yaml, line 2: expected ',' or ']', but got '<stream end>'; "),
+        ("benchmark/mine", b"a: 1\n\tb: 2\n", "benchmark/mine.yaml, line 2: found character '\\t' that cannot start"),
+        ("benchmark/mine", b"a: 1\na: 2\n", "benchmark/mine.yaml, line 2: found duplicate key a; "),
+        ("benchmark/mine", b"# ok\n# \xe9\n", "benchmark/mine.yaml, line 2: isn't UTF-8; "),
+        ("benchmark/mine", b"5\n", "benchmark/mine.yaml: can't be read (OSError: Invalid loaded object type: int); "),
+        (
+            "benchmark/mine",
+            b"defaults:\n  a: b\n",
+            "Invalid defaults list in 'benchmark/mine', defaults must be a list",
+        ),
+        ("benchmark/mine", b"- 1\n", "benchmark=mine: its YAML file is a list; expected KEY: VALUE on each line"),
+        ("tuned/mine/ewc", b"reg_strength: 3\n", "tuned: expected '# @package regularizer.tuned' as the first line"),
+        (
+            "benchmark/mine",
+            b"# @package _global_\nbenchmark: {name: mine, iters_by_budget: [3, 2, 1]}\n",
+            "benchmark.iters_by_budget=[3,2,1]: expected values by name.",
+        ),
+        ("best", b"a: [1,2\n", "best.yaml, line 2: expected ',' or ']'"),
+    ],
+)
+@pytest.mark.parametrize("options", [(), ("--multirun",), None])
+def test_a_file_that_cannot_be_read_is_one_sentence_with_its_line(
+    name: str,
+    written: bytes,
+    said: str,
+    options: tuple[str, ...] | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_own()
+    file = Path(BASE[1], f"{name}.yaml")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(written)
+    if options is None:
+        if name != "best":  # which is for the command line
+            with pytest.raises(InputError, match=re.escape(said)):
+                clsweep.run("mine", "ewc", [f"hydra.searchpath=[file://{file.parents[name.count('/')].absolute()}]"])
+        return
+    try:
+        code: object = command(
+            monkeypatch, *BASE, "regularizer=ewc", *options, *(("--config-name", "best") if name == "best" else ())
+        )
+    except SystemExit as ended:  # of Hydra's callback
+        code = ended.code
+    told = capsys.readouterr().err
+    assert code == 2
+    assert said in told
+    assert told.startswith("clsweep: ")
+    assert told.count("\n") == 1

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +27,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 import clsweep
-from clsweep import results
+from clsweep import interface, results
 
 TINY = [
     "dataset=mnist_5k",
@@ -209,7 +210,11 @@ def test_a_method_may_be_functions_an_object_or_a_file(tmp_path: Path) -> None:
         ),
         ({"overrides": [*TINY, "benchmark.contexts=40"], "folder": "left"}, "benchmark.contexts=40 of 2 classes "),
         ({"overrides": [*TINY, 5]}, "overrides=["),
+        ({"overrides": None}, "overrides=None: expected a list of texts, "),
         ({"folder": 5}, "folder=5: expected a path, or None."),
+        ({"folder": ""}, "folder='': expected a path, or None."),
+        ({"folder": "/proc/foo"}, "folder=/proc/foo: No such file or directory; expected a folder that can be made "),
+        ({"folder": __file__}, f"folder={__file__}: Not a directory; expected a folder that can be made "),
         (
             {"overrides": ["search.n_trials=3"]},
             "overrides: search.n_trials=3: is for a sweep that tunes; expected clsw",
@@ -320,6 +325,27 @@ def test_a_sweep_gives_the_studies_tables_and_keeps_nothing_unasked(
     assert tuned.table.test["my_method.py"] == finals.test_average_accuracy.item()
     assert finals.seed.item() == 1000
     assert "my_method.py" in repr(tuned)
+
+
+def wrong(value: Any) -> Any:
+    """A value that the types don't allow."""
+    return value
+
+
+def test_an_argument_of_another_type_is_an_input_error() -> None:
+    calls: dict[str, Callable[[], Any]] = {
+        "folder=5: expected the path": lambda: clsweep.load_model(wrong(5)),
+        "device=5: expected auto, cpu": lambda: interface._device(wrong(5)),
+        "['a']: expected a path": lambda: results.load(wrong(["a"])),
+        "methods=5: expected a list": lambda: clsweep.sweep("split_mnist", wrong(5)),
+        "overrides: search.n_trials=3: contradicts n_trials=1; expected one of them.": lambda: clsweep.sweep(
+            "split_mnist", ["ewc"], 1, ["search.n_trials=3"]
+        ),
+        f"folder={__file__}: Not a directory": lambda: clsweep.sweep("split_mnist", ["ewc"], folder=__file__),
+    }
+    for sentence, call in calls.items():
+        with pytest.raises(clsweep.InputError, match=f"^{re.escape(sentence)}"):
+            call()
 
 
 @pytest.mark.parametrize(

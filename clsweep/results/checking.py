@@ -6,6 +6,7 @@ import math
 
 import pandas as pd
 
+from clsweep.ranges import DIGITS
 from clsweep.results.curves import CURVE_FILE, min_accuracy
 from clsweep.results.writing import ACCURACY_FILE, FINISHED, SUMMARY_FILE
 
@@ -15,7 +16,7 @@ _REQUIRED_OF_FINISHED = (
     *("benchmark", "scenario", "stream", "dataset", "regularizer", "precision"),
     *("seed", "contexts", "iters", "batch_size", "lr", "validation_fraction", "average_accuracy"),
 )
-_WHOLE_NUMBER = r"[+-]?\d{1,18}"  # what 64 bits hold
+_WHOLE_NUMBER = rf"[+-]?\d{{1,{DIGITS}}}"
 _ROUNDING = 1e-9
 _TRUTH = {"True": True, "False": False, "": None}
 
@@ -190,7 +191,7 @@ def not_numbers(table: pd.DataFrame, dtypes: dict[str, str], name: str) -> Broke
     return broken
 
 
-_EXPECTED = {"Int64": "a whole number of up to 18 digits", "float64": "a number", "boolean": "True or False"}
+_EXPECTED = {"Int64": f"a whole number of up to {DIGITS} digits", "float64": "a number", "boolean": "True or False"}
 
 
 def converted(table: pd.DataFrame, dtypes: dict[str, str]) -> pd.DataFrame:

@@ -210,6 +210,9 @@ def load(*folders: str | Path) -> Results:
     Raises:
         InputError: a folder isn't there.
     """
+    for given in folders:
+        if not isinstance(given, str | Path):
+            raise InputError(f"{given!r}: expected a path, as in load('outputs'), or several: load('a', 'b').")
     found, tables = _Found(), list[Path]()
     for folder, files in _walk(folders, found):
         if packed.TABLES["runs"] in files:

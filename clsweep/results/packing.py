@@ -50,7 +50,7 @@ def pack(source: Path, target: Path) -> Results:
         What was packed; its `problems` was not.
 
     Raises:
-        InputError: the source isn't a folder, or nothing is there to be packed.
+        InputError: the source or the target isn't a folder, or nothing is there to be packed.
     """
     found = load(source)
     if found.runs.empty and found.studies.empty:
@@ -65,7 +65,10 @@ def pack(source: Path, target: Path) -> Results:
         "studies": _with_text(found.studies, "study", "best", _best, kept),
     }
     frames["studies"] = frames["studies"].assign(space=found.studies["space"].map(_json))
-    target.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{target}: {error.strerror}; expected a folder that can be made and written to.") from error
     (target / CURVES_TABLE).unlink(missing_ok=True)  # of what was packed there before
     frames |= {"curves": found.curves} if len(found.curves) else {}
     for name, frame in frames.items():

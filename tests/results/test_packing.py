@@ -56,6 +56,14 @@ def test_packed_results_are_read_as_they_were(source: Path, tmp_path: Path) -> N
     assert_same(results.load(source), found, (source, tmp_path / "packed"))
 
 
+def test_packing_into_a_file_is_refused(source: Path, tmp_path: Path) -> None:
+    file = tmp_path / "nets.py"
+    file.touch()
+    for target in (file, file / "below"):
+        with pytest.raises(InputError, match=r"nets\.py.*; expected a folder that can be made and written to\.$"):
+            pack(source, target)
+
+
 def test_packing_twice_makes_the_same_files_and_new_runs_may_lie_beside_them(source: Path, tmp_path: Path) -> None:
     packed = tmp_path / "packed"
     pack(source, packed)

@@ -220,7 +220,11 @@ def test_a_header_names_them(
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("-1", "an integer of 0 or more, or null"), ("two", "an integer, or null"), ("1.5", "an integer, or null")],
+    [
+        ("-1", "an integer of 0 or more, of at most 18 digits, or null"),
+        ("two", "an integer, or null"),
+        ("1.5", "an integer, or null"),
+    ],
 )
 def test_a_wrong_part_is_refused(part: str, value: str, expected: str) -> None:
     with pytest.raises(InputError) as caught:
