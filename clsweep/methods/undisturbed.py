@@ -300,7 +300,8 @@ class Network:
             for name, module in self.model.named_modules()
             if _hooks(module) > self._hooks.get(module, math.inf)
         ]
-        return layers + [full for _, _, p, full, _ in self._named if p._backward_hooks]
+        hooked = (full for _, _, p, full, _ in self._named if p._backward_hooks or p._post_accumulate_grad_hooks)
+        return [*layers, *hooked]
 
     def not_finite(self) -> str | None:
         """The name of the first parameter or buffer that holds NaN or infinity; waits for the device."""

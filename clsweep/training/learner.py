@@ -70,7 +70,7 @@ class Learner:
         self._totals: NamedTensors = {}  # of the path
         self.parts = NetworkParts(model)  # before the method has put anything there
         method.attach(self._network)
-        self.parts.leave_out_of_training(model)
+        self.parts.leave_out_of_training()
         self._start = snapshot(model)
 
     @property
