@@ -14,6 +14,7 @@ from __future__ import annotations
 import collections
 import copyreg
 import enum
+import importlib
 import random
 from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType, MethodType, SimpleNamespace
@@ -225,7 +226,7 @@ class Packer:
             return ("own", self.pack(kind, where))
         if _OURS.get(kind.__qualname__) is kind:
             return ("ours", kind.__qualname__)
-        if f"{kind.__module__}.".startswith(_PACKAGES) and "." not in kind.__qualname__:
+        if _of_torch(kind.__module__, kind.__qualname__) is kind:
             return ("torch", kind.__module__, kind.__qualname__)
         return None
 
@@ -355,11 +356,9 @@ class Unpacker:
                 raise DamagedError(f"{found!r} is no class of this code")
             return found
         module, name = parts
-        if not f"{module}.".startswith(_PACKAGES):
-            raise DamagedError(f"{module} is none of PyTorch's packages")
-        found = vars(_submodule(module))[name]
-        if not isinstance(found, type) or (found.__module__, found.__qualname__) != (module, name):
-            raise DamagedError(f"{name} is no class of {module}'s own")
+        found = _of_torch(module, name)
+        if found is None:
+            raise DamagedError(f"{name} is no class of PyTorch's in {module}")
         return found
 
     def _member(self, of: tuple[Any, ...], name: str) -> Any:
@@ -407,11 +406,14 @@ class Unpacker:
         return found
 
 
-def _submodule(name: str) -> Any:
-    found: Any = torch
-    for part in name.split(".")[1:]:
-        found = getattr(found, part)
-    return found
+def _of_torch(module: str, name: str) -> type | None:
+    """A class of PyTorch's own; not by way of attributes, since torch.optim deletes those of its modules."""
+    try:
+        found = vars(importlib.import_module(module)).get(name) if f"{module}.".startswith(_PACKAGES) else None
+    except ImportError:
+        return None
+    is_own = isinstance(found, type) and (found.__module__, found.__qualname__) == (module, name)
+    return found if is_own else None
 
 
 _Make = Callable[..., Any]

@@ -382,6 +382,33 @@ def test_what_a_file_kept_on_parameters_is_kept(tmp_path: Path) -> None:
     goes_on(setting(*SHORT, method_file(tmp_path, KEPT_ON_PARAMETERS)), tmp_path)
 
 
+WITH_AN_OPTIMIZER = """
+    import torch
+
+
+    def estimate_importance(model, dataset, prev_params, device):
+        if not hasattr(model, "adam"):
+            model.adam = torch.optim.Adam(model.parameters())
+            model.momentum = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1, momentum=0.9)
+        for group in (*model.adam.param_groups, *model.momentum.param_groups):
+            for p in group["params"]:
+                p.grad = torch.ones_like(p)
+        model.adam.step()
+        model.momentum.step()
+        (moved,) = model.momentum.param_groups[0]["params"]
+        return {name.replace(".", "__"): moved.detach() ** 2 + p.abs() for name, p in model.named_parameters()}
+
+
+    def compute_regularization_loss(model, importance_dict, prev_params_dict):
+        own = {name.replace(".", "__"): p for name, p in model.named_parameters()}
+        return sum((value * (own[n] - prev_params_dict[n]) ** 2).sum() for n, value in importance_dict.items())
+"""
+
+
+def test_an_optimizer_that_a_file_keeps_goes_on(tmp_path: Path) -> None:
+    goes_on(setting(*SHORT, method_file(tmp_path, WITH_AN_OPTIMIZER)), tmp_path)
+
+
 @pytest.mark.parametrize("hook", ["register_hook(lambda g: g / 2)", "register_post_accumulate_grad_hook(print)"])
 def test_a_hook_on_a_parameter_is_named_as_one_on_a_layer(hook: str, tmp_path: Path) -> None:
     text = f"""
