@@ -214,6 +214,7 @@ class Network:
             for prefix, module in named
             for name, p in module.named_parameters(recurse=False)
         ]
+        self._counts = [len(module._modules) for module in self._modules]
         self.parameters = list(model.parameters())
         self._buffers = [
             (module, name, buffer, _joined(prefix, name))
@@ -286,6 +287,17 @@ class Network:
             if _kind(p) != kind:
                 left, expected = _difference(_kind(p), kind)
                 return f"left the network's parameter {full} with {left}; expected {expected}, as before the call"
+        return self._looped()
+
+    def _looped(self) -> str | None:
+        """What somebody has put into itself, which nothing that goes through the layers would survive; see `lost`."""
+        counts = [len(module._modules) for module in self._modules]
+        if counts == self._counts:  # looked at already, as most times: this is asked for at every step
+            return None
+        full = _loop(self.model)
+        if full is not None:
+            return f"left the network inside itself, as model.{full}; expected a copy of it: copy.deepcopy(model)"
+        self._counts = counts
         return None
 
     def added_parameters(self) -> list[str]:
@@ -316,6 +328,19 @@ class Network:
         self.model.train()
         for module, training in others:
             module.training = training
+
+
+def _loop(module: nn.Module, around: tuple[nn.Module, ...] = (), prefix: str = "") -> str | None:
+    """The name of a layer that is one of those around it, if there is one."""
+    around = (*around, module)
+    for name, child in module.named_children():
+        full = _joined(prefix, name)
+        if any(child is one for one in around):
+            return full
+        found = _loop(child, around, full)
+        if found is not None:
+            return found
+    return None
 
 
 def first_not_finite(tensors: dict[str, Tensor]) -> str | None:

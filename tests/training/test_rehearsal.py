@@ -207,6 +207,11 @@ def test_a_file_that_cannot_be_imported_twice_is_not_refused(tmp_path: Path) -> 
     assert rehearse(made, stream(made), CPU, read(str(file))) == []
 
 
+def test_a_network_inside_itself_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"method\.py: estimate_importance left .*: copy\.deepcopy"):
+        rehearsed(tmp_path, source("model._old = model"))
+
+
 def test_a_single_context_has_no_penalty_to_rehearse(tmp_path: Path) -> None:
     assert rehearsed(tmp_path, source(penalty="1 / 0"), "benchmark.contexts=1") == []
 
