@@ -12,10 +12,12 @@ import os
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from clsweep.networks import Classifier, outputs_of
+from clsweep.paths import short
 
 _Kind = tuple[torch.dtype, torch.Size, torch.device]
 
@@ -204,6 +207,7 @@ class Network:
         named = list(model.named_modules())
         self._modules = [module for _, module in named]
         self._hooks = {module: _hooks(module) for module in self._modules}
+        self._files = {_file(module) for module in self._modules}
         self._children = [
             (module, name, child, _joined(prefix, name))
             for prefix, module in named
@@ -315,6 +319,12 @@ class Network:
         hooked = (full for _, _, p, full, _ in self._named if p._backward_hooks or p._post_accumulate_grad_hooks)
         return [*layers, *hooked]
 
+    def place(self, error: Exception) -> str | None:
+        """The file and line of the network's own code, where an exception passed through any that isn't clsweep's."""
+        frames = traceback.extract_tb(error.__traceback__)
+        places = [f"{short(Path(one.filename))}, line {one.lineno}" for one in frames if one.filename in self._files]
+        return places[-1] if places else None
+
     def not_finite(self) -> str | None:
         """The name of the first parameter or buffer that holds NaN or infinity; waits for the device."""
         tensors = {full: p.detach() for _, _, p, full, _ in self._named}
@@ -349,6 +359,13 @@ def first_not_finite(tensors: dict[str, Tensor]) -> str | None:
     if not finite or torch.stack(finite).all():
         return None
     return next(name for name, is_finite in zip(tensors, finite, strict=True) if not is_finite)
+
+
+def _file(module: nn.Module) -> str | None:
+    """Of somebody else's layer: PyTorch's call what they hold, and clsweep's raise what is clsweep's to mend."""
+    name = type(module).__module__
+    is_known = name.partition(".")[0] in ("torch", "clsweep")
+    return None if is_known else getattr(sys.modules.get(name), "__file__", None)
 
 
 def _hooks(module: nn.Module) -> int:
