@@ -79,6 +79,7 @@ class Packer:
     def __init__(self, places: Iterable[Places]) -> None:
         self._places = list(places)
         self._numbers: dict[int, int] = {}
+        self._parts: dict[int, set[tuple[int, int]]] = {}  # the bytes of each storage that are a tensor's
         self._views: dict[tuple[Any, ...], Tensor] = {}
         self._alive: list[object] = []  # a number is an object's only while that lives
         self.nodes: list[Any] = []
@@ -156,13 +157,30 @@ class Packer:
         if value.grad_fn is not None:
             raise UnpackableError(f"{where} is a tensor with its graph, which detach() takes off")
         gradient = None if value.grad is None else self.pack(value.grad, f"{where}.grad")
-        return ("tensor", self._alone(value.detach()), value.requires_grad, gradient, isinstance(value, nn.Parameter))
+        return (
+            "tensor",
+            self._alone(value.detach(), where),
+            value.requires_grad,
+            gradient,
+            isinstance(value, nn.Parameter),
+        )
 
-    def _alone(self, tensor: Tensor) -> Tensor:
-        """A tensor without the rest of its storage: with a few examples, a file would hold the whole data set."""
+    def _alone(self, tensor: Tensor, where: str) -> Tensor:
+        """A tensor without the rest of its storage: with a few examples, a file would hold the whole data set.
+
+        Raises:
+            UnpackableError: another one has a part of the same memory, and would no longer follow it.
+        """
         if tensor.layout is not torch.strided:
             return tensor
         storage = tensor.untyped_storage()
+        reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+        begin = int(tensor.storage_offset()) * tensor.element_size()
+        end = begin + int(reach) * tensor.element_size() if tensor.numel() else begin
+        parts = self._parts.setdefault(storage.data_ptr(), set())
+        if any(begin < other_end and other_begin < end for other_begin, other_end in parts - {(begin, end)}):
+            raise UnpackableError(f"{where} is a tensor that shares memory with another one")
+        parts.add((begin, end))
         if storage.nbytes() == tensor.numel() * tensor.element_size():
             return tensor
         key = (storage.data_ptr(), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)

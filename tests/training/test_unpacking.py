@@ -60,6 +60,16 @@ def test_a_class_that_could_not_be_found_again_is_not_packed(code: Code) -> None
             Packer([code]).pack(Local(1, 1), "it")
 
 
+def test_tensors_that_share_a_part_of_their_memory_are_not_packed(code: Code) -> None:
+    whole = torch.zeros(6)
+    for pair in ([whole, whole[1:]], [whole[1:4], whole[3:]]):
+        with pytest.raises(UnpackableError, match=r"it\[1\] is a tensor that shares memory with another one"):
+            Packer([code]).pack(pair, "it")
+    packer = Packer([code])
+    packer.pack([whole[:2], whole[2:], whole[2:], torch.ones(2)], "it")
+    assert [len(node[1]) for node in packer.nodes] == [4, 2, 4, 4, 2]
+
+
 def test_no_other_module_is_imported(code: Code) -> None:
     with pytest.raises(DamagedError, match="antigravity is no module of this code"):
         unpacked(code, ("place", 0, ("antigravity", "fly_to")))
