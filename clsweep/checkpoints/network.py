@@ -14,9 +14,12 @@ from clsweep.networks.equipment import BATCH
 from clsweep.networks.outputs import Head
 
 _KINDS: Final = ("_parameters", "_buffers", "_modules")
+_TENSORS: Final = ("_parameters", "_buffers")
 _INTERNAL: Final = frozenset(vars(nn.Module()))
 # The path integral of a context that is over: the next one begins with another, before anybody reads it.
 _OF_A_CONTEXT: Final = ("_custom_W", "_custom_p_old")
+
+_Owner = str | Place  # the name of a layer, or the place of a parameter or a buffer
 
 
 class NetworkParts:
@@ -38,11 +41,11 @@ class NetworkParts:
         self._at |= {("class", name): type(module) for name, module in self._modules.items()}  # a copy is of them, too
         self._places = {id(value): place for place, value in reversed(self._at.items())}
         self._fixed = Fixed()
-        self._built = {(name, key): value for name, key, value in self._attributes()}
-        self._hooked = {name: _hooks_of(module) for name, module in self._modules.items()}
-        self._others: set[str] = set()
-        for name, key, value in self._attributes():
-            self._fixed.note(("attribute", name, key), value)
+        self._built = {(owner, key): value for owner, key, value in self._attributes()}
+        self._hooked = {owner: _hooks_of(self._owner(owner)) for owner in self._owners()}
+        self._others: set[tuple[_Owner, str]] = set()
+        for owner, key, value in self._attributes():
+            self._fixed.note(("attribute", owner, key), value)
 
     def place(self, value: object) -> Place | None:
         return self._places.get(id(value))
@@ -53,32 +56,39 @@ class NetworkParts:
     def at(self, place: Place) -> object:
         return self._fixed.at(place) if place[0] == "attribute" else self._at[place]
 
-    def _attributes(self) -> Iterator[tuple[str, str, Any]]:
-        for name, module in self._modules.items():
-            for key, value in vars(module).items():
-                if key not in _INTERNAL and key not in _OF_A_CONTEXT:
-                    yield name, key, value
+    def _owners(self) -> list[_Owner]:
+        """What may have attributes and hooks."""
+        return [*self._modules, *(place for place in self._at if place[0] in _TENSORS)]
 
-    def pack(self, packer: Packer, left_out: Collection[str] = ()) -> dict[str, Any]:
+    def _owner(self, owner: _Owner) -> Any:
+        return self._modules[owner] if isinstance(owner, str) else self._at[owner]
+
+    def _attributes(self) -> Iterator[tuple[_Owner, str, Any]]:
+        for owner in self._owners():
+            for key, value in vars(self._owner(owner)).items():
+                if key not in _INTERNAL and key not in _OF_A_CONTEXT:
+                    yield owner, key, value
+
+    def pack(self, packer: Packer, left_out: Collection[tuple[_Owner, str]] = ()) -> dict[str, Any]:
         """What the network holds now.
 
         Args:
             packer: packs it.
-            left_out: attributes of the whole network that are not packed.
+            left_out: attributes that are not packed.
 
         Raises:
             UnpackableError: something on it can't be packed, or a method has left hooks.
         """
-        for name, module in self._modules.items():
-            if _hooks_of(module) != self._hooked[name]:
-                raise UnpackableError(f"a hook is left on the network ({name or 'on the whole'})")
+        for owner, hooks in self._hooked.items():
+            if _hooks_of(self._owner(owner)) != hooks:
+                raise UnpackableError(f"a hook is left on the network ({_shown(owner) or 'on the whole'})")
         return {
             "values": self.values(),
             "trained": {place: p.requires_grad for place, p in self._at.items() if place[0] == "_parameters"},
             "attributes": [
-                (name, key, packer.pack(value, f"{key}, an attribute of the network,"))
-                for name, key, value in self._attributes()
-                if self.fixed(value) != ("attribute", name, key) and not (name == "" and key in left_out)
+                (owner, key, packer.pack(value, f"{key}, an attribute of the network,"))
+                for owner, key, value in self._attributes()
+                if self.fixed(value) != ("attribute", owner, key) and (owner, key) not in left_out
             ],
             "added": [
                 (name, kind, key, packer.pack(value, f"{key}, which was added to the network,"))
@@ -106,7 +116,7 @@ class NetworkParts:
         Raises:
             DamagedError: they are of another network.
         """
-        if values.keys() != {place for place in self._at if place[0] in ("_parameters", "_buffers")}:
+        if values.keys() != {place for place in self._at if place[0] in _TENSORS}:
             raise DamagedError("its parameters are not those of this network")
         for place, value in values.items():
             kind, name, key = place
@@ -118,9 +128,9 @@ class NetworkParts:
             else:
                 raise DamagedError(f"{key} is of another shape than this network's")
 
-    def leave_out_of_training(self, model: nn.Module) -> None:
+    def leave_out_of_training(self) -> None:
         """Note what a method has put on the network: it isn't the network's own, and has no part in training."""
-        self._others = {name for name in vars(model) if ("", name) not in self._built} | {BATCH}
+        self._others = {(owner, key) for owner, key, _ in self._attributes()} - self._built.keys() | {("", BATCH)}
 
     def pack_trained(self, packer: Packer) -> dict[str, Any]:
         """What training leaves, without what a method has put on the network.
@@ -142,14 +152,13 @@ class NetworkParts:
             before: its parameters and buffers before that, as `values` gave them.
         """
         changed = [str(place[-1]) for place, value in self.values().items() if not torch.equal(value, before[place])]
-        for name, module in self._modules.items():
-            if type(module) is not self._at["class", name] or _hooks_of(module) != self._hooked[name]:
-                changed.append(name)
-        for name, key, value in self._attributes():
-            is_built = (name, key) in self._built
-            if is_built and value is not self._built[name, key] and not isinstance(self._modules[name], Head):
+        changed += [name for name, module in self._modules.items() if type(module) is not self._at["class", name]]
+        changed += [_shown(owner) for owner, hooks in self._hooked.items() if _hooks_of(self._owner(owner)) != hooks]
+        for owner, key, value in self._attributes():
+            is_built = (owner, key) in self._built
+            if is_built and value is not self._built[owner, key] and not isinstance(self._owner(owner), Head):
                 changed.append(key)
-            if not is_built and (name or hasattr(type(self._modules[name]), key)):
+            if not is_built and (owner or hasattr(type(self._owner(owner)), key)):
                 changed.append(key)
         return changed
 
@@ -166,10 +175,17 @@ class NetworkParts:
             getattr(self._modules[name], kind)[key] = unpacker.unpack(value)
         for name, names in packed["not persistent"].items():
             self._modules[name]._non_persistent_buffers_set.update(names)
-        for name, key, value in packed["attributes"]:
-            object.__setattr__(self._modules[name], key, unpacker.unpack(value))
+        for owner, key, value in packed["attributes"]:
+            object.__setattr__(self._owner(owner), key, unpacker.unpack(value))
 
 
-def _hooks_of(module: nn.Module) -> list[int]:
-    kinds = [hooks for name, hooks in vars(module).items() if name.endswith("_hooks") and hooks]
-    return [id(hook) for hooks in kinds for hook in hooks.values()]
+def _hooks_of(owner: nn.Module | Tensor) -> list[int]:
+    if isinstance(owner, Tensor):  # which keeps them elsewhere than in its attributes
+        kinds = [owner._backward_hooks, owner._post_accumulate_grad_hooks]
+    else:
+        kinds = [hooks for name, hooks in vars(owner).items() if name.endswith("_hooks")]
+    return [id(hook) for hooks in kinds if hooks for hook in hooks.values()]
+
+
+def _shown(owner: _Owner) -> str:
+    return owner if isinstance(owner, str) else ".".join(filter(None, owner[1:]))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import collections
 import copyreg
 import enum
+import importlib
 import random
 from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType, MethodType, SimpleNamespace
@@ -78,6 +79,7 @@ class Packer:
     def __init__(self, places: Iterable[Places]) -> None:
         self._places = list(places)
         self._numbers: dict[int, int] = {}
+        self._parts: dict[int, set[tuple[int, int]]] = {}  # the bytes of each storage that are a tensor's
         self._views: dict[tuple[Any, ...], Tensor] = {}
         self._alive: list[object] = []  # a number is an object's only while that lives
         self.nodes: list[Any] = []
@@ -155,13 +157,30 @@ class Packer:
         if value.grad_fn is not None:
             raise UnpackableError(f"{where} is a tensor with its graph, which detach() takes off")
         gradient = None if value.grad is None else self.pack(value.grad, f"{where}.grad")
-        return ("tensor", self._alone(value.detach()), value.requires_grad, gradient, isinstance(value, nn.Parameter))
+        return (
+            "tensor",
+            self._alone(value.detach(), where),
+            value.requires_grad,
+            gradient,
+            isinstance(value, nn.Parameter),
+        )
 
-    def _alone(self, tensor: Tensor) -> Tensor:
-        """A tensor without the rest of its storage: with a few examples, a file would hold the whole data set."""
+    def _alone(self, tensor: Tensor, where: str) -> Tensor:
+        """A tensor without the rest of its storage: with a few examples, a file would hold the whole data set.
+
+        Raises:
+            UnpackableError: another one has a part of the same memory, and would no longer follow it.
+        """
         if tensor.layout is not torch.strided:
             return tensor
         storage = tensor.untyped_storage()
+        reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+        begin = int(tensor.storage_offset()) * tensor.element_size()
+        end = begin + int(reach) * tensor.element_size() if tensor.numel() else begin
+        parts = self._parts.setdefault(storage.data_ptr(), set())
+        if any(begin < other_end and other_begin < end for other_begin, other_end in parts - {(begin, end)}):
+            raise UnpackableError(f"{where} is a tensor that shares memory with another one")
+        parts.add((begin, end))
         if storage.nbytes() == tensor.numel() * tensor.element_size():
             return tensor
         key = (storage.data_ptr(), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)
@@ -225,7 +244,7 @@ class Packer:
             return ("own", self.pack(kind, where))
         if _OURS.get(kind.__qualname__) is kind:
             return ("ours", kind.__qualname__)
-        if f"{kind.__module__}.".startswith(_PACKAGES) and "." not in kind.__qualname__:
+        if _of_torch(kind.__module__, kind.__qualname__) is kind:
             return ("torch", kind.__module__, kind.__qualname__)
         return None
 
@@ -355,11 +374,9 @@ class Unpacker:
                 raise DamagedError(f"{found!r} is no class of this code")
             return found
         module, name = parts
-        if not f"{module}.".startswith(_PACKAGES):
-            raise DamagedError(f"{module} is none of PyTorch's packages")
-        found = vars(_submodule(module))[name]
-        if not isinstance(found, type) or (found.__module__, found.__qualname__) != (module, name):
-            raise DamagedError(f"{name} is no class of {module}'s own")
+        found = _of_torch(module, name)
+        if found is None:
+            raise DamagedError(f"{name} is no class of PyTorch's in {module}")
         return found
 
     def _member(self, of: tuple[Any, ...], name: str) -> Any:
@@ -407,11 +424,14 @@ class Unpacker:
         return found
 
 
-def _submodule(name: str) -> Any:
-    found: Any = torch
-    for part in name.split(".")[1:]:
-        found = getattr(found, part)
-    return found
+def _of_torch(module: str, name: str) -> type | None:
+    """A class of PyTorch's own; not by way of attributes, since torch.optim deletes those of its modules."""
+    try:
+        found = vars(importlib.import_module(module)).get(name) if f"{module}.".startswith(_PACKAGES) else None
+    except ImportError:
+        return None
+    is_own = isinstance(found, type) and (found.__module__, found.__qualname__) == (module, name)
+    return found if is_own else None
 
 
 _Make = Callable[..., Any]

@@ -14,12 +14,12 @@ Optional attributes of the file:
   the total loss, as in van de Ven's code; Zenke et al., 2017, take the task's loss);
 - `PENALTY_IS_PURE = True` says that `compute_regularization_loss` draws no random numbers and changes nothing, so that
   nothing has to be put back after each step;
-- `quadratic_penalty(model, importance_dict, prev_params_dict) -> (coefficients, centres)`, a function with exactly
-  these arguments, beside `compute_regularization_loss`, that returns two dicts of tensors: it says that the penalty is
-  sum_i coefficients_i (theta_i - centres_i)^2, plus a constant, until the context ends. It is called once a context,
-  and the engine then adds the gradient as it updates the parameters, which costs a step next to nothing;
-  `compute_regularization_loss` is called at a context's first two steps and at its end only, to check that it
-  agrees;
+- `quadratic_penalty(model, importance_dict, prev_params_dict) -> (coefficients, centres)`, a function of three
+  arguments, `model` the first, beside `compute_regularization_loss`, that returns two dicts of tensors: it says that
+  the penalty is sum_i coefficients_i (theta_i - centres_i)^2, plus a constant, until the context ends. It is called
+  once a context, and the engine then adds the gradient as it updates the parameters, which costs a step next to
+  nothing; `compute_regularization_loss` is called at a context's first two steps and at its end only, to check that
+  it agrees;
 - `HYPERPARAMETERS = ("reg_strength", "gamma")` says which of `reg_strength`, `gamma` and `epsilon` the method uses, so
   that a sweep doesn't search the others; without it, it searches all three. A dict names any, with a default and what a
   sweep searches: `{"temperature": {"default": 2.0, "space": "interval(0.1, 10)"}}`; each is an attribute of the model;
@@ -35,6 +35,7 @@ The model carries `reg_strength`, `gamma`, `epsilon` and what the file declares 
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import logging
 import math
@@ -82,6 +83,7 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
 # How far the gradient of a quadratic penalty may be from autograd's, relative to its norm: float32's rounding only.
 _QUADRATIC_TOLERANCE = 1e-3
 _NAMES_SHOWN = 3
+_SCALE = "reg_strength_scale"
 
 IN_LOG = "the traceback is in the run's log"
 _DIFFERENTIABLE = "expected a scalar tensor that depends on the model's parameters"
@@ -109,7 +111,7 @@ class FileMethod(Method):
     def __init__(self, functions: Any, source: str, instance: Instance | None = None) -> None:
         self.source = source
         self._instance = instance
-        self._penalty_is_pure = bool(getattr(functions, "PENALTY_IS_PURE", False))
+        self._penalty_is_pure = _flag(functions, "PENALTY_IS_PURE", source, default=False)
         self._file: str | None = getattr(functions, "__file__", None)
         self._estimate = _function(functions, ESTIMATE, source)
         self._penalty = _function(functions, PENALTY, source)
@@ -118,7 +120,7 @@ class FileMethod(Method):
         self.transforms_gradients = self._transform is not None
         self.is_quadratic = self._quadratic is not None and not self.transforms_gradients  # which sees whole gradients
         self.reg_strength_scale = _reg_strength_scale(functions, source)
-        self.uses_path_integral = bool(getattr(functions, "USES_PATH_INTEGRAL", True))
+        self.uses_path_integral = _flag(functions, "USES_PATH_INTEGRAL", source, default=True)
         self.declared = of_file(getattr(functions, "HYPERPARAMETERS", tuple(STANDARD)), source)
         self.values = {name: one.default for name, one in self.declared.items()}
 
@@ -212,7 +214,7 @@ class FileMethod(Method):
         """Call `transform_gradients`.
 
         Raises:
-            MethodError: it raised, or left the network without what is trained.
+            MethodError: it raised, returned a value, or left the network without what is trained.
         """
         assert self._transform is not None
         with (
@@ -221,8 +223,14 @@ class FileMethod(Method):
             settings_put_back(),
             self._naming(TRANSFORM),
         ):
-            self._transform(self.model, *self._carried)
+            returned = self._transform(self.model, *self._carried)
         self._check_lost(TRANSFORM)
+        if returned is not None:  # which would be dropped
+            raise self._broken(
+                TRANSFORM,
+                f"returned {_article(type(returned).__name__)}; expected no value: what it changes are the parameters' "
+                "grad (p.grad.mul_(0.5))",
+            )
 
     def additions(self) -> list[str]:
         """What the method has added to the network that its author may take for something else, in sentences."""
@@ -565,16 +573,30 @@ def _function(functions: Any, name: str, source: str) -> Callable[..., Any]:
 def _quadratic(functions: Any) -> Callable[..., Any] | None:
     """The module's `quadratic_penalty`, if it is the contract's: a file may have something of its own by that name."""
     function = getattr(functions, QUADRATIC, None)
-    if not inspect.isfunction(function) or tuple(inspect.signature(function).parameters) != _ARGUMENTS[QUADRATIC]:
+    if not inspect.isfunction(function):
+        return None
+    names = list(inspect.signature(function).parameters)
+    if len(names) != len(_ARGUMENTS[QUADRATIC]) or names[0] != "model":  # the others' names are free, as everywhere
         return None
     # A file that imports a built-in method's functions and replaces the penalty alone has another penalty.
     same = function.__module__ == getattr(getattr(functions, PENALTY), "__module__", None)
     return function if same else None
 
 
+def _flag(functions: Any, name: str, source: str, *, default: bool) -> bool:
+    value = getattr(functions, name, default)
+    if isinstance(value, bool):
+        return value
+    raise InputError(f"{source}: {name}={value!r}; expected True or False.")
+
+
 def _reg_strength_scale(functions: Any, source: str) -> float:
     overrides = getattr(functions, "CONFIG_OVERRIDES", {})
-    scale = overrides.get("reg_strength_scale", 1.0) if isinstance(overrides, Mapping) else None
+    scale = overrides.get(_SCALE, 1.0) if isinstance(overrides, Mapping) else None
+    # Other harnesses' keys are theirs: only what can hardly mean anything else is refused.
+    meant = difflib.get_close_matches(_SCALE, map(str, overrides), n=1, cutoff=0.9) if scale is not None else []
+    if meant and meant != [_SCALE]:
+        raise InputError(f"{source}: CONFIG_OVERRIDES has {meant[0]!r}; expected {_SCALE!r}.")
     if isinstance(scale, int | float) and math.isfinite(scale) and scale >= 0:
         return float(scale)
     raise InputError(

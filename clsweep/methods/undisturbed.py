@@ -12,10 +12,12 @@ import os
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from clsweep.networks import Classifier, outputs_of
+from clsweep.paths import short
 
 _Kind = tuple[torch.dtype, torch.Size, torch.device]
 
@@ -204,6 +207,7 @@ class Network:
         named = list(model.named_modules())
         self._modules = [module for _, module in named]
         self._hooks = {module: _hooks(module) for module in self._modules}
+        self._files = {_file(module) for module in self._modules}
         self._children = [
             (module, name, child, _joined(prefix, name))
             for prefix, module in named
@@ -214,6 +218,7 @@ class Network:
             for prefix, module in named
             for name, p in module.named_parameters(recurse=False)
         ]
+        self._counts = [len(module._modules) for module in self._modules]
         self.parameters = list(model.parameters())
         self._buffers = [
             (module, name, buffer, _joined(prefix, name))
@@ -286,6 +291,17 @@ class Network:
             if _kind(p) != kind:
                 left, expected = _difference(_kind(p), kind)
                 return f"left the network's parameter {full} with {left}; expected {expected}, as before the call"
+        return self._looped()
+
+    def _looped(self) -> str | None:
+        """What somebody has put into itself, which nothing that goes through the layers would survive; see `lost`."""
+        counts = [len(module._modules) for module in self._modules]
+        if counts == self._counts:  # looked at already, as most times: this is asked for at every step
+            return None
+        full = _loop(self.model)
+        if full is not None:
+            return f"left the network inside itself, as model.{full}; expected a copy of it: copy.deepcopy(model)"
+        self._counts = counts
         return None
 
     def added_parameters(self) -> list[str]:
@@ -300,7 +316,14 @@ class Network:
             for name, module in self.model.named_modules()
             if _hooks(module) > self._hooks.get(module, math.inf)
         ]
-        return layers + [full for _, _, p, full, _ in self._named if p._backward_hooks]
+        hooked = (full for _, _, p, full, _ in self._named if p._backward_hooks or p._post_accumulate_grad_hooks)
+        return [*layers, *hooked]
+
+    def place(self, error: Exception) -> str | None:
+        """The file and line of the network's own code, where an exception passed through any that isn't clsweep's."""
+        frames = traceback.extract_tb(error.__traceback__)
+        places = [f"{short(Path(one.filename))}, line {one.lineno}" for one in frames if one.filename in self._files]
+        return places[-1] if places else None
 
     def not_finite(self) -> str | None:
         """The name of the first parameter or buffer that holds NaN or infinity; waits for the device."""
@@ -317,12 +340,32 @@ class Network:
             module.training = training
 
 
+def _loop(module: nn.Module, around: tuple[nn.Module, ...] = (), prefix: str = "") -> str | None:
+    """The name of a layer that is one of those around it, if there is one."""
+    around = (*around, module)
+    for name, child in module.named_children():
+        full = _joined(prefix, name)
+        if any(child is one for one in around):
+            return full
+        found = _loop(child, around, full)
+        if found is not None:
+            return found
+    return None
+
+
 def first_not_finite(tensors: dict[str, Tensor]) -> str | None:
     """The name of the first tensor that holds NaN or infinity, if any does; waits for the device once if none does."""
     finite = [torch.isfinite(tensor).all() for tensor in tensors.values()]
     if not finite or torch.stack(finite).all():
         return None
     return next(name for name, is_finite in zip(tensors, finite, strict=True) if not is_finite)
+
+
+def _file(module: nn.Module) -> str | None:
+    """Of somebody else's layer: PyTorch's call what they hold, and clsweep's raise what is clsweep's to mend."""
+    name = type(module).__module__
+    is_known = name.partition(".")[0] in ("torch", "clsweep")
+    return None if is_known else getattr(sys.modules.get(name), "__file__", None)
 
 
 def _hooks(module: nn.Module) -> int:

@@ -17,9 +17,9 @@ from torch.utils.data import TensorDataset
 from clsweep import seeding
 from clsweep.checkpoints.network import NetworkParts
 from clsweep.checkpoints.packing import Packer, Places, Unpacker
-from clsweep.errors import RunError
+from clsweep.errors import ClsweepError, RunError, is_machine_error, named
 from clsweep.methods.base import Finished, Method, Path, Squares
-from clsweep.methods.contract import PENALTY
+from clsweep.methods.contract import IN_LOG, PENALTY, log
 from clsweep.methods.undisturbed import Network, first_not_finite
 from clsweep.networks import Classifier, Outputs, layout_of, outputs_of, select
 from clsweep.optimizers import OptimizerSetting
@@ -70,7 +70,7 @@ class Learner:
         self._totals: NamedTensors = {}  # of the path
         self.parts = NetworkParts(model)  # before the method has put anything there
         method.attach(self._network)
-        self.parts.leave_out_of_training(model)
+        self.parts.leave_out_of_training()
         self._start = snapshot(model)
 
     @property
@@ -378,18 +378,28 @@ class Learner:
 
     @contextmanager
     def blaming(self) -> Iterator[None]:
-        """Report an exception as the method's where it passed through the method's file, such as in a hook.
+        """Report an exception as the method's or the network's where it passed through a file of theirs, as in a hook.
 
         Raises:
-            MethodError: it did.
+            MethodError: it passed through the method's.
+            RunError: it passed through the network's.
         """
         try:
             yield
         except Exception as error:
-            blamed = self.method.blamed(error)
+            blamed = self.method.blamed(error) or self._blamed(error)
             if blamed is None:
                 raise
             raise blamed from error
+
+    def _blamed(self, error: Exception) -> RunError | None:
+        """The network's failure; the machine's is told elsewhere, wherever it came up."""
+        where = self._network.place(error)
+        is_machines = isinstance(error, MemoryError | torch.OutOfMemoryError) or is_machine_error(error)
+        if where is None or is_machines or isinstance(error, ClsweepError):
+            return None
+        log.error("%s: the network raised", where, exc_info=error)
+        return RunError(f"{where}: the network raised {named(error)} while it was used ({IN_LOG}).")
 
     def _check_gradient(self, loss: Tensor) -> None:
         """Find NaN in the gradient at a context's first step, and whose it is; the task's will be seen in the loss."""

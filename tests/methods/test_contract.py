@@ -59,6 +59,16 @@ def test_config_overrides_scale_the_strength(tmp_path: Path, scale: str) -> None
     assert method.reg_strength_scale == float(scale)
 
 
+def test_overrides_of_other_harnesses_are_theirs(tmp_path: Path) -> None:
+    theirs = "{'reg_strength': 3, 'lr': 0.1, 'reg_strength_schedule': 'flat', 4: 5}"
+    assert regularizer(tmp_path, f"CONFIG_OVERRIDES = {theirs}\n{GOOD}").reg_strength_scale == 1
+
+
+@pytest.mark.parametrize("names", ["model, importance, prev", "model, a, b=None"])
+def test_the_names_of_a_quadratic_penaltys_arguments_are_free(tmp_path: Path, names: str) -> None:
+    assert regularizer(tmp_path, f"{GOOD}def quadratic_penalty({names}): ...\n").is_quadratic
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
@@ -85,6 +95,13 @@ def test_config_overrides_scale_the_strength(tmp_path: Path, scale: str) -> None
         pytest.param(f"{GOOD}\ndef broken(:\n", ["line 6", "valid Python"], id="syntax error"),
         pytest.param(f"{GOOD}import no_such_module_here\n", ["line 5", "no_such_module_here"], id="import error"),
         pytest.param(f"\n1 / 0\n{GOOD}", ["line 2", "ZeroDivisionError"], id="raises on import"),
+        pytest.param(f"USES_PATH_INTEGRAL = 'no'\n{GOOD}", ["USES_PATH_INTEGRAL='no'; expected True or"], id="path"),
+        pytest.param(f"PENALTY_IS_PURE = None\n{GOOD}", ["PENALTY_IS_PURE=None; expected True or"], id="pure"),
+        pytest.param(
+            f"CONFIG_OVERRIDES = {{'reg_strength_scal': 10}}\n{GOOD}",
+            ["CONFIG_OVERRIDES has 'reg_strength_scal'; expected 'reg_strength_scale'"],
+            id="near miss",
+        ),
         *(
             pytest.param(f"CONFIG_OVERRIDES = {value}\n{GOOD}", ["CONFIG_OVERRIDES", "finite number"], id=value)
             for value in (

@@ -271,6 +271,8 @@ LOST = {
     "del model.head.bias": ("own parameter head.bias", "copy_()"),
     "model.head.weight.data = torch.zeros(3, 7)": ("head.weight with shape (3, 7)", "expected shape (6, 7)"),
     "model.hidden = torch.nn.ModuleList([torch.nn.Linear(16, 7)])": ("own layer hidden", "expected it to stay"),
+    "model._old = model": ("left the network inside itself, as model._old;", "copy.deepcopy(model)"),
+    "model.head.old = torch.nn.Sequential(model)": ("as model.head.old.0;", "copy.deepcopy(model)"),
 }
 
 

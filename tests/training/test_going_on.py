@@ -361,6 +361,77 @@ def test_what_cannot_be_kept_is_named_once_and_the_run_starts_over(tmp_path: Pat
     assert finished(config, tmp_path / "run").learned == [0, 1, 2, 3]
 
 
+KEPT_ON_PARAMETERS = """
+    import torch
+
+
+    def named(model):
+        return {name.replace(".", "__"): p for name, p in model.named_parameters()}
+
+
+    def estimate_importance(model, dataset, prev_params, device):
+        for p in model.parameters():
+            p.count = getattr(p, "count", 0) + 1
+            p.omega = getattr(p, "omega", torch.zeros_like(p)) + p.detach().abs()
+        return {name: p.omega * 10 ** p.count for name, p in named(model).items()}
+
+
+    def compute_regularization_loss(model, importance_dict, prev_params_dict):
+        own = named(model)
+        return sum((value * (own[n] - prev_params_dict[n]) ** 2).sum() for n, value in importance_dict.items())
+"""
+
+
+def test_what_a_file_kept_on_parameters_is_kept(tmp_path: Path) -> None:
+    goes_on(setting(*SHORT, method_file(tmp_path, KEPT_ON_PARAMETERS)), tmp_path)
+
+
+WITH_AN_OPTIMIZER = """
+    import torch
+
+
+    def estimate_importance(model, dataset, prev_params, device):
+        if not hasattr(model, "adam"):
+            model.adam = torch.optim.Adam(model.parameters())
+            model.momentum = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1, momentum=0.9)
+        for group in (*model.adam.param_groups, *model.momentum.param_groups):
+            for p in group["params"]:
+                p.grad = torch.ones_like(p)
+        model.adam.step()
+        model.momentum.step()
+        (moved,) = model.momentum.param_groups[0]["params"]
+        return {name.replace(".", "__"): moved.detach() ** 2 + p.abs() for name, p in model.named_parameters()}
+
+
+    def compute_regularization_loss(model, importance_dict, prev_params_dict):
+        own = {name.replace(".", "__"): p for name, p in model.named_parameters()}
+        return sum((value * (own[n] - prev_params_dict[n]) ** 2).sum() for n, value in importance_dict.items())
+"""
+
+
+def test_an_optimizer_that_a_file_keeps_goes_on(tmp_path: Path) -> None:
+    goes_on(setting(*SHORT, method_file(tmp_path, WITH_AN_OPTIMIZER)), tmp_path)
+
+
+@pytest.mark.parametrize("hook", ["register_hook(lambda g: g / 2)", "register_post_accumulate_grad_hook(print)"])
+def test_a_hook_on_a_parameter_is_named_as_one_on_a_layer(hook: str, tmp_path: Path) -> None:
+    text = f"""
+        def estimate_importance(model, dataset, prev_params, device):
+            model.head.weight.{hook}
+            return {{}}
+
+
+        def compute_regularization_loss(model, importance_dict, prev_params_dict):
+            return sum(p.sum() for p in model.parameters()) * 0.0
+    """
+    told = stopped(setting(*SHORT, method_file(tmp_path, text)), tmp_path / "run", 1)
+    assert told.notes == [
+        "a hook is left on the network (head.weight), which a checkpoint can't hold: should a run be stopped, it "
+        "starts over"
+    ]
+    assert kept(tmp_path / "run") == []
+
+
 @pytest.mark.parametrize("damage", ["a byte", "the end", "everything", "code"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(damage: str, tmp_path: Path) -> None:
     config = setting(*SHORT, "regularizer=ewc")

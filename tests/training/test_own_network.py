@@ -12,7 +12,7 @@ from builders import ROOT, command, setting
 from tiny import learner, method, stream
 
 from clsweep import methods, networks
-from clsweep.errors import InputError
+from clsweep.errors import InputError, RunError
 from clsweep.training.loop import Trainer, TrainingProtocol
 from clsweep.training.rehearsal import rehearse
 
@@ -109,3 +109,31 @@ def test_what_an_estimator_cannot_take_is_refused_before_anything_is_trained(mod
     config = setting("+benchmark=split_mnist", "regularizer=ewc", "dataset=mnist_5k", "budget=smoke", *own)
     with pytest.raises(InputError, match=r"^the network's logits of an example are others in another batch"):
         rehearse(config, stream(), torch.device("cpu"), None)
+
+
+RAISES = """
+from torch import nn
+
+class Layer(nn.Module):
+    def forward(self, x):
+        if self.training and len(x) == 3:
+            raise ValueError("bad batch")
+        return x
+
+class Net(nn.Sequential):
+    def __init__(self, n_outputs):
+        super().__init__(Layer(), nn.Flatten(), nn.LazyLinear(n_outputs))
+"""
+
+
+def test_a_network_that_raises_in_training_is_named_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"own_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(RAISES)
+    monkeypatch.chdir(tmp_path)
+    of = stream()
+    model = networks.build({"name": "own", "_target_": f"{name}.Net"}, of.input_shape, of.n_outputs, seed=0)
+    made = Trainer(learner(method("ewc"), model), of, TrainingProtocol(1, 3, seed=5))
+    with pytest.raises(RunError, match=rf"{name}\.py, line 7: the network raised ValueError: bad batch while"):
+        list(made.sequentially())

@@ -207,6 +207,19 @@ def test_a_file_that_cannot_be_imported_twice_is_not_refused(tmp_path: Path) -> 
     assert rehearse(made, stream(made), CPU, read(str(file))) == []
 
 
+def test_gradients_that_are_returned_are_refused(tmp_path: Path) -> None:
+    more = (
+        "def transform_gradients(model, importance_dict, prev_params_dict): return [p.grad for p in model.parameters()]"
+    )
+    with pytest.raises(InputError, match="transform_gradients returned a list; expected no value"):
+        rehearsed(tmp_path, source(more=more))
+
+
+def test_a_network_inside_itself_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"method\.py: estimate_importance left .*: copy\.deepcopy"):
+        rehearsed(tmp_path, source("model._old = model"))
+
+
 def test_a_single_context_has_no_penalty_to_rehearse(tmp_path: Path) -> None:
     assert rehearsed(tmp_path, source(penalty="1 / 0"), "benchmark.contexts=1") == []
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from clsweep.checkpoints.code import Code
-from clsweep.checkpoints.packing import DamagedError, Unpacker
+from clsweep.checkpoints.packing import DamagedError, Packer, UnpackableError, Unpacker
 
 
 @pytest.fixture
@@ -45,8 +45,29 @@ def test_a_class_of_the_code_and_of_pytorch_is_made(code: Code) -> None:
 )
 def test_no_other_class_is_made(of: tuple[Any, ...], code: Code) -> None:
     assert code.at(("mine", "Path")) is Path
-    with pytest.raises(DamagedError, match=r"is no class of|is none of"):
+    with pytest.raises(DamagedError, match="is no class of"):
         unpacked(code, ("object", of, []), ("place", 0, ("mine", "Path")))
+
+
+def test_a_class_that_could_not_be_found_again_is_not_packed(code: Code) -> None:
+    class Local(torch.nn.Linear):
+        pass
+
+    Local.__module__ = "torch.nn.modules.linear"
+    for name in ("Local", "Linear"):
+        Local.__qualname__ = name
+        with pytest.raises(UnpackableError, match="it is an object of the type torch"):
+            Packer([code]).pack(Local(1, 1), "it")
+
+
+def test_tensors_that_share_a_part_of_their_memory_are_not_packed(code: Code) -> None:
+    whole = torch.zeros(6)
+    for pair in ([whole, whole[1:]], [whole[1:4], whole[3:]]):
+        with pytest.raises(UnpackableError, match=r"it\[1\] is a tensor that shares memory with another one"):
+            Packer([code]).pack(pair, "it")
+    packer = Packer([code])
+    packer.pack([whole[:2], whole[2:], whole[2:], torch.ones(2)], "it")
+    assert [len(node[1]) for node in packer.nodes] == [4, 2, 4, 4, 2]
 
 
 def test_no_other_module_is_imported(code: Code) -> None:
