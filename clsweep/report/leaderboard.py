@@ -191,8 +191,9 @@ def verdict(table: pd.DataFrame) -> str:
     leader, others = rivals.loc[best, "method"], methods.drop(best)
     tested = others["p"].notna()
     is_alike = others["common_seeds"] > 1  # without a p: on each seed the same accuracy, or the same difference
-    if not rivals.loc[best, "average_accuracy_best"]:
-        is_alike[tested] = np.array(_corrected(others.loc[tested, "p"].tolist())) > 1 - LEVEL
+    is_marked = bool(rivals.loc[best, "average_accuracy_best"])
+    corrected = np.array(_corrected(others.loc[tested, "p"].tolist()))
+    is_alike[tested] = (corrected > 1 - LEVEL) & (not is_marked)
     alike = others.loc[is_alike, "method"].tolist()
     is_better = tested & ~is_alike & (others["difference"] > 0)  # the mean is over other seeds, too
     better = others.loc[is_better, "method"].tolist()

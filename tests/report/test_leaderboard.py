@@ -347,6 +347,19 @@ def test_the_verdict_says_who_cannot_be_told_apart(tmp_path: Path) -> None:
     assert leaderboard.verdict(table(tmp_path)) == "ewc has the highest mean, and can't be told from si."
 
 
+def test_without_a_mark_the_verdict_corrects_for_all_pairs(tmp_path: Path) -> None:
+    """The leader was chosen on the same seeds: of six methods there are 15 pairs, not 5."""
+    write_seeds(tmp_path / "ewc", [0.950, 0.952, 0.951, 0.953], regularizer="ewc")
+    write_seeds(tmp_path / "si", [0.949, 0.953, 0.951, 0.952], regularizer="si")
+    close = [0.9450, 0.9485, 0.9465, 0.9508]
+    write_seeds(tmp_path / "mas", close, regularizer="mas")
+    told = "ewc has the highest mean, and can't be told from si."
+    assert leaderboard.verdict(table(tmp_path)) == told
+    for number, other in enumerate(("l2", "rwalk", "lwf")):
+        write_seeds(tmp_path / other, [value - 0.2 - number / 100 for value in close], regularizer=other)
+    assert leaderboard.verdict(table(tmp_path)) == "ewc has the highest mean, and can't be told from si, mas."
+
+
 def test_a_method_alone_is_not_the_best(tmp_path: Path) -> None:
     write_seeds(tmp_path, GOOD, contexts=2)
     assert not table(tmp_path)[["average_accuracy_best", "forgetting_best"]].eq(True).any(axis=None)
