@@ -46,6 +46,8 @@ _CLOSE: Final = 0.06  # a value that is rounded to two digits is the same
 _COLUMNS: Final = 3
 _WIDTH: Final = 115  # of a line of the page
 _FEW_IMAGES: Final = 20_000
+_RATE: Final = "learning rate"
+_RATES: Final = {"optimizer.lr", "benchmark.lr"}
 _MOVES: Final = "The best strength of each search, and in parentheses the number of values that were tried."
 
 
@@ -174,11 +176,13 @@ def _search(
     trials: pd.DataFrame,
     searched: tuple[str, ...],
 ) -> Search:
-    words = [] if run is None else _unusual(run, searched)
+    words = [] if run is None else _unusual(run)
+    if _RATES & set(searched):
+        words = [*(word for word in words if not word.startswith(_RATE)), f"{_RATE} searched"]
     return Search(benchmark, method, ", ".join([f"{iters:,} iterations", *words]), iters, bool(words), trials, searched)
 
 
-def _unusual(run: Mapping[Any, Any], searched: Sequence[str]) -> list[str]:
+def _unusual(run: Mapping[Any, Any]) -> list[str]:
     """What a reader of a strength must know, but for the iterations; older files don't say all of it."""
     protocol, usual = Protocol.of_row(run), Protocol.of(defaults.usual(str(run["benchmark"])))
     words = [] if protocol.first_contexts is None else [f"the first {protocol.first_contexts} contexts"]
@@ -186,8 +190,8 @@ def _unusual(run: Mapping[Any, Any], searched: Sequence[str]) -> list[str]:
         words.append(f"network {protocol.network}")
     if protocol.optimizer not in (None, usual.optimizer):
         words.append(f"optimizer {protocol.optimizer}")
-    if protocol.lr != usual.lr and not {"lr", "optimizer.lr"} & set(searched):
-        words.append(f"learning rate {protocol.lr:g}")
+    if protocol.lr != usual.lr:
+        words.append(f"{_RATE} {protocol.lr:g}")
     if protocol.contexts not in (None, usual.contexts):
         words.append(f"{protocol.contexts} contexts")
     elif run["n_train"] < _FEW_IMAGES:

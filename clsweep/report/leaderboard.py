@@ -214,8 +214,14 @@ def verdict(table: pd.DataFrame) -> str:
 def _corrected(p_values: Sequence[float]) -> list[float]:
     """The leader's p-values by Holm's procedure over all pairs of methods, the other pairs' taken for 1.
 
-    The leader is chosen on the data that test it. Of twelve equal methods, one in eight tables would tell some method
-    from the leader if only its own pairs counted. The mark is stricter by itself: it needs every pair.
+    The leader is chosen on the data that test it: of many equal methods it is a lucky one, and corrected for its own
+    pairs alone it would be told from some method too often. The mark is stricter by itself: it needs every pair.
+
+    Args:
+        p_values: of the leader with each rival, none of them NaN.
+
+    Returns:
+        A value for each, in the same order.
     """
     pairs = len(p_values) * (len(p_values) + 1) // 2
     return holm([*p_values, *[1.0] * (pairs - len(p_values))])[: len(p_values)]
