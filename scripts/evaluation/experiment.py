@@ -118,21 +118,28 @@ class Made:
         runs: `clsweep.results.load`'s, by the name of their folder.
         cells: their accuracies, with a column `name` of those.
         studies: the sweeps, by the name of their folder.
+        diverged: the names of runs whose training didn't stay finite: made again, they would do the same.
     """
 
     runs: pd.DataFrame
     cells: pd.DataFrame
     studies: Mapping[str, Study] = field(default_factory=dict)
+    diverged: frozenset[str] = frozenset()
 
     def has(self, run: Run) -> bool:
-        """Whether a run or a sweep is kept."""
-        return run.name in (self.studies if run.trials else self.runs.index)
+        """Whether a run or a sweep is kept, one that diverged, too."""
+        return run.name in self.diverged or run.name in (self.studies if run.trials else self.runs.index)
 
     def of(self, setting: Setting) -> pd.DataFrame:
         """A setting's runs but those that search: `runs` with the columns `method` and `draw`."""
-        there = [run for run in setting.runs(self) if not (run.searches or run.waits) and self.has(run)]
+        there = [run for run in setting.runs(self) if not (run.searches or run.waits) and run.name in self.runs.index]
         methods, draws = [run.method for run in there], [" ".join(run.draw) for run in there]
         return self.runs.loc[[run.name for run in there]].assign(method=methods, draw=draws)
+
+    def diverged_of(self, setting: Setting, method: str) -> int:
+        """How many of a method's runs diverged, but those that search."""
+        finals = (run for run in setting.runs(self) if run.method == method and not run.searches)
+        return sum(run.name in self.diverged for run in finals)
 
     def learned(self, runs: pd.DataFrame) -> pd.DataFrame:
         """The mean test accuracy over the contexts learned so far: a row for each run, a column for each count."""
@@ -217,7 +224,7 @@ class Setting:
         if self.trials:
             return made.studies[searches[0].name].values
         accuracy = made.runs["validation_average_accuracy"].astype(float).to_dict()
-        best = max(searches, key=lambda run: accuracy[run.name])
+        best = max(searches, key=lambda run: accuracy.get(run.name, -1.0))  # one that diverged is the worst
         assert best.strength is not None
         return {_STRENGTH: best.strength}
 

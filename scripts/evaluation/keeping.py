@@ -35,6 +35,7 @@ _OF_BEST: Final = {
 }
 _FILES: Final = (results.SUMMARY_FILE, results.ACCURACY_FILE, results.TRIALS_FILE, _OVERRIDES)
 _DIGITS = 4  # of a value that a sweep chose
+_DIVERGED = "NaN or infinit"  # in the reason of every run whose training did not stay finite
 
 
 def kept(experiment: Experiment) -> Made:
@@ -52,6 +53,7 @@ def kept(experiment: Experiment) -> Made:
         raise ValueError(f"{found.problems[0].path}: {found.problems[0].message}")
     runs = found.runs[found.runs["status"] == results.FINISHED]
     names = {place: Path(place).name for place in runs["folder"]}
+    diverged = found.runs[(found.runs["status"] == results.FAILED) & found.runs["reason"].str.contains(_DIVERGED)]
     cells = found.cells[found.cells["folder"].isin(list(names))]
     return Made(
         runs.assign(name=runs["folder"].map(names)).set_index("name"),
@@ -60,6 +62,7 @@ def kept(experiment: Experiment) -> Made:
             str(row["name"]): _study(row["space"], found.trials[found.trials["study"] == row["study"]])
             for row in found.studies.to_dict("records")
         },
+        frozenset(Path(place).name for place in diverged["folder"]),
     )
 
 
@@ -81,7 +84,7 @@ def _rounded(value: Any) -> float | str:
 
 
 def keep(experiment: Experiment, runs: Iterable[Run]) -> Made:
-    """Take finished runs and sweeps that lie in folders into the committed tables.
+    """Take finished runs and sweeps that lie in folders into the committed tables, and runs that diverged.
 
     Each table is replaced as a whole. Where a process is killed between two of them, the next call puts it right, as
     the folders stay.
@@ -153,8 +156,17 @@ def _is_finished(run: Run, folder: Path) -> bool:
     """Whether a folder has the run or the sweep; its method's file may have been edited before it began."""
     if run.trials:
         return _is_finished_sweep(run, folder)
-    row = resuming.finished(folder)
+    row: Mapping[Any, Any] | None = resuming.finished(folder) or _diverged(folder)
     return row is not None and (run.file is None or row["regularizer_digest"] == run.version[:DIGEST])
+
+
+def _diverged(folder: Path) -> Mapping[Any, Any] | None:
+    """The row of a run that failed since its training did not stay finite; None for every other one."""
+    if not (folder / results.SUMMARY_FILE).is_file():
+        return None
+    rows = results.load(folder).runs.to_dict("records")
+    found = [row for row in rows if row["status"] == results.FAILED and _DIVERGED in row["reason"]]
+    return found[0] if found else None
 
 
 def _is_finished_sweep(run: Run, folder: Path) -> bool:

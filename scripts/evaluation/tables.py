@@ -53,7 +53,9 @@ def tuned(experiment: Experiment, made: Made) -> str:
         lines = [["method", "tuned values", "validation accuracy", "seeds", "test accuracy", TO_SHIPPED]]
         for method in setting.methods:
             mine = runs.loc[runs["method"] == method.name, "average_accuracy"].tolist()
-            row = [METHODS[method.name], *_best(studies.get(method.name)), str(len(mine) or ""), interval(mine)]
+            diverged = made.diverged_of(setting, method.name)
+            seeds = f"{len(mine)}, {diverged} diverged" if diverged else str(len(mine) or "")
+            row = [METHODS[method.name], *_best(studies.get(method.name)), seeds, interval(mine)]
             if mine or method.name in studies:
                 lines.append([*row, differences.get(method.name, "")])
         parts.append(_section(experiment, setting, _complete(lines, setting), _searched(studies)))

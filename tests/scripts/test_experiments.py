@@ -209,6 +209,28 @@ def test_finished_runs_are_kept_once_and_others_are_not(folders: Path) -> None:
     assert second in EXPERIMENT.missing(made)
 
 
+def test_a_run_that_diverges_is_made_once_and_told(folders: Path) -> None:
+    tried = list(SETTING.searches(EWC))
+    folder = keeping.MADE_HERE / EXPERIMENT.name / tried[0].name
+    typed = "+benchmark=split_mnist dataset=mnist_5k benchmark.iters=30 optimizer=sgd optimizer.lr=1e20 threads=1"
+    command = [sys.executable, "-m", "clsweep", *typed.split(), "regularizer=ewc", f"hydra.run.dir={folder}"]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 1
+    for run, accuracy in zip(tried[1:], (0.9, 0.8), strict=True):
+        finish(run, validation_average_accuracy=accuracy, validation_fraction=0.1)
+    made = keeping.keep(EXPERIMENT, runs())
+    assert made.diverged == {tried[0].name}
+    assert SETTING.chosen(EWC, made) == {"reg_strength": 10.0}
+
+    ewc, si, other_ewc, other_si = runs()[3:]
+    finish(ewc, status=results.FAILED, reason="KeyError: 'x'")  # mended, it may be made again
+    finish(si, 0.9)
+    finish(other_si, status=results.FAILED, reason="the network's weight holds NaN or infinity after context 2")
+    made = keeping.keep(EXPERIMENT, runs())
+    assert EXPERIMENT.missing(made) == [ewc, other_ewc]
+    assert made.of(SETTING)["method"].tolist() == ["si"]
+    assert "| SI |  |  | 1, 1 diverged | 0.9000 |" in tables.tuned(EXPERIMENT, made)
+
+
 @pytest.mark.parametrize("written", [0, 1, len(TABLES) - 1])
 def test_a_process_may_be_killed_between_two_tables(
     written: int, folders: Path, monkeypatch: pytest.MonkeyPatch
