@@ -15,6 +15,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, SI, DictConfig, ListConfig, Node, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
@@ -323,9 +324,26 @@ OmegaConf.register_new_resolver("method_folder", method_folder, replace=True)
 OmegaConf.register_new_resolver("times", times, replace=True)
 
 
+def typed_config_dir(hydra: Any) -> Path | None:
+    """The folder of `--config-dir`, by Hydra's own part of the configuration."""
+    sources = hydra.runtime.config_sources
+    return next((Path(source.path) for source in sources if source.provider == "command-line"), None)
+
+
+def _file(group: str, name: object) -> Path | None:
+    """The file of a group with that name, clsweep's own before that of `--config-dir`, as for Hydra."""
+    return next((file for file in _files(group) if file.stem == name), None)
+
+
+def _files(group: str) -> list[Path]:
+    typed = typed_config_dir(HydraConfig.get()) if HydraConfig.initialized() else None
+    folders = [config_dir(), *([] if typed is None else [typed])]
+    return [file for folder in folders for file in (folder / group).glob("*.yaml")]
+
+
 def choices(group: str) -> str:
-    """The names of a group's files, with commas between them."""
-    return ", ".join(sorted(path.stem for path in (config_dir() / group).glob("*.yaml")))
+    """The names of a group's files, of those in `--config-dir`, too, with commas between them."""
+    return ", ".join(sorted({file.stem for file in _files(group)}))
 
 
 def missing_benchmark() -> InputError:
@@ -511,14 +529,14 @@ def _name_data(settings: DictConfig) -> None:
         return
     name = OmegaConf.select(given, "name") if isinstance(given, DictConfig) else given
     own = {"name": name} if not isinstance(given, DictConfig) else given
-    file = config_dir() / "dataset" / f"{name}.yaml"
-    if not isinstance(name, str) or not (file.is_file() or "source" in own):
+    file = _file("dataset", name)
+    if not isinstance(name, str) or not (file or "source" in own):
         typed = name if name is not None else _typed(given)
         raise InputError(
             f"{SEARCH_DATA}={typed}: expected one of {choices('dataset')}, or values, as in "
             f"{SEARCH_DATA}='{{name: arrays, train: A.npz, test: B.npz}}'."
         )
-    of_name = OmegaConf.load(file) if file.is_file() else OmegaConf.create({"n_classes": None})
+    of_name = OmegaConf.load(file) if file else OmegaConf.create({"n_classes": None})
     root = OmegaConf.select(settings, "dataset.root")
     if "root" in of_name and root is not None:
         of_name.root = root

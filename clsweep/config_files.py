@@ -20,14 +20,8 @@ from clsweep.paths import short
 _READER = file_config_source.__file__  # Hydra imports its plugins anew, so that functions can't be compared
 
 
-def _config_dir(hydra: Any) -> Path | None:
-    """The folder of `--config-dir`, by Hydra's own part of the configuration."""
-    sources = hydra.runtime.config_sources
-    return next((Path(source.path) for source in sources if source.provider == "command-line"), None)
-
-
 def _resolved() -> str:
-    folder = _config_dir(HydraConfig.get()) if HydraConfig.initialized() else None
+    folder = settings.typed_config_dir(HydraConfig.get()) if HydraConfig.initialized() else None
     if folder is None:
         raise ValueError("a path in it is relative to --config-dir, which is not given")
     return str(folder)
@@ -87,7 +81,7 @@ def refuse_overruled(composed: DictConfig) -> None:
     epochs = OmegaConf.select(composed, "benchmark.epochs")
     if epochs is not None and "budget" in given:
         raise settings.epochs_contradicted("budget", given["budget"], epochs)
-    folder = _config_dir(composed.hydra)
+    folder = settings.typed_config_dir(composed.hydra)
     name = str(composed.hydra.job.config_name).removesuffix(".yaml")  # Hydra takes both
     file = None if folder is None else folder / f"{name}.yaml"
     if file is None or not file.is_file():

@@ -187,6 +187,8 @@ def _entry(name: object, entry: object, source: str) -> Hyperparameter:
     where = f"{source}: HYPERPARAMETERS[{name!r}]"
     if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name in _TAKEN:
         raise InputError(f"{where}: expected a name such as temperature, and none of {', '.join(_TAKEN)}.")
+    if name.startswith("_"):  # what a model has for its own use, as `_custom_W`
+        raise InputError(f"{where}: expected a name that doesn't begin with an underscore, such as temperature.")
     standard = STANDARD.get(name)
     if standard is None and _is_column(name):
         raise InputError(f"{where}: is the name of another column of the results; expected another name.")
@@ -210,7 +212,7 @@ def _is_column(name: str) -> bool:
 
 
 # Keys of `regularizer` that say other things.
-_TAKEN = ("name", "file", "space", "tuned", "tuned_for", "preset", "values", "_target_", "fisher")
+_TAKEN = ("name", "file", "space", "tuned", "tuned_for", "preset", "values", "fisher")
 
 
 def _allowed(default: object) -> Allowed | None:

@@ -223,6 +223,24 @@ def test_they_are_searched_as_any_other(tmp_path: Path, monkeypatch: pytest.Monk
     assert best["benchmark"]["iters_by_budget"] == {"full": 2}
 
 
+def test_ones_own_are_known_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_own()
+    with pytest.raises(SystemExit, match="2"):  # from one of Hydra's callbacks
+        command(monkeypatch, "--config-dir", "own")
+    assert "choose one with +benchmark=..., one of mine, perm_mnist, " in capsys.readouterr().err
+    Path("own/dataset").mkdir()
+    Path("own/dataset/other.yaml").write_text("name: other\nsource: mnist_5k\nn_classes: 10\n")
+    search = ("--multirun", *BASE, "search.tune_on=other_data", "search.dry_run=true")
+    assert command(monkeypatch, *search, "search.data=other") == 0
+    assert "tuned on   other_data other\n" in capsys.readouterr().out
+    assert command(monkeypatch, *search, "search.data=another") == 2
+    assert "search.data=another: expected one of arrays, " in (said := capsys.readouterr().err)
+    assert ", other, or values" in said
+
+
 @pytest.mark.parametrize(
     ("removed", "typed", "said"),
     [

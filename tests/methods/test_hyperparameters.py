@@ -111,15 +111,15 @@ TUPLE = (
 )
 ENTRY = 'expected a dict of "default" and "space", such as {"default": 2.0}.'
 OTHER = "expected another name."
-NAME = (
-    "expected a name such as temperature, and none of name, file, space, tuned, tuned_for, preset, values, _target_, "
-    "fisher."
-)
+NAME = "expected a name such as temperature, and none of name, file, space, tuned, tuned_for, preset, values, fisher."
+UNDERSCORE = "expected a name that doesn't begin with an underscore, such as temperature."
 
 
 @pytest.mark.parametrize(
     ("declaration", "said"),
     [
+        ("{'_custom_W': {'default': 0.5}}", f"['_custom_W']: {UNDERSCORE}"),
+        ("{'_target_': {'default': 0.5}}", f"['_target_']: {UNDERSCORE}"),
         ("3", f"=3; {TUPLE}"),
         ("None", f"=None; {TUPLE}"),
         ("'gamma'", f"='gamma'; {TUPLE}"),

@@ -9,6 +9,7 @@ import pytest
 from builders import ROOT
 from trees import write_run, write_study
 
+from clsweep import pack as pack_command
 from clsweep import results
 from clsweep.errors import InputError
 from clsweep.report import regret
@@ -54,6 +55,14 @@ def test_packed_results_are_read_as_they_were(source: Path, tmp_path: Path) -> N
     said = found.runs.set_index("folder").loc[str(tmp_path / "packed" / "own"), "overrides"]
     assert said == "+benchmark=split_mnist regularizer.lr=3"
     assert_same(results.load(source), found, (source, tmp_path / "packed"))
+
+
+def test_the_command_says_what_is_packed(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pack_command.main([str(source), str(tmp_path / "packed")]) == 0
+    found = results.load(tmp_path / "packed")
+    assert f"{len(found.runs)} runs, {len(found.studies)} studies: " in capsys.readouterr().out
+    assert pack_command.main([str(tmp_path / "nothing"), str(tmp_path / "packed")]) == 2
+    assert capsys.readouterr().err.startswith(f"clsweep.pack: {tmp_path / 'nothing'}: ")
 
 
 def test_packing_into_a_file_is_refused(source: Path, tmp_path: Path) -> None:
