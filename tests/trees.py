@@ -150,7 +150,7 @@ budget: full
 def write_study(folder: Path) -> Path:
     """A study's folder with two of its trials' runs and its final ones."""
     folder.mkdir(parents=True)
-    (folder / "trials.csv").write_text(TRIALS)
+    (folder / "trials.csv").write_text(TRIALS.replace(",s/trial-", f",{folder.name}/trial-"))
     (folder / "final.csv").write_text(FINAL)
     (folder / "best.yaml").write_text(BEST)
     method: dict[str, Any] = {"regularizer": "online_ewc", "hyperparameters": "reg_strength gamma"}

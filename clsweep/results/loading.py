@@ -494,16 +494,17 @@ def _space(ranges: object, columns: Sequence[str]) -> dict[str, str]:
 def _copied_studies(found: _Found, trials: pd.DataFrame) -> set[str]:
     """The studies that are there already, in another folder, with as many trials or more; they are named.
 
-    Studies are the same where their first trials are: these took the same time, to the last digit.
+    Studies are the same where their first trials are: these have one folder and took the same time, to the last digit.
+    A study's own folder may differ: one that was alone in a sweep's has one of its own once others join it.
     """
     counts = trials["study"].value_counts()
-    first = trials.drop_duplicates("study").set_index("study")[["number", "validation_average_accuracy", "seconds"]]
+    telling = ["folder", "number", "validation_average_accuracy", "seconds"]
+    first = trials.drop_duplicates("study").set_index("study")[telling]
     first = first[first["seconds"].notna()]  # one that isn't done tells nothing
-    names = {study["study"]: study["name"] for study in found.studies}
     kept: dict[str, str] = {}
     copied = set()
     for study in sorted(first.index, key=lambda one: -counts[one]):  # of as many trials, the one that was found first
-        same = kept.setdefault(f"{names[study]} {first.loc[study].tolist()}", study)
+        same = kept.setdefault(str(first.loc[study].tolist()), study)
         if same != study:
             found.problem(Path(study), f"the same study as {same}: counted once")
             copied.add(study)

@@ -252,8 +252,9 @@ def test_values_that_a_study_chose_are_tuned_where_one_beside_it_has_trained_the
     finals += [f"3,default,1,1,0,0.8,{others}/final-0002"]
     text = "\n".join([columns, *(f"{one},first_contexts 2,same" for one in finals)]) + "\n"
     (others / "final.csv").write_text(text)
-    for name in ("trials.csv", "best.yaml"):
-        shutil.copy(others / name, on_stream / name)
+    shutil.copy(others / "best.yaml", on_stream)
+    trials = (others / "trials.csv").read_text().replace("on_first_contexts/", "on_stream/")
+    (on_stream / "trials.csv").write_text(trials)
     if moved:
         made.rename(tmp_path / "moved")
     whole = table(tmp_path)

@@ -108,6 +108,15 @@ def test_studies_whose_first_trial_is_not_done_are_not_taken_for_one(tmp_path: P
     assert found.trials["seconds"].isna().all()
 
 
+def test_a_study_that_others_have_joined_is_counted_once(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "sweep")  # it was alone there
+    (joined := tmp_path / "sweep" / "split_mnist-ewc").mkdir()
+    shutil.copy(study / "trials.csv", joined)
+    found = results.load(tmp_path)
+    assert found.studies["study"].tolist() == [str(study)]
+    assert [one.path for one in found.problems] == [str(joined)]
+
+
 def test_packed_runs_without_a_study_make_a_report(tmp_path: Path) -> None:
     for seed in (0, 1):
         write_run(tmp_path / "runs" / str(seed), seed=seed)
