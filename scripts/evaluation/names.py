@@ -7,12 +7,13 @@ from typing import Final
 from clsweep.report import names
 
 SHIPPED: Final = "shipped"
+SHIPPED_RATE: Final = "shipped_rate"
 DISTILLED: Final = "distilled"
 METHODS: Final = {
     SHIPPED: "`custom_regularization.py`",
     DISTILLED: "`custom_regularization.py` with LwF's loss",
     **names.METHODS,
-    "shipped_rate": "`custom_regularization.py`, rate searched",
+    SHIPPED_RATE: "`custom_regularization.py`, rate searched",
     "ewc_rate": "EWC, rate searched",
     "kfac_ewc_rate": "Kronecker-factored EWC, rate searched",
     "joint_rate": "joint training at a rate of 0.001",

@@ -12,8 +12,8 @@ import pandas as pd
 from clsweep.published import published
 from clsweep.results.statistics import compare, estimate, holm
 from evaluation import variance as components
-from evaluation.experiment import Experiment, Made, Run, Setting, Study
-from evaluation.names import METHODS, SHIPPED
+from evaluation.experiment import Experiment, Made, Method, Run, Setting, Study
+from evaluation.names import METHODS, SHIPPED, SHIPPED_RATE
 
 TO_SHIPPED: Final = "difference to the shipped file"
 _OF_OTHERS = ("other seeds", "mean", "standard deviation", "range", "(published - mean) / standard deviation")
@@ -73,10 +73,16 @@ def _best(study: Study | None) -> list[str]:
 
 
 def _corrected(setting: Setting, runs: pd.DataFrame) -> dict[str, str]:
-    """By method, its accuracy less the shipped file's, with p-values that are corrected for the number of rivals."""
+    """By method, its accuracy less the shipped file's, with p-values that are corrected for the number of rivals.
+
+    Where the shipped file has a row with another learning rate, too, methods of a rate of their own are compared with
+    that one: otherwise a better rate would count as a better method.
+    """
     by_seed = {name: _by_seed(runs[runs["method"] == name]) for name in runs["method"].unique()}
-    others = [one for one in setting.methods if one.name != SHIPPED]
-    compared = {one.name: compare(by_seed.get(one.name, {}), by_seed.get(SHIPPED, {})) for one in others}
+    has_both = any(one.name == SHIPPED_RATE for one in setting.methods)
+    others = [one for one in setting.methods if one.name not in (SHIPPED, SHIPPED_RATE)]
+    likes = {one.name: SHIPPED_RATE if has_both and _has_own_rate(one) else SHIPPED for one in others}
+    compared = {name: compare(by_seed.get(name, {}), by_seed.get(like, {})) for name, like in likes.items()}
     rivals = [one.name for one in others if not one.is_bound]
     p_values = dict(zip(rivals, holm([compared[name].p for name in rivals]), strict=True))
     return {
@@ -84,6 +90,10 @@ def _corrected(setting: Setting, runs: pd.DataFrame) -> dict[str, str]:
         for name, one in compared.items()
         if one.seeds
     }
+
+
+def _has_own_rate(method: Method) -> bool:
+    return any(one.startswith("optimizer.lr=") for one in (*method.overrides, *method.search))
 
 
 def _searched(studies: Mapping[str, Study]) -> str:

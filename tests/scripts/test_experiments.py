@@ -530,6 +530,20 @@ def test_differences_to_the_shipped_file_are_corrected_for_the_number_of_rivals(
     assert len(plot.data) == 12
 
 
+def test_methods_of_a_rate_of_their_own_are_compared_with_the_file_at_its_own(folders: Path) -> None:
+    names = {"shipped": 0.5, "ewc": 0.4, "shipped_rate": 0.9, "gpm": 0.8}
+    methods = [
+        Method(name, (f"regularizer={one}",)) for name, one in zip(names, ("mas", "ewc", "si", "l2"), strict=True)
+    ]
+    methods[2] = replace(methods[2], overrides=("regularizer=si", "optimizer.lr=0.1"))
+    methods[3] = replace(methods[3], overrides=("regularizer=l2", "optimizer.lr=1"))
+    alone = replace(TUNED_EXPERIMENT, settings=(replace(SETTING, methods=tuple(methods), trials=0),))
+    for run in alone.runs(NOTHING):
+        finish(run, names[run.method])
+    rows = tables.tuned(alone, keeping.keep(alone, alone.runs(NOTHING))).splitlines()[4:]
+    assert [row.rpartition(" | ")[2] for row in rows] == [" |", "-0.1000 (2 seeds) |", " |", "-0.1000 (2 seeds) |"]
+
+
 @pytest.mark.slow
 def test_a_real_sweep_and_its_runs(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
