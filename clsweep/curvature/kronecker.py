@@ -155,12 +155,10 @@ class InputStatistics:
     Attributes:
         covariances: A = E[sum_l a_l a_l^T] of each linear and convolutional layer, [columns, columns] as in `Factors`.
         others: the keys of the trained parameters outside these layers.
-        output: the keys of the layer whose outputs the logits are, where it is one of these layers.
     """
 
     covariances: dict[Keys, Tensor]
     others: tuple[str, ...]
-    output: Keys | None
 
 
 def input_statistics(model: Classifier, dataset: TensorDataset, batch_size: int | None = None) -> InputStatistics:
@@ -183,12 +181,10 @@ def input_statistics(model: Classifier, dataset: TensorDataset, batch_size: int 
         for visit in visits:
             if visit.layer in totals:
                 totals[visit.layer].add_inputs(_input_rows(visit))
-    keys = {layer: total.keys for layer, total in totals.items()}
-    of_layers = {key for some in keys.values() for key in some}
+    of_layers = {key for total in totals.values() for key in total.keys}
     return InputStatistics(
         {total.keys: total.inputs / len(inputs) for total in totals.values()},
         tuple(key for key in names.values() if key not in of_layers),
-        None if covered.output is None else keys.get(covered.output),
     )
 
 
