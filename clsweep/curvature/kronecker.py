@@ -50,6 +50,17 @@ from clsweep.parameters import NamedTensors, contract_parameters
 
 # A layer's trained parameters, weight before bias, in the order of the columns of [W b].
 Keys = tuple[str, ...]
+_BETWEEN = "."  # which stands in no key, as anything else may: the names in a ModuleDict are its author's
+
+
+def joined(keys: Keys) -> str:
+    """A layer's keys as one text, by which what a method keeps of the layer is packed."""
+    return _BETWEEN.join(keys)
+
+
+def separated(text: str) -> Keys:
+    """The keys that `joined` made one text."""
+    return tuple(text.split(_BETWEEN))
 
 
 @dataclass(frozen=True)
@@ -90,13 +101,13 @@ Curvature = dict[Keys, Factors]
 
 
 def as_plain(curvature: Curvature) -> dict[str, NamedTensors]:
-    """The factors as plain tensors, under their keys joined by spaces."""
-    return {" ".join(keys): {"inputs": one.inputs, "outputs": one.outputs} for keys, one in curvature.items()}
+    """The factors as plain tensors, under their joined keys."""
+    return {joined(keys): {"inputs": one.inputs, "outputs": one.outputs} for keys, one in curvature.items()}
 
 
 def of_plain(factors: Mapping[str, NamedTensors]) -> Curvature:
     """The factors that `as_plain` made plain."""
-    return {tuple(keys.split(" ")): Factors(**one) for keys, one in factors.items()}
+    return {separated(keys): Factors(**one) for keys, one in factors.items()}
 
 
 def kronecker_fisher(

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from clsweep.curvature.heads import head_parameters
-from clsweep.curvature.kronecker import Keys, as_matrix, as_parameters, input_statistics
+from clsweep.curvature.kronecker import Keys, as_matrix, as_parameters, input_statistics, joined
 from clsweep.errors import MethodError
 from clsweep.methods.base import Finished, Quadratic, Squares, derived, state
 from clsweep.parameters import NamedTensors, contract_parameters, layers_of
@@ -154,7 +154,7 @@ class Projected(Preconditioned):
                 f"{self.source}: there is no layer whose gradient it could project; expected a network with a linear "
                 "layer or a convolution that is trained, and used once for each example."
             )
-        covariances = {" ".join(keys): value for keys, value in seen.covariances.items()}
+        covariances = {joined(keys): value for keys, value in seen.covariances.items()}
         self.refuse_not_finite({"covariances": covariances})
         self.take(covariances)
         self.refuse_half_frozen()
@@ -169,8 +169,7 @@ class Projected(Preconditioned):
         """Bring the state up to date.
 
         Args:
-            covariances: A of each layer in the context that has ended, [columns, columns], by its parameters' keys,
-                joined by spaces.
+            covariances: A of each layer in the context that has ended, [columns, columns], by its joined keys.
         """
 
     @abstractmethod
@@ -178,14 +177,14 @@ class Projected(Preconditioned):
         """What is done to a layer's gradient.
 
         Args:
-            layer: its parameters' keys, joined by spaces.
+            layer: its joined keys.
         """
 
     def prepared(self, parameters: dict[str, nn.Parameter]) -> Applied:
         has_own_head = set(self.outputs_before).isdisjoint(self.active_outputs)
         free = set(self.free) if has_own_head else set()
         layers = [
-            ([parameters[key] for key in keys], self.projection(" ".join(keys)))
+            ([parameters[key] for key in keys], self.projection(joined(keys)))
             for keys in self.layers()
             if not free.issuperset(keys)
         ]

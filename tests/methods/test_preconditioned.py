@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 import pytest
@@ -499,6 +500,20 @@ def test_what_is_done_to_gradients_follows_from_the_state(name: str) -> None:
     for key, ours in given[0].items():
         other_grad = given[1][key]
         assert ours is other_grad is None or torch.equal(ours, other_grad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "kfac_ewc"])
+def test_a_layer_may_have_any_name(name: str) -> None:
+    model = equip(nn.Sequential(OrderedDict({"flat": nn.Flatten(), "my layer": nn.Linear(16, 6)})), 6)
+    made, other = (built_in(attached(method(name), model)) for _ in range(2))
+    activate(model, range(6))
+    end(made, tiny_dataset(), range(6))
+    other.load_state_dict(made.state_dict())
+    end(other, tiny_dataset(), range(6))
+    if isinstance(other, Preconditioned):
+        with_gradient(other, tiny_dataset(), range(6))
+    else:
+        assert other.penalty(is_first=True).isfinite()
 
 
 @pytest.mark.parametrize("name", NAMES)
