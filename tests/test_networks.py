@@ -234,6 +234,51 @@ class Late(Net):
     def forward(self, x):
         return self.after(super().forward(x))
 
+class MadeLate(Net):
+    def __init__(self, input_shape, n_outputs):
+        super().__init__(input_shape, n_outputs)
+        self.after = None
+
+    def forward(self, x):
+        logits = super().forward(x)
+        if self.after is None:
+            self.after = nn.Linear(6, 6)
+        return self.after(logits)
+
+class MadeAnew(Net):
+    def forward(self, x):
+        self.scale = nn.Parameter(torch.ones(6))
+        return super().forward(x) * self.scale
+
+class Caching(Net):
+    def forward(self, x):
+        if not hasattr(self, "kept"):
+            self.register_buffer("kept", torch.zeros(()))
+        return super().forward(x)
+
+class Sparse(Net):
+    def __init__(self, input_shape, n_outputs):
+        super().__init__(input_shape, n_outputs)
+        self.table = nn.Embedding(2, n_outputs, sparse=True)
+
+    def forward(self, x):
+        return super().forward(x) + self.table((x.flatten(1)[:, 0] > 0.5).long())
+
+class Complex(Net):
+    def __init__(self, input_shape, n_outputs):
+        super().__init__(input_shape, n_outputs)
+        self.w = nn.Parameter(torch.ones(6, dtype=torch.complex64))
+
+    def forward(self, x):
+        return super().forward(x) * self.w.abs()
+
+class Overwriting(Net):
+    def forward(self, x):
+        first = self.first(x.flatten(1)).sigmoid()
+        logits = self.last(first)
+        first.zero_()
+        return logits
+
 def function(n_outputs, hidden):
     return nn.Sequential(nn.Flatten(), nn.LazyLinear(hidden[0]), nn.ReLU(inplace=True), nn.Linear(hidden[0], n_outputs))
 
@@ -252,7 +297,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[s
 
 
 def test_a_network_of_ones_own_is_made_and_found_good(own: Callable[..., dict[str, Any]]) -> None:
-    for node in (own("Net", width=3), own("function", hidden=[5])):
+    for node in (own("Net", width=3), own("Caching", width=3), own("function", hidden=[5])):
         before = torch.get_rng_state()
         check(node, (1, 4, 4), 6, 1, CPU)
         model, again = (build(node, (1, 4, 4), 6, seed=1) for _ in range(2))
@@ -277,6 +322,18 @@ LOGITS = "expected a tensor [2, 6] of logits (n_outputs is given where its signa
         ("Frozen", "has no parameter that is trained; expected at least one."),
         ("Scaled", "has a gamma of its own, where methods look for theirs; expected another name."),
         ("list_of", "makes list; expected a torch.nn.Module."),
+        (
+            "MadeLate",
+            "makes after.weight when it is called, which would never be trained; expected it in `__init__`, or a "
+            "layer that waits for its first examples, such as nn.LazyLinear.",
+        ),
+        (
+            "MadeAnew",
+            "makes scale when it is called, which would never be trained; expected it in `__init__`, or a layer that "
+            "waits for its first examples, such as nn.LazyLinear.",
+        ),
+        ("Sparse", "gives table.weight a sparse gradient; expected sparse=False."),
+        ("Complex", "has a complex parameter w; expected real ones (torch.view_as_real)."),
     ],
 )
 def test_what_no_network_may_do_is_refused(own: Callable[..., dict[str, Any]], name: str, sentence: str) -> None:
@@ -296,6 +353,15 @@ def test_a_network_that_takes_other_inputs_is_refused_with_what_it_was_given(
     )
     with pytest.raises(InputError, match=expected):
         check(own(name), (1, 4, 4), 6, 2, CPU)
+
+
+def test_logits_without_a_gradient_are_refused(own: Callable[..., dict[str, Any]]) -> None:
+    expected = (
+        r"Overwriting: gives logits whose gradient raised RuntimeError: one of the variables needed for gradient "
+        r"computation has been modified by an inplace operation.*; expected some that can be trained\.$"
+    )
+    with pytest.raises(InputError, match=expected):
+        check(own("Overwriting"), (1, 4, 4), 6, 2, CPU)
 
 
 def test_a_network_of_ones_own_that_does_not_fit_is_refused_before_it_takes_memory(
