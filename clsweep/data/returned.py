@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from operator import index
 
@@ -13,8 +13,10 @@ from clsweep.config import Config
 from clsweep.data.datasets import ImageData, LabelledImages
 from clsweep.data.streams import ContextData
 from clsweep.errors import ClsweepError, InputError, named
-from clsweep.seeding import Seeds
+from clsweep.seeding import GlobalStream, Seeds
 from clsweep.targets import TARGET, Target
+
+_CALLS = 20  # what is drawn may be no more than whether to flip the images
 
 
 def contexts_of(target: Target, data: ImageData, config: Config, shape: tuple[int, int, int]) -> list[ContextData]:
@@ -109,14 +111,34 @@ def _check_transform(where: str, transform: object, shape: tuple[int, int, int])
         return
     if not callable(transform):
         raise InputError(f"{where}: transform is {_kind(transform)}; expected a function of images, or None.")
-    images = torch.zeros(1, *shape)
+    with GlobalStream(0).active():
+        images = torch.rand(2, *shape)
+        alone = _transformed(where, transform, images[:1])
+        if not all(_same(_transformed(where, transform, images[:1]), alone) for _ in range(_CALLS)):
+            raise InputError(
+                f"{where}: its transform gives other images for the same ones; expected one that doesn't draw random "
+                "numbers: augmentation belongs into the network's forward, under `if self.training`."
+            )
+        if not _same(_transformed(where, transform, images)[:1], alone):
+            raise InputError(
+                f"{where}: its transform gives another image where it is in a batch with others; expected each image "
+                "to be transformed by itself."
+            )
+
+
+def _transformed(where: str, transform: Callable[[Tensor], object], images: Tensor) -> Tensor:
     try:
-        made = transform(images)
+        made = transform(images.clone())  # it may change them in place
     except Exception as error:
         raise InputError(f"{where}: its transform raised {named(error)}.") from error
     if not isinstance(made, Tensor) or made.shape != images.shape or made.dtype != images.dtype:
         what = _described(made) if isinstance(made, Tensor) else _kind(made)
         raise InputError(f"{where}: its transform made {what} of {_described(images)}; expected the same again.")
+    return made
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True)
 
 
 def _kind(value: object) -> str:
