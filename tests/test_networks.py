@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from clsweep import memory
 from clsweep.errors import InputError
-from clsweep.networks import MLP, Convolution, activate, build, check, equip
+from clsweep.networks import MLP, Convolution, Head, Selection, activate, build, check, equip, outputs_of
 
 CPU = torch.device("cpu")
 
@@ -186,6 +186,7 @@ def test_an_equipped_network_lists_its_parameters_by_its_own_names() -> None:
 SOURCE = """
 import torch
 from torch import nn
+from clsweep.networks import MLP, Head
 
 class Net(nn.Module):
     def __init__(self, input_shape, n_outputs, width=4):
@@ -225,14 +226,29 @@ class Classes(Net):
     def forward(self, x):
         return super().forward(x).argmax(1, keepdim=True).expand(-1, 6)
 
-class Late(Net):
-    def __init__(self, input_shape, n_outputs):
+class Unflattened(Net):
+    def forward(self, x):
+        return self.last(self.first(x))
+
+class Headed(Net):
+    def __init__(self, input_shape, n_outputs, end=nn.Identity):
         super().__init__(input_shape, n_outputs)
-        from clsweep.networks import Head
-        self.last, self.after = Head(4, n_outputs), nn.Linear(n_outputs, n_outputs)
+        self.last, self.end = Head(4, n_outputs), end()
 
     def forward(self, x):
-        return self.after(super().forward(x))
+        return self.end(super().forward(x))
+
+def scaled(input_shape, n_outputs):
+    return Headed(input_shape, n_outputs, lambda: nn.LogSoftmax(1))
+
+def followed(input_shape, n_outputs):
+    return Headed(input_shape, n_outputs, lambda: nn.Linear(n_outputs, n_outputs))
+
+def normalized(input_shape, n_outputs):
+    return Headed(input_shape, n_outputs, lambda: nn.BatchNorm1d(n_outputs))
+
+def with_body(input_shape, n_outputs):
+    return nn.Sequential(MLP(input_shape, 5, [4]), nn.ReLU(), nn.Linear(5, n_outputs))
 
 class MadeLate(Net):
     def __init__(self, input_shape, n_outputs):
@@ -343,7 +359,7 @@ def test_what_no_network_may_do_is_refused(own: Callable[..., dict[str, Any]], n
     assert str(caught.value) == f"network._target_={node['_target_']}: {sentence}"
 
 
-@pytest.mark.parametrize(("name", "place"), [("Wide", ""), ("Late", ", line 50")])
+@pytest.mark.parametrize(("name", "place"), [("Wide", ""), ("Unflattened", ", line 46")])
 def test_a_network_that_takes_other_inputs_is_refused_with_what_it_was_given(
     own: Callable[..., dict[str, Any]], name: str, place: str
 ) -> None:
@@ -353,6 +369,24 @@ def test_a_network_that_takes_other_inputs_is_refused_with_what_it_was_given(
     )
     with pytest.raises(InputError, match=expected):
         check(own(name), (1, 4, 4), 6, 2, CPU)
+
+
+@pytest.mark.parametrize(
+    ("name", "chooser"),
+    [("Headed", Head), ("scaled", Head), ("followed", Selection), ("normalized", Selection), ("with_body", Selection)],
+)
+def test_a_head_within_a_network_gives_all_its_outputs(
+    own: Callable[..., dict[str, Any]], name: str, chooser: type[Head | Selection]
+) -> None:
+    check(own(name), (1, 4, 4), 6, 2, CPU)
+    model, inputs = build(own(name), (1, 4, 4), 6, seed=1), torch.randn(3, 1, 4, 4)
+    assert type(outputs_of(model)) is chooser
+    assert all(module.training for module in model.modules())
+    model.eval()
+    every = model(inputs)
+    assert every.shape == (3, 6)
+    activate(model, range(2, 4))
+    torch.testing.assert_close(model(inputs).log_softmax(1), every[:, 2:4].log_softmax(1))
 
 
 def test_logits_without_a_gradient_are_refused(own: Callable[..., dict[str, Any]]) -> None:

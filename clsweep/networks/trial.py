@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from clsweep.errors import InputError, named, place
 from clsweep.networks.equipment import RESERVED
-from clsweep.networks.outputs import only_head
 from clsweep.targets import TARGET, Target
 
 
@@ -52,10 +51,6 @@ def check(target: Target, model: nn.Module, input_shape: tuple[int, int, int], n
     model.eval()
     _check_logits(target, given(target, model, inputs), (2, n_outputs))
     _check_made_before(target, model, before)
-    head = only_head(model)
-    if head is not None:
-        head.active = range(1)
-        _check_logits(target, given(target, model, inputs), (2, 1))
 
 
 def given(target: Target, model: nn.Module, inputs: Tensor) -> Any:
