@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clsweep.config import Config
-from clsweep.data.datasets import ImageData, LabelledImages
+from clsweep.data.datasets import ImageData, LabelledImages, untested
 from clsweep.data.streams import ContextData
 from clsweep.errors import ClsweepError, InputError, named
 from clsweep.seeding import GlobalStream, Seeds
@@ -50,15 +50,18 @@ def contexts_of(target: Target, data: ImageData, config: Config, shape: tuple[in
         raise InputError(
             f"{target.key}: {target.path} gave {len(given)} contexts; expected benchmark.contexts={contexts} of them."
         )
-    return [_checked(f"{target.key}: context {n} of {target.path}", one, data, shape) for n, one in enumerate(given, 1)]
+    return [
+        _checked(f"{target.key}: context {number} of {target.path}", one, data, config, shape)
+        for number, one in enumerate(given, 1)
+    ]
 
 
-def _checked(where: str, given: object, data: ImageData, shape: tuple[int, int, int]) -> ContextData:
+def _checked(where: str, given: object, data: ImageData, config: Config, shape: tuple[int, int, int]) -> ContextData:
     if not isinstance(given, ContextData):
         raise InputError(f"{where} is {_kind(given)}; expected a clsweep.data.streams.ContextData.")
     classes = _classes(where, given.classes)
     train = _rows(f"{where}: train", given.train, len(data.train.labels), "training")
-    test = _rows(f"{where}: test", given.test, len(data.test.labels), "test")
+    test = _rows(f"{where}: test", given.test, len(data.test.labels), "test", untested(classes, data, config.dataset))
     _check_labels(f"{where}: train", given.train_labels, train, data.train, classes)
     _check_labels(f"{where}: test", given.test_labels, test, data.test, classes)
     _check_transform(where, given.transform, shape)
@@ -75,8 +78,8 @@ def _classes(where: str, given: object) -> tuple[int, ...]:
     return classes
 
 
-def _rows(where: str, given: object, count: int, kind: str) -> Tensor:
-    """Numbers of images, [n] int64, from numbers or a mask."""
+def _rows(where: str, given: object, count: int, kind: str, lacking: str | None = None) -> Tensor:
+    """Numbers of images, [n] int64, from numbers or a mask; `lacking` may say why there are none."""
     expected = f"expected the numbers of {kind} images, [n] int64, or a mask of all, [{count}] bool"
     if not isinstance(given, Tensor):
         raise InputError(f"{where} is {_kind(given)}; {expected}.")
@@ -85,7 +88,8 @@ def _rows(where: str, given: object, count: int, kind: str) -> Tensor:
         raise InputError(f"{where} is {_described(given)}; {expected}.")
     rows = given.nonzero().squeeze(1) if is_mask else given
     if len(rows) == 0:
-        raise InputError(f"{where} has no {kind} image; expected at least one.")
+        why = f" ({lacking})" if lacking else ""
+        raise InputError(f"{where} has no {kind} image{why}; expected at least one.")
     for number in (int(rows.min()), int(rows.max())):
         if not 0 <= number < count:
             raise InputError(f"{where} has image number {number}; expected 0 to {count - 1}.")

@@ -313,8 +313,8 @@ def test_joint_training_needs_heads_of_one_size(own: Any) -> None:
     with pytest.raises(InputError) as caught:
         own(BLURRY.replace("share)", "share=0.1)"), "stream=joint", "seed=1")
     assert str(caught.value) == (
-        "stream=joint: the contexts have 2 to 3 classes; expected as many in each, or another benchmark.scenario than "
-        "task."
+        "stream=joint: the contexts have 2 to 3 classes; expected as many in each, or outputs that all contexts share: "
+        "benchmark.scenario=class or benchmark.scenario=domain."
     )
 
 
