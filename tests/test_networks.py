@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from clsweep import memory
 from clsweep.errors import InputError
-from clsweep.networks import MLP, Convolution, activate, build, check, equip
+from clsweep.networks import MLP, Convolution, Head, Selection, activate, build, check, equip, outputs_of
 
 CPU = torch.device("cpu")
 
@@ -186,6 +186,7 @@ def test_an_equipped_network_lists_its_parameters_by_its_own_names() -> None:
 SOURCE = """
 import torch
 from torch import nn
+from clsweep.networks import MLP, Head
 
 class Net(nn.Module):
     def __init__(self, input_shape, n_outputs, width=4):
@@ -225,14 +226,74 @@ class Classes(Net):
     def forward(self, x):
         return super().forward(x).argmax(1, keepdim=True).expand(-1, 6)
 
-class Late(Net):
-    def __init__(self, input_shape, n_outputs):
+class Unflattened(Net):
+    def forward(self, x):
+        return self.last(self.first(x))
+
+class Headed(Net):
+    def __init__(self, input_shape, n_outputs, end=nn.Identity):
         super().__init__(input_shape, n_outputs)
-        from clsweep.networks import Head
-        self.last, self.after = Head(4, n_outputs), nn.Linear(n_outputs, n_outputs)
+        self.last, self.end = Head(4, n_outputs), end()
 
     def forward(self, x):
-        return self.after(super().forward(x))
+        return self.end(super().forward(x))
+
+def scaled(input_shape, n_outputs):
+    return Headed(input_shape, n_outputs, lambda: nn.LogSoftmax(1))
+
+def followed(input_shape, n_outputs):
+    return Headed(input_shape, n_outputs, lambda: nn.Linear(n_outputs, n_outputs))
+
+def normalized(input_shape, n_outputs):
+    return Headed(input_shape, n_outputs, lambda: nn.BatchNorm1d(n_outputs))
+
+def with_body(input_shape, n_outputs):
+    return nn.Sequential(MLP(input_shape, 5, [4]), nn.ReLU(), nn.Linear(5, n_outputs))
+
+class MadeLate(Net):
+    def __init__(self, input_shape, n_outputs):
+        super().__init__(input_shape, n_outputs)
+        self.after = None
+
+    def forward(self, x):
+        logits = super().forward(x)
+        if self.after is None:
+            self.after = nn.Linear(6, 6)
+        return self.after(logits)
+
+class MadeAnew(Net):
+    def forward(self, x):
+        self.scale = nn.Parameter(torch.ones(6))
+        return super().forward(x) * self.scale
+
+class Caching(Net):
+    def forward(self, x):
+        if not hasattr(self, "kept"):
+            self.register_buffer("kept", torch.zeros(()))
+        return super().forward(x)
+
+class Sparse(Net):
+    def __init__(self, input_shape, n_outputs):
+        super().__init__(input_shape, n_outputs)
+        self.table = nn.Embedding(2, n_outputs, sparse=True)
+
+    def forward(self, x):
+        return super().forward(x) + self.table((x.flatten(1)[:, 0] > 0.5).long())
+
+class Complex(Net):
+    def __init__(self, input_shape, n_outputs):
+        super().__init__(input_shape, n_outputs)
+        self.w = nn.Parameter(torch.ones(6, dtype=torch.complex64))
+
+    def forward(self, x):
+        return super().forward(x) * self.w.abs()
+
+class Overwriting(Net):
+    def forward(self, x):
+        first = self.first(x.flatten(1)).sigmoid()
+        logits = self.last(first)
+        first.zero_()
+        return logits
 
 def function(n_outputs, hidden):
     return nn.Sequential(nn.Flatten(), nn.LazyLinear(hidden[0]), nn.ReLU(inplace=True), nn.Linear(hidden[0], n_outputs))
@@ -252,7 +313,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[s
 
 
 def test_a_network_of_ones_own_is_made_and_found_good(own: Callable[..., dict[str, Any]]) -> None:
-    for node in (own("Net", width=3), own("function", hidden=[5])):
+    for node in (own("Net", width=3), own("Caching", width=3), own("function", hidden=[5])):
         before = torch.get_rng_state()
         check(node, (1, 4, 4), 6, 1, CPU)
         model, again = (build(node, (1, 4, 4), 6, seed=1) for _ in range(2))
@@ -277,6 +338,18 @@ LOGITS = "expected a tensor [2, 6] of logits (n_outputs is given where its signa
         ("Frozen", "has no parameter that is trained; expected at least one."),
         ("Scaled", "has a gamma of its own, where methods look for theirs; expected another name."),
         ("list_of", "makes list; expected a torch.nn.Module."),
+        (
+            "MadeLate",
+            "makes after.weight when it is called, which would never be trained; expected it in `__init__`, or a "
+            "layer that waits for its first examples, such as nn.LazyLinear.",
+        ),
+        (
+            "MadeAnew",
+            "makes scale when it is called, which would never be trained; expected it in `__init__`, or a layer that "
+            "waits for its first examples, such as nn.LazyLinear.",
+        ),
+        ("Sparse", "gives table.weight a sparse gradient; expected sparse=False."),
+        ("Complex", "has a complex parameter w; expected real ones (torch.view_as_real)."),
     ],
 )
 def test_what_no_network_may_do_is_refused(own: Callable[..., dict[str, Any]], name: str, sentence: str) -> None:
@@ -286,7 +359,7 @@ def test_what_no_network_may_do_is_refused(own: Callable[..., dict[str, Any]], n
     assert str(caught.value) == f"network._target_={node['_target_']}: {sentence}"
 
 
-@pytest.mark.parametrize(("name", "place"), [("Wide", ""), ("Late", ", line 50")])
+@pytest.mark.parametrize(("name", "place"), [("Wide", ""), ("Unflattened", ", line 46")])
 def test_a_network_that_takes_other_inputs_is_refused_with_what_it_was_given(
     own: Callable[..., dict[str, Any]], name: str, place: str
 ) -> None:
@@ -296,6 +369,33 @@ def test_a_network_that_takes_other_inputs_is_refused_with_what_it_was_given(
     )
     with pytest.raises(InputError, match=expected):
         check(own(name), (1, 4, 4), 6, 2, CPU)
+
+
+@pytest.mark.parametrize(
+    ("name", "chooser"),
+    [("Headed", Head), ("scaled", Head), ("followed", Selection), ("normalized", Selection), ("with_body", Selection)],
+)
+def test_a_head_within_a_network_gives_all_its_outputs(
+    own: Callable[..., dict[str, Any]], name: str, chooser: type[Head | Selection]
+) -> None:
+    check(own(name), (1, 4, 4), 6, 2, CPU)
+    model, inputs = build(own(name), (1, 4, 4), 6, seed=1), torch.randn(3, 1, 4, 4)
+    assert type(outputs_of(model)) is chooser
+    assert all(module.training for module in model.modules())
+    model.eval()
+    every = model(inputs)
+    assert every.shape == (3, 6)
+    activate(model, range(2, 4))
+    torch.testing.assert_close(model(inputs).log_softmax(1), every[:, 2:4].log_softmax(1))
+
+
+def test_logits_without_a_gradient_are_refused(own: Callable[..., dict[str, Any]]) -> None:
+    expected = (
+        r"Overwriting: gives logits whose gradient raised RuntimeError: one of the variables needed for gradient "
+        r"computation has been modified by an inplace operation.*; expected some that can be trained\.$"
+    )
+    with pytest.raises(InputError, match=expected):
+        check(own("Overwriting"), (1, 4, 4), 6, 2, CPU)
 
 
 def test_a_network_of_ones_own_that_does_not_fit_is_refused_before_it_takes_memory(

@@ -34,14 +34,12 @@ class Coverage:
         overwritten: those of them whose output something in the network overwrites.
         others: the trained parameters outside these layers, by their names in the network.
         patch_values: how many values the patches of all convolutions among `layers` have for one example.
-        output: the layer whose outputs the logits are, or are chosen from; None where it isn't one of `layers`.
     """
 
     layers: list[nn.Module]
     overwritten: frozenset[nn.Module]
     others: dict[str, nn.Parameter]
     patch_values: int
-    output: nn.Module | None
 
 
 @dataclass
@@ -106,12 +104,7 @@ def coverage_of(model: Classifier, inputs: Tensor, kinds: Collection[type[nn.Mod
         frozenset(layer for layer in layers if any(use[layer].is_overwritten for use in uses)),
         {name: p for name, p in model.named_parameters() if p in trained and p not in covered},
         sum(uses[0][layer].patch_values for layer in layers),
-        next((layer for layer in layers if _share_memory(uses[-1][layer].output, logits[-1])), None),
     )
-
-
-def _share_memory(one: Tensor | None, other: Tensor) -> bool:
-    return one is not None and one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 def _own(layer: nn.Module) -> set[nn.Parameter]:

@@ -50,6 +50,17 @@ from clsweep.parameters import NamedTensors, contract_parameters
 
 # A layer's trained parameters, weight before bias, in the order of the columns of [W b].
 Keys = tuple[str, ...]
+_BETWEEN = "."  # which stands in no key, as anything else may: the names in a ModuleDict are its author's
+
+
+def joined(keys: Keys) -> str:
+    """A layer's keys as one text, by which what a method keeps of the layer is packed."""
+    return _BETWEEN.join(keys)
+
+
+def separated(text: str) -> Keys:
+    """The keys that `joined` made one text."""
+    return tuple(text.split(_BETWEEN))
 
 
 @dataclass(frozen=True)
@@ -90,13 +101,13 @@ Curvature = dict[Keys, Factors]
 
 
 def as_plain(curvature: Curvature) -> dict[str, NamedTensors]:
-    """The factors as plain tensors, under their keys joined by spaces."""
-    return {" ".join(keys): {"inputs": one.inputs, "outputs": one.outputs} for keys, one in curvature.items()}
+    """The factors as plain tensors, under their joined keys."""
+    return {joined(keys): {"inputs": one.inputs, "outputs": one.outputs} for keys, one in curvature.items()}
 
 
 def of_plain(factors: Mapping[str, NamedTensors]) -> Curvature:
     """The factors that `as_plain` made plain."""
-    return {tuple(keys.split(" ")): Factors(**one) for keys, one in factors.items()}
+    return {separated(keys): Factors(**one) for keys, one in factors.items()}
 
 
 def kronecker_fisher(
@@ -155,12 +166,10 @@ class InputStatistics:
     Attributes:
         covariances: A = E[sum_l a_l a_l^T] of each linear and convolutional layer, [columns, columns] as in `Factors`.
         others: the keys of the trained parameters outside these layers.
-        output: the keys of the layer whose outputs the logits are, where it is one of these layers.
     """
 
     covariances: dict[Keys, Tensor]
     others: tuple[str, ...]
-    output: Keys | None
 
 
 def input_statistics(model: Classifier, dataset: TensorDataset, batch_size: int | None = None) -> InputStatistics:
@@ -183,12 +192,10 @@ def input_statistics(model: Classifier, dataset: TensorDataset, batch_size: int 
         for visit in visits:
             if visit.layer in totals:
                 totals[visit.layer].add_inputs(_input_rows(visit))
-    keys = {layer: total.keys for layer, total in totals.items()}
-    of_layers = {key for some in keys.values() for key in some}
+    of_layers = {key for total in totals.values() for key in total.keys}
     return InputStatistics(
         {total.keys: total.inputs / len(inputs) for total in totals.values()},
         tuple(key for key in names.values() if key not in of_layers),
-        None if covered.output is None else keys.get(covered.output),
     )
 
 

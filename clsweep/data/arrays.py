@@ -130,7 +130,10 @@ def checked(where: str, images: Any, labels: Any, n_classes: int | None = None) 
         if not isinstance(array, np.ndarray):
             raise InputError(f"{where}: {name} is not an array; expected arrays images and labels (numpy.savez).")
     if images.ndim not in (3, 4):
-        raise InputError(f"{where}: images have shape {images.shape}; expected [N, H, W] or [N, H, W, C].")
+        expected = "[N, H, W], [N, H, W, C] or [N, C, H, W] (dataset.layout=chw)"
+        if images.ndim == 2:
+            expected += f"; for rows of features: images.reshape({len(images)}, 1, {images.shape[1]})"
+        raise InputError(f"{where}: images have shape {images.shape}; expected {expected}.")
     if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
         raise InputError(f"{where}: images are {images.dtype}; expected uint8 (0 to 255) or float.")
     if labels.ndim != 1 or len(labels) != len(images):

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, TensorDataset
 from clsweep import memory
 from clsweep.config import STREAM, Config, check_class_count
 from clsweep.data import appearance, returned
-from clsweep.data.datasets import ImageData
+from clsweep.data.datasets import ImageData, untested
 from clsweep.data.preparation import prepared
 from clsweep.data.scenarios import SCENARIOS, Outputs
 from clsweep.data.streams import ContextData
@@ -167,8 +167,14 @@ def made(data: ImageData, config: Config, device: torch.device) -> Stream:
         n_train=_distinct(context.train for context in contexts),
         n_test=_distinct(context.test for context in contexts),
         images=appearance.described(data, benchmark),
-        notes=appearance.notes(data, benchmark),
+        notes=(*appearance.notes(data, benchmark), *_unmeasured(some, data, config)),
     )
+
+
+def _unmeasured(shown: Sequence[ContextData], data: ImageData, config: Config) -> list[str]:
+    """A note where classes are learned that no test image is of; test labels of a stream's own are its own matter."""
+    found = untested((one for some in shown if some.test_labels is None for one in some.classes), data, config.dataset)
+    return [] if found is None else [f"{found}: no accuracy says how well that is learned"]
 
 
 def _repeating(contexts: Sequence[Context], config: Config) -> list[str]:
@@ -208,7 +214,7 @@ def _check_joint(config: Config, outputs: Outputs) -> None:
     if config.stream == "joint" and len(sizes) > 1:
         raise InputError(
             f"stream=joint: the contexts have {min(sizes)} to {max(sizes)} classes; expected as many in each, or "
-            f"another benchmark.scenario than {config.benchmark.scenario}."
+            "outputs that all contexts share: benchmark.scenario=class or benchmark.scenario=domain."
         )
 
 

@@ -5,7 +5,7 @@ A source is a function of the data set's configuration; `SOURCES` names them for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -75,6 +75,22 @@ def load(config: DatasetConfig) -> ImageData:
     if source is None:
         raise InputError(f"dataset.source={config.source}: expected one of {', '.join(SOURCES)}.")
     return source(config)
+
+
+def untested(classes: Iterable[int], data: ImageData, config: DatasetConfig) -> str | None:
+    """Which of some classes have no test image, as a sentence; None where all have one.
+
+    Args:
+        classes: by their labels.
+        data: the data set.
+        config: which one it is.
+    """
+    absent = sorted({*classes} - {*data.test.labels.unique().tolist()})
+    if not absent:
+        return None
+    own = config.test is not None
+    where = f"{arrays.named('dataset.test', config.test)} has no" if own else f"dataset={config.name} has no test"
+    return f"{where} example of {'class' if len(absent) == 1 else 'classes'} {', '.join(map(str, absent))}"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from operator import index
 
@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from clsweep.config import Config
-from clsweep.data.datasets import ImageData, LabelledImages
+from clsweep.data.datasets import ImageData, LabelledImages, untested
 from clsweep.data.streams import ContextData
 from clsweep.errors import ClsweepError, InputError, named
-from clsweep.seeding import Seeds
+from clsweep.seeding import GlobalStream, Seeds
 from clsweep.targets import TARGET, Target
+
+_CALLS = 20  # what is drawn may be no more than whether to flip the images
 
 
 def contexts_of(target: Target, data: ImageData, config: Config, shape: tuple[int, int, int]) -> list[ContextData]:
@@ -48,15 +50,18 @@ def contexts_of(target: Target, data: ImageData, config: Config, shape: tuple[in
         raise InputError(
             f"{target.key}: {target.path} gave {len(given)} contexts; expected benchmark.contexts={contexts} of them."
         )
-    return [_checked(f"{target.key}: context {n} of {target.path}", one, data, shape) for n, one in enumerate(given, 1)]
+    return [
+        _checked(f"{target.key}: context {number} of {target.path}", one, data, config, shape)
+        for number, one in enumerate(given, 1)
+    ]
 
 
-def _checked(where: str, given: object, data: ImageData, shape: tuple[int, int, int]) -> ContextData:
+def _checked(where: str, given: object, data: ImageData, config: Config, shape: tuple[int, int, int]) -> ContextData:
     if not isinstance(given, ContextData):
         raise InputError(f"{where} is {_kind(given)}; expected a clsweep.data.streams.ContextData.")
     classes = _classes(where, given.classes)
     train = _rows(f"{where}: train", given.train, len(data.train.labels), "training")
-    test = _rows(f"{where}: test", given.test, len(data.test.labels), "test")
+    test = _rows(f"{where}: test", given.test, len(data.test.labels), "test", untested(classes, data, config.dataset))
     _check_labels(f"{where}: train", given.train_labels, train, data.train, classes)
     _check_labels(f"{where}: test", given.test_labels, test, data.test, classes)
     _check_transform(where, given.transform, shape)
@@ -73,8 +78,8 @@ def _classes(where: str, given: object) -> tuple[int, ...]:
     return classes
 
 
-def _rows(where: str, given: object, count: int, kind: str) -> Tensor:
-    """Numbers of images, [n] int64, from numbers or a mask."""
+def _rows(where: str, given: object, count: int, kind: str, lacking: str | None = None) -> Tensor:
+    """Numbers of images, [n] int64, from numbers or a mask; `lacking` may say why there are none."""
     expected = f"expected the numbers of {kind} images, [n] int64, or a mask of all, [{count}] bool"
     if not isinstance(given, Tensor):
         raise InputError(f"{where} is {_kind(given)}; {expected}.")
@@ -83,7 +88,8 @@ def _rows(where: str, given: object, count: int, kind: str) -> Tensor:
         raise InputError(f"{where} is {_described(given)}; {expected}.")
     rows = given.nonzero().squeeze(1) if is_mask else given
     if len(rows) == 0:
-        raise InputError(f"{where} has no {kind} image; expected at least one.")
+        why = f" ({lacking})" if lacking else ""
+        raise InputError(f"{where} has no {kind} image{why}; expected at least one.")
     for number in (int(rows.min()), int(rows.max())):
         if not 0 <= number < count:
             raise InputError(f"{where} has image number {number}; expected 0 to {count - 1}.")
@@ -109,14 +115,34 @@ def _check_transform(where: str, transform: object, shape: tuple[int, int, int])
         return
     if not callable(transform):
         raise InputError(f"{where}: transform is {_kind(transform)}; expected a function of images, or None.")
-    images = torch.zeros(1, *shape)
+    with GlobalStream(0).active():
+        images = torch.rand(2, *shape)
+        alone = _transformed(where, transform, images[:1])
+        if not all(_same(_transformed(where, transform, images[:1]), alone) for _ in range(_CALLS)):
+            raise InputError(
+                f"{where}: its transform gives other images for the same ones; expected one that doesn't draw random "
+                "numbers: augmentation belongs into the network's forward, under `if self.training`."
+            )
+        if not _same(_transformed(where, transform, images)[:1], alone):
+            raise InputError(
+                f"{where}: its transform gives another image where it is in a batch with others; expected each image "
+                "to be transformed by itself."
+            )
+
+
+def _transformed(where: str, transform: Callable[[Tensor], object], images: Tensor) -> Tensor:
     try:
-        made = transform(images)
+        made = transform(images.clone())  # it may change them in place
     except Exception as error:
         raise InputError(f"{where}: its transform raised {named(error)}.") from error
     if not isinstance(made, Tensor) or made.shape != images.shape or made.dtype != images.dtype:
         what = _described(made) if isinstance(made, Tensor) else _kind(made)
         raise InputError(f"{where}: its transform made {what} of {_described(images)}; expected the same again.")
+    return made
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True)
 
 
 def _kind(value: object) -> str:

@@ -54,7 +54,7 @@ class Factored(BuiltIn):
         return [f"{self.source} has Kronecker factors for {factored}, and the diagonal for {layers_of(self.diagonal)}"]
 
     def state_dict(self) -> dict[str, Any]:
-        """The factors as plain tensors, under their keys joined by spaces."""
+        """The factors as plain tensors, under their joined keys."""
         return super().state_dict() | {"curvature": as_plain(self.curvature)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

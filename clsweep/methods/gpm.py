@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clsweep.curvature.kronecker import Keys
+from clsweep.curvature.kronecker import Keys, separated
 from clsweep.hyperparameters import NOT_NEGATIVE, SHARE, hyperparameter
 from clsweep.methods.base import state
 from clsweep.methods.preconditioned import Change, Projected
@@ -41,7 +41,7 @@ class GPM(Projected):
     Attributes:
         threshold: epsilon in the first context, the share of the inputs' squares that M is to hold.
         rise: what epsilon is raised by in each further context, up to 1.
-        bases: M of each layer, [columns, directions], by its parameters' keys, joined by spaces.
+        bases: M of each layer, [columns, directions], by its joined keys.
         contexts: how many have ended.
     """
 
@@ -61,7 +61,7 @@ class GPM(Projected):
         self.contexts += 1
 
     def layers(self) -> list[Keys]:
-        return [tuple(layer.split(" ")) for layer in self.bases]
+        return [separated(layer) for layer in self.bases]
 
     def projection(self, layer: str) -> Change:
         """To g - (g M) M^T."""

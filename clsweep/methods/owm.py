@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clsweep.curvature.kronecker import Keys
+from clsweep.curvature.kronecker import Keys, separated
 from clsweep.hyperparameters import POSITIVE, hyperparameter
 from clsweep.methods.base import added, state
 from clsweep.methods.preconditioned import Change, Projected, damped_inverse
@@ -37,7 +37,7 @@ class OWM(Projected):
 
     Attributes:
         alpha: the mean square of the inputs in a direction, summed over contexts, that halves the gradient in it.
-        covariances: sum_t A_t of each layer, [columns, columns], by its parameters' keys, joined by spaces.
+        covariances: sum_t A_t of each layer, [columns, columns], by its joined keys.
     """
 
     alpha: float = hyperparameter(1e-3, POSITIVE, "tag(log, interval(1e-6, 10))")
@@ -48,7 +48,7 @@ class OWM(Projected):
         self.covariances = self.covariances | added(self.covariances, covariances)
 
     def layers(self) -> list[Keys]:
-        return [tuple(layer.split(" ")) for layer in self.covariances]
+        return [separated(layer) for layer in self.covariances]
 
     def projection(self, layer: str) -> Change:
         """To g P."""

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from clsweep.curvature.kronecker import Keys, as_matrix, as_parameters, input_statistics
+from clsweep.curvature.heads import head_parameters
+from clsweep.curvature.kronecker import Keys, as_matrix, as_parameters, input_statistics, joined
 from clsweep.errors import MethodError
 from clsweep.methods.base import Finished, Quadratic, Squares, derived, state
 from clsweep.parameters import NamedTensors, contract_parameters, layers_of
@@ -115,8 +116,9 @@ class Preconditioned(Quadratic):
 class Projected(Preconditioned):
     """No penalty: each layer's gradient is projected away from the inputs that the layer had in earlier contexts.
 
-    An output layer is projected where the context has outputs that an earlier one had, too. A head of the context's
-    own, as in the task-incremental scenario, is free: it computes nothing that an earlier context is asked for.
+    All layers are where the context has outputs that an earlier one had, too. A head of the context's own, as in the
+    task-incremental scenario, is free, whatever layers it consists of: it computes nothing that an earlier context is
+    asked for.
 
     What isn't a linear or convolutional layer, used once for examples in rows, has no such inputs: it is trained in the
     first context and frozen from then on, lest it change what later layers get. That goes for the scales and shifts of
@@ -124,12 +126,12 @@ class Projected(Preconditioned):
 
     Attributes:
         without_inputs: the keys of what is frozen.
-        output_layer: the keys of the layer whose outputs the logits are; empty where it isn't one that is projected.
+        free: the keys of what is left alone in a context with outputs of its own (see `head_parameters`).
         outputs_before: the outputs that earlier contexts had.
     """
 
     without_inputs: list[str] = state(list)
-    output_layer: list[str] = state(list)
+    free: list[str] = state(list)
     outputs_before: list[int] = state(list)
 
     @property
@@ -152,23 +154,22 @@ class Projected(Preconditioned):
                 f"{self.source}: there is no layer whose gradient it could project; expected a network with a linear "
                 "layer or a convolution that is trained, and used once for each example."
             )
-        covariances = {" ".join(keys): value for keys, value in seen.covariances.items()}
+        covariances = {joined(keys): value for keys, value in seen.covariances.items()}
         self.refuse_not_finite({"covariances": covariances})
         self.take(covariances)
         self.refuse_half_frozen()
         projected = {key for layer in self.layers() for key in layer}
         self.without_inputs = [key for key in [*self.without_inputs, *seen.others] if key not in projected]
         self.without_inputs = list(dict.fromkeys(self.without_inputs))
-        self.output_layer = list(seen.output or ())
         self.outputs_before = sorted({*self.outputs_before, *self.active_outputs})
+        self.free = head_parameters(self.model, finished.dataset.tensors[0], self.outputs_before)
 
     @abstractmethod
     def take(self, covariances: NamedTensors) -> None:
         """Bring the state up to date.
 
         Args:
-            covariances: A of each layer in the context that has ended, [columns, columns], by its parameters' keys,
-                joined by spaces.
+            covariances: A of each layer in the context that has ended, [columns, columns], by its joined keys.
         """
 
     @abstractmethod
@@ -176,27 +177,29 @@ class Projected(Preconditioned):
         """What is done to a layer's gradient.
 
         Args:
-            layer: its parameters' keys, joined by spaces.
+            layer: its joined keys.
         """
 
     def prepared(self, parameters: dict[str, nn.Parameter]) -> Applied:
         has_own_head = set(self.outputs_before).isdisjoint(self.active_outputs)
-        free = tuple(self.output_layer) if has_own_head else ()
+        free = set(self.free) if has_own_head else set()
         layers = [
-            ([parameters[key] for key in keys], self.projection(" ".join(keys)))
+            ([parameters[key] for key in keys], self.projection(joined(keys)))
             for keys in self.layers()
-            if keys != free
+            if not free.issuperset(keys)
         ]
-        return Applied(layers, [], [parameters[key] for key in self.without_inputs])
+        return Applied(layers, [], [parameters[key] for key in self.without_inputs if key not in free])
 
     def additions(self) -> list[str]:
         """Which layers are projected, where others are frozen."""
         if not self.without_inputs:
             return []
         projected = layers_of(keys[0] for keys in self.layers())
+        free = [key for key in self.without_inputs if key in self.free]
+        but = f", but for {layers_of(free)} where a context has outputs of its own" if free else ""
         return [
             f"{self.source} projects the gradients of {projected}, and freezes "
-            f"{layers_of(self.without_inputs)}, which it can't project, after the first context"
+            f"{layers_of(self.without_inputs)}, which it can't project, after the first context{but}"
         ]
 
 

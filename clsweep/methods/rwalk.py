@@ -87,9 +87,9 @@ def _running_mean(before: Tensor | None, new: Tensor, weight: float) -> Tensor:
 
 def _scaled(values: NamedTensors) -> NamedTensors:
     """To [0, 1], over all parameters together; zero where all values are the same."""
-    if not values:
-        return {}
-    low = torch.stack([value.min() for value in values.values()]).min()
-    high = torch.stack([value.max() for value in values.values()]).max()
+    ends = [torch.stack(torch.aminmax(value)) for value in values.values() if value.numel()]
+    if not ends:
+        return values
+    low, high = torch.aminmax(torch.cat(ends))
     span = (high - low).clamp_min(torch.finfo(low.dtype).tiny)
     return {key: (value - low) / span for key, value in values.items()}

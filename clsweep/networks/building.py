@@ -39,8 +39,11 @@ def build(node: Mapping[str, Any], input_shape: tuple[int, int, int], n_outputs:
     Raises:
         InputError: it can't be made.
     """
+    target = architecture.of(node)
     with GlobalStream(seed).active():
-        return equip(_made(architecture.of(node), input_shape, n_outputs), n_outputs)
+        model = _made(target, input_shape, n_outputs)
+        examples = None if architecture.is_ours(target) else torch.zeros(1, *input_shape)
+        return equip(model, n_outputs, examples)
 
 
 def _made(target: Target, input_shape: tuple[int, int, int], n_outputs: int) -> nn.Module:

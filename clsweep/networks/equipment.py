@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from clsweep.networks.outputs import Head, Selection, only_head
+from clsweep.networks.outputs import Head, Selection, ends_in_head, only_head
 
 
 class OwnParameters:
@@ -68,12 +68,13 @@ BATCH = "_custom_batch"  # what a file's method finds the step's batch under
 RESERVED = tuple(name for name in Classifier.__annotations__ if name not in ("head", "param_list"))
 
 
-def equip(model: nn.Module, n_outputs: int) -> Classifier:
+def equip(model: nn.Module, n_outputs: int, examples: Tensor | None = None) -> Classifier:
     """Give a network what a run needs of it, whoever wrote it.
 
     Args:
         model: a network that gives [B, n_outputs], or ends in a `Head`.
         n_outputs: the outputs over all contexts.
+        examples: what it takes, [n, C, H, W]; None: a `Head` in it is known to be its output.
 
     Returns:
         The same network; all of its outputs are active. A `param_list` of its own stays.
@@ -81,7 +82,7 @@ def equip(model: nn.Module, n_outputs: int) -> Classifier:
     made = cast("Classifier", model)
     if not hasattr(model, "param_list"):
         made.param_list = [OwnParameters(model)]
-    if only_head(model) is None:
+    if only_head(model) is None or not (examples is None or ends_in_head(model, examples)):
         model.register_forward_hook(Selection(n_outputs))
     return made
 

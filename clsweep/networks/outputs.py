@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -76,3 +77,27 @@ def only_head(model: nn.Module) -> Head | None:
     """A network's only `Head`; with several of them no one is the network's output."""
     heads = [layer for layer in model.modules() if isinstance(layer, Head)]
     return heads[0] if len(heads) == 1 else None
+
+
+def ends_in_head(model: nn.Module, examples: Tensor) -> bool:
+    """Whether a network's `Head` chooses its outputs: in a part of the network, others may come after it.
+
+    Args:
+        model: the network, whose modes stay.
+        examples: what it takes, [n, C, H, W].
+    """
+    head = only_head(model)
+    if head is None:
+        return False
+    modes = [(module, module.training) for module in model.modules()]
+    shown, head.active = head.active, range(1)
+    try:
+        with torch.no_grad():
+            given = model.eval()(examples)
+    except Exception:  # of a layer that gets fewer values than it takes; any other is told by whoever calls next
+        return False
+    finally:
+        head.active = shown
+        for module, training in modes:
+            module.training = training
+    return isinstance(given, Tensor) and given.shape[1:] == (1,)

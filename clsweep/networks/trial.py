@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from clsweep.errors import InputError, named, place
 from clsweep.networks.equipment import RESERVED
-from clsweep.networks.outputs import only_head
 from clsweep.targets import TARGET, Target
 
 
@@ -41,17 +40,17 @@ def check(target: Target, model: nn.Module, input_shape: tuple[int, int, int], n
             target,
             "has a param_list of its own that is no list of functions; expected [self.named_parameters], or none",
         )
+    _check_real(target, model)
+    before = dict(model.named_parameters())
     inputs = torch.rand(2, *input_shape, device=parameters[0].device)
     logits = given(target, model, inputs[: min(2, batch_size)])
     _check_logits(target, logits, (min(2, batch_size), n_outputs))
     if not logits.requires_grad:
         raise _refused(target, "gives logits that depend on none of its parameters; expected some that can be trained")
+    _check_gradients(target, model, logits)
     model.eval()
     _check_logits(target, given(target, model, inputs), (2, n_outputs))
-    head = only_head(model)
-    if head is not None:
-        head.active = range(1)
-        _check_logits(target, given(target, model, inputs), (2, 1))
+    _check_made_before(target, model, before)
 
 
 def given(target: Target, model: nn.Module, inputs: Tensor) -> Any:
@@ -63,12 +62,46 @@ def given(target: Target, model: nn.Module, inputs: Tensor) -> Any:
     try:
         return model(inputs)
     except Exception as error:
-        file = getattr(sys.modules.get(type(model).__module__), "__file__", None)
         raise _refused(
             target,
-            f"raised {named(error)}{place(error, file)}, given examples of shape {tuple(inputs.shape)}; expected a "
+            f"raised {_told(error, model)}, given examples of shape {tuple(inputs.shape)}; expected a "
             f"network of [B, {', '.join(map(str, inputs.shape[1:]))}]{_given_by_name(target, 'input_shape')}",
         ) from error
+
+
+def _told(error: Exception, model: nn.Module) -> str:
+    file = getattr(sys.modules.get(type(model).__module__), "__file__", None)
+    return f"{named(error)}{place(error, file)}"
+
+
+def _check_real(target: Target, model: nn.Module) -> None:
+    for name, p in model.named_parameters():
+        if p.requires_grad and p.is_complex():
+            raise _refused(target, f"has a complex parameter {name}; expected real ones (torch.view_as_real)")
+
+
+def _check_made_before(target: Target, model: nn.Module, before: dict[str, nn.Parameter]) -> None:
+    """Check that the first examples have made no parameter: the optimizer has been given its own before."""
+    for name, p in model.named_parameters():
+        if p is not before.get(name):
+            raise _refused(
+                target,
+                f"makes {name} when it is called, which would never be trained; expected it in `__init__`, or a layer "
+                "that waits for its first examples, such as nn.LazyLinear",
+            )
+
+
+def _check_gradients(target: Target, model: nn.Module, logits: Tensor) -> None:
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    try:
+        gradients = torch.autograd.grad(logits.sum(), list(trained.values()), allow_unused=True)
+    except Exception as error:
+        raise _refused(
+            target, f"gives logits whose gradient raised {_told(error, model)}; expected some that can be trained"
+        ) from error
+    for name, gradient in zip(trained, gradients, strict=True):
+        if gradient is not None and gradient.layout != torch.strided:
+            raise _refused(target, f"gives {name} a sparse gradient; expected sparse=False")
 
 
 def _check_logits(target: Target, logits: object, expected: tuple[int, int]) -> None:

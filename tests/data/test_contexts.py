@@ -354,12 +354,29 @@ def test_a_permuted_benchmark_is_refused_where_the_classes_do_not_fit() -> None:
         permuted("benchmark.classes_per_context=3")
 
 
-def test_a_context_without_a_test_image_is_refused() -> None:
+@pytest.mark.parametrize(("per_context", "classes"), [(2, "classes [2-5], [2-5]"), (1, "class [2-5]")])
+def test_a_context_without_a_test_image_is_refused(per_context: int, classes: str) -> None:
     with pytest.raises(
         InputError,
-        match=r"^benchmark.stream: context \d of clsweep.data.streams.split: test has no test image; expected",
+        match=r"^benchmark.stream: context \d of clsweep.data.streams.split: test has no test image "
+        rf"\(dataset.test=b.npz has no example of {classes}\); expected at least one\.$",
     ):
-        split(data=no_test_image())
+        split(f"benchmark.classes_per_context={per_context}", "dataset.test=b.npz", data=no_test_image())
+
+
+def test_a_class_that_nothing_measures_gets_a_note() -> None:
+    """Among the classes of the contexts that are learned."""
+    kept = SIX.test.labels != 5
+    data = ImageData(SIX.train, LabelledImages(SIX.test.images[kept], SIX.test.labels[kept]), 6)
+    said = "dataset.test=b.npz has no example of class 5: no accuracy says how well that is learned"
+    assert split("dataset.test=b.npz", data=data).notes == (said,)
+    place = next(number for number, classes in enumerate(classes_of(split(), SIX)) if 5 in classes)
+    for learned in (1, 2):
+        notes = split("dataset.test=b.npz", f"first_contexts={learned}", data=data).notes
+        assert (said in notes) is (learned > place)
+    assert permuted(data=no_test_image()).notes[0] == (
+        "dataset=arrays has no test example of classes 2, 3, 4, 5: no accuracy says how well that is learned"
+    )
 
 
 # One part

@@ -156,8 +156,12 @@ def test_a_class_may_be_absent_from_the_test_set(tmp_path: Path) -> None:
 
 FLOATS = IMAGES.astype(np.float64)
 WRONG_ARRAYS: dict[str, tuple[Array, Array, str]] = {
-    "flat images": (IMAGES.reshape(4, 6), LABELS, "[N, H, W]"),
-    "five dimensions": (IMAGES.reshape(4, 3, 2, 1, 1), LABELS, "[N, H, W]"),
+    "flat images": (
+        IMAGES.reshape(4, 6),
+        LABELS,
+        "[N, H, W, C] or [N, C, H, W] (dataset.layout=chw); for rows of features: images.reshape(4, 1, 6).",
+    ),
+    "five dimensions": (IMAGES.reshape(4, 3, 2, 1, 1), LABELS, "[N, H, W, C] or [N, C, H, W] (dataset.layout=chw)."),
     "int64 images": (IMAGES.astype(np.int64), LABELS, "int64"),
     "bool images": (IMAGES > 3, LABELS, "bool"),
     "complex images": (IMAGES.astype(np.complex64), LABELS, "complex64"),

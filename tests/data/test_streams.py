@@ -198,9 +198,11 @@ def test_a_transform_may_be_any_function(own: Any) -> None:
         def stream(data, contexts, input_shape):
             every = torch.arange(len(data.train.labels)), torch.arange(len(data.test.labels))
             for number in range(contexts):
-                yield ContextData(range(6), *every, transform=lambda images, n=number: images.roll(n, 3))
+                yield ContextData(range(6), *every, transform=lambda images, n=number: images.mul_(1).roll(n, 3))
     """
+    before = torch.get_rng_state()
     stream = own(source, "benchmark.scenario=domain", "benchmark.image_size=6")
+    assert torch.equal(torch.get_rng_state(), before)
     plain = torch.nn.functional.pad(SIX.test.images.float() / 255, (1, 1, 1, 1))
     for number, context in enumerate(stream.contexts):
         assert torch.equal(context.test.tensors[0], plain.roll(number, 3))
@@ -267,6 +269,20 @@ def test_what_is_no_stream_is_refused(own: Any, returned: str, said: str) -> Non
             "range(6), rows, rows, transform=lambda images: images @ images[:, :, 1:]",
             ": its transform raised RuntimeError: ",
         ),
+        (
+            "range(6), rows, rows, transform=lambda images: images + 0.5 * torch.randn_like(images)",
+            ": its transform gives other images for the same ones; expected one that doesn't draw random numbers: "
+            "augmentation belongs into the network's forward, under `if self.training`.",
+        ),
+        (
+            "range(6), rows, rows, transform=lambda images: images.flip(3) if torch.rand(()) < 0.5 else images",
+            ": its transform gives other images for the same ones; ",
+        ),
+        (
+            "range(6), rows, rows, transform=lambda images: images - images.mean(0)",
+            ": its transform gives another image where it is in a batch with others; expected each image to be "
+            "transformed by itself.",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_context_is_said(own: Any, arguments: str, said: str) -> None:
@@ -297,8 +313,8 @@ def test_joint_training_needs_heads_of_one_size(own: Any) -> None:
     with pytest.raises(InputError) as caught:
         own(BLURRY.replace("share)", "share=0.1)"), "stream=joint", "seed=1")
     assert str(caught.value) == (
-        "stream=joint: the contexts have 2 to 3 classes; expected as many in each, or another benchmark.scenario than "
-        "task."
+        "stream=joint: the contexts have 2 to 3 classes; expected as many in each, or outputs that all contexts share: "
+        "benchmark.scenario=class or benchmark.scenario=domain."
     )
 
 

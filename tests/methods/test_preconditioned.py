@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 import pytest
@@ -15,6 +16,7 @@ from torch.utils.data import TensorDataset
 
 from clsweep.config import RegularizerConfig
 from clsweep.curvature.fisher import diagonal_fisher
+from clsweep.curvature.heads import head_parameters
 from clsweep.curvature.kronecker import Curvature, Keys, as_matrix
 from clsweep.errors import MethodError
 from clsweep.methods.base import BuiltIn
@@ -237,21 +239,96 @@ class Own(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.out = nn.Linear(16, 6)
+        self.first = nn.Linear(16, 8)
+        self.out = self.made()
+
+    def made(self) -> nn.Module:
+        return nn.Linear(8, 6)
+
+    def logits(self, features: Tensor) -> Tensor:
+        given: Tensor = self.out(features)
+        return given
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.out(images.flatten(1))
-        return logits
+        return self.logits(self.first(images.flatten(1)).relu())
 
 
-def test_the_output_layer_of_any_network_is_free_where_it_is_a_head() -> None:
-    made = built_in(attached(method("owm"), equip(Own(), 6)))
+class Halved(Own):
+    def logits(self, features: Tensor) -> Tensor:
+        return super().logits(features) / 2
+
+
+class Normalized(Own):
+    def logits(self, features: Tensor) -> Tensor:
+        return super().logits(features).log_softmax(1)
+
+
+class Several(Own):
+    """A head for every two outputs."""
+
+    def made(self) -> nn.Module:
+        return nn.ModuleList(nn.Linear(8, 2) for _ in range(3))
+
+    def logits(self, features: Tensor) -> Tensor:
+        assert isinstance(self.out, nn.ModuleList)
+        return torch.cat([one(features) for one in self.out], 1)
+
+
+class Deep(Several):
+    """Heads of more than a layer, of which one can't be projected."""
+
+    def made(self) -> nn.Module:
+        return nn.ModuleList(
+            nn.Sequential(nn.Linear(8, 4), nn.LayerNorm(4), nn.ReLU(), nn.Linear(4, 2)) for _ in range(3)
+        )
+
+
+class Cosine(Own):
+    """No layer: a parameter."""
+
+    def made(self) -> nn.Module:
+        return nn.ParameterList([torch.randn(6, 8)])
+
+    def logits(self, features: Tensor) -> Tensor:
+        assert isinstance(self.out, nn.ParameterList)
+        return F.normalize(features) @ F.normalize(self.out[0]).T
+
+
+@pytest.mark.parametrize("name", OF_INPUTS)
+@pytest.mark.parametrize("kind", [Own, Halved, Normalized, Several, Deep, Cosine])
+def test_the_head_of_any_network_is_free_where_it_is_the_contexts_own(kind: type[Own], name: str) -> None:
+    torch.manual_seed(0)
+    made = built_in(attached(CONFIGS[name], equip(kind(), 6)))
     activate(made.model, range(2))
     end(made, tiny_dataset(), range(2))
     for outputs, is_free in ((range(2, 4), True), (range(1, 3), False)):
         made.applied = None  # type: ignore[attr-defined]
         before = with_gradient(made, tiny_dataset(), outputs)
-        assert torch.equal(made.model.get_parameter("out.weight").grad, before["out__weight"]) is is_free  # type: ignore[arg-type]
+        given = {key: p.grad for key, p in contract_parameters(made.model).items()}
+        heads = [key for key, value in before.items() if key.startswith("out") and value.any()]
+        assert heads
+        for key in heads:
+            assert (given[key] is not None and torch.equal(given[key], before[key])) is is_free  # type: ignore[arg-type]
+        assert not torch.equal(given["first__weight"], before["first__weight"])  # type: ignore[arg-type]
+
+
+def test_a_unit_that_is_off_for_the_examples_seen_is_no_head() -> None:
+    model = equip(Own(), 6)
+    model.get_submodule("first").requires_grad_(False)
+    model.get_parameter("first.bias").fill_(-1e3)
+    model.get_submodule("first").requires_grad_(True)
+    assert head_parameters(model.eval(), tiny_dataset().tensors[0], [0, 1]) == ["out__weight", "out__bias"]
+    assert head_parameters(model, tiny_dataset().tensors[0], range(6)) == []
+
+
+def test_a_head_that_cannot_be_projected_is_told_not_to_be_frozen_where_it_is_the_contexts_own() -> None:
+    made = attached(CONFIGS["owm"], equip(Cosine(), 6))
+    activate(made.model, range(2))
+    end(built_in(made), tiny_dataset(), range(2))
+    assert made.additions() == [
+        "regularizer=owm projects the gradients of first, and freezes out, which it can't project, after the first "
+        "context, but for out where a context has outputs of its own"
+    ]
 
 
 # ---- natural continual learning
@@ -317,6 +394,20 @@ def test_a_head_to_come_is_trained_as_by_the_prior_alone(name: str) -> None:
         assert torch.equal(given[new], before[key][new])
     learned_before = [row for outputs in OWN_HEADS[:-1] for row in outputs]
     assert not before["head__weight"][learned_before].any()  # such a context has no gradient there
+
+
+@pytest.mark.parametrize("kind", [Own, Halved, Several, Deep])
+def test_a_head_to_come_is_trained_as_by_the_prior_alone_in_any_network(kind: type[Own]) -> None:
+    torch.manual_seed(0)
+    made = built_in(attached(CONFIGS["ncl"], equip(kind(), 6)))
+    activate(made.model, range(2))
+    end(made, tiny_dataset(), range(2))
+    before = with_gradient(made, tiny_dataset(), range(2, 4))
+    given = {key: p.grad for key, p in contract_parameters(made.model).items()}
+    heads = [key for key, value in before.items() if key.startswith("out") and value.any()]
+    assert heads
+    assert all(torch.equal(given[key], before[key]) for key in heads)  # type: ignore[arg-type]
+    assert not torch.equal(given["first__weight"], before["first__weight"])  # type: ignore[arg-type]
 
 
 def test_the_diagonals_are_the_fishers() -> None:
@@ -409,6 +500,20 @@ def test_what_is_done_to_gradients_follows_from_the_state(name: str) -> None:
     for key, ours in given[0].items():
         other_grad = given[1][key]
         assert ours is other_grad is None or torch.equal(ours, other_grad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "kfac_ewc"])
+def test_a_layer_may_have_any_name(name: str) -> None:
+    model = equip(nn.Sequential(OrderedDict({"flat": nn.Flatten(), "my layer": nn.Linear(16, 6)})), 6)
+    made, other = (built_in(attached(method(name), model)) for _ in range(2))
+    activate(model, range(6))
+    end(made, tiny_dataset(), range(6))
+    other.load_state_dict(made.state_dict())
+    end(other, tiny_dataset(), range(6))
+    if isinstance(other, Preconditioned):
+        with_gradient(other, tiny_dataset(), range(6))
+    else:
+        assert other.penalty(is_first=True).isfinite()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -97,6 +97,12 @@ def test_values_scale_to_zero_and_one_over_all_parameters() -> None:
     assert [value.tolist() for value in given.values()] == [[0.0, 0.5], [0.25, 1.0]]
 
 
+def test_a_parameter_without_a_value_stays_as_it_is() -> None:
+    values = {"a": torch.empty(0, 3), "b": torch.tensor([1.0, 3.0])}
+    assert {key: value.tolist() for key, value in rwalk._scaled(values).items()} == {"a": [], "b": [0, 1]}
+    assert rwalk._scaled({"a": torch.empty(0, 3)})["a"].shape == (0, 3)
+
+
 def test_frozen_parameters_have_no_entry() -> None:
     made = learner(method("rwalk"), network("cnn", dtype=torch.float64))
     for frozen in ("convolutions", "norms"):
