@@ -137,6 +137,7 @@ def test_one_that_does_nothing_trains_as_without_it(tmp_path: Path) -> None:
 DISTURBS = """
     model.eval()
     model.head.active = range(1)
+    model.head.requires_grad_(False)
     [b.data.add_(1) for b in model.norms.buffers()]
     torch.manual_seed(0), np.random.seed(0), random.seed(0)
     torch.set_grad_enabled(False)
@@ -145,7 +146,7 @@ DISTURBS = """
 """
 
 
-def test_modes_buffers_random_numbers_and_settings_are_put_back(tmp_path: Path) -> None:
+def test_modes_flags_buffers_random_numbers_and_settings_are_put_back(tmp_path: Path) -> None:
     disturbing, plain = (
         trained(file_method(write(tmp_path, SPRINGS + more)), name="cnn") for more in (TRANSFORM + DISTURBS, "")
     )
@@ -158,6 +159,7 @@ def test_modes_buffers_random_numbers_and_settings_are_put_back(tmp_path: Path) 
     made.method.transform()
     assert (generator_states(), Path.cwd(), torch.is_grad_enabled(), torch.get_default_dtype()) == before
     assert all(module.training for module in made.model.modules())
+    assert all(p.requires_grad for p in made.model.parameters())
     assert all(torch.equal(value, buffers[name]) for name, value in made.model.named_buffers())
 
 
