@@ -83,6 +83,7 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
 # How far the gradient of a quadratic penalty may be from autograd's, relative to its norm: float32's rounding only.
 _QUADRATIC_TOLERANCE = 1e-3
 _NAMES_SHOWN = 3
+_STEPS_LOOKED_AT = 2  # of a context: at the first the parameters are where the penalty is zero, at the second no more
 _SCALE = "reg_strength_scale"
 
 IN_LOG = "the traceback is in the run's log"
@@ -123,6 +124,7 @@ class FileMethod(Method):
         self.uses_path_integral = _flag(functions, "USES_PATH_INTEGRAL", source, default=True)
         self.declared = of_file(getattr(functions, "HYPERPARAMETERS", tuple(STANDARD)), source)
         self.values = {name: one.default for name, one in self.declared.items()}
+        self._steps = 0  # of the context
 
     @property
     def leaves_first_context_alone(self) -> bool:
@@ -154,6 +156,7 @@ class FileMethod(Method):
 
     def start_context(self, path: Path) -> None:
         """Put the context's path integral on the model."""
+        self._steps = 0
         self.model._custom_W, self.model._custom_p_old = path.totals, path.positions
 
     @property
@@ -181,6 +184,7 @@ class FileMethod(Method):
 
     def see(self, inputs: Tensor, labels: Tensor) -> None:
         """Put the step's batch on the model."""
+        self._steps += 1
         setattr(self.model, BATCH, (inputs, labels))
 
     @property
@@ -268,7 +272,8 @@ class FileMethod(Method):
         """Call `compute_regularization_loss`.
 
         The kind of its result is checked at every call; the value, which waits for the device, and what the file
-        declares about it only at the first one.
+        declares about it only at the first one. A constant is looked at again at the second step: away from the anchor,
+        one that was computed from the parameters is no longer zero.
 
         Args:
             is_first: whether it is a context's first step.
@@ -284,7 +289,10 @@ class FileMethod(Method):
             return self._thoroughly_checked_penalty()
         with self._naming(PENALTY) if self._penalty_is_pure else self._calling(PENALTY):
             penalty = self._penalty(self.model, *self._carried)
-        return self._checked_kind(penalty)
+        checked = self._checked_kind(penalty)
+        if self._steps == _STEPS_LOOKED_AT and not checked.requires_grad:
+            self._check_value(checked)
+        return checked
 
     def _thoroughly_checked_penalty(self) -> Tensor:
         with self._calling(PENALTY) as changed:
@@ -345,11 +353,7 @@ class FileMethod(Method):
         """
         penalty = self.penalty(is_first=False)
         trained = [p for p in self.network.parameters if p.requires_grad]
-        if (
-            self.model._custom_importance
-            and penalty.item() != 0
-            and all(g is None for g in self._gradients(penalty, trained))
-        ):
+        if penalty.item() != 0 and all(g is None for g in self._gradients(penalty, trained)):
             raise self._broken(
                 PENALTY, f"returned a tensor that depends on none of the network's parameters; {_DIFFERENTIABLE}"
             )

@@ -233,6 +233,19 @@ def test_a_constant_penalty_will_do_where_nothing_is_important(tmp_path: Path) -
     assert checked_penalty(method, {}).item() == 0
 
 
+def test_a_constant_is_refused_where_it_is_no_longer_zero(tmp_path: Path) -> None:
+    """A detached penalty is zero at the first step, where the parameters are at the anchor."""
+    source = f"""
+{GOOD_ESTIMATE}
+{PENALTY}
+    return sum((p.detach() - prev_params_dict[n.replace(".", "__")]).square().sum() for n, p in model.named_parameters())
+"""
+    with pytest.raises(
+        RunError, match=r"method\.py: compute_regularization_loss returned the constant 0\.[0-9]+; expected"
+    ):
+        trained(file_method(write(tmp_path, source)))
+
+
 def test_a_penalty_of_one_element_trains_as_a_scalar_does(tmp_path: Path) -> None:
     scalar, vector = (
         trained(file_method(write(tmp_path, returning_penalty(f"w.square().sum(){shape}"))))

@@ -126,6 +126,13 @@ WRONG = {
         ),
         f"{PENALTY} returned a tensor that depends on none of the network's parameters",
     ),
+    "detached, with nothing in importance_dict": (
+        source(
+            "model.own = {k: torch.ones_like(p) for k, p in keyed(model).items()}; return {}",
+            "return sum((model.own[k] * (p.data - prev_params_dict[k]) ** 2).sum() for k, p in keyed(model).items())",
+        ),
+        f"{PENALTY} returned a tensor that depends on none of the network's parameters",
+    ),
     "a strength that counts": (
         source(
             penalty="model.n = getattr(model, 'n', 0) + 1; model.reg_strength = 1.0 if model.n < 10 else 2.0",
@@ -218,6 +225,15 @@ def test_gradients_that_are_returned_are_refused(tmp_path: Path) -> None:
 def test_a_network_inside_itself_is_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"method\.py: estimate_importance left .*: copy\.deepcopy"):
         rehearsed(tmp_path, source("model._old = model"))
+
+
+@pytest.mark.parametrize("nothing", ["0", "torch.zeros(())", "0 * model.head.bias.sum()"])
+def test_a_file_may_work_by_its_gradients_alone(tmp_path: Path, nothing: str) -> None:
+    more = (
+        "def transform_gradients(model, importance_dict, prev_params_dict):\n"
+        "    [p.grad.mul_(0.5) for p in model.parameters()]"
+    )
+    assert rehearsed(tmp_path, source("return {}", f"return {nothing}", more)) == []
 
 
 def test_a_single_context_has_no_penalty_to_rehearse(tmp_path: Path) -> None:
