@@ -60,7 +60,7 @@ from clsweep.errors import (
     named,
     place,
 )
-from clsweep.hyperparameters import STANDARD, of_file
+from clsweep.hyperparameters import NOT_NEGATIVE, STANDARD, of_file
 from clsweep.methods.base import Finished, Method, Path, Squares
 from clsweep.methods.instances import Instance
 from clsweep.methods.undisturbed import HARMLESS, Network, first_not_finite, settings_put_back
@@ -82,6 +82,7 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
 }
 # How far the gradient of a quadratic penalty may be from autograd's, relative to its norm: float32's rounding only.
 _QUADRATIC_TOLERANCE = 1e-3
+_CARRIED, _PATH = ("_custom_importance", "_custom_prev_params"), ("_custom_W", "_custom_p_old")  # on the model
 _NAMES_SHOWN = 3
 _STEPS_LOOKED_AT = 2  # of a context: at the first the parameters are where the penalty is zero, at the second no more
 _SCALE = "reg_strength_scale"
@@ -152,7 +153,8 @@ class FileMethod(Method):
                     f"{self.source}: HYPERPARAMETERS has {name!r}, which the network has, too; expected another name."
                 )
             setattr(model, name, value)
-        model._custom_importance, model._custom_prev_params = {}, {}
+        for name in (*_CARRIED, *_PATH):
+            setattr(model, name, {})
 
     def start_context(self, path: Path) -> None:
         """Put the context's path integral on the model."""
@@ -161,8 +163,20 @@ class FileMethod(Method):
 
     @property
     def path(self) -> Path:
-        """What is on the model: the file may have put other tensors there."""
-        return Path(self.model._custom_W, self.model._custom_p_old)
+        """What is on the model: the file may have put other tensors there, or removed what it doesn't use."""
+        return Path(*(getattr(self.model, name, {}) for name in _PATH))
+
+    def check_path(self) -> None:
+        """Check the shapes of the path, in whose tensors every step writes; see `Method`."""
+        parameters = contract_parameters(self.model)
+        for name, kept in zip(_PATH, self.path, strict=True):
+            for key in kept.keys() & parameters.keys():
+                value, parameter = kept[key], parameters[key]
+                if (value.shape, value.device) != (parameter.shape, parameter.device):
+                    raise MethodError(
+                        f"{self.source}: model.{name}[{key!r}] is now of shape {tuple(value.shape)} on {value.device}; "
+                        f"expected {tuple(parameter.shape)} on {parameter.device}, as the parameter."
+                    )
 
     def places(self) -> list[Places]:
         """The file's functions and classes, and those of the modules beside it."""
@@ -189,12 +203,7 @@ class FileMethod(Method):
 
     @property
     def strength(self) -> float:
-        """`model.reg_strength`, which the penalty may have overwritten, times the file's scale.
-
-        Raises:
-            MethodError: it is no number, or not finite.
-        """
-        self._check_strength(self.model.reg_strength)
+        """`model.reg_strength`, which the file's functions may have overwritten, times the file's scale."""
         return self.model.reg_strength * self.reg_strength_scale
 
     @property
@@ -211,6 +220,12 @@ class FileMethod(Method):
         new = self.importance(finished.dataset, finished.start, finished.device)
         for key, value in new.items():
             carried = model._custom_importance.get(key)
+            if carried is not None and carried.shape != value.shape:
+                raise self._broken(
+                    ESTIMATE,
+                    f"left shape {tuple(carried.shape)} in model._custom_importance[{key!r}]; expected "
+                    f"{tuple(value.shape)}, the parameter's",
+                )
             model._custom_importance[key] = value if carried is None else carried + value
         model._custom_prev_params = snapshot(model)
 
@@ -228,7 +243,7 @@ class FileMethod(Method):
             self._naming(TRANSFORM),
         ):
             returned = self._transform(self.model, *self._carried)
-        self._check_lost(TRANSFORM)
+        self._check_left(TRANSFORM)
         if returned is not None:  # which would be dropped
             raise self._broken(
                 TRANSFORM,
@@ -289,6 +304,8 @@ class FileMethod(Method):
             return self._thoroughly_checked_penalty()
         with self._naming(PENALTY) if self._penalty_is_pure else self._calling(PENALTY):
             penalty = self._penalty(self.model, *self._carried)
+        if self._penalty_is_pure:  # else it has been checked
+            self._check_strength(PENALTY)
         checked = self._checked_kind(penalty)
         if self._steps == _STEPS_LOOKED_AT and not checked.requires_grad:
             self._check_value(checked)
@@ -317,15 +334,6 @@ class FileMethod(Method):
             raise self._not_finite(PENALTY, f"returned {value}; expected a finite number")
         if not penalty.requires_grad and value != 0:
             raise self._broken(PENALTY, f"returned the constant {value}; {_DIFFERENTIABLE}")
-
-    def _check_strength(self, strength: object) -> None:
-        """Check what a method left as `model.reg_strength`; not a tensor's value, which would wait for the device."""
-        if isinstance(strength, numbers.Real):  # NumPy's, too
-            is_strength = math.isfinite(strength)
-        else:
-            is_strength = isinstance(strength, Tensor) and strength.numel() == 1
-        if not is_strength:
-            raise self._broken(PENALTY, f"left model.reg_strength={strength!r}; expected a finite number")
 
     def check_gradient(self) -> None:
         """Check the gradient of the penalty where the network is now, by name; called where the loss's isn't finite.
@@ -537,12 +545,39 @@ class FileMethod(Method):
         ):
             yield changed
         changed += state + settings
-        self._check_lost(function)
+        self._check_left(function)
 
-    def _check_lost(self, function: str) -> None:
+    def _check_left(self, function: str) -> None:
+        """Check what a call has left: the network, and what the contract has on the model."""
         lost = self.network.lost()
         if lost is not None:
             raise self._broken(function, lost)
+        self._check_strength(function)
+        for name in (*_CARRIED, *_PATH) if self.uses_path_integral else _CARRIED:
+            self._check_dict(function, name)
+
+    def _check_strength(self, function: str) -> None:
+        """Check what a call has left as `model.reg_strength`; not a tensor's value, which would wait for the device."""
+        strength = getattr(self.model, "reg_strength", None)
+        if isinstance(strength, numbers.Real):  # NumPy's, too
+            is_strength = math.isfinite(strength) and strength >= 0
+        else:
+            is_strength = isinstance(strength, Tensor) and strength.numel() == 1
+        if not is_strength:
+            raise self._broken(function, f"left model.reg_strength={strength!r}; expected {NOT_NEGATIVE.expected}")
+
+    def _check_dict(self, function: str, name: str) -> None:
+        held = getattr(self.model, name, None)
+        if not isinstance(held, dict):
+            raise self._broken(
+                function,
+                f"left {_article(type(held).__name__)} in model.{name}; expected a dict of tensors by parameter name",
+            )
+        for key, value in held.items():
+            if not isinstance(value, Tensor):
+                raise self._broken(
+                    function, f"left {_article(type(value).__name__)} in model.{name}[{key!r}]; expected a tensor"
+                )
 
     @contextmanager
     def _naming(self, function: str) -> Iterator[None]:

@@ -449,6 +449,7 @@ class Learner:
     def _path_integrals(self) -> dict[nn.Parameter, PathIntegral]:
         if not self.method.uses_path_integral:
             return {}
+        self.method.check_path()
         totals, positions = self.method.path
         return {
             p: PathIntegral(_as(p, totals, key), None if self._is_fast else _as(p, positions, key))

@@ -238,7 +238,8 @@ def test_a_constant_is_refused_where_it_is_no_longer_zero(tmp_path: Path) -> Non
     source = f"""
 {GOOD_ESTIMATE}
 {PENALTY}
-    return sum((p.detach() - prev_params_dict[n.replace(".", "__")]).square().sum() for n, p in model.named_parameters())
+    now = {{n.replace(".", "__"): p.detach() for n, p in model.named_parameters()}}
+    return sum((p - prev_params_dict[key]).square().sum() for key, p in now.items())
 """
     with pytest.raises(
         RunError, match=r"method\.py: compute_regularization_loss returned the constant 0\.[0-9]+; expected"
@@ -274,10 +275,80 @@ def test_importance_of_any_layout_and_real_type_counts_as_the_dense_one(tmp_path
     assert torch.equal(given["head__weight"], expected["head__weight"])
 
 
-@pytest.mark.parametrize("value", ["float('nan')", "'10'", "None", "torch.ones(2)"])
+@pytest.mark.parametrize("value", ["float('nan')", "'10'", "None", "torch.ones(2)", "-5.0"])
 def test_a_strength_that_is_none_is_refused(tmp_path: Path, value: str) -> None:
     source = GOOD.replace("    return sum", f"    import torch\n    model.reg_strength = {value}\n    return sum")
     with pytest.raises(RunError, match=r"method\.py: compute_regularization_loss left model\.reg_strength="):
+        trained(file_method(write(tmp_path, source)))
+
+
+@pytest.mark.parametrize("pure", ["", "PENALTY_IS_PURE = True\n"])
+@pytest.mark.parametrize("statement", ["del model.reg_strength", "model.reg_strength = -1"])
+def test_a_strength_that_is_lost_later_is_refused(tmp_path: Path, statement: str, pure: str) -> None:
+    later = (
+        "    model.calls = getattr(model, 'calls', 0) + 1\n"
+        f"    if model.calls == 3: {statement}\n"
+        "    return sum(p.sum() for p in model.parameters())\n"
+    )
+    with pytest.raises(
+        RunError, match=r"compute_regularization_loss left model\.reg_strength=.*a finite number of 0 or"
+    ):
+        trained(file_method(write(tmp_path, pure + GOOD_ESTIMATE + PENALTY + later)))
+
+
+LEFT = {
+    "model._custom_importance = None": "left None in model._custom_importance; expected a dict of tensors",
+    "model._custom_prev_params = [1]": "left a list in model._custom_prev_params; expected a dict of tensors",
+    "model._custom_importance['head__bias'] = 1.0": (
+        "left a float in model._custom_importance['head__bias']; expected a tensor"
+    ),
+    "model._custom_W = None": "left None in model._custom_W; expected a dict of tensors",
+    "model._custom_W['head__bias'] = None": "left None in model._custom_W['head__bias']; expected a tensor",
+    "del model._custom_p_old": "left None in model._custom_p_old; expected a dict of tensors",
+}
+
+
+@pytest.mark.parametrize("function", ["estimate_importance", "compute_regularization_loss", "transform_gradients"])
+@pytest.mark.parametrize(("statement", "expected"), LEFT.items(), ids=LEFT)
+def test_what_the_contract_has_on_the_model_must_stay(
+    tmp_path: Path, function: str, statement: str, expected: str
+) -> None:
+    source = f"""
+{ESTIMATE}    estimate_importance
+    return {{}}
+{PENALTY}    compute_regularization_loss
+    return sum(p.sum() for p in model.parameters())
+def transform_gradients(model, importance_dict, prev_params_dict):
+    transform_gradients
+"""
+    with pytest.raises(RunError) as raised:
+        trained(file_method(write(tmp_path, source.replace(f"    {function}\n", f"    {statement}\n"))))
+    assert f"method.py: {function} {expected}" in str(raised.value)
+
+
+@pytest.mark.parametrize("statement", ["del model._custom_W", "model._custom_p_old = None"])
+def test_a_path_that_is_not_used_may_go(tmp_path: Path, statement: str) -> None:
+    source = f"USES_PATH_INTEGRAL = False\n{ESTIMATE}    {statement}\n    return {{}}\n{GOOD_PENALTY}"
+    trained(file_method(write(tmp_path, source)))
+
+
+def test_a_path_of_another_shape_is_refused(tmp_path: Path) -> None:
+    source = GOOD.replace(
+        "    return sum", "    model._custom_W['head__bias'] = model.head.bias.detach()[:3]\n    return sum"
+    )
+    with pytest.raises(RunError, match=r"method\.py: model\._custom_W\['head__bias'\] is now of shape \(3,\) on cpu"):
+        trained(file_method(write(tmp_path, source)))
+
+
+def test_carried_importance_of_another_shape_is_refused(tmp_path: Path) -> None:
+    source = f"""
+import torch
+{ESTIMATE}    model._custom_importance["head__bias"] = torch.ones(4, 1)
+    return {{"head__bias": torch.ones(6)}}
+{GOOD_PENALTY}"""
+    with pytest.raises(
+        RunError, match=r"left shape \(4, 1\) in model\._custom_importance\['head__bias'\]; expected \(6,\)"
+    ):
         trained(file_method(write(tmp_path, source)))
 
 
