@@ -24,7 +24,8 @@ Optional attributes of the file:
   that a sweep doesn't search the others; without it, it searches all three. A dict names any, with a default and what a
   sweep searches: `{"temperature": {"default": 2.0, "space": "interval(0.1, 10)"}}`; each is an attribute of the model;
 - `transform_gradients(model, importance_dict, prev_params_dict)`, a function that is called at every step between
-  back-propagation and the update, and may change the parameters' `grad`, that of the total loss.
+  back-propagation and the update, and may change the parameters' `grad`, that of the total loss. It is called in the
+  first context, too, where both dicts are empty.
 
 The model carries `reg_strength`, `gamma`, `epsilon` and what the file declares besides, `param_list`, `_custom_W` and
 `_custom_p_old` (the path integral, and the parameters after the last step), `_custom_importance` and
@@ -230,11 +231,27 @@ class FileMethod(Method):
         model._custom_prev_params = snapshot(model)
 
     def transform(self) -> None:
-        """Call `transform_gradients`.
+        """Call `transform_gradients`; at a context's first steps, look closely at what it does.
 
         Raises:
-            MethodError: it raised, returned a value, or left the network without what is trained.
+            MethodError: it raised, returned a value, or left the network without what is trained; at the first steps:
+                it made NaN or infinity of finite gradients, or changed the dicts that it was given.
         """
+        if self._steps > _STEPS_LOOKED_AT:
+            self._call_transform()
+            return
+        was_finite = self.network.not_finite_gradient() is None
+        with self._unwritten(TRANSFORM):
+            self._call_transform()
+        broken = self.network.not_finite_gradient() if was_finite else None
+        if broken is not None:
+            raise self._not_finite(
+                TRANSFORM,
+                f"left NaN or infinity in the gradient of {broken}, which was finite before; expected finite numbers "
+                "(a division by a norm or a sum that may be zero: norm + 1e-12)",
+            )
+
+    def _call_transform(self) -> None:
         assert self._transform is not None
         with (
             self.network.undisturbed(gradients=False),
@@ -244,6 +261,7 @@ class FileMethod(Method):
         ):
             returned = self._transform(self.model, *self._carried)
         self._check_left(TRANSFORM)
+        self.network.make_gradients_dense()
         if returned is not None:  # which would be dropped
             raise self._broken(
                 TRANSFORM,
@@ -312,7 +330,7 @@ class FileMethod(Method):
         return checked
 
     def _thoroughly_checked_penalty(self) -> Tensor:
-        with self._calling(PENALTY) as changed:
+        with self._unwritten(PENALTY), self._calling(PENALTY) as changed:
             before = generator_states()
             penalty = self._penalty(self.model, *self._carried)
             if generator_states() != before:
@@ -357,9 +375,10 @@ class FileMethod(Method):
         """Check that the penalty depends on the network's parameters; not called while a run trains, as it takes long.
 
         Raises:
-            MethodError: it has a value, but no gradient for any of them.
+            MethodError: it has a value, but no gradient for any of them; or it changes the dicts that it is given.
         """
-        penalty = self.penalty(is_first=False)
+        with self._unwritten(PENALTY):
+            penalty = self.penalty(is_first=False)
         trained = [p for p in self.network.parameters if p.requires_grad]
         if penalty.item() != 0 and all(g is None for g in self._gradients(penalty, trained)):
             raise self._broken(
@@ -373,7 +392,7 @@ class FileMethod(Method):
             MethodError: the function raised or returned something else.
         """
         assert self._quadratic is not None
-        with self._calling(QUADRATIC):
+        with self._unwritten(QUADRATIC), self._calling(QUADRATIC):
             returned = self._quadratic(self.model, *self._carried)
         if not isinstance(returned, tuple) or len(returned) != 2:
             raise self._broken(
@@ -547,6 +566,31 @@ class FileMethod(Method):
         changed += state + settings
         self._check_left(function)
 
+    @contextmanager
+    def _unwritten(self, function: str) -> Iterator[None]:
+        """Around a call that is looked at closely: it must not write to the dicts that it gets.
+
+        The importance and the anchor would be others from then on, at every step a little more, and no result would
+        say so. Whoever means that can say it in `estimate_importance`.
+
+        Raises:
+            MethodError: it did.
+        """
+        carried = zip(("importance_dict", "prev_params_dict"), self._carried, strict=True)
+        before = [
+            (f"{name}[{key!r}]", given, key, value, value._version, value.clone())
+            for name, given in carried
+            for key, value in given.items()
+        ]
+        yield
+        for what, given, key, value, version, kept in before:
+            if given.get(key) is not value:
+                raise self._broken(function, f"{'replaced' if key in given else 'removed'} {what}; expected it to stay")
+            # A write to .data leaves the version as it was; a sparse tensor can't be compared.
+            is_written = value.layout is torch.strided and not torch.equal(value, kept)
+            if is_written or value._version != version:
+                raise self._broken(function, f"changed {what} in place; expected a copy ({what}.clone())")
+
     def _check_left(self, function: str) -> None:
         """Check what a call has left: the network, and what the contract has on the model."""
         lost = self.network.lost()
@@ -591,8 +635,14 @@ class FileMethod(Method):
                 raise machine_error(error, f"{self.source}{place(error, self._file)}: {function}") from error
             log.exception("%s: %s raised", self.source, function)
             raise MethodError(
-                f"{self.source}{place(error, self._file)}: {function} raised {named(error)} ({IN_LOG})."
+                f"{self.source}{place(error, self._file)}: {function} raised {named(error)}{self._when(function)} "
+                f"({IN_LOG})."
             ) from error
+
+    def _when(self, function: str) -> str:
+        """When it is that a function is called which is called sooner than its author may think."""
+        is_first = function == TRANSFORM and not self.model._custom_prev_params
+        return " in the first context, where both dicts are empty" if is_first else ""
 
 
 def _function(functions: Any, name: str, source: str) -> Callable[..., Any]:

@@ -341,6 +341,16 @@ class Network:
         tensors |= {full: buffer for _, _, buffer, full in self._buffers if buffer.is_floating_point()}
         return first_not_finite(tensors)
 
+    def not_finite_gradient(self) -> str | None:
+        """The name of the first parameter whose gradient holds NaN or infinity; waits for the device."""
+        return first_not_finite({full: p.grad for _, _, p, full, _ in self._named if p.grad is not None})
+
+    def make_gradients_dense(self) -> None:
+        """Replace sparse gradients: an update counts on the memory of dense ones."""
+        for p in self.parameters:
+            if p.grad is not None and p.grad.layout is not torch.strided:
+                p.grad = p.grad.to_dense()
+
     def train(self) -> None:
         """Set training mode; modules that a method has added, such as a teacher, keep theirs."""
         own = set(self._modules)

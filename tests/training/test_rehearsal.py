@@ -133,6 +133,27 @@ WRONG = {
         ),
         f"{PENALTY} returned a tensor that depends on none of the network's parameters",
     ),
+    "an anchor that it changes where it has been left": (
+        source(
+            penalty="bias = prev_params_dict['head__bias']\n"
+            "    if not torch.equal(model.head.bias, bias): bias.lerp_(model.head.bias.detach(), 0.1)"
+        ),
+        f"{PENALTY} changed prev_params_dict['head__bias'] in place; expected a copy",
+    ),
+    "a gradient of nan": (
+        source(
+            more="def transform_gradients(model, importance_dict, prev_params_dict):\n"
+            "    if importance_dict: model.head.bias.grad /= 0"
+        ),
+        "transform_gradients left NaN or infinity in the gradient of head.bias, which was finite before",
+    ),
+    "importance in the first context": (
+        source(
+            more="def transform_gradients(model, importance_dict, prev_params_dict):\n"
+            "    model.head.bias.grad *= importance_dict['head__bias']"
+        ),
+        "transform_gradients raised KeyError: 'head__bias' in the first context, where both dicts are empty",
+    ),
     "a strength that counts": (
         source(
             penalty="model.n = getattr(model, 'n', 0) + 1; model.reg_strength = 1.0 if model.n < 10 else 2.0",
