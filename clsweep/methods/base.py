@@ -219,7 +219,7 @@ class Method(ABC):
         """
 
     def additions(self) -> list[str]:
-        """What it has added to the network that its author may take for something else, in sentences."""
+        """What its author may take for something else, such as what it has added to the network, in sentences."""
         return []
 
     def blamed(self, error: Exception) -> MethodError | None:

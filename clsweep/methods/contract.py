@@ -64,6 +64,7 @@ from clsweep.errors import (
 from clsweep.hyperparameters import NOT_NEGATIVE, STANDARD, of_file
 from clsweep.methods.base import Finished, Method, Path, Squares
 from clsweep.methods.instances import Instance
+from clsweep.methods.spelling import check_spelling
 from clsweep.methods.undisturbed import HARMLESS, Network, first_not_finite, settings_put_back
 from clsweep.networks.equipment import BATCH
 from clsweep.parameters import NamedTensors, contract_parameters, snapshot
@@ -81,6 +82,7 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
     QUADRATIC: ("model", "importance_dict", "prev_params_dict"),
     TRANSFORM: ("model", "importance_dict", "prev_params_dict"),
 }
+_DECLARATIONS = ("CONFIG_OVERRIDES", "USES_PATH_INTEGRAL", "PENALTY_IS_PURE", "HYPERPARAMETERS")
 # How far the gradient of a quadratic penalty may be from autograd's, relative to its norm: float32's rounding only.
 _QUADRATIC_TOLERANCE = 1e-3
 _CARRIED, _PATH = ("_custom_importance", "_custom_prev_params"), ("_custom_W", "_custom_p_old")  # on the model
@@ -114,18 +116,21 @@ class FileMethod(Method):
     def __init__(self, functions: Any, source: str, instance: Instance | None = None) -> None:
         self.source = source
         self._instance = instance
+        check_spelling(functions, (TRANSFORM, QUADRATIC), _DECLARATIONS, source)
         self._penalty_is_pure = _flag(functions, "PENALTY_IS_PURE", source, default=False)
         self._file: str | None = getattr(functions, "__file__", None)
         self._estimate = _function(functions, ESTIMATE, source)
         self._penalty = _function(functions, PENALTY, source)
         self._transform = _function(functions, TRANSFORM, source) if hasattr(functions, TRANSFORM) else None
-        self._quadratic = _quadratic(functions)
+        quadratic = _quadratic(functions)
+        self._quadratic = quadratic if quadratic is not None and _is_declaration(quadratic) else None
         self.transforms_gradients = self._transform is not None
         self.is_quadratic = self._quadratic is not None and not self.transforms_gradients  # which sees whole gradients
         self.reg_strength_scale = _reg_strength_scale(functions, source)
         self.uses_path_integral = _flag(functions, "USES_PATH_INTEGRAL", source, default=True)
         self.declared = of_file(getattr(functions, "HYPERPARAMETERS", tuple(STANDARD)), source)
         self.values = {name: one.default for name, one in self.declared.items()}
+        self._passed_over = [*_other_overrides(functions), *_other_quadratic(quadratic)]
         self._steps = 0  # of the context
 
     @property
@@ -270,15 +275,24 @@ class FileMethod(Method):
             )
 
     def additions(self) -> list[str]:
-        """What the method has added to the network that its author may take for something else, in sentences."""
+        """What its author may take for something else: what it has added to the network, and what has no effect."""
         network = self.network
         parameters, hooked = network.added_parameters(), network.hooked()
-        notes = []
+        notes = [f"{self.source}: {one}" for one in (*self._passed_over, *self._about_importance())]
         if parameters:
             notes.append(f"{self.source} adds parameters to the network, which are not trained: {_listed(parameters)}")
         if hooked:
             notes.append(f"{self.source} leaves hooks on the network, which every step calls: {_listed(hooked)}")
         return notes
+
+    def _about_importance(self) -> Iterator[str]:
+        """What is said of the importance so far, which a method may mean as it is."""
+        carried = self.model._custom_importance
+        if carried and not any(value.any() for value in carried.values()):
+            yield f"the importance that {ESTIMATE} gives is zero everywhere, so that a penalty may hold nothing"
+        negative = next((key for key, value in carried.items() if (value < 0).any()), None)
+        if negative is not None:
+            yield f"the importance of {negative} has negative numbers, with which a penalty may reward change"
 
     def importance(self, dataset: TensorDataset, prev_params: NamedTensors, device: torch.device) -> NamedTensors:
         """Call `estimate_importance` and check what it returns.
@@ -604,7 +618,7 @@ class FileMethod(Method):
         """Check what a call has left as `model.reg_strength`; not a tensor's value, which would wait for the device."""
         strength = getattr(self.model, "reg_strength", None)
         if isinstance(strength, numbers.Real):  # NumPy's, too
-            is_strength = math.isfinite(strength) and strength >= 0
+            is_strength = math.isfinite(strength) and float(strength) >= 0
         else:
             is_strength = isinstance(strength, Tensor) and strength.numel() == 1
         if not is_strength:
@@ -660,16 +674,28 @@ def _function(functions: Any, name: str, source: str) -> Callable[..., Any]:
 
 
 def _quadratic(functions: Any) -> Callable[..., Any] | None:
-    """The module's `quadratic_penalty`, if it is the contract's: a file may have something of its own by that name."""
+    """The function `quadratic_penalty` that is defined beside the penalty."""
     function = getattr(functions, QUADRATIC, None)
-    if not inspect.isfunction(function):
-        return None
-    names = list(inspect.signature(function).parameters)
-    if len(names) != len(_ARGUMENTS[QUADRATIC]) or names[0] != "model":  # the others' names are free, as everywhere
+    if not inspect.isfunction(function) and not inspect.ismethod(function):
         return None
     # A file that imports a built-in method's functions and replaces the penalty alone has another penalty.
     same = function.__module__ == getattr(getattr(functions, PENALTY), "__module__", None)
     return function if same else None
+
+
+def _is_declaration(function: Callable[..., Any]) -> bool:
+    """Whether a `quadratic_penalty` is the contract's: a file may have a function of its own by that name."""
+    names = list(inspect.signature(function).parameters)
+    return len(names) == len(_ARGUMENTS[QUADRATIC]) and names[0] == "model"  # the others' names are free, as everywhere
+
+
+def _other_quadratic(function: Callable[..., Any] | None) -> Iterator[str]:
+    """What is said of a `quadratic_penalty` that is no declaration."""
+    if function is not None and not _is_declaration(function):
+        yield (
+            f"{QUADRATIC}{inspect.signature(function)} is taken for a function of the file's own, which declares "
+            f"nothing; one that does is {QUADRATIC}({', '.join(_ARGUMENTS[QUADRATIC])})"
+        )
 
 
 def _flag(functions: Any, name: str, source: str, *, default: bool) -> bool:
@@ -692,6 +718,13 @@ def _reg_strength_scale(functions: Any, source: str) -> float:
         f"{source}: CONFIG_OVERRIDES={overrides!r}; expected a dict such as {{'reg_strength_scale': 1.0}}, a finite "
         "number of 0 or more."
     )
+
+
+def _other_overrides(functions: Any) -> Iterator[str]:
+    """What is said of keys that may be another harness's, or meant for this one."""
+    others = [repr(key) for key in getattr(functions, "CONFIG_OVERRIDES", {}) if key != _SCALE]
+    if others:
+        yield f"CONFIG_OVERRIDES has {_listed(others)}, which clsweep doesn't read; it reads {_SCALE!r}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -373,7 +373,7 @@ class Learner:
             self.method.check_dependence()
 
     def additions(self) -> list[str]:
-        """What the method has added to the network that its author may take for something else, in sentences."""
+        """What the method's author may take for something else, such as what it has added to the network."""
         return self.method.additions()
 
     @contextmanager

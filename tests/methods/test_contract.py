@@ -6,6 +6,8 @@ import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +63,71 @@ def test_config_overrides_scale_the_strength(tmp_path: Path, scale: str) -> None
 
 def test_overrides_of_other_harnesses_are_theirs(tmp_path: Path) -> None:
     theirs = "{'reg_strength': 3, 'lr': 0.1, 'reg_strength_schedule': 'flat', 4: 5}"
-    assert regularizer(tmp_path, f"CONFIG_OVERRIDES = {theirs}\n{GOOD}").reg_strength_scale == 1
+    method = regularizer(tmp_path, f"CONFIG_OVERRIDES = {theirs}\n{GOOD}")
+    assert method.reg_strength_scale == 1
+    assert method.additions() == [
+        f"{tmp_path / 'method.py'}: CONFIG_OVERRIDES has 'reg_strength', 'lr', 'reg_strength_schedule' and 1 more, "
+        "which clsweep doesn't read; it reads 'reg_strength_scale'"
+    ]
+
+
+FUNCTION = "def {}(model, importance_dict, prev_params_dict): ...\n"
+MISSPELLED = {
+    "transform_gradient": "transform_gradients",
+    "transform_grads": "transform_gradients",
+    "transformGradients": "transform_gradients",
+    "quadratic_penalties": "quadratic_penalty",
+    "HYPERPARAMETER": "HYPERPARAMETERS",
+    "Hyperparameters": "HYPERPARAMETERS",
+    "HYPERPARAMS": "HYPERPARAMETERS",
+    "USES_PATH_INTEGRALS": "USES_PATH_INTEGRAL",
+    "USE_PATH_INTEGRAL": "USES_PATH_INTEGRAL",
+    "PENALTY_PURE": "PENALTY_IS_PURE",
+    "CONFIG_OVERRIDE": "CONFIG_OVERRIDES",
+}
+OWN = (
+    "penalty",
+    "transform",
+    "quadratic",
+    "transform_gradients_of",
+    "_transform_gradients",
+    "weighted_quadratic_penalty",
+    "PATH_INTEGRAL",
+    "HYPERPARAMS_DOC",
+    "OVERRIDES",
+    "hyperparameters",
+)
+
+
+def defining(name: str) -> str:
+    return f"{name} = ('gamma',)\n" if name[0].isupper() or name == "hyperparameters" else FUNCTION.format(name)
+
+
+@pytest.mark.parametrize(("name", "meant"), MISSPELLED.items(), ids=MISSPELLED)
+def test_a_misspelled_name_of_the_contract_is_refused(tmp_path: Path, name: str, meant: str) -> None:
+    with pytest.raises(InputError, match=rf"method\.py: has {name}, which nothing uses; expected {meant}, or"):
+        regularizer(tmp_path, GOOD + defining(name))
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_name_of_ones_own_is_not(tmp_path: Path, name: str) -> None:
+    regularizer(tmp_path, GOOD + defining(name))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        FUNCTION.format("transform_gradient") + FUNCTION.format("transform_gradients"),
+        "HYPERPARAMS = ('gamma',)\nHYPERPARAMETERS = HYPERPARAMS\n",
+        "def transform_gradient(gradient): ...\ndef each(p): return [transform_gradient(q) for q in p]\n",
+        "HYPERPARAMS = {}\nclass Layer:\n    def scale(self): return HYPERPARAMS['scale']\n",
+        "from clsweep.methods.quadratic import weighted_squares as quadratic_penalties\n",
+        "import json as HYPERPARAMS\nclass CONFIG_OVERRIDE: ...\n",
+    ],
+    ids=["the right one, too", "the right value, too", "used", "used by a method", "imported", "modules and classes"],
+)
+def test_a_name_that_is_close_and_has_its_use_is_not(tmp_path: Path, more: str) -> None:
+    regularizer(tmp_path, GOOD + more)
 
 
 @pytest.mark.parametrize("names", ["model, importance, prev", "model, a, b=None"])
@@ -161,6 +227,42 @@ class State:
 CONFIG_OVERRIDES = {{"reg_strength_scale": State().count}}
 {GOOD}"""
     assert regularizer(tmp_path, source).reg_strength_scale == 7.0
+
+
+class Springs:
+    """A method that is an object."""
+
+    def estimate_importance(self, model: Any, dataset: Any, prev_params: Any, device: Any) -> dict[str, Tensor]:
+        return {}
+
+    def compute_regularization_loss(self, model: Any, importance: Any, anchors: Any) -> Tensor:
+        return torch.zeros(())
+
+    def quadratic_penalty(
+        self, model: Any, importance: Any, anchors: Any
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return {}, {}
+
+
+def test_a_bound_method_declares_a_quadratic_penalty() -> None:
+    assert FileMethod(Springs(), "mine").is_quadratic
+
+
+def test_a_misspelled_attribute_of_an_object_is_refused() -> None:
+    class Misspelled(Springs):
+        PENALTY_PURE = True
+
+    class Used(Springs):
+        def transform_gradient(self, gradient: Tensor) -> None: ...
+
+        def compute_regularization_loss(self, model: Any, importance: Any, anchors: Any) -> Tensor:
+            self.transform_gradient(model.head.bias)
+            return torch.zeros(())
+
+    for functions in (Misspelled(), Misspelled, SimpleNamespace(PENALTY_PURE=True)):
+        with pytest.raises(InputError, match="mine: has PENALTY_PURE, which nothing uses; expected PENALTY_IS_PURE"):
+            FileMethod(functions, "mine")
+    FileMethod(Used(), "mine")
 
 
 # ---- what is returned

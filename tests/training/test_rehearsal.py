@@ -302,6 +302,24 @@ def test_what_a_file_adds_to_the_network_is_said_in_the_header(tmp_path: Path) -
     ]
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (
+            "0 * p",
+            "the importance that estimate_importance gives is zero everywhere, so that a penalty may hold nothing",
+        ),
+        (
+            "-p.abs()",
+            "the importance of hidden__0__weight has negative numbers, with which a penalty may reward change",
+        ),
+    ],
+)
+def test_importance_that_may_not_be_meant_is_noted(tmp_path: Path, value: str, expected: str) -> None:
+    text = source(f"return {{key: {value} for key, p in keyed(model).items()}}")
+    assert rehearsed(tmp_path, text) == [f"{tmp_path / 'method.py'}: {expected}"]
+
+
 # ---- sweeps
 
 
