@@ -140,6 +140,13 @@ class Method(ABC):
     def path(self) -> Path:
         """Where the path integral of this context is kept from now on."""
 
+    def check_path(self) -> None:  # noqa: B027 - the tensors of most are those of the context's start
+        """Check that the path is kept in tensors like the parameters, where others may have been put there.
+
+        Raises:
+            MethodError: it isn't.
+        """
+
     def places(self) -> list[Places]:
         """What of its code is there in every process that runs it, for packing; see `clsweep.checkpoints`."""
         return []
@@ -212,7 +219,7 @@ class Method(ABC):
         """
 
     def additions(self) -> list[str]:
-        """What it has added to the network that its author may take for something else, in sentences."""
+        """What its author may take for something else, such as what it has added to the network, in sentences."""
         return []
 
     def blamed(self, error: Exception) -> MethodError | None:

@@ -24,7 +24,8 @@ Optional attributes of the file:
   that a sweep doesn't search the others; without it, it searches all three. A dict names any, with a default and what a
   sweep searches: `{"temperature": {"default": 2.0, "space": "interval(0.1, 10)"}}`; each is an attribute of the model;
 - `transform_gradients(model, importance_dict, prev_params_dict)`, a function that is called at every step between
-  back-propagation and the update, and may change the parameters' `grad`, that of the total loss.
+  back-propagation and the update, and may change the parameters' `grad`, that of the total loss. It is called in the
+  first context, too, where both dicts are empty.
 
 The model carries `reg_strength`, `gamma`, `epsilon` and what the file declares besides, `param_list`, `_custom_W` and
 `_custom_p_old` (the path integral, and the parameters after the last step), `_custom_importance` and
@@ -60,9 +61,10 @@ from clsweep.errors import (
     named,
     place,
 )
-from clsweep.hyperparameters import STANDARD, of_file
+from clsweep.hyperparameters import NOT_NEGATIVE, STANDARD, of_file
 from clsweep.methods.base import Finished, Method, Path, Squares
 from clsweep.methods.instances import Instance
+from clsweep.methods.spelling import check_spelling
 from clsweep.methods.undisturbed import HARMLESS, Network, first_not_finite, settings_put_back
 from clsweep.networks.equipment import BATCH
 from clsweep.parameters import NamedTensors, contract_parameters, snapshot
@@ -80,9 +82,12 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
     QUADRATIC: ("model", "importance_dict", "prev_params_dict"),
     TRANSFORM: ("model", "importance_dict", "prev_params_dict"),
 }
+_DECLARATIONS = ("CONFIG_OVERRIDES", "USES_PATH_INTEGRAL", "PENALTY_IS_PURE", "HYPERPARAMETERS")
 # How far the gradient of a quadratic penalty may be from autograd's, relative to its norm: float32's rounding only.
 _QUADRATIC_TOLERANCE = 1e-3
+_CARRIED, _PATH = ("_custom_importance", "_custom_prev_params"), ("_custom_W", "_custom_p_old")  # on the model
 _NAMES_SHOWN = 3
+_STEPS_LOOKED_AT = 2  # of a context: at the first the parameters are where the penalty is zero, at the second no more
 _SCALE = "reg_strength_scale"
 
 IN_LOG = "the traceback is in the run's log"
@@ -111,18 +116,22 @@ class FileMethod(Method):
     def __init__(self, functions: Any, source: str, instance: Instance | None = None) -> None:
         self.source = source
         self._instance = instance
+        check_spelling(functions, (TRANSFORM, QUADRATIC), _DECLARATIONS, source)
         self._penalty_is_pure = _flag(functions, "PENALTY_IS_PURE", source, default=False)
         self._file: str | None = getattr(functions, "__file__", None)
         self._estimate = _function(functions, ESTIMATE, source)
         self._penalty = _function(functions, PENALTY, source)
         self._transform = _function(functions, TRANSFORM, source) if hasattr(functions, TRANSFORM) else None
-        self._quadratic = _quadratic(functions)
+        quadratic = _quadratic(functions)
+        self._quadratic = quadratic if quadratic is not None and _is_declaration(quadratic) else None
         self.transforms_gradients = self._transform is not None
         self.is_quadratic = self._quadratic is not None and not self.transforms_gradients  # which sees whole gradients
         self.reg_strength_scale = _reg_strength_scale(functions, source)
         self.uses_path_integral = _flag(functions, "USES_PATH_INTEGRAL", source, default=True)
         self.declared = of_file(getattr(functions, "HYPERPARAMETERS", tuple(STANDARD)), source)
         self.values = {name: one.default for name, one in self.declared.items()}
+        self._passed_over = [*_other_overrides(functions), *_other_quadratic(quadratic)]
+        self._steps = 0  # of the context
 
     @property
     def leaves_first_context_alone(self) -> bool:
@@ -150,16 +159,30 @@ class FileMethod(Method):
                     f"{self.source}: HYPERPARAMETERS has {name!r}, which the network has, too; expected another name."
                 )
             setattr(model, name, value)
-        model._custom_importance, model._custom_prev_params = {}, {}
+        for name in (*_CARRIED, *_PATH):
+            setattr(model, name, {})
 
     def start_context(self, path: Path) -> None:
         """Put the context's path integral on the model."""
+        self._steps = 0
         self.model._custom_W, self.model._custom_p_old = path.totals, path.positions
 
     @property
     def path(self) -> Path:
-        """What is on the model: the file may have put other tensors there."""
-        return Path(self.model._custom_W, self.model._custom_p_old)
+        """What is on the model: the file may have put other tensors there, or removed what it doesn't use."""
+        return Path(*(getattr(self.model, name, {}) for name in _PATH))
+
+    def check_path(self) -> None:
+        """Check the shapes of the path, in whose tensors every step writes; see `Method`."""
+        parameters = contract_parameters(self.model)
+        for name, kept in zip(_PATH, self.path, strict=True):
+            for key in kept.keys() & parameters.keys():
+                value, parameter = kept[key], parameters[key]
+                if (value.shape, value.device) != (parameter.shape, parameter.device):
+                    raise MethodError(
+                        f"{self.source}: model.{name}[{key!r}] is now of shape {tuple(value.shape)} on {value.device}; "
+                        f"expected {tuple(parameter.shape)} on {parameter.device}, as the parameter."
+                    )
 
     def places(self) -> list[Places]:
         """The file's functions and classes, and those of the modules beside it."""
@@ -181,16 +204,12 @@ class FileMethod(Method):
 
     def see(self, inputs: Tensor, labels: Tensor) -> None:
         """Put the step's batch on the model."""
+        self._steps += 1
         setattr(self.model, BATCH, (inputs, labels))
 
     @property
     def strength(self) -> float:
-        """`model.reg_strength`, which the penalty may have overwritten, times the file's scale.
-
-        Raises:
-            MethodError: it is no number, or not finite.
-        """
-        self._check_strength(self.model.reg_strength)
+        """`model.reg_strength`, which the file's functions may have overwritten, times the file's scale."""
         return self.model.reg_strength * self.reg_strength_scale
 
     @property
@@ -207,15 +226,37 @@ class FileMethod(Method):
         new = self.importance(finished.dataset, finished.start, finished.device)
         for key, value in new.items():
             carried = model._custom_importance.get(key)
+            if carried is not None and carried.shape != value.shape:
+                raise self._broken(
+                    ESTIMATE,
+                    f"left shape {tuple(carried.shape)} in model._custom_importance[{key!r}]; expected "
+                    f"{tuple(value.shape)}, the parameter's",
+                )
             model._custom_importance[key] = value if carried is None else carried + value
         model._custom_prev_params = snapshot(model)
 
     def transform(self) -> None:
-        """Call `transform_gradients`.
+        """Call `transform_gradients`; at a context's first steps, look closely at what it does.
 
         Raises:
-            MethodError: it raised, returned a value, or left the network without what is trained.
+            MethodError: it raised, returned a value, or left the network without what is trained; at the first steps:
+                it made NaN or infinity of finite gradients, or changed the dicts that it was given.
         """
+        if self._steps > _STEPS_LOOKED_AT:
+            self._call_transform()
+            return
+        was_finite = self.network.not_finite_gradient() is None
+        with self._unwritten(TRANSFORM):
+            self._call_transform()
+        broken = self.network.not_finite_gradient() if was_finite else None
+        if broken is not None:
+            raise self._not_finite(
+                TRANSFORM,
+                f"left NaN or infinity in the gradient of {broken}, which was finite before; expected finite numbers "
+                "(a division by a norm or a sum that may be zero: norm + 1e-12)",
+            )
+
+    def _call_transform(self) -> None:
         assert self._transform is not None
         with (
             self.network.undisturbed(gradients=False),
@@ -224,7 +265,8 @@ class FileMethod(Method):
             self._naming(TRANSFORM),
         ):
             returned = self._transform(self.model, *self._carried)
-        self._check_lost(TRANSFORM)
+        self._check_left(TRANSFORM)
+        self.network.make_gradients_dense()
         if returned is not None:  # which would be dropped
             raise self._broken(
                 TRANSFORM,
@@ -233,15 +275,24 @@ class FileMethod(Method):
             )
 
     def additions(self) -> list[str]:
-        """What the method has added to the network that its author may take for something else, in sentences."""
+        """What its author may take for something else: what it has added to the network, and what has no effect."""
         network = self.network
         parameters, hooked = network.added_parameters(), network.hooked()
-        notes = []
+        notes = [f"{self.source}: {one}" for one in (*self._passed_over, *self._about_importance())]
         if parameters:
             notes.append(f"{self.source} adds parameters to the network, which are not trained: {_listed(parameters)}")
         if hooked:
             notes.append(f"{self.source} leaves hooks on the network, which every step calls: {_listed(hooked)}")
         return notes
+
+    def _about_importance(self) -> Iterator[str]:
+        """What is said of the importance so far, which a method may mean as it is."""
+        carried = self.model._custom_importance
+        if carried and not any(value.any() for value in carried.values()):
+            yield f"the importance that {ESTIMATE} gives is zero everywhere, so that a penalty may hold nothing"
+        negative = next((key for key, value in carried.items() if (value < 0).any()), None)
+        if negative is not None:
+            yield f"the importance of {negative} has negative numbers, with which a penalty may reward change"
 
     def importance(self, dataset: TensorDataset, prev_params: NamedTensors, device: torch.device) -> NamedTensors:
         """Call `estimate_importance` and check what it returns.
@@ -268,7 +319,8 @@ class FileMethod(Method):
         """Call `compute_regularization_loss`.
 
         The kind of its result is checked at every call; the value, which waits for the device, and what the file
-        declares about it only at the first one.
+        declares about it only at the first one. A constant is looked at again at the second step: away from the anchor,
+        one that was computed from the parameters is no longer zero.
 
         Args:
             is_first: whether it is a context's first step.
@@ -284,10 +336,15 @@ class FileMethod(Method):
             return self._thoroughly_checked_penalty()
         with self._naming(PENALTY) if self._penalty_is_pure else self._calling(PENALTY):
             penalty = self._penalty(self.model, *self._carried)
-        return self._checked_kind(penalty)
+        if self._penalty_is_pure:  # else it has been checked
+            self._check_strength(PENALTY)
+        checked = self._checked_kind(penalty)
+        if self._steps == _STEPS_LOOKED_AT and not checked.requires_grad:
+            self._check_value(checked)
+        return checked
 
     def _thoroughly_checked_penalty(self) -> Tensor:
-        with self._calling(PENALTY) as changed:
+        with self._unwritten(PENALTY), self._calling(PENALTY) as changed:
             before = generator_states()
             penalty = self._penalty(self.model, *self._carried)
             if generator_states() != before:
@@ -309,15 +366,6 @@ class FileMethod(Method):
             raise self._not_finite(PENALTY, f"returned {value}; expected a finite number")
         if not penalty.requires_grad and value != 0:
             raise self._broken(PENALTY, f"returned the constant {value}; {_DIFFERENTIABLE}")
-
-    def _check_strength(self, strength: object) -> None:
-        """Check what a method left as `model.reg_strength`; not a tensor's value, which would wait for the device."""
-        if isinstance(strength, numbers.Real):  # NumPy's, too
-            is_strength = math.isfinite(strength)
-        else:
-            is_strength = isinstance(strength, Tensor) and strength.numel() == 1
-        if not is_strength:
-            raise self._broken(PENALTY, f"left model.reg_strength={strength!r}; expected a finite number")
 
     def check_gradient(self) -> None:
         """Check the gradient of the penalty where the network is now, by name; called where the loss's isn't finite.
@@ -341,15 +389,12 @@ class FileMethod(Method):
         """Check that the penalty depends on the network's parameters; not called while a run trains, as it takes long.
 
         Raises:
-            MethodError: it has a value, but no gradient for any of them.
+            MethodError: it has a value, but no gradient for any of them; or it changes the dicts that it is given.
         """
-        penalty = self.penalty(is_first=False)
+        with self._unwritten(PENALTY):
+            penalty = self.penalty(is_first=False)
         trained = [p for p in self.network.parameters if p.requires_grad]
-        if (
-            self.model._custom_importance
-            and penalty.item() != 0
-            and all(g is None for g in self._gradients(penalty, trained))
-        ):
+        if penalty.item() != 0 and all(g is None for g in self._gradients(penalty, trained)):
             raise self._broken(
                 PENALTY, f"returned a tensor that depends on none of the network's parameters; {_DIFFERENTIABLE}"
             )
@@ -361,7 +406,7 @@ class FileMethod(Method):
             MethodError: the function raised or returned something else.
         """
         assert self._quadratic is not None
-        with self._calling(QUADRATIC):
+        with self._unwritten(QUADRATIC), self._calling(QUADRATIC):
             returned = self._quadratic(self.model, *self._carried)
         if not isinstance(returned, tuple) or len(returned) != 2:
             raise self._broken(
@@ -533,12 +578,64 @@ class FileMethod(Method):
         ):
             yield changed
         changed += state + settings
-        self._check_lost(function)
+        self._check_left(function)
 
-    def _check_lost(self, function: str) -> None:
+    @contextmanager
+    def _unwritten(self, function: str) -> Iterator[None]:
+        """Around a call that is looked at closely: it must not write to the dicts that it gets.
+
+        The importance and the anchor would be others from then on, at every step a little more, and no result would
+        say so. Whoever means that can say it in `estimate_importance`.
+
+        Raises:
+            MethodError: it did.
+        """
+        carried = zip(("importance_dict", "prev_params_dict"), self._carried, strict=True)
+        before = [
+            (f"{name}[{key!r}]", given, key, value, value._version, value.clone())
+            for name, given in carried
+            for key, value in given.items()
+        ]
+        yield
+        for what, given, key, value, version, kept in before:
+            if given.get(key) is not value:
+                raise self._broken(function, f"{'replaced' if key in given else 'removed'} {what}; expected it to stay")
+            # A write to .data leaves the version as it was; a sparse tensor can't be compared.
+            is_written = value.layout is torch.strided and not torch.equal(value, kept)
+            if is_written or value._version != version:
+                raise self._broken(function, f"changed {what} in place; expected a copy ({what}.clone())")
+
+    def _check_left(self, function: str) -> None:
+        """Check what a call has left: the network, and what the contract has on the model."""
         lost = self.network.lost()
         if lost is not None:
             raise self._broken(function, lost)
+        self._check_strength(function)
+        for name in (*_CARRIED, *_PATH) if self.uses_path_integral else _CARRIED:
+            self._check_dict(function, name)
+
+    def _check_strength(self, function: str) -> None:
+        """Check what a call has left as `model.reg_strength`; not a tensor's value, which would wait for the device."""
+        strength = getattr(self.model, "reg_strength", None)
+        if isinstance(strength, numbers.Real):  # NumPy's, too
+            is_strength = math.isfinite(strength) and float(strength) >= 0
+        else:
+            is_strength = isinstance(strength, Tensor) and strength.numel() == 1
+        if not is_strength:
+            raise self._broken(function, f"left model.reg_strength={strength!r}; expected {NOT_NEGATIVE.expected}")
+
+    def _check_dict(self, function: str, name: str) -> None:
+        held = getattr(self.model, name, None)
+        if not isinstance(held, dict):
+            raise self._broken(
+                function,
+                f"left {_article(type(held).__name__)} in model.{name}; expected a dict of tensors by parameter name",
+            )
+        for key, value in held.items():
+            if not isinstance(value, Tensor):
+                raise self._broken(
+                    function, f"left {_article(type(value).__name__)} in model.{name}[{key!r}]; expected a tensor"
+                )
 
     @contextmanager
     def _naming(self, function: str) -> Iterator[None]:
@@ -552,8 +649,14 @@ class FileMethod(Method):
                 raise machine_error(error, f"{self.source}{place(error, self._file)}: {function}") from error
             log.exception("%s: %s raised", self.source, function)
             raise MethodError(
-                f"{self.source}{place(error, self._file)}: {function} raised {named(error)} ({IN_LOG})."
+                f"{self.source}{place(error, self._file)}: {function} raised {named(error)}{self._when(function)} "
+                f"({IN_LOG})."
             ) from error
+
+    def _when(self, function: str) -> str:
+        """When it is that a function is called which is called sooner than its author may think."""
+        is_first = function == TRANSFORM and not self.model._custom_prev_params
+        return " in the first context, where both dicts are empty" if is_first else ""
 
 
 def _function(functions: Any, name: str, source: str) -> Callable[..., Any]:
@@ -571,16 +674,28 @@ def _function(functions: Any, name: str, source: str) -> Callable[..., Any]:
 
 
 def _quadratic(functions: Any) -> Callable[..., Any] | None:
-    """The module's `quadratic_penalty`, if it is the contract's: a file may have something of its own by that name."""
+    """The function `quadratic_penalty` that is defined beside the penalty."""
     function = getattr(functions, QUADRATIC, None)
-    if not inspect.isfunction(function):
-        return None
-    names = list(inspect.signature(function).parameters)
-    if len(names) != len(_ARGUMENTS[QUADRATIC]) or names[0] != "model":  # the others' names are free, as everywhere
+    if not inspect.isfunction(function) and not inspect.ismethod(function):
         return None
     # A file that imports a built-in method's functions and replaces the penalty alone has another penalty.
     same = function.__module__ == getattr(getattr(functions, PENALTY), "__module__", None)
     return function if same else None
+
+
+def _is_declaration(function: Callable[..., Any]) -> bool:
+    """Whether a `quadratic_penalty` is the contract's: a file may have a function of its own by that name."""
+    names = list(inspect.signature(function).parameters)
+    return len(names) == len(_ARGUMENTS[QUADRATIC]) and names[0] == "model"  # the others' names are free, as everywhere
+
+
+def _other_quadratic(function: Callable[..., Any] | None) -> Iterator[str]:
+    """What is said of a `quadratic_penalty` that is no declaration."""
+    if function is not None and not _is_declaration(function):
+        yield (
+            f"{QUADRATIC}{inspect.signature(function)} is taken for a function of the file's own, which declares "
+            f"nothing; one that does is {QUADRATIC}({', '.join(_ARGUMENTS[QUADRATIC])})"
+        )
 
 
 def _flag(functions: Any, name: str, source: str, *, default: bool) -> bool:
@@ -603,6 +718,13 @@ def _reg_strength_scale(functions: Any, source: str) -> float:
         f"{source}: CONFIG_OVERRIDES={overrides!r}; expected a dict such as {{'reg_strength_scale': 1.0}}, a finite "
         "number of 0 or more."
     )
+
+
+def _other_overrides(functions: Any) -> Iterator[str]:
+    """What is said of keys that may be another harness's, or meant for this one."""
+    others = [repr(key) for key in getattr(functions, "CONFIG_OVERRIDES", {}) if key != _SCALE]
+    if others:
+        yield f"CONFIG_OVERRIDES has {_listed(others)}, which clsweep doesn't read; it reads {_SCALE!r}"
 
 
 def _listed(names: Sequence[str]) -> str:

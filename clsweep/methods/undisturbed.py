@@ -231,16 +231,17 @@ class Network:
         """Put back modes, active outputs, gradients, `requires_grad` and the network's own buffers.
 
         Args:
-            gradients: False where it is the gradients that are to be changed: they, and `requires_grad`, stay.
+            gradients: False where it is the gradients that are to be changed: they stay.
 
         Yields:
             The names of what had been changed, filled at the end.
         """
         active = self._outputs.active
         modes = [module.training for module in self._modules]
-        saved = [(p, p.grad, p.requires_grad) for p in self.parameters] if gradients else []
+        flags = [p.requires_grad for p in self.parameters]
+        saved = [(p, p.grad) for p in self.parameters] if gradients else []
         values = [(buffer._version, buffer.clone()) for _, _, buffer, _ in self._buffers]
-        for p, *_ in saved:
+        for p, _ in saved:
             p.grad = None  # so that zeroing or accumulating in place cannot reach the saved ones
         changed: list[str] = []
         try:
@@ -251,7 +252,10 @@ class Network:
                 changed.append("the active outputs")
             if self._put_modes_back(modes):
                 changed.append("train or eval mode")
-            changed += _put_gradients_back(saved)
+            if _put_gradients_back(saved):
+                changed.append("gradients")
+            if self._put_flags_back(flags):
+                changed.append("requires_grad")
             if self._put_buffers_back(values):
                 changed.append("buffers")
 
@@ -259,6 +263,12 @@ class Network:
         disturbed = [(m, mode) for m, mode in zip(self._modules, modes, strict=True) if m.training is not mode]
         for module, mode in disturbed:
             module.training = mode
+        return bool(disturbed)
+
+    def _put_flags_back(self, flags: list[bool]) -> bool:
+        disturbed = [(p, flag) for p, flag in zip(self.parameters, flags, strict=True) if p.requires_grad is not flag]
+        for p, flag in disturbed:
+            p.requires_grad_(flag)
         return bool(disturbed)
 
     def _put_buffers_back(self, saved: list[tuple[int, Tensor]]) -> bool:
@@ -331,6 +341,16 @@ class Network:
         tensors |= {full: buffer for _, _, buffer, full in self._buffers if buffer.is_floating_point()}
         return first_not_finite(tensors)
 
+    def not_finite_gradient(self) -> str | None:
+        """The name of the first parameter whose gradient holds NaN or infinity; waits for the device."""
+        return first_not_finite({full: p.grad for _, _, p, full, _ in self._named if p.grad is not None})
+
+    def make_gradients_dense(self) -> None:
+        """Replace sparse gradients: an update counts on the memory of dense ones."""
+        for p in self.parameters:
+            if p.grad is not None and p.grad.layout is not torch.strided:
+                p.grad = p.grad.to_dense()
+
     def train(self) -> None:
         """Set training mode; modules that a method has added, such as a teacher, keep theirs."""
         own = set(self._modules)
@@ -373,16 +393,13 @@ def _hooks(module: nn.Module) -> int:
     return sum(len(hooks) for hooks in kinds)
 
 
-def _put_gradients_back(saved: list[tuple[nn.Parameter, Tensor | None, bool]]) -> list[str]:
-    gradients, flags = False, False
-    for p, gradient, requires_grad in saved:
-        gradients = gradients or p.grad is not None
-        if p.requires_grad is not requires_grad:
-            p.requires_grad_(requires_grad)
-            flags = True
+def _put_gradients_back(saved: list[tuple[nn.Parameter, Tensor | None]]) -> bool:
+    changed = False
+    for p, gradient in saved:
+        changed = changed or p.grad is not None
         if gradient is None or _kind(gradient) == _kind(p):  # else the parameter is lost, see `Network.lost`
             p.grad = gradient
-    return [*(["gradients"] if gradients else []), *(["requires_grad"] if flags else [])]
+    return changed
 
 
 def _kind(tensor: Tensor) -> _Kind:

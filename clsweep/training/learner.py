@@ -19,7 +19,7 @@ from clsweep.checkpoints.network import NetworkParts
 from clsweep.checkpoints.packing import Packer, Places, Unpacker
 from clsweep.errors import ClsweepError, RunError, is_machine_error, named
 from clsweep.methods.base import Finished, Method, Path, Squares
-from clsweep.methods.contract import IN_LOG, PENALTY, log
+from clsweep.methods.contract import IN_LOG, PENALTY, TRANSFORM, log
 from clsweep.methods.undisturbed import Network, first_not_finite
 from clsweep.networks import Classifier, Outputs, layout_of, outputs_of, select
 from clsweep.optimizers import OptimizerSetting
@@ -352,15 +352,21 @@ class Learner:
         Args:
             has_grown: whether the loss had grown before.
         """
-        unpenalized = self._is_fast and not (self._squares and self._squares.coefficients)
-        if self._contexts_learned == 0 or unpenalized:
-            return "a smaller benchmark.lr may help (there is no penalty in this loss)"
-        if has_grown or self._is_fast:
+        has_no_squares = self._is_fast and not (self._squares and self._squares.coefficients)
+        is_penalized = self._contexts_learned > 0 and not has_no_squares
+        suspects = [PENALTY] if is_penalized and not self._is_fast else []
+        if self.method.transforms_gradients and self.method.can_be_wrong:
+            suspects.append(TRANSFORM)
+        if suspects and not has_grown:
+            return (
+                f"the loss had not grown before, so that a gradient of NaN in {self.method.source}'s "
+                f"{' or '.join(suspects)} is a likelier reason than "
+                f"{'regularizer.reg_strength' if is_penalized else 'benchmark.lr'} (a square root, a norm or a "
+                "division at zero)"
+            )
+        if is_penalized:
             return "a smaller regularizer.reg_strength or benchmark.lr may help"
-        return (
-            f"the loss had not grown before, so that a gradient of NaN in {self.method.source}'s {PENALTY} is a "
-            "likelier reason than regularizer.reg_strength (a square root, a norm or a division at zero)"
-        )
+        return "a smaller benchmark.lr may help (there is no penalty in this loss)"
 
     def check_dependence(self) -> None:
         """Check that the penalty depends on the network's parameters, where the anchor has been left.
@@ -373,7 +379,7 @@ class Learner:
             self.method.check_dependence()
 
     def additions(self) -> list[str]:
-        """What the method has added to the network that its author may take for something else, in sentences."""
+        """What the method's author may take for something else, such as what it has added to the network."""
         return self.method.additions()
 
     @contextmanager
@@ -449,6 +455,7 @@ class Learner:
     def _path_integrals(self) -> dict[nn.Parameter, PathIntegral]:
         if not self.method.uses_path_integral:
             return {}
+        self.method.check_path()
         totals, positions = self.method.path
         return {
             p: PathIntegral(_as(p, totals, key), None if self._is_fast else _as(p, positions, key))

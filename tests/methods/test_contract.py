@@ -6,6 +6,8 @@ import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +63,71 @@ def test_config_overrides_scale_the_strength(tmp_path: Path, scale: str) -> None
 
 def test_overrides_of_other_harnesses_are_theirs(tmp_path: Path) -> None:
     theirs = "{'reg_strength': 3, 'lr': 0.1, 'reg_strength_schedule': 'flat', 4: 5}"
-    assert regularizer(tmp_path, f"CONFIG_OVERRIDES = {theirs}\n{GOOD}").reg_strength_scale == 1
+    method = regularizer(tmp_path, f"CONFIG_OVERRIDES = {theirs}\n{GOOD}")
+    assert method.reg_strength_scale == 1
+    assert method.additions() == [
+        f"{tmp_path / 'method.py'}: CONFIG_OVERRIDES has 'reg_strength', 'lr', 'reg_strength_schedule' and 1 more, "
+        "which clsweep doesn't read; it reads 'reg_strength_scale'"
+    ]
+
+
+FUNCTION = "def {}(model, importance_dict, prev_params_dict): ...\n"
+MISSPELLED = {
+    "transform_gradient": "transform_gradients",
+    "transform_grads": "transform_gradients",
+    "transformGradients": "transform_gradients",
+    "quadratic_penalties": "quadratic_penalty",
+    "HYPERPARAMETER": "HYPERPARAMETERS",
+    "Hyperparameters": "HYPERPARAMETERS",
+    "HYPERPARAMS": "HYPERPARAMETERS",
+    "USES_PATH_INTEGRALS": "USES_PATH_INTEGRAL",
+    "USE_PATH_INTEGRAL": "USES_PATH_INTEGRAL",
+    "PENALTY_PURE": "PENALTY_IS_PURE",
+    "CONFIG_OVERRIDE": "CONFIG_OVERRIDES",
+}
+OWN = (
+    "penalty",
+    "transform",
+    "quadratic",
+    "transform_gradients_of",
+    "_transform_gradients",
+    "weighted_quadratic_penalty",
+    "PATH_INTEGRAL",
+    "HYPERPARAMS_DOC",
+    "OVERRIDES",
+    "hyperparameters",
+)
+
+
+def defining(name: str) -> str:
+    return f"{name} = ('gamma',)\n" if name[0].isupper() or name == "hyperparameters" else FUNCTION.format(name)
+
+
+@pytest.mark.parametrize(("name", "meant"), MISSPELLED.items(), ids=MISSPELLED)
+def test_a_misspelled_name_of_the_contract_is_refused(tmp_path: Path, name: str, meant: str) -> None:
+    with pytest.raises(InputError, match=rf"method\.py: has {name}, which nothing uses; expected {meant}, or"):
+        regularizer(tmp_path, GOOD + defining(name))
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_name_of_ones_own_is_not(tmp_path: Path, name: str) -> None:
+    regularizer(tmp_path, GOOD + defining(name))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        FUNCTION.format("transform_gradient") + FUNCTION.format("transform_gradients"),
+        "HYPERPARAMS = ('gamma',)\nHYPERPARAMETERS = HYPERPARAMS\n",
+        "def transform_gradient(gradient): ...\ndef each(p): return [transform_gradient(q) for q in p]\n",
+        "HYPERPARAMS = {}\nclass Layer:\n    def scale(self): return HYPERPARAMS['scale']\n",
+        "from clsweep.methods.quadratic import weighted_squares as quadratic_penalties\n",
+        "import json as HYPERPARAMS\nclass CONFIG_OVERRIDE: ...\n",
+    ],
+    ids=["the right one, too", "the right value, too", "used", "used by a method", "imported", "modules and classes"],
+)
+def test_a_name_that_is_close_and_has_its_use_is_not(tmp_path: Path, more: str) -> None:
+    regularizer(tmp_path, GOOD + more)
 
 
 @pytest.mark.parametrize("names", ["model, importance, prev", "model, a, b=None"])
@@ -163,6 +229,42 @@ CONFIG_OVERRIDES = {{"reg_strength_scale": State().count}}
     assert regularizer(tmp_path, source).reg_strength_scale == 7.0
 
 
+class Springs:
+    """A method that is an object."""
+
+    def estimate_importance(self, model: Any, dataset: Any, prev_params: Any, device: Any) -> dict[str, Tensor]:
+        return {}
+
+    def compute_regularization_loss(self, model: Any, importance: Any, anchors: Any) -> Tensor:
+        return torch.zeros(())
+
+    def quadratic_penalty(
+        self, model: Any, importance: Any, anchors: Any
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return {}, {}
+
+
+def test_a_bound_method_declares_a_quadratic_penalty() -> None:
+    assert FileMethod(Springs(), "mine").is_quadratic
+
+
+def test_a_misspelled_attribute_of_an_object_is_refused() -> None:
+    class Misspelled(Springs):
+        PENALTY_PURE = True
+
+    class Used(Springs):
+        def transform_gradient(self, gradient: Tensor) -> None: ...
+
+        def compute_regularization_loss(self, model: Any, importance: Any, anchors: Any) -> Tensor:
+            self.transform_gradient(model.head.bias)
+            return torch.zeros(())
+
+    for functions in (Misspelled(), Misspelled, SimpleNamespace(PENALTY_PURE=True)):
+        with pytest.raises(InputError, match="mine: has PENALTY_PURE, which nothing uses; expected PENALTY_IS_PURE"):
+            FileMethod(functions, "mine")
+    FileMethod(Used(), "mine")
+
+
 # ---- what is returned
 
 
@@ -233,6 +335,20 @@ def test_a_constant_penalty_will_do_where_nothing_is_important(tmp_path: Path) -
     assert checked_penalty(method, {}).item() == 0
 
 
+def test_a_constant_is_refused_where_it_is_no_longer_zero(tmp_path: Path) -> None:
+    """A detached penalty is zero at the first step, where the parameters are at the anchor."""
+    source = f"""
+{GOOD_ESTIMATE}
+{PENALTY}
+    now = {{n.replace(".", "__"): p.detach() for n, p in model.named_parameters()}}
+    return sum((p - prev_params_dict[key]).square().sum() for key, p in now.items())
+"""
+    with pytest.raises(
+        RunError, match=r"method\.py: compute_regularization_loss returned the constant 0\.[0-9]+; expected"
+    ):
+        trained(file_method(write(tmp_path, source)))
+
+
 def test_a_penalty_of_one_element_trains_as_a_scalar_does(tmp_path: Path) -> None:
     scalar, vector = (
         trained(file_method(write(tmp_path, returning_penalty(f"w.square().sum(){shape}"))))
@@ -261,10 +377,80 @@ def test_importance_of_any_layout_and_real_type_counts_as_the_dense_one(tmp_path
     assert torch.equal(given["head__weight"], expected["head__weight"])
 
 
-@pytest.mark.parametrize("value", ["float('nan')", "'10'", "None", "torch.ones(2)"])
+@pytest.mark.parametrize("value", ["float('nan')", "'10'", "None", "torch.ones(2)", "-5.0"])
 def test_a_strength_that_is_none_is_refused(tmp_path: Path, value: str) -> None:
     source = GOOD.replace("    return sum", f"    import torch\n    model.reg_strength = {value}\n    return sum")
     with pytest.raises(RunError, match=r"method\.py: compute_regularization_loss left model\.reg_strength="):
+        trained(file_method(write(tmp_path, source)))
+
+
+@pytest.mark.parametrize("pure", ["", "PENALTY_IS_PURE = True\n"])
+@pytest.mark.parametrize("statement", ["del model.reg_strength", "model.reg_strength = -1"])
+def test_a_strength_that_is_lost_later_is_refused(tmp_path: Path, statement: str, pure: str) -> None:
+    later = (
+        "    model.calls = getattr(model, 'calls', 0) + 1\n"
+        f"    if model.calls == 3: {statement}\n"
+        "    return sum(p.sum() for p in model.parameters())\n"
+    )
+    with pytest.raises(
+        RunError, match=r"compute_regularization_loss left model\.reg_strength=.*a finite number of 0 or"
+    ):
+        trained(file_method(write(tmp_path, pure + GOOD_ESTIMATE + PENALTY + later)))
+
+
+LEFT = {
+    "model._custom_importance = None": "left None in model._custom_importance; expected a dict of tensors",
+    "model._custom_prev_params = [1]": "left a list in model._custom_prev_params; expected a dict of tensors",
+    "model._custom_importance['head__bias'] = 1.0": (
+        "left a float in model._custom_importance['head__bias']; expected a tensor"
+    ),
+    "model._custom_W = None": "left None in model._custom_W; expected a dict of tensors",
+    "model._custom_W['head__bias'] = None": "left None in model._custom_W['head__bias']; expected a tensor",
+    "del model._custom_p_old": "left None in model._custom_p_old; expected a dict of tensors",
+}
+
+
+@pytest.mark.parametrize("function", ["estimate_importance", "compute_regularization_loss", "transform_gradients"])
+@pytest.mark.parametrize(("statement", "expected"), LEFT.items(), ids=LEFT)
+def test_what_the_contract_has_on_the_model_must_stay(
+    tmp_path: Path, function: str, statement: str, expected: str
+) -> None:
+    source = f"""
+{ESTIMATE}    estimate_importance
+    return {{}}
+{PENALTY}    compute_regularization_loss
+    return sum(p.sum() for p in model.parameters())
+def transform_gradients(model, importance_dict, prev_params_dict):
+    transform_gradients
+"""
+    with pytest.raises(RunError) as raised:
+        trained(file_method(write(tmp_path, source.replace(f"    {function}\n", f"    {statement}\n"))))
+    assert f"method.py: {function} {expected}" in str(raised.value)
+
+
+@pytest.mark.parametrize("statement", ["del model._custom_W", "model._custom_p_old = None"])
+def test_a_path_that_is_not_used_may_go(tmp_path: Path, statement: str) -> None:
+    source = f"USES_PATH_INTEGRAL = False\n{ESTIMATE}    {statement}\n    return {{}}\n{GOOD_PENALTY}"
+    trained(file_method(write(tmp_path, source)))
+
+
+def test_a_path_of_another_shape_is_refused(tmp_path: Path) -> None:
+    source = GOOD.replace(
+        "    return sum", "    model._custom_W['head__bias'] = model.head.bias.detach()[:3]\n    return sum"
+    )
+    with pytest.raises(RunError, match=r"method\.py: model\._custom_W\['head__bias'\] is now of shape \(3,\) on cpu"):
+        trained(file_method(write(tmp_path, source)))
+
+
+def test_carried_importance_of_another_shape_is_refused(tmp_path: Path) -> None:
+    source = f"""
+import torch
+{ESTIMATE}    model._custom_importance["head__bias"] = torch.ones(4, 1)
+    return {{"head__bias": torch.ones(6)}}
+{GOOD_PENALTY}"""
+    with pytest.raises(
+        RunError, match=r"left shape \(4, 1\) in model\._custom_importance\['head__bias'\]; expected \(6,\)"
+    ):
         trained(file_method(write(tmp_path, source)))
 
 

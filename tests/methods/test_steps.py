@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from tiny import dataset, examples, file_method, learner, network, trained, write
 from torch import Tensor
 
-from clsweep.errors import InputError, MethodError
+from clsweep.errors import InputError, MethodError, NotFiniteError
 from clsweep.networks import Classifier
 from clsweep.parameters import NamedTensors, contract_parameters
 from clsweep.seeding import generator_states
@@ -137,6 +137,7 @@ def test_one_that_does_nothing_trains_as_without_it(tmp_path: Path) -> None:
 DISTURBS = """
     model.eval()
     model.head.active = range(1)
+    model.head.requires_grad_(False)
     [b.data.add_(1) for b in model.norms.buffers()]
     torch.manual_seed(0), np.random.seed(0), random.seed(0)
     torch.set_grad_enabled(False)
@@ -145,7 +146,7 @@ DISTURBS = """
 """
 
 
-def test_modes_buffers_random_numbers_and_settings_are_put_back(tmp_path: Path) -> None:
+def test_modes_flags_buffers_random_numbers_and_settings_are_put_back(tmp_path: Path) -> None:
     disturbing, plain = (
         trained(file_method(write(tmp_path, SPRINGS + more)), name="cnn") for more in (TRANSFORM + DISTURBS, "")
     )
@@ -158,6 +159,7 @@ def test_modes_buffers_random_numbers_and_settings_are_put_back(tmp_path: Path) 
     made.method.transform()
     assert (generator_states(), Path.cwd(), torch.is_grad_enabled(), torch.get_default_dtype()) == before
     assert all(module.training for module in made.model.modules())
+    assert all(p.requires_grad for p in made.model.parameters())
     assert all(torch.equal(value, buffers[name]) for name, value in made.model.named_buffers())
 
 
@@ -180,16 +182,50 @@ def test_it_draws_random_numbers_of_its_own(tmp_path: Path) -> None:
     assert all(len(set(numbers)) == 3 for numbers in zip(*drawn[0], strict=True))
 
 
-@pytest.mark.parametrize("context", [0, 1])
-def test_what_it_raises_is_said_with_its_line(tmp_path: Path, context: int) -> None:
-    file = write(tmp_path, f"{TRANSFORM}    raise ValueError('as planned')\n" + SPRINGS)
+@pytest.mark.parametrize(("context", "when"), [(0, " in the first context, where both dicts are empty"), (1, "")])
+def test_what_it_raises_is_said_with_its_line(tmp_path: Path, context: int, when: str) -> None:
+    raising = f"if len(model.contexts) == {context}: raise ValueError('as planned')"
+    counting = "    model.contexts = prev_params_dict and [0]\n"
+    file = write(tmp_path, f"{TRANSFORM}{counting}    {raising}\n" + SPRINGS)
     made = learner(file_method(file))
+    for _ in range(context):
+        made.start_context()
+        made.step(*examples(6))
+        made.end_context(dataset())
     made.start_context()
     with pytest.raises(MethodError) as raised:
         made.step(*examples(6))
     assert str(raised.value) == (
-        f"{file}, line 3: transform_gradients raised ValueError: as planned (the traceback is in the run's log)."
+        f"{file}, line 4: transform_gradients raised ValueError: as planned{when} (the traceback is in the run's log)."
     )
+
+
+@pytest.mark.parametrize("statement", ["p.grad.div_(p.grad.sum() * 0)", "p.grad = (p.grad / 0).to_sparse()"])
+def test_nan_that_it_makes_of_finite_gradients_is_its_own(tmp_path: Path, statement: str) -> None:
+    file = write(tmp_path, f"{SPRINGS}{TRANSFORM}    p = model.head.weight\n    {statement}\n")
+    made = learner(file_method(file))
+    made.start_context()
+    with pytest.raises(NotFiniteError) as raised:
+        made.step(*examples(6))
+    expected = (
+        f"{file}: transform_gradients left NaN or infinity in the gradient of head.weight, which was finite before;"
+    )
+    assert str(raised.value).startswith(expected)
+
+
+def test_nan_that_was_there_before_is_not_its_own(tmp_path: Path) -> None:
+    made = learner(file_method(write(tmp_path, f"{SPRINGS}{TRANSFORM}    pass\n")))
+    made.start_context()
+    inputs, labels = examples(6)
+    assert made.step(inputs * torch.nan, labels).isnan()
+
+
+def test_sparse_gradients_count_as_the_dense_ones(tmp_path: Path) -> None:
+    sparse, dense = (
+        trained(file_method(write(tmp_path, f"{SPRINGS}{TRANSFORM}    for p in model.parameters(): {statement}\n")))
+        for statement in ("p.grad = p.grad.to_sparse()", "pass")
+    )
+    assert all(torch.equal(a, b) for a, b in zip(sparse.parameters(), dense.parameters(), strict=True))
 
 
 def test_a_network_that_it_takes_apart_is_refused(tmp_path: Path) -> None:

@@ -366,3 +366,79 @@ def test_no_built_in_penalty_changes_anything(name: str) -> None:
         made.method.penalty(is_first=True)
     assert generator_states() == before
     assert changed + settings == []
+
+
+# ---- the dicts of the penalty
+
+ANCHORED = """
+import torch
+
+def keyed(model):
+    return {n.replace(".", "__"): p for n, p in model.named_parameters()}
+
+def estimate_importance(model, dataset, prev_params, device):
+    {estimate}
+    return {key: torch.ones_like(p) for key, p in keyed(model).items()}
+
+def compute_regularization_loss(model, importance_dict, prev_params_dict):
+    {penalty}
+    return sum((importance_dict[k] * (p - prev_params_dict[k]) ** 2).sum() for k, p in keyed(model).items())
+
+def {name}(model, importance_dict, prev_params_dict):
+    {more}
+"""
+TRANSFORM, QUADRATIC = "transform_gradients", "quadratic_penalty"
+WRITING = {
+    "prev_params_dict['head__bias'].mul_(0.99)": "changed prev_params_dict['head__bias'] in place",
+    "prev_params_dict['head__bias'].sub_(model.head.bias.detach()).square()": "changed prev_params_dict['head__bias']",
+    "prev_params_dict['head__bias'].data += 1": "changed prev_params_dict['head__bias'] in place",
+    "importance_dict['head__bias'].div_(2)": "changed importance_dict['head__bias'] in place",
+    "model._custom_importance['head__bias'].div_(2)": "changed importance_dict['head__bias'] in place",
+    "importance_dict['head__bias'] = importance_dict['head__bias'] / 2": "replaced importance_dict['head__bias']",
+    "importance_dict.pop('head__bias'); return model.head.bias.sum()": "removed importance_dict['head__bias']",
+}
+
+
+def anchored_source(name: str = "other", *, estimate: str = "pass", penalty: str = "pass", more: str = "pass") -> str:
+    parts = {"estimate": estimate, "penalty": penalty, "name": name, "more": more}
+    text = ANCHORED
+    for key, value in parts.items():
+        text = text.replace(f"{{{key}}}", value)
+    return text
+
+
+def assert_refused(folder: Path, source: str, expected: str) -> None:
+    with pytest.raises(MethodError) as raised:
+        trained(file_method(write(folder, source)))
+    assert expected in str(raised.value)
+
+
+@pytest.mark.parametrize("pure", ["", "PENALTY_IS_PURE = True\n"])
+@pytest.mark.parametrize(("statement", "expected"), WRITING.items(), ids=WRITING)
+def test_a_penalty_that_writes_to_its_dicts_is_refused(
+    tmp_path: Path, statement: str, expected: str, pure: str
+) -> None:
+    source = pure + anchored_source(penalty=statement)
+    assert_refused(tmp_path, source, f"method.py: compute_regularization_loss {expected}")
+
+
+@pytest.mark.parametrize("name", [TRANSFORM, QUADRATIC])
+def test_so_is_any_other_function_that_gets_them(tmp_path: Path, name: str) -> None:
+    more = (
+        f"{{}} if not importance_dict else importance_dict['head__bias'].div_(2); "
+        f"return {'None' if name == TRANSFORM else 'importance_dict, prev_params_dict'}"
+    )
+    expected = f"method.py: {name} changed importance_dict['head__bias'] in place; expected a copy"
+    assert_refused(tmp_path, anchored_source(name, more=more), expected)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "[value.mul_(0.9) for value in model._custom_importance.values()]",
+        "model._custom_importance = {}",
+        "[value.sub_(1).abs_() for value in prev_params.values()]",
+    ],
+)
+def test_the_estimate_may_change_what_nobody_reads_again_or_what_it_decides(tmp_path: Path, statement: str) -> None:
+    trained(file_method(write(tmp_path, anchored_source(estimate=statement))))

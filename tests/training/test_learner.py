@@ -460,19 +460,26 @@ def test_a_built_in_penalty_has_the_gradient_of_its_squares(name: str) -> None:
     assert len(coefficients) in ({len(parameters)} if isinstance(made.method, Anchored) else {0, len(parameters)})
 
 
+OTHER = "quadratic_penalty{} is taken for a function of the file's own, which declares nothing; one that does is "
+
+
 @pytest.mark.parametrize(
-    "own",
+    ("own", "note"),
     [
-        "def quadratic_penalty(theta, anchor):\n    return (theta - anchor) ** 2",
-        "quadratic_penalty = 0.5",
-        "from clsweep.methods.quadratic import weighted_squares as quadratic_penalty",
+        ("def quadratic_penalty(theta, anchor):\n    return (theta - anchor) ** 2", OTHER.format("(theta, anchor)")),
+        ("def quadratic_penalty(net, a, b): ...", OTHER.format("(net, a, b)")),
+        ("quadratic_penalty = 0.5", None),
+        ("from clsweep.methods.quadratic import weighted_squares as quadratic_penalty", None),
     ],
 )
-def test_something_else_of_that_name_is_no_declaration(tmp_path: Path, own: str) -> None:
+def test_something_else_of_that_name_is_no_declaration(tmp_path: Path, own: str, note: str | None) -> None:
     made = learner(spring(tmp_path, f"\n{own}\n"))
     for number in range(2):
         learn(made, number, steps=4)
     assert made.model.calls == 4
+    told = [one for one in made.additions() if "quadratic_penalty" in one]
+    expected = [f"{tmp_path / 'method.py'}: {note}quadratic_penalty(model, importance_dict, prev_params_dict)"]
+    assert told == ([] if note is None else expected)
 
 
 def test_a_quadratic_declaration_of_a_constant_penalty_is_refused(tmp_path: Path) -> None:

@@ -126,6 +126,34 @@ WRONG = {
         ),
         f"{PENALTY} returned a tensor that depends on none of the network's parameters",
     ),
+    "detached, with nothing in importance_dict": (
+        source(
+            "model.own = {k: torch.ones_like(p) for k, p in keyed(model).items()}; return {}",
+            "return sum((model.own[k] * (p.data - prev_params_dict[k]) ** 2).sum() for k, p in keyed(model).items())",
+        ),
+        f"{PENALTY} returned a tensor that depends on none of the network's parameters",
+    ),
+    "an anchor that it changes where it has been left": (
+        source(
+            penalty="bias = prev_params_dict['head__bias']\n"
+            "    if not torch.equal(model.head.bias, bias): bias.lerp_(model.head.bias.detach(), 0.1)"
+        ),
+        f"{PENALTY} changed prev_params_dict['head__bias'] in place; expected a copy",
+    ),
+    "a gradient of nan": (
+        source(
+            more="def transform_gradients(model, importance_dict, prev_params_dict):\n"
+            "    if importance_dict: model.head.bias.grad /= 0"
+        ),
+        "transform_gradients left NaN or infinity in the gradient of head.bias, which was finite before",
+    ),
+    "importance in the first context": (
+        source(
+            more="def transform_gradients(model, importance_dict, prev_params_dict):\n"
+            "    model.head.bias.grad *= importance_dict['head__bias']"
+        ),
+        "transform_gradients raised KeyError: 'head__bias' in the first context, where both dicts are empty",
+    ),
     "a strength that counts": (
         source(
             penalty="model.n = getattr(model, 'n', 0) + 1; model.reg_strength = 1.0 if model.n < 10 else 2.0",
@@ -220,6 +248,15 @@ def test_a_network_inside_itself_is_refused_in_one_sentence(tmp_path: Path) -> N
         rehearsed(tmp_path, source("model._old = model"))
 
 
+@pytest.mark.parametrize("nothing", ["0", "torch.zeros(())", "0 * model.head.bias.sum()"])
+def test_a_file_may_work_by_its_gradients_alone(tmp_path: Path, nothing: str) -> None:
+    more = (
+        "def transform_gradients(model, importance_dict, prev_params_dict):\n"
+        "    [p.grad.mul_(0.5) for p in model.parameters()]"
+    )
+    assert rehearsed(tmp_path, source("return {}", f"return {nothing}", more)) == []
+
+
 def test_a_single_context_has_no_penalty_to_rehearse(tmp_path: Path) -> None:
     assert rehearsed(tmp_path, source(penalty="1 / 0"), "benchmark.contexts=1") == []
 
@@ -263,6 +300,24 @@ def test_what_a_file_adds_to_the_network_is_said_in_the_header(tmp_path: Path) -
     assert [line for line in out.getvalue().splitlines() if line.startswith("note")][:3] == [
         f"{'note':<10} {note}" for note in notes
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (
+            "0 * p",
+            "the importance that estimate_importance gives is zero everywhere, so that a penalty may hold nothing",
+        ),
+        (
+            "-p.abs()",
+            "the importance of hidden__0__weight has negative numbers, with which a penalty may reward change",
+        ),
+    ],
+)
+def test_importance_that_may_not_be_meant_is_noted(tmp_path: Path, value: str, expected: str) -> None:
+    text = source(f"return {{key: {value} for key, p in keyed(model).items()}}")
+    assert rehearsed(tmp_path, text) == [f"{tmp_path / 'method.py'}: {expected}"]
 
 
 # ---- sweeps

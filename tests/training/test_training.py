@@ -309,6 +309,30 @@ def test_a_gradient_of_nan_later_on_is_not_put_down_to_the_strength(tmp_path: Pa
     assert "method.py's compute_regularization_loss is a likelier reason than regularizer.reg_strength" in message
 
 
+@pytest.mark.parametrize(
+    ("call", "suspects"),
+    [
+        (3, "transform_gradients is a likelier reason than benchmark.lr"),
+        (9, "compute_regularization_loss or transform_gradients is a likelier reason than regularizer.reg_strength"),
+    ],
+)
+def test_nan_that_is_put_into_the_gradients_later_on_is_not_put_down_to_the_learning_rate(
+    tmp_path: Path, call: int, suspects: str
+) -> None:
+    source = (
+        NORM.format(importance="pass", penalty="squares")
+        + f"""
+def transform_gradients(model, importance_dict, prev_params_dict):
+    model.transformed = getattr(model, "transformed", 0) + 1
+    if model.transformed == {call}:
+        model.head.bias.grad /= 0
+"""
+    )
+    with pytest.raises(RunError) as raised:
+        trained(file_method(write(tmp_path, source)), iters=6)
+    assert f"method.py's {suspects}" in str(raised.value)
+
+
 def test_a_loss_that_runs_away_is_put_down_to_the_strength(tmp_path: Path) -> None:
     source = NORM.format(importance="pass", penalty="squares * (1 + 1e6 * squares)")
     with pytest.raises(RunError) as raised:
