@@ -97,11 +97,11 @@ def _accuracies(runs: pd.DataFrame) -> dict[int, float]:
 
 
 def _values(setting: Setting, method: Method, made: Made) -> str:
-    """What was chosen; of the default values those that are typed."""
+    """What was chosen; of the default values those that are typed, without options such as `fisher.examples`."""
     chosen = setting.chosen(method, made) or {}
-    typed = [one.removeprefix("regularizer.").replace("=", " ") for one in method.overrides if "regularizer." in one]
+    typed = [one.removeprefix("regularizer.").split("=") for one in method.overrides if "regularizer." in one]
     return ", ".join(f"{name} {value:g}" for name, value in chosen.items() if not isinstance(value, str)) or ", ".join(
-        typed
+        f"{name} {value}" for name, value in typed if "." not in name
     )
 
 

@@ -65,6 +65,13 @@ def test_the_default_values_are_those_that_methods_declare() -> None:
             }
 
 
+def test_values_of_the_table_are_hyperparameters_alone() -> None:
+    (setting,) = (one for one in EXPERIMENTS["tuning"].settings if one.name == "perm_mnist_defaults")
+    told = {method.name: ways._values(setting, method, NOTHING) for method in setting.methods}
+    assert told["ewc"] == "reg_strength 1"
+    assert told["online_ewc"] == "reg_strength 1, gamma 1"
+
+
 def _target(name: str) -> str:
     text = (ROOT / "conf" / "regularizer" / f"{name}.yaml").read_text()
     return next(line.partition(": ")[2] for line in text.splitlines() if line.startswith("_target_"))
