@@ -305,9 +305,10 @@ class BuiltIn(Method):
         """
         broken = first_not_finite(dict(_tensors(made)))
         if broken is not None:
+            named = broken.replace(".", " and ")  # a layer's keys, joined: none of them has a dot
             smaller = "benchmark.lr or regularizer.reg_strength" if self.strength else "benchmark.lr"
             raise NotFiniteError(
-                f"{self.source}: after a context its {broken} holds NaN or infinity; expected finite numbers (a "
+                f"{self.source}: after a context its {named} holds NaN or infinity; expected finite numbers (a "
                 f"smaller {smaller} may help)."
             )
 

@@ -93,10 +93,10 @@ def test_a_method_goes_on_from_its_state_as_the_one_that_it_is_of(name: str, tmp
         ("ewc_separate", "after a context its stiffness of hidden__0__weight"),
         ("mas", "after a context its importance of hidden__0__weight"),
         ("rwalk", "after a context its importance of hidden__0__weight"),
-        ("kfac_ewc", "after a context its curvature of hidden__0__weight hidden__0__bias of inputs"),
-        ("owm", "after a context its covariances of hidden__0__weight hidden__0__bias"),
-        ("gpm", "after a context its covariances of hidden__0__weight hidden__0__bias"),
-        ("ncl", "after a context its curvature of hidden__0__weight hidden__0__bias of inputs"),
+        ("kfac_ewc", "after a context its curvature of hidden__0__weight and hidden__0__bias of inputs"),
+        ("owm", "after a context its covariances of hidden__0__weight and hidden__0__bias"),
+        ("gpm", "after a context its covariances of hidden__0__weight and hidden__0__bias"),
+        ("ncl", "after a context its curvature of hidden__0__weight and hidden__0__bias of inputs"),
     ],
 )
 def test_a_state_that_is_not_finite_is_refused(name: str, what: str) -> None:
