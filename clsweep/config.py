@@ -24,7 +24,7 @@ from clsweep.errors import InputError
 from clsweep.hyperparameters import POSITIVE, STANDARD, Allowed, one_of
 from clsweep.methods import new_method
 from clsweep.optimizers import OptimizerSetting
-from clsweep.paths import absolute, no_file, short
+from clsweep.paths import absolute, group_files, no_file, short
 from clsweep.paths import config_dir as config_dir
 from clsweep.ranges import FOLDER_NAME, at_least, or_null, within, written
 from clsweep.targets import TARGET, Target, files
@@ -331,14 +331,12 @@ def typed_config_dir(hydra: Any) -> Path | None:
 
 
 def _file(group: str, name: object) -> Path | None:
-    """The file of a group with that name, clsweep's own before that of `--config-dir`, as for Hydra."""
+    """The file of a group with that name, if any."""
     return next((file for file in _files(group) if file.stem == name), None)
 
 
 def _files(group: str) -> list[Path]:
-    typed = typed_config_dir(HydraConfig.get()) if HydraConfig.initialized() else None
-    folders = [config_dir(), *([] if typed is None else [typed])]
-    return [file for folder in folders for file in (folder / group).glob("*.yaml")]
+    return group_files(group, typed_config_dir(HydraConfig.get()) if HydraConfig.initialized() else None)
 
 
 def choices(group: str) -> str:
@@ -862,8 +860,10 @@ def _check_file(config: Config) -> None:
 
 def _check_data(key: str, dataset: DatasetConfig) -> None:
     """Check that a name of the group has the group's source (results show only the name), and that files are two."""
-    file = config_dir() / "dataset" / f"{dataset.name}.yaml"
-    if file.is_file() and (source := OmegaConf.load(file).source) != dataset.source:
+    file = _file("dataset", dataset.name)
+    known = OmegaConf.create() if file is None else OmegaConf.load(file)
+    source = OmegaConf.select(known, "source", throw_on_resolution_failure=False)
+    if source not in (None, dataset.source):
         raise InputError(
             f"{key}.source={dataset.source}: dataset={dataset.name} is {source}; expected another {key}.name=... as "
             "well, which results have."

@@ -67,3 +67,14 @@ def config_dir() -> Path:
     package = Path(__file__).resolve().parent
     checkout = package.parent / "conf"
     return checkout if (checkout / "config.yaml").is_file() else package / "conf"
+
+
+def group_files(group: str, own: Path | None) -> list[Path]:
+    """The YAML files of a group of settings, clsweep's own before those of `--config-dir`, as for Hydra.
+
+    Args:
+        group: its name; `*` for all groups.
+        own: the folder of `--config-dir`, if any.
+    """
+    folders = [config_dir()] if own is None else [config_dir(), own]
+    return [file for folder in folders for file in folder.glob(f"{group}/*.yaml")]

@@ -5,13 +5,12 @@ Hydra would compose a whole setting first, and read every file of every group: t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
 import yaml
 
-from clsweep.paths import config_dir
+from clsweep.paths import config_dir, group_files
 
 _APART = ("tuned",)  # chosen by the benchmark and the method together
 
@@ -22,16 +21,14 @@ def text(own: Path | None) -> str:
     Args:
         own: the folder of `--config-dir`, whose groups are listed, too.
     """
-    folders = [config_dir(), *([] if own is None else [own])]
     written = yaml.safe_load((config_dir() / "config.yaml").read_text(encoding="utf-8"))
-    return Template(written["hydra"]["help"]["template"]).substitute(APP_CONFIG_GROUPS=_groups(folders)).rstrip()
+    return Template(written["hydra"]["help"]["template"]).substitute(APP_CONFIG_GROUPS=_groups(own)).rstrip()
 
 
-def _groups(folders: Sequence[Path]) -> str:
+def _groups(own: Path | None) -> str:
     """A line for each group, with the names of its files."""
     choices: dict[str, set[str]] = {}
-    for folder in folders:
-        for file in folder.glob("*/*.yaml"):
-            choices.setdefault(file.parent.name, set()).add(file.stem)
+    for file in group_files("*", own):
+        choices.setdefault(file.parent.name, set()).add(file.stem)
     listed = sorted(group for group in choices if group not in _APART and group != "hydra")
     return "".join(f"{group}: {', '.join(sorted(choices[group]))}\n" for group in listed)

@@ -239,6 +239,10 @@ def test_ones_own_are_known_by_name(
     assert command(monkeypatch, *search, "search.data=another") == 2
     assert "search.data=another: expected one of arrays, " in (said := capsys.readouterr().err)
     assert ", other, or values" in said
+    with pytest.raises(SystemExit, match="2"):
+        command(monkeypatch, *BASE, "dataset=other", "dataset.source=folder")
+    expected = "dataset.source=folder: dataset=other is mnist_5k; expected another dataset.name=... as well"
+    assert expected in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
