@@ -353,7 +353,7 @@ def _command() -> int:
     if options.help:
         print(usage.text(None if options.config_dir is None else Path(options.config_dir)))
         return process.DONE
-    start = hydra.main(version_base="1.3", config_path=str(settings.config_dir()), config_name="config")
+    start = hydra.main(version_base="1.3", config_path=str(paths.config_dir()), config_name="config")
     try:
         with paths.typed_in(Path.cwd()), own.kept():
             start(_task)()

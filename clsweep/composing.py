@@ -19,9 +19,9 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from clsweep import arguments, config_files
-from clsweep import config as settings
 from clsweep.cli import as_input_error
 from clsweep.errors import InputError
+from clsweep.paths import config_dir
 
 _SEARCH_PATH = "hydra.searchpath"
 
@@ -78,7 +78,7 @@ def loader() -> Iterator[ConfigLoader]:
     setbase("1.3")
     try:
         Plugins.instance()  # which brings clsweep's own sweeper, that the configuration names
-        yield ConfigLoaderImpl(create_config_search_path(str(settings.config_dir())))
+        yield ConfigLoaderImpl(create_config_search_path(str(config_dir())))
     finally:
         base.version_base = before
 

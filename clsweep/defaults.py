@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from clsweep import config as settings
 from clsweep.config import Config
+from clsweep.paths import config_dir
 from clsweep.protocol import Protocol
 
 _NO_METHOD = {"regularizer": "none"}  # a method decides no protocol, and a file of one may not be there
@@ -19,7 +20,7 @@ _NO_METHOD = {"regularizer": "none"}  # a method decides no protocol, and a file
 
 def names() -> list[str]:
     """The benchmarks that ship."""
-    return sorted(file.stem for file in (settings.config_dir() / "benchmark").glob("*.yaml"))
+    return sorted(file.stem for file in (config_dir() / "benchmark").glob("*.yaml"))
 
 
 @cache
@@ -29,12 +30,12 @@ def usual(benchmark: str) -> Config:
     Args:
         benchmark: one of `names`.
     """
-    return settings.parse(_composed(settings.config_dir() / "benchmark" / f"{benchmark}.yaml"))
+    return settings.parse(_composed(config_dir() / "benchmark" / f"{benchmark}.yaml"))
 
 
 def _composed(benchmark: Path) -> DictConfig:
     """As Hydra composes it: the files that `conf/config.yaml` and the benchmark's own choose."""
-    conf = settings.config_dir()
+    conf = config_dir()
     top, own = _loaded(conf / "config.yaml"), _loaded(benchmark)
     chosen = _chosen(top) | _chosen(own) | _NO_METHOD
     groups = {group: _loaded(conf / group / f"{name}.yaml") for group, name in chosen.items()}
@@ -71,7 +72,7 @@ def completed(values: Mapping[str, Any]) -> Config:
     Raises:
         InputError: see `clsweep.config.parse`.
     """
-    conf = settings.config_dir()
+    conf = config_dir()
     top = _loaded(conf / "config.yaml")
     chosen = {group: name for group, name in (_chosen(top) | _NO_METHOD).items() if group not in values}
     groups = {group: _loaded(conf / group / f"{name}.yaml") for group, name in chosen.items()}

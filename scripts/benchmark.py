@@ -35,7 +35,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from clsweep import methods, networks
-from clsweep.config import Config, config_dir, parse
+from clsweep.config import Config, parse
 from clsweep.curvature import fisher
 from clsweep.curvature.per_example import LogitWeights, sum_over_examples
 from clsweep.curvature.phi import Absolute, Phi, Square
@@ -44,6 +44,7 @@ from clsweep.data.datasets import ImageData, LabelledImages
 from clsweep.methods import mas
 from clsweep.methods.loading import load
 from clsweep.networks import MLP, Classifier
+from clsweep.paths import config_dir
 from clsweep.training.learner import Learner
 from clsweep.training.loop import batch_indices, with_outputs
 from clsweep.training.machine import prepare_cpu

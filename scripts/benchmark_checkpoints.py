@@ -32,9 +32,10 @@ from rich.table import Table
 
 from clsweep import results
 from clsweep.checkpoints import FOLDER
-from clsweep.config import Config, config_dir, parse
+from clsweep.config import Config, parse
 from clsweep.data.context_cache import ContextCache
 from clsweep.data.datasets import ImageData, LabelledImages
+from clsweep.paths import config_dir
 from clsweep.training.checkpoints import Checkpoints
 from clsweep.training.observers import Observer
 from clsweep.training.run import run

@@ -28,6 +28,7 @@ from omegaconf import OmegaConf
 
 from clsweep import config as settings
 from clsweep import defaults, hyperparameters, results, targets
+from clsweep.paths import config_dir
 from clsweep.protocol import Protocol
 from clsweep.report.names import BENCHMARKS, METHODS
 from clsweep.report.plots.studies import frame_of, logarithmic
@@ -203,7 +204,7 @@ def _unusual(run: Mapping[Any, Any]) -> list[str]:
 def starts(benchmark: str) -> dict[str, dict[str, float]]:
     """What `conf/tuned` has for a benchmark, by method."""
     made: dict[str, dict[str, float]] = {}
-    for file in sorted((settings.config_dir() / "tuned" / benchmark).glob("*.yaml")):
+    for file in sorted((config_dir() / "tuned" / benchmark).glob("*.yaml")):
         values: Any = OmegaConf.to_container(OmegaConf.load(file))
         made[file.stem] = {name: float(value) for name, value in values.items() if name != "space"}
     return made

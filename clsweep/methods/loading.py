@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from clsweep import sources, space
-from clsweep.config import RegularizerConfig, config_dir
+from clsweep.config import RegularizerConfig
 from clsweep.data.identity import DIGEST
 from clsweep.errors import InputError
 from clsweep.hyperparameters import GIVEN, PRESET, Declared, Resolved, instance, names, of_class, resolve
@@ -20,6 +20,7 @@ from clsweep.methods.files import MethodFile, read
 from clsweep.methods.functions import Functions
 from clsweep.methods.instances import Instance
 from clsweep.optimizers import KEY, OptimizerSetting
+from clsweep.paths import config_dir
 from clsweep.seeding import GlobalStream
 from clsweep.targets import TARGET, Target, files
 

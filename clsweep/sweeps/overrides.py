@@ -22,7 +22,7 @@ from clsweep.config import Config, RegularizerConfig, SearchConfig
 from clsweep.errors import InputError
 from clsweep.hyperparameters import STANDARD, unknown
 from clsweep.methods.loading import Loaded, load
-from clsweep.paths import absolute
+from clsweep.paths import absolute, config_dir
 from clsweep.space import range_values
 from clsweep.sweeps import role, storage, tuning
 from clsweep.sweeps.checking import check_search
@@ -391,7 +391,7 @@ def _files(composed: DictConfig) -> list[str]:
     """The options that say where the configuration's files are."""
     folders = {source.provider: source.path for source in composed.hydra.runtime.config_sources}
     options = ["--config-name", composed.hydra.job.config_name]
-    if folders.get("main") not in (None, str(settings.config_dir())):
+    if folders.get("main") not in (None, str(config_dir())):
         options += ["--config-path", folders["main"]]
     if "command-line" in folders:
         options += ["--config-dir", folders["command-line"]]
