@@ -87,3 +87,13 @@ def place(error: BaseException, file: str | None) -> str:
     """`, line N`: where in `file` the exception passed last; empty where it didn't."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     return f", line {lines[-1]}" if lines else ""
+
+
+def with_article(name: str) -> str:
+    """`a list`, `an int`."""
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def kind_of(value: object) -> str:
+    """What a value is, for a sentence: `a list`, `an int`, `None`."""
+    return "None" if value is None else with_article(type(value).__name__)

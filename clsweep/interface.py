@@ -28,7 +28,7 @@ from clsweep.config import ON_STREAM, Config
 from clsweep.decisive import decisive
 from clsweep.errors import InputError, RunError, is_machine_error, machine_error
 from clsweep.folders import SETTING, run_in
-from clsweep.methods import contract
+from clsweep.methods.calls import IN_LOG
 from clsweep.methods.functions import Functions
 from clsweep.methods.undisturbed import settings_put_back
 from clsweep.results.statistics import estimate
@@ -118,9 +118,9 @@ def run(
         try:
             outcome = _outcome(config, functions, place, Observer() if quiet else None)
         except RunError as error:
-            if place is not None or contract.IN_LOG not in str(error):
+            if place is not None or IN_LOG not in str(error):
                 raise
-            told = str(error).replace(contract.IN_LOG, "the traceback is that of this error's __cause__")
+            told = str(error).replace(IN_LOG, "the traceback is that of this error's __cause__")
             raise type(error)(told) from error.__cause__
         except OSError as error:
             if not is_machine_error(error):

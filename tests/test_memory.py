@@ -18,7 +18,7 @@ from tiny import network
 
 from clsweep import memory, networks
 from clsweep.data.context_cache import ContextCache
-from clsweep.methods import contract
+from clsweep.methods import calls
 from clsweep.networks import Classifier
 from clsweep.parameters import contract_parameters
 from clsweep.sweeps import storage
@@ -98,7 +98,7 @@ def test_no_network_outlives_its_trial(method: str, tmp_path: Path, alive: weakr
 def test_no_network_outlives_a_trial_that_keeps_a_teacher_fails_or_is_pruned(
     tmp_path: Path, alive: weakref.WeakSet[Classifier], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contract.log, "disabled", True)  # pytest keeps what is logged, the traceback's frames with it
+    monkeypatch.setattr(calls.log, "disabled", True)  # pytest keeps what is logged, the traceback's frames with it
     study = worker(
         tmp_path,
         teacher(tmp_path, in_a_cycle=False),

@@ -36,13 +36,9 @@ The model carries `reg_strength`, `gamma`, `epsilon` and what the file declares 
 
 from __future__ import annotations
 
-import difflib
-import inspect
-import logging
 import math
-import numbers
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -50,48 +46,20 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from clsweep.checkpoints.packing import Packer, Places, UnpackableError, Unpacker
-from clsweep.errors import (
-    ClsweepError,
-    InputError,
-    MethodError,
-    NotFiniteError,
-    RunError,
-    is_machine_error,
-    machine_error,
-    named,
-    place,
-)
-from clsweep.hyperparameters import NOT_NEGATIVE, STANDARD, of_file
+from clsweep.errors import ClsweepError, InputError, MethodError, kind_of, named, place
+from clsweep.hyperparameters import STANDARD
 from clsweep.methods.base import Finished, Method, Path, Squares
+from clsweep.methods.calls import CARRIED, DIFFERENTIABLE, IN_LOG, PATH, Calls, carried, log
+from clsweep.methods.declarations import ESTIMATE, PENALTY, QUADRATIC, TRANSFORM, Declarations, listed
 from clsweep.methods.instances import Instance
-from clsweep.methods.spelling import check_spelling
 from clsweep.methods.undisturbed import HARMLESS, Network, first_not_finite, settings_put_back
 from clsweep.networks.equipment import BATCH
 from clsweep.parameters import NamedTensors, contract_parameters, snapshot
 from clsweep.seeding import generator_states
 
-log = logging.getLogger(__name__)
-
-ESTIMATE = "estimate_importance"
-PENALTY = "compute_regularization_loss"
-QUADRATIC = "quadratic_penalty"
-TRANSFORM = "transform_gradients"
-_ARGUMENTS: dict[str, tuple[str, ...]] = {
-    ESTIMATE: ("model", "dataset", "prev_params", "device"),
-    PENALTY: ("model", "importance_dict", "prev_params_dict"),
-    QUADRATIC: ("model", "importance_dict", "prev_params_dict"),
-    TRANSFORM: ("model", "importance_dict", "prev_params_dict"),
-}
-_DECLARATIONS = ("CONFIG_OVERRIDES", "USES_PATH_INTEGRAL", "PENALTY_IS_PURE", "HYPERPARAMETERS")
 # How far the gradient of a quadratic penalty may be from autograd's, relative to its norm: float32's rounding only.
 _QUADRATIC_TOLERANCE = 1e-3
-_CARRIED, _PATH = ("_custom_importance", "_custom_prev_params"), ("_custom_W", "_custom_p_old")  # on the model
-_NAMES_SHOWN = 3
 _STEPS_LOOKED_AT = 2  # of a context: at the first the parameters are where the penalty is zero, at the second no more
-_SCALE = "reg_strength_scale"
-
-IN_LOG = "the traceback is in the run's log"
-_DIFFERENTIABLE = "expected a scalar tensor that depends on the model's parameters"
 
 
 class FileMethod(Method):
@@ -116,21 +84,14 @@ class FileMethod(Method):
     def __init__(self, functions: Any, source: str, instance: Instance | None = None) -> None:
         self.source = source
         self._instance = instance
-        check_spelling(functions, (TRANSFORM, QUADRATIC), _DECLARATIONS, source)
-        self._penalty_is_pure = _flag(functions, "PENALTY_IS_PURE", source, default=False)
         self._file: str | None = getattr(functions, "__file__", None)
-        self._estimate = _function(functions, ESTIMATE, source)
-        self._penalty = _function(functions, PENALTY, source)
-        self._transform = _function(functions, TRANSFORM, source) if hasattr(functions, TRANSFORM) else None
-        quadratic = _quadratic(functions)
-        self._quadratic = quadratic if quadratic is not None and _is_declaration(quadratic) else None
-        self.transforms_gradients = self._transform is not None
-        self.is_quadratic = self._quadratic is not None and not self.transforms_gradients  # which sees whole gradients
-        self.reg_strength_scale = _reg_strength_scale(functions, source)
-        self.uses_path_integral = _flag(functions, "USES_PATH_INTEGRAL", source, default=True)
-        self.declared = of_file(getattr(functions, "HYPERPARAMETERS", tuple(STANDARD)), source)
+        self._has = Declarations.of(functions, source)
+        self.declared = self._has.hyperparameters
         self.values = {name: one.default for name, one in self.declared.items()}
-        self._passed_over = [*_other_overrides(functions), *_other_quadratic(quadratic)]
+        self.transforms_gradients = self._has.transform is not None
+        self.is_quadratic = self._has.quadratic is not None and not self.transforms_gradients  # which sees whole ones
+        self.reg_strength_scale = self._has.reg_strength_scale
+        self.uses_path_integral = self._has.uses_path_integral
         self._steps = 0  # of the context
 
     @property
@@ -153,13 +114,15 @@ class FileMethod(Method):
         """
         super().attach(network)
         model = network.model
+        reads_path = self.uses_path_integral
+        self._calls = Calls(self.source, self._file, network, self.stream, uses_path_integral=reads_path)
         for name, value in self.values.items():
             if name not in STANDARD and hasattr(model, name):
                 raise InputError(
                     f"{self.source}: HYPERPARAMETERS has {name!r}, which the network has, too; expected another name."
                 )
             setattr(model, name, value)
-        for name in (*_CARRIED, *_PATH):
+        for name in (*CARRIED, *PATH):
             setattr(model, name, {})
 
     def start_context(self, path: Path) -> None:
@@ -170,12 +133,12 @@ class FileMethod(Method):
     @property
     def path(self) -> Path:
         """What is on the model: the file may have put other tensors there, or removed what it doesn't use."""
-        return Path(*(getattr(self.model, name, {}) for name in _PATH))
+        return Path(*(getattr(self.model, name, {}) for name in PATH))
 
     def check_path(self) -> None:
         """Check the shapes of the path, in whose tensors every step writes; see `Method`."""
         parameters = contract_parameters(self.model)
-        for name, kept in zip(_PATH, self.path, strict=True):
+        for name, kept in zip(PATH, self.path, strict=True):
             for key in kept.keys() & parameters.keys():
                 value, parameter = kept[key], parameters[key]
                 if (value.shape, value.device) != (parameter.shape, parameter.device):
@@ -212,10 +175,6 @@ class FileMethod(Method):
         """`model.reg_strength`, which the file's functions may have overwritten, times the file's scale."""
         return self.model.reg_strength * self.reg_strength_scale
 
-    @property
-    def _carried(self) -> tuple[NamedTensors, NamedTensors]:
-        return self.model._custom_importance, self.model._custom_prev_params
-
     def end_context(self, finished: Finished) -> None:
         """Add the importance of a context, and move the anchor.
 
@@ -227,7 +186,7 @@ class FileMethod(Method):
         for key, value in new.items():
             carried = model._custom_importance.get(key)
             if carried is not None and carried.shape != value.shape:
-                raise self._broken(
+                raise self._calls.broken(
                     ESTIMATE,
                     f"left shape {tuple(carried.shape)} in model._custom_importance[{key!r}]; expected "
                     f"{tuple(value.shape)}, the parameter's",
@@ -246,31 +205,31 @@ class FileMethod(Method):
             self._call_transform()
             return
         was_finite = self.network.not_finite_gradient() is None
-        with self._unwritten(TRANSFORM):
+        with self._calls.unwritten(TRANSFORM):
             self._call_transform()
         broken = self.network.not_finite_gradient() if was_finite else None
         if broken is not None:
-            raise self._not_finite(
+            raise self._calls.not_finite(
                 TRANSFORM,
                 f"left NaN or infinity in the gradient of {broken}, which was finite before; expected finite numbers "
                 "(a division by a norm or a sum that may be zero: norm + 1e-12)",
             )
 
     def _call_transform(self) -> None:
-        assert self._transform is not None
+        assert self._has.transform is not None
         with (
             self.network.undisturbed(gradients=False),
             self.stream.active(),
             settings_put_back(),
-            self._naming(TRANSFORM),
+            self._calls.naming(TRANSFORM),
         ):
-            returned = self._transform(self.model, *self._carried)
-        self._check_left(TRANSFORM)
+            returned = self._has.transform(self.model, *carried(self.model))
+        self._calls.check_left(TRANSFORM)
         self.network.make_gradients_dense()
         if returned is not None:  # which would be dropped
-            raise self._broken(
+            raise self._calls.broken(
                 TRANSFORM,
-                f"returned {_article(type(returned).__name__)}; expected no value: what it changes are the parameters' "
+                f"returned {kind_of(returned)}; expected no value: what it changes are the parameters' "
                 "grad (p.grad.mul_(0.5))",
             )
 
@@ -278,11 +237,11 @@ class FileMethod(Method):
         """What its author may take for something else: what it has added to the network, and what has no effect."""
         network = self.network
         parameters, hooked = network.added_parameters(), network.hooked()
-        notes = [f"{self.source}: {one}" for one in (*self._passed_over, *self._about_importance())]
+        notes = [f"{self.source}: {one}" for one in (*self._has.passed_over, *self._about_importance())]
         if parameters:
-            notes.append(f"{self.source} adds parameters to the network, which are not trained: {_listed(parameters)}")
+            notes.append(f"{self.source} adds parameters to the network, which are not trained: {listed(parameters)}")
         if hooked:
-            notes.append(f"{self.source} leaves hooks on the network, which every step calls: {_listed(hooked)}")
+            notes.append(f"{self.source} leaves hooks on the network, which every step calls: {listed(hooked)}")
         return notes
 
     def _about_importance(self) -> Iterator[str]:
@@ -308,12 +267,14 @@ class FileMethod(Method):
         Raises:
             MethodError: the function raised, or returned something else.
         """
-        with self._calling(ESTIMATE):
-            returned = self._estimate(self.model, dataset, prev_params, device)
+        with self._calls.calling(ESTIMATE):
+            returned = self._has.estimate(self.model, dataset, prev_params, device)
         broken = self.network.not_finite()
         if broken is not None:
-            raise self._not_finite(ESTIMATE, f"left NaN or infinity in the network's {broken}; expected finite numbers")
-        return self._checked_tensors(ESTIMATE, returned, contract_parameters(self.model))
+            raise self._calls.not_finite(
+                ESTIMATE, f"left NaN or infinity in the network's {broken}; expected finite numbers"
+            )
+        return self._calls.tensors(ESTIMATE, returned, contract_parameters(self.model))
 
     def penalty(self, *, is_first: bool) -> Tensor:
         """Call `compute_regularization_loss`.
@@ -334,38 +295,38 @@ class FileMethod(Method):
         """
         if is_first:
             return self._thoroughly_checked_penalty()
-        with self._naming(PENALTY) if self._penalty_is_pure else self._calling(PENALTY):
-            penalty = self._penalty(self.model, *self._carried)
-        if self._penalty_is_pure:  # else it has been checked
-            self._check_strength(PENALTY)
-        checked = self._checked_kind(penalty)
+        with self._calls.naming(PENALTY) if self._has.penalty_is_pure else self._calls.calling(PENALTY):
+            penalty = self._has.penalty(self.model, *carried(self.model))
+        if self._has.penalty_is_pure:  # else it has been checked
+            self._calls.check_strength(PENALTY)
+        checked = self._calls.scalar(penalty)
         if self._steps == _STEPS_LOOKED_AT and not checked.requires_grad:
             self._check_value(checked)
         return checked
 
     def _thoroughly_checked_penalty(self) -> Tensor:
-        with self._unwritten(PENALTY), self._calling(PENALTY) as changed:
+        with self._calls.unwritten(PENALTY), self._calls.calling(PENALTY) as changed:
             before = generator_states()
-            penalty = self._penalty(self.model, *self._carried)
+            penalty = self._has.penalty(self.model, *carried(self.model))
             if generator_states() != before:
                 changed.append("random number generators")
         changed = [one for one in changed if one not in HARMLESS]
-        if self._penalty_is_pure and changed:
-            raise self._broken(
+        if self._has.penalty_is_pure and changed:
+            raise self._calls.broken(
                 PENALTY,
                 f"changed {' and '.join(changed)}, though PENALTY_IS_PURE says that it changes nothing; expected the "
                 "file without PENALTY_IS_PURE",
             )
-        checked = self._checked_kind(penalty)
+        checked = self._calls.scalar(penalty)
         self._check_value(checked)
         return checked
 
     def _check_value(self, penalty: Tensor) -> None:
         value = penalty.item()
         if not math.isfinite(value):
-            raise self._not_finite(PENALTY, f"returned {value}; expected a finite number")
+            raise self._calls.not_finite(PENALTY, f"returned {value}; expected a finite number")
         if not penalty.requires_grad and value != 0:
-            raise self._broken(PENALTY, f"returned the constant {value}; {_DIFFERENTIABLE}")
+            raise self._calls.broken(PENALTY, f"returned the constant {value}; {DIFFERENTIABLE}")
 
     def check_gradient(self) -> None:
         """Check the gradient of the penalty where the network is now, by name; called where the loss's isn't finite.
@@ -378,7 +339,7 @@ class FileMethod(Method):
         given = {key: g for key, g in zip(parameters, gradients, strict=True) if g is not None}
         broken = first_not_finite(given)
         if broken is not None:
-            raise self._not_finite(
+            raise self._calls.not_finite(
                 PENALTY,
                 f"has a gradient of NaN or infinity for {broken!r} at the context's first step, where the parameters "
                 "are those of the end of the last context; expected finite numbers (a square root, a norm or a "
@@ -391,12 +352,12 @@ class FileMethod(Method):
         Raises:
             MethodError: it has a value, but no gradient for any of them; or it changes the dicts that it is given.
         """
-        with self._unwritten(PENALTY):
+        with self._calls.unwritten(PENALTY):
             penalty = self.penalty(is_first=False)
         trained = [p for p in self.network.parameters if p.requires_grad]
         if penalty.item() != 0 and all(g is None for g in self._gradients(penalty, trained)):
-            raise self._broken(
-                PENALTY, f"returned a tensor that depends on none of the network's parameters; {_DIFFERENTIABLE}"
+            raise self._calls.broken(
+                PENALTY, f"returned a tensor that depends on none of the network's parameters; {DIFFERENTIABLE}"
             )
 
     def squares(self) -> Squares:
@@ -405,18 +366,18 @@ class FileMethod(Method):
         Raises:
             MethodError: the function raised or returned something else.
         """
-        assert self._quadratic is not None
-        with self._unwritten(QUADRATIC), self._calling(QUADRATIC):
-            returned = self._quadratic(self.model, *self._carried)
+        assert self._has.quadratic is not None
+        with self._calls.unwritten(QUADRATIC), self._calls.calling(QUADRATIC):
+            returned = self._has.quadratic(self.model, *carried(self.model))
         if not isinstance(returned, tuple) or len(returned) != 2:
-            raise self._broken(
-                QUADRATIC, f"returned {_article(type(returned).__name__)}; expected two dicts (coefficients, centres)"
+            raise self._calls.broken(
+                QUADRATIC, f"returned {kind_of(returned)}; expected two dicts (coefficients, centres)"
             )
         parameters = contract_parameters(self.model)
-        coefficients, centres = (self._checked_tensors(QUADRATIC, part, parameters) for part in returned)
+        coefficients, centres = (self._calls.tensors(QUADRATIC, part, parameters) for part in returned)
         missing = coefficients.keys() - centres.keys()
         if missing:
-            raise self._broken(QUADRATIC, f"returned no centre for {', '.join(sorted(missing))}")
+            raise self._calls.broken(QUADRATIC, f"returned no centre for {', '.join(sorted(missing))}")
         return Squares(coefficients, {key: centres[key] for key in coefficients})
 
     def check_squares(self, squares: Squares, strength: float) -> None:
@@ -442,11 +403,11 @@ class FileMethod(Method):
             difference += (expected - given).square().sum().item()
             norm += expected.square().sum().item()
         if not math.sqrt(difference) <= _QUADRATIC_TOLERANCE * math.sqrt(norm):
-            raise self._broken(QUADRATIC, f"does not describe the gradient of {PENALTY}; expected both to agree")
+            raise self._calls.broken(QUADRATIC, f"does not describe the gradient of {PENALTY}; expected both to agree")
 
     def _changed_strength(self, declared: float, now: float) -> MethodError:
         """The error for a strength that changes within a context, which a declared penalty can't follow."""
-        return self._broken(
+        return self._calls.broken(
             PENALTY,
             f"changed model.reg_strength within a context (from {declared:g} to {now:g}), which "
             f"a penalty that is declared by {QUADRATIC} can't follow; expected one strength a context, or the file "
@@ -459,7 +420,7 @@ class FileMethod(Method):
         try:
             return torch.autograd.grad(penalty, parameters, allow_unused=True)
         except RuntimeError as error:
-            raise self._broken(PENALTY, f"returned what cannot be back-propagated ({named(error)})") from error
+            raise self._calls.broken(PENALTY, f"returned what cannot be back-propagated ({named(error)})") from error
 
     def backward(self, loss: Tensor) -> None:
         """Back-propagate a loss that has the penalty in it.
@@ -474,71 +435,9 @@ class FileMethod(Method):
             loss.backward()
         except RuntimeError as error:
             log.exception("%s: back-propagation failed", self.source)
-            raise self._broken(PENALTY, f"returned a loss that cannot be back-propagated ({named(error)})") from error
-
-    def _checked_kind(self, penalty: object) -> Tensor:
-        """Check all but the value. Without importance there is nothing to penalize: a constant will do."""
-        importance, parameter = self.model._custom_importance, self.network.parameters[0]
-        if not importance and isinstance(penalty, int) and penalty == 0:  # Python's sum over no parameter
-            penalty = parameter.new_zeros(())
-        if not isinstance(penalty, Tensor):
-            raise self._broken(PENALTY, f"returned {_article(type(penalty).__name__)}; {_DIFFERENTIABLE}")
-        if penalty.is_complex():
-            raise self._broken(PENALTY, f"returned a complex number ({penalty.dtype}); {_DIFFERENTIABLE}")
-        if penalty.device.type not in ("cpu", parameter.device.type):
-            raise self._broken(
-                PENALTY, f"returned a tensor on {penalty.device}; expected {parameter.device}, the network's"
-            )
-        if penalty.numel() != 1:
-            raise self._broken(PENALTY, f"returned a tensor of shape {tuple(penalty.shape)}; {_DIFFERENTIABLE}")
-        if not penalty.requires_grad and importance:
-            raise self._broken(
-                PENALTY, f"returned a tensor without a gradient (detached, or made with .item()); {_DIFFERENTIABLE}"
-            )
-        return penalty.reshape(())
-
-    def _checked_tensors(self, function: str, returned: object, parameters: Mapping[str, nn.Parameter]) -> NamedTensors:
-        if not isinstance(returned, Mapping):
-            raise self._broken(
-                function, f"returned {_article(type(returned).__name__)}; expected a dict of tensors by parameter name"
-            )
-        return {key: self._checked_entry(function, key, value, parameters) for key, value in returned.items()}
-
-    def _checked_entry(
-        self, function: str, key: object, value: object, parameters: Mapping[str, nn.Parameter]
-    ) -> Tensor:
-        if not isinstance(key, str) or key not in parameters:
-            shown = repr(key) if isinstance(key, str | int | float | tuple) else f"of type {type(key).__name__}"
-            raise self._broken(
-                function,
-                f"returned the unknown key {shown}; expected parameter names with '.' replaced by '__': "
-                f"{', '.join(parameters)}",
-            )
-        parameter = parameters[key]
-        if not isinstance(value, Tensor):
-            raise self._broken(function, f"returned {_article(type(value).__name__)} for {key!r}; expected a tensor")
-        if value.shape != parameter.shape:
-            raise self._broken(
-                function,
-                f"returned shape {tuple(value.shape)} for {key!r}; expected {tuple(parameter.shape)}, the parameter's",
-            )
-        if value.device != parameter.device:
-            raise self._broken(
-                function,
-                f"returned a tensor on {value.device} for {key!r}; expected {parameter.device}, the parameter's",
-            )
-        if value.is_complex():
-            raise self._broken(function, f"returned complex numbers ({value.dtype}) for {key!r}; expected real ones")
-        value = value.detach()
-        if value.layout is not torch.strided:
-            value = value.to_dense()
-        # A copy, since the method may go on writing to what it returned.
-        value = value.to(parameter.dtype, copy=True)
-        if not torch.isfinite(value).all():
-            raise self._not_finite(
-                function, f"returned NaN or infinity for {key!r}; expected numbers that are finite as {parameter.dtype}"
-            )
-        return value
+            raise self._calls.broken(
+                PENALTY, f"returned a loss that cannot be back-propagated ({named(error)})"
+            ) from error
 
     def blamed(self, error: Exception) -> MethodError | None:
         """The method's failure, where an exception passed through its file while it wasn't called.
@@ -554,183 +453,3 @@ class FileMethod(Method):
             f"{self.source}{where}: what it left on the network (a hook, a layer) raised {named(error)} while the "
             f"network was used ({IN_LOG})."
         )
-
-    def _broken(self, function: str, what: str) -> MethodError:
-        return MethodError(f"{self.source}: {function} {what}.")
-
-    def _not_finite(self, function: str, what: str) -> NotFiniteError:
-        return NotFiniteError(f"{self.source}: {function} {what}.")
-
-    @contextmanager
-    def _calling(self, function: str) -> Iterator[list[str]]:
-        """Around a call: random numbers of the method's own; what it disturbs is put back, what can't be is refused.
-
-        Yields:
-            The names of what was put back, filled at the end.
-        """
-        network = self.network
-        changed: list[str] = []
-        with (
-            network.undisturbed() as state,
-            self.stream.active(),
-            settings_put_back() as settings,
-            self._naming(function),
-        ):
-            yield changed
-        changed += state + settings
-        self._check_left(function)
-
-    @contextmanager
-    def _unwritten(self, function: str) -> Iterator[None]:
-        """Around a call that is looked at closely: it must not write to the dicts that it gets.
-
-        The importance and the anchor would be others from then on, at every step a little more, and no result would
-        say so. Whoever means that can say it in `estimate_importance`.
-
-        Raises:
-            MethodError: it did.
-        """
-        carried = zip(("importance_dict", "prev_params_dict"), self._carried, strict=True)
-        before = [
-            (f"{name}[{key!r}]", given, key, value, value._version, value.clone())
-            for name, given in carried
-            for key, value in given.items()
-        ]
-        yield
-        for what, given, key, value, version, kept in before:
-            if given.get(key) is not value:
-                raise self._broken(function, f"{'replaced' if key in given else 'removed'} {what}; expected it to stay")
-            # A write to .data leaves the version as it was; a sparse tensor can't be compared.
-            is_written = value.layout is torch.strided and not torch.equal(value, kept)
-            if is_written or value._version != version:
-                raise self._broken(function, f"changed {what} in place; expected a copy ({what}.clone())")
-
-    def _check_left(self, function: str) -> None:
-        """Check what a call has left: the network, and what the contract has on the model."""
-        lost = self.network.lost()
-        if lost is not None:
-            raise self._broken(function, lost)
-        self._check_strength(function)
-        for name in (*_CARRIED, *_PATH) if self.uses_path_integral else _CARRIED:
-            self._check_dict(function, name)
-
-    def _check_strength(self, function: str) -> None:
-        """Check what a call has left as `model.reg_strength`; not a tensor's value, which would wait for the device."""
-        strength = getattr(self.model, "reg_strength", None)
-        if isinstance(strength, numbers.Real):  # NumPy's, too
-            is_strength = math.isfinite(strength) and float(strength) >= 0
-        else:
-            is_strength = isinstance(strength, Tensor) and strength.numel() == 1
-        if not is_strength:
-            raise self._broken(function, f"left model.reg_strength={strength!r}; expected {NOT_NEGATIVE.expected}")
-
-    def _check_dict(self, function: str, name: str) -> None:
-        held = getattr(self.model, name, None)
-        if not isinstance(held, dict):
-            raise self._broken(
-                function,
-                f"left {_article(type(held).__name__)} in model.{name}; expected a dict of tensors by parameter name",
-            )
-        for key, value in held.items():
-            if not isinstance(value, Tensor):
-                raise self._broken(
-                    function, f"left {_article(type(value).__name__)} in model.{name}[{key!r}]; expected a tensor"
-                )
-
-    @contextmanager
-    def _naming(self, function: str) -> Iterator[None]:
-        """Turn what a method raises into one sentence with its place; the log gets the traceback."""
-        try:
-            yield
-        except RunError as error:  # a sentence already
-            raise MethodError(str(error)) from error
-        except (Exception, SystemExit) as error:
-            if isinstance(error, OSError) and is_machine_error(error):  # a full disk fails any method that writes
-                raise machine_error(error, f"{self.source}{place(error, self._file)}: {function}") from error
-            log.exception("%s: %s raised", self.source, function)
-            raise MethodError(
-                f"{self.source}{place(error, self._file)}: {function} raised {named(error)}{self._when(function)} "
-                f"({IN_LOG})."
-            ) from error
-
-    def _when(self, function: str) -> str:
-        """When it is that a function is called which is called sooner than its author may think."""
-        is_first = function == TRANSFORM and not self.model._custom_prev_params
-        return " in the first context, where both dicts are empty" if is_first else ""
-
-
-def _function(functions: Any, name: str, source: str) -> Callable[..., Any]:
-    function: Callable[..., Any] | None = getattr(functions, name, None)
-    signature = f"{name}({', '.join(_ARGUMENTS[name])})"
-    if function is None or not callable(function):
-        raise InputError(f"{source}: has no function {name}; expected {signature}.")
-    try:
-        inspect.signature(function).bind(*_ARGUMENTS[name])
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{source}: {name} cannot be called with {len(_ARGUMENTS[name])} arguments ({error}); expected {signature}."
-        ) from error
-    return function
-
-
-def _quadratic(functions: Any) -> Callable[..., Any] | None:
-    """The function `quadratic_penalty` that is defined beside the penalty."""
-    function = getattr(functions, QUADRATIC, None)
-    if not inspect.isfunction(function) and not inspect.ismethod(function):
-        return None
-    # A file that imports a built-in method's functions and replaces the penalty alone has another penalty.
-    same = function.__module__ == getattr(getattr(functions, PENALTY), "__module__", None)
-    return function if same else None
-
-
-def _is_declaration(function: Callable[..., Any]) -> bool:
-    """Whether a `quadratic_penalty` is the contract's: a file may have a function of its own by that name."""
-    names = list(inspect.signature(function).parameters)
-    return len(names) == len(_ARGUMENTS[QUADRATIC]) and names[0] == "model"  # the others' names are free, as everywhere
-
-
-def _other_quadratic(function: Callable[..., Any] | None) -> Iterator[str]:
-    """What is said of a `quadratic_penalty` that is no declaration."""
-    if function is not None and not _is_declaration(function):
-        yield (
-            f"{QUADRATIC}{inspect.signature(function)} is taken for a function of the file's own, which declares "
-            f"nothing; one that does is {QUADRATIC}({', '.join(_ARGUMENTS[QUADRATIC])})"
-        )
-
-
-def _flag(functions: Any, name: str, source: str, *, default: bool) -> bool:
-    value = getattr(functions, name, default)
-    if isinstance(value, bool):
-        return value
-    raise InputError(f"{source}: {name}={value!r}; expected True or False.")
-
-
-def _reg_strength_scale(functions: Any, source: str) -> float:
-    overrides = getattr(functions, "CONFIG_OVERRIDES", {})
-    scale = overrides.get(_SCALE, 1.0) if isinstance(overrides, Mapping) else None
-    # Other harnesses' keys are theirs: only what can hardly mean anything else is refused.
-    meant = difflib.get_close_matches(_SCALE, map(str, overrides), n=1, cutoff=0.9) if scale is not None else []
-    if meant and meant != [_SCALE]:
-        raise InputError(f"{source}: CONFIG_OVERRIDES has {meant[0]!r}; expected {_SCALE!r}.")
-    if isinstance(scale, int | float) and math.isfinite(scale) and scale >= 0:
-        return float(scale)
-    raise InputError(
-        f"{source}: CONFIG_OVERRIDES={overrides!r}; expected a dict such as {{'reg_strength_scale': 1.0}}, a finite "
-        "number of 0 or more."
-    )
-
-
-def _other_overrides(functions: Any) -> Iterator[str]:
-    """What is said of keys that may be another harness's, or meant for this one."""
-    others = [repr(key) for key in getattr(functions, "CONFIG_OVERRIDES", {}) if key != _SCALE]
-    if others:
-        yield f"CONFIG_OVERRIDES has {_listed(others)}, which clsweep doesn't read; it reads {_SCALE!r}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_NAMES_SHOWN])
-    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
-
-
-def _article(name: str) -> str:
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}" if name != "NoneType" else "None"

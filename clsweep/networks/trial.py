@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clsweep.errors import InputError, named, place
+from clsweep.errors import InputError, kind_of, named, place, with_article
 from clsweep.networks.equipment import RESERVED
 from clsweep.targets import TARGET, Target
 
@@ -32,7 +32,7 @@ def check(target: Target, model: nn.Module, input_shape: tuple[int, int, int], n
     for name in RESERVED:
         if hasattr(model, name):
             raise _refused(
-                target, f"has {_article(name)} {name} of its own, where methods look for theirs; expected another name"
+                target, f"has {with_article(name)} of its own, where methods look for theirs; expected another name"
             )
     listed = getattr(model, "param_list", [])
     if not isinstance(listed, list) or not all(map(callable, listed)):
@@ -107,7 +107,7 @@ def _check_gradients(target: Target, model: nn.Module, logits: Tensor) -> None:
 def _check_logits(target: Target, logits: object, expected: tuple[int, int]) -> None:
     what = f"expected a tensor {list(expected)} of logits{_given_by_name(target, 'n_outputs')}"
     if not isinstance(logits, Tensor):
-        raise _refused(target, f"gives {_article(type(logits).__name__)} {type(logits).__name__}; {what}")
+        raise _refused(target, f"gives {kind_of(logits)}; {what}")
     if logits.shape != expected:
         raise _refused(target, f"gives {list(logits.shape)} for {expected[0]} examples; {what}")
     if not logits.is_floating_point():
@@ -116,10 +116,6 @@ def _check_logits(target: Target, logits: object, expected: tuple[int, int]) -> 
 
 def _given_by_name(target: Target, name: str) -> str:
     return f" ({name} is given where its signature has it)"
-
-
-def _article(name: str) -> str:
-    return "an" if name[0].lower() in "aeiou" else "a"
 
 
 def _refused(target: Target, what: str) -> InputError:

@@ -19,7 +19,8 @@ from clsweep.checkpoints.network import NetworkParts
 from clsweep.checkpoints.packing import Packer, Places, Unpacker
 from clsweep.errors import ClsweepError, RunError, is_machine_error, named
 from clsweep.methods.base import Finished, Method, Path, Squares
-from clsweep.methods.contract import IN_LOG, PENALTY, TRANSFORM, log
+from clsweep.methods.calls import IN_LOG, log
+from clsweep.methods.declarations import PENALTY, TRANSFORM
 from clsweep.methods.undisturbed import Network, first_not_finite
 from clsweep.networks import Classifier, Outputs, layout_of, outputs_of, select
 from clsweep.optimizers import OptimizerSetting

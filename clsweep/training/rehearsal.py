@@ -22,7 +22,7 @@ from clsweep import networks, protocol
 from clsweep.config import ALL_LOGITS, Config
 from clsweep.data.contexts import Part, Stream
 from clsweep.errors import InputError, MethodError, NotFiniteError, RunError
-from clsweep.methods import contract
+from clsweep.methods import calls
 from clsweep.methods.files import MethodFile
 from clsweep.methods.loading import load
 from clsweep.methods.undisturbed import settings_put_back
@@ -103,7 +103,7 @@ def _refused(error: MethodError) -> InputError:
 
 
 def _told(error: MethodError) -> str:
-    return str(error).replace(contract.IN_LOG, "CLSWEEP_TRACEBACK=1 shows the traceback")
+    return str(error).replace(calls.IN_LOG, "CLSWEEP_TRACEBACK=1 shows the traceback")
 
 
 def _attempt(
@@ -216,9 +216,9 @@ def _some(part: Part, count: int | None) -> Part:
 @contextmanager
 def _unlogged() -> Iterator[None]:
     """Log nothing: no run has begun."""
-    before = contract.log.disabled
-    contract.log.disabled = True
+    before = calls.log.disabled
+    calls.log.disabled = True
     try:
         yield
     finally:
-        contract.log.disabled = before
+        calls.log.disabled = before

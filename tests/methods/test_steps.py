@@ -182,7 +182,7 @@ def test_it_draws_random_numbers_of_its_own(tmp_path: Path) -> None:
     assert all(len(set(numbers)) == 3 for numbers in zip(*drawn[0], strict=True))
 
 
-@pytest.mark.parametrize(("context", "when"), [(0, " in the first context, where both dicts are empty"), (1, "")])
+@pytest.mark.parametrize(("context", "when"), [(0, ", in the first context, where both dicts are empty,"), (1, "")])
 def test_what_it_raises_is_said_with_its_line(tmp_path: Path, context: int, when: str) -> None:
     raising = f"if len(model.contexts) == {context}: raise ValueError('as planned')"
     counting = "    model.contexts = prev_params_dict and [0]\n"
@@ -196,7 +196,7 @@ def test_what_it_raises_is_said_with_its_line(tmp_path: Path, context: int, when
     with pytest.raises(MethodError) as raised:
         made.step(*examples(6))
     assert str(raised.value) == (
-        f"{file}, line 4: transform_gradients raised ValueError: as planned{when} (the traceback is in the run's log)."
+        f"{file}, line 4: transform_gradients{when} raised ValueError: as planned (the traceback is in the run's log)."
     )
 
 

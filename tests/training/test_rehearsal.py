@@ -152,7 +152,7 @@ WRONG = {
             more="def transform_gradients(model, importance_dict, prev_params_dict):\n"
             "    model.head.bias.grad *= importance_dict['head__bias']"
         ),
-        "transform_gradients raised KeyError: 'head__bias' in the first context, where both dicts are empty",
+        "transform_gradients, in the first context, where both dicts are empty, raised KeyError: 'head__bias'",
     ),
     "a strength that counts": (
         source(
