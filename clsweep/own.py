@@ -25,6 +25,8 @@ from typing import Final
 from clsweep import imports, paths
 
 _INSTALLED: Final = [Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib", "stdlib")]
+_PACKAGES: Final = {"site-packages", "dist-packages"}  # of any installation: a user's, the system's, a cluster's module
+_BUILT: Final = ("torch", "torchvision")  # what people build from source, and leave where they built it
 _NEVER: Final = {"clsweep", "hydra_plugins", "__main__", *sys.stdlib_module_names}
 _PACKAGE: Final = "__init__.py"
 
@@ -273,8 +275,29 @@ def _needed(name: str, folder: Path, file: Path, source: bytes) -> dict[str, tup
 
 
 def is_installed(file: Path) -> bool:
-    """Whether a file is part of Python or of an installed package."""
-    return any(file.resolve().is_relative_to(folder) for folder in _INSTALLED)
+    """Whether a file is part of Python or of an installed package, wherever on `sys.path` that is."""
+    return _is_installed(file.resolve(), tuple(sys.path))
+
+
+@cache
+def _is_installed(file: Path, path: Sequence[str]) -> bool:
+    if not _PACKAGES.isdisjoint(file.parts) or any(map(file.is_relative_to, (*_INSTALLED, *_built()))):
+        return True
+    above = (folder for folder in map(_resolved, path) if file.is_relative_to(folder) and file != folder)
+    return any(file.relative_to(folder).parts[0] in _installed_in(folder) for folder in above)
+
+
+@cache
+def _built() -> list[Path]:
+    specs = [importlib.util.find_spec(name) for name in _BUILT]
+    return [Path(place).resolve() for spec in specs if spec for place in spec.submodule_search_locations or ()]
+
+
+@cache
+def _installed_in(folder: Path) -> frozenset[str]:
+    """The names of what was installed into a folder beside other things, as by `pip install --target`."""
+    records = [record.read_text(encoding="utf-8") for record in folder.glob("*.dist-info/RECORD")]
+    return frozenset(line.partition(",")[0].partition("/")[0] for text in records for line in text.splitlines())
 
 
 def _located(dotted: str) -> dict[str, tuple[Path, Path]]:

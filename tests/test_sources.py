@@ -17,6 +17,50 @@ def test_what_is_installed_has_no_digest(path: str) -> None:
     assert digest(path) == ""
 
 
+@pytest.mark.parametrize("folder", ["lib/python3/site-packages", "python3/dist-packages"])
+def test_what_is_installed_elsewhere_has_no_digest_either(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a user's own site-packages, or a cluster's module on PYTHONPATH."""
+    there = tmp_path / folder
+    there.mkdir(parents=True)
+    (there / "installed_elsewhere.py").write_text("a = 1\n")
+    monkeypatch.syspath_prepend(there)
+    assert digest("installed_elsewhere.Net") == ""
+
+
+def test_what_is_installed_beside_ones_own_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`pip install --target .`, as for a lambda function."""
+    package, record = tmp_path / "installed_beside", tmp_path / "installed_beside-1.0.dist-info" / "RECORD"
+    package.mkdir()
+    (package / "__init__.py").write_text("a = 1\n")
+    record.parent.mkdir()
+    record.write_text("installed_beside/__init__.py,sha256=abc,6\ninstalled_beside-1.0.dist-info/RECORD,,\n")
+    (tmp_path / "written_beside.py").write_text("import installed_beside\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert digest("installed_beside.Net") == ""
+    assert digest("written_beside.Net") != ""
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    sources.copy([Target("network", "written_beside.Net", {})], copies)
+    assert [file.name for file in copies.iterdir()] == ["written_beside.py"]
+
+
+def test_a_torch_that_was_built_from_source_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "built_here").mkdir()
+    (tmp_path / "built_here" / "__init__.py").write_text("a = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert digest("built_here.Net") != ""
+    monkeypatch.setattr(own, "_BUILT", ("built_here",))
+    for cached in (own._built, own._is_installed):
+        cached.cache_clear()
+    try:
+        assert digest("built_here.Net") == ""
+    finally:
+        for cached in (own._built, own._is_installed):
+            cached.cache_clear()
+
+
 def test_a_file_in_the_current_folder_is_known_by_its_content(tmp_path: Path) -> None:
     file = tmp_path / "my_own_nets.py"
     file.write_text("import my_own_parts\n")

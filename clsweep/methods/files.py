@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.machinery import (
@@ -29,7 +28,7 @@ from importlib.machinery import (
 )
 from pathlib import Path
 
-from clsweep import imports
+from clsweep import imports, own
 from clsweep.errors import InputError
 from clsweep.paths import short
 from clsweep.results.writing import write_bytes
@@ -93,10 +92,10 @@ class MethodFile:
         Returns:
             Hexadecimal digits.
         """
-        own = hashlib.new(algorithm, self.source)
+        digest = hashlib.new(algorithm, self.source)
         for name, content in self.neighbours.items():
-            own.update(f"\0{name}\0{hashlib.new(algorithm, content).hexdigest()}".encode())
-        return own.hexdigest()
+            digest.update(f"\0{name}\0{hashlib.new(algorithm, content).hexdigest()}".encode())
+        return digest.hexdigest()
 
     def find(self, name: str) -> Module | None:
         """A module beside the file, by its dotted name, whether or not it could be seen that the file imports it."""
@@ -212,5 +211,4 @@ def _is_in_use(name: str) -> bool:
     if name in sys.stdlib_module_names:
         return True
     file = getattr(sys.modules.get(name), "__file__", None)
-    installed = {Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib")}
-    return file is not None and any(Path(file).resolve().is_relative_to(one) for one in installed)
+    return file is not None and own.is_installed(Path(file))
