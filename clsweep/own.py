@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import itertools
 import os
 import sys
 import sysconfig
@@ -275,29 +276,49 @@ def _needed(name: str, folder: Path, file: Path, source: bytes) -> dict[str, tup
 
 
 def is_installed(file: Path) -> bool:
-    """Whether a file is part of Python or of an installed package, wherever on `sys.path` that is."""
-    return _is_installed(file.resolve(), tuple(sys.path))
+    """Whether a file is part of Python or of an installed package, wherever that was installed."""
+    return _is_installed(paths.absolute(file), tuple(_folders()))
 
 
 @cache
-def _is_installed(file: Path, path: Sequence[str]) -> bool:
-    if not _PACKAGES.isdisjoint(file.parts) or any(map(file.is_relative_to, (*_INSTALLED, *_built()))):
+def _is_installed(file: Path, folders: Sequence[Path]) -> bool:
+    real = file.resolve()  # a package's files may be links, to the cache of who installed it
+    if not _PACKAGES.isdisjoint((*file.parts, *real.parts)) or any(map(real.is_relative_to, (*_INSTALLED, *_built()))):
         return True
-    above = (folder for folder in map(_resolved, path) if file.is_relative_to(folder) and file != folder)
-    return any(file.relative_to(folder).parts[0] in _installed_in(folder) for folder in above)
+    return any(real in _installed_in(folder) for folder in folders if real.is_relative_to(folder))
 
 
 @cache
 def _built() -> list[Path]:
-    specs = [importlib.util.find_spec(name) for name in _BUILT]
-    return [Path(place).resolve() for spec in specs if spec for place in spec.submodule_search_locations or ()]
+    found = itertools.chain.from_iterable(map(specs, _BUILT))
+    return [Path(place).resolve() for spec in found for place in spec.submodule_search_locations or ()]
 
 
 @cache
-def _installed_in(folder: Path) -> frozenset[str]:
-    """The names of what was installed into a folder beside other things, as by `pip install --target`."""
-    records = [record.read_text(encoding="utf-8") for record in folder.glob("*.dist-info/RECORD")]
-    return frozenset(line.partition(",")[0].partition("/")[0] for text in records for line in text.splitlines())
+def _installed_in(folder: Path) -> frozenset[Path]:
+    """What was installed into a folder beside one's own files, as by `pip install --target`."""
+    records = [record.read_text(encoding="utf-8", errors="replace") for record in folder.glob("*.dist-info/RECORD")]
+    names = (line.rsplit(",", 2)[0].strip('"') for text in records for line in text.splitlines())
+    return frozenset(folder / name for name in names)
+
+
+def specs(name: str) -> Iterator[ModuleSpec]:
+    """What Python finds by a name without dots, and would import, the first of them; nothing is imported."""
+    finders = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("clsweep.")]
+    yield from (spec for finder in finders if (spec := finder.find_spec(name, None)) is not None)
+
+
+def _folders() -> Iterator[Path]:
+    """Where modules are looked for."""
+    yield from dict.fromkeys([*map(_resolved, sys.path), paths.here().resolve()])
+
+
+def _hooked(name: str) -> Iterator[Path]:
+    """The folder of a module that only an import hook finds, as `pip install -e` may leave one."""
+    spec = next(specs(name), None)
+    if spec is not None and spec.origin is not None and Path(spec.origin).is_file():
+        place = Path(spec.origin).resolve()
+        yield place.parent.parent if place.name == _PACKAGE else place.parent
 
 
 def _located(dotted: str) -> dict[str, tuple[Path, Path]]:
@@ -306,7 +327,7 @@ def _located(dotted: str) -> dict[str, tuple[Path, Path]]:
     if not dotted or names[0] in _NEVER:
         return {}
     first = [] if _first is None else [_first]
-    for folder in dict.fromkeys([*first, *map(_resolved, sys.path), paths.here()]):
+    for folder in itertools.chain(first, _folders(), _hooked(names[0])):
         found = {name: (folder, file) for name, file in _down(folder, names)}
         if found:
             return {} if is_installed(list(found.values())[-1][1]) else found

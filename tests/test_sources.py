@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -29,36 +33,76 @@ def test_what_is_installed_elsewhere_has_no_digest_either(
     assert digest("installed_elsewhere.Net") == ""
 
 
-def test_what_is_installed_beside_ones_own_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`pip install --target .`, as for a lambda function."""
-    package, record = tmp_path / "installed_beside", tmp_path / "installed_beside-1.0.dist-info" / "RECORD"
-    package.mkdir()
-    (package / "__init__.py").write_text("a = 1\n")
+@pytest.fixture
+def fresh_look() -> Iterator[None]:
+    """What is installed is looked up once in a process."""
+    cached = (own._built, own._installed_in, own._is_installed)
+    for one in cached:
+        one.cache_clear()
+    yield
+    for one in cached:
+        one.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh_look")
+def test_what_is_installed_beside_ones_own_is_told_apart(tmp_path: Path) -> None:
+    """By `pip install --target .`; one's own may be in a folder that a package has put something into, too."""
+    package, shared = tmp_path / "installed_beside", tmp_path / "shared_examples"
+    for folder in (package, shared):
+        folder.mkdir()
+        (folder / "__init__.py").write_text("a = 1\n")
+    record = tmp_path / "installed_beside-1.0.dist-info" / "RECORD"
     record.parent.mkdir()
-    record.write_text("installed_beside/__init__.py,sha256=abc,6\ninstalled_beside-1.0.dist-info/RECORD,,\n")
-    (tmp_path / "written_beside.py").write_text("import installed_beside\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    assert digest("installed_beside.Net") == ""
-    assert digest("written_beside.Net") != ""
+    record.write_bytes(b"installed_beside/__init__.py,sha256=abc,6\nshared_examples/theirs.py,,\n\xff.py,,\n")
+    (shared / "mine.py").write_text("import installed_beside\n")
     copies = tmp_path / "copies"
     copies.mkdir()
-    sources.copy([Target("network", "written_beside.Net", {})], copies)
-    assert [file.name for file in copies.iterdir()] == ["written_beside.py"]
+    with paths.typed_in(tmp_path):
+        assert digest("installed_beside.Net") == ""
+        assert digest("shared_examples.mine.Net") != ""
+        sources.copy([Target("network", "shared_examples.mine.Net", {})], copies)
+    assert {file.name for file in copies.rglob("*.py")} == {"__init__.py", "mine.py"}
 
 
+@pytest.mark.usefixtures("fresh_look")
 def test_a_torch_that_was_built_from_source_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "built_here").mkdir()
     (tmp_path / "built_here" / "__init__.py").write_text("a = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(own, "_BUILT", ("built_here", "no_such_package"))
+    assert digest("built_here.Net") == ""
+    monkeypatch.setattr(own, "_BUILT", ("no_such_package",))
+    own._built.cache_clear()
+    own._is_installed.cache_clear()
     assert digest("built_here.Net") != ""
-    monkeypatch.setattr(own, "_BUILT", ("built_here",))
-    for cached in (own._built, own._is_installed):
-        cached.cache_clear()
-    try:
-        assert digest("built_here.Net") == ""
-    finally:
-        for cached in (own._built, own._is_installed):
-            cached.cache_clear()
+
+
+def test_a_link_in_an_installations_folder_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those that uv makes to its cache."""
+    (tmp_path / "site-packages").mkdir()
+    (tmp_path / "linked_from_a_cache").write_text("a = 1\n")
+    (tmp_path / "site-packages" / "linked_there.py").symlink_to(tmp_path / "linked_from_a_cache")
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    assert digest("linked_there.Net") == ""
+
+
+def test_a_package_that_an_import_hook_finds_is_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `pip install -e` may leave one."""
+    package = tmp_path / "src" / "hooked_package"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "nets.py").write_text("a = 1\n")
+
+    class Hook:
+        @staticmethod
+        def find_spec(name: str, path: object, target: object = None) -> ModuleSpec | None:
+            file = package / "__init__.py"
+            return spec_from_file_location(name, file) if name == "hooked_package" else None
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Hook])
+    first = digest("hooked_package.nets.Net")
+    (package / "nets.py").write_text("a = 2\n")
+    assert digest("hooked_package.nets.Net") != first != ""
 
 
 def test_a_file_in_the_current_folder_is_known_by_its_content(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from clsweep.config.checking import (
     epochs_contradicted,
     refuse_repeats,
 )
-from clsweep.config.groups import choices, groups, typed_config_dir
+from clsweep.config.choosing import choices, groups, typed_config_dir
 from clsweep.config.keys import has, key_of, lists, unknown_key, value_of, with_values, without_package
 from clsweep.config.reading import from_values, listed, missing_benchmark, parse, worker
 from clsweep.config.schema import (

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from clsweep import architecture, optimizers, ranges
-from clsweep.config.groups import file_of
+from clsweep.config.choosing import file_of
 from clsweep.config.schema import (
     GIVEN_TO_STREAMS,
     OF_ALL_CLASSES,

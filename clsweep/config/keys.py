@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 
 from clsweep import optimizers
-from clsweep.config.groups import groups
+from clsweep.config.choosing import groups
 from clsweep.config.schema import METHOD, Config
 from clsweep.errors import InputError
 from clsweep.hyperparameters import STANDARD

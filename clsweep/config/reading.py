@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from clsweep import architecture, optimizers
 from clsweep.config.checking import check, require
-from clsweep.config.groups import choices, file_of, groups
+from clsweep.config.choosing import choices, file_of, groups
 from clsweep.config.schema import (
     METHOD,
     OUR_STREAMS,

@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from clsweep.config.groups import choices, groups
+from clsweep.config.choosing import choices, groups
 from clsweep.config.keys import every_key, unknown_key
 from clsweep.config.schema import Config
 from clsweep.errors import InputError

@@ -89,7 +89,8 @@ class FileMethod(Method):
         self.declared = self._has.hyperparameters
         self.values = {name: one.default for name, one in self.declared.items()}
         self.transforms_gradients = self._has.transform is not None
-        self.is_quadratic = self._has.quadratic is not None and not self.transforms_gradients  # which sees whole ones
+        # A transform sees whole gradients, the penalty's among them.
+        self.is_quadratic = self._has.quadratic is not None and not self.transforms_gradients
         self.reg_strength_scale = self._has.reg_strength_scale
         self.uses_path_integral = self._has.uses_path_integral
         self._steps = 0  # of the context
@@ -184,14 +185,14 @@ class FileMethod(Method):
         model = self.model
         new = self.importance(finished.dataset, finished.start, finished.device)
         for key, value in new.items():
-            carried = model._custom_importance.get(key)
-            if carried is not None and carried.shape != value.shape:
+            before = model._custom_importance.get(key)
+            if before is not None and before.shape != value.shape:
                 raise self._calls.broken(
                     ESTIMATE,
-                    f"left shape {tuple(carried.shape)} in model._custom_importance[{key!r}]; expected "
+                    f"left shape {tuple(before.shape)} in model._custom_importance[{key!r}]; expected "
                     f"{tuple(value.shape)}, the parameter's",
                 )
-            model._custom_importance[key] = value if carried is None else carried + value
+            model._custom_importance[key] = value if before is None else before + value
         model._custom_prev_params = snapshot(model)
 
     def transform(self) -> None:
@@ -246,10 +247,10 @@ class FileMethod(Method):
 
     def _about_importance(self) -> Iterator[str]:
         """What is said of the importance so far, which a method may mean as it is."""
-        carried = self.model._custom_importance
-        if carried and not any(value.any() for value in carried.values()):
+        importance = self.model._custom_importance
+        if importance and not any(value.any() for value in importance.values()):
             yield f"the importance that {ESTIMATE} gives is zero everywhere, so that a penalty may hold nothing"
-        negative = next((key for key, value in carried.items() if (value < 0).any()), None)
+        negative = next((key for key, value in importance.items() if (value < 0).any()), None)
         if negative is not None:
             yield f"the importance of {negative} has negative numbers, with which a penalty may reward change"
 

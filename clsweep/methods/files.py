@@ -201,9 +201,7 @@ def _find(name: str, folder: Path, parent: Module | None, shown: str) -> Module 
 
 def _is_installed(name: str) -> bool:
     """Whether Python finds a module of that name with code in it, and not only a folder."""
-    finders = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("clsweep.")]
-    specs = (finder.find_spec(name, None) for finder in finders)
-    return any(spec is not None and spec.loader is not None for spec in specs)
+    return any(spec.loader is not None for spec in own.specs(name))
 
 
 def _is_in_use(name: str) -> bool:
