@@ -166,8 +166,10 @@ BENCHMARKS = {
 }
 
 
-def contexts_of(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], count: int, permuted: bool) -> list[Context]:
-    """Permutations of all pixels, or as many classes for each context, in an order of the random numbers' own."""
+def contexts_of(
+    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], count: int, permuted: bool, given: list[int] | None
+) -> list[Context]:
+    """Permutations of all pixels, or as many classes for each context, in a given order or one that is drawn."""
     if permuted:
         pixels = train[0][0].numel()
         every = [torch.arange(len(labels)) for _, labels in (train, test)]
@@ -176,7 +178,7 @@ def contexts_of(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], count
             Context(Examples(*train, every[0], order), Examples(*test, every[1], order), torch.arange(10))
             for order in orders
         ]
-    order = torch.randperm(int(train[1].max()) + 1)
+    order = torch.randperm(int(train[1].max()) + 1) if given is None else torch.tensor(given)
     number = order.argsort()  # of a class, its output
     parts = [(images, number[labels]) for images, labels in (train, test)]
     made = []
@@ -293,6 +295,7 @@ def main() -> None:
     parser.add_argument("benchmark", choices=BENCHMARKS)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--classes", type=int, nargs="+", help="all of them, in their order; by default one is drawn")
     parser.add_argument("--strength", type=float, help="by default the published one")
     parser.add_argument("--iterations", type=int, help="for each context; by default the published ones")
     parser.add_argument("--contexts", type=int, help="only the first ones")
@@ -306,7 +309,7 @@ def main() -> None:
     np.random.seed(a.seed)
     torch.manual_seed(a.seed)
     train, test = DATA[a.benchmark](a.data)
-    contexts = contexts_of(train, test, how.contexts, a.benchmark == "perm_mnist")[: a.contexts]
+    contexts = contexts_of(train, test, how.contexts, a.benchmark == "perm_mnist", a.classes)[: a.contexts]
     model = Network(train[0].shape[1:], how.channels, how.hidden, int(train[1].max()) + 1)
     for accuracies in learn(load(a.file), model, contexts, how, bf16=a.bf16):
         average = sum(accuracies) / len(accuracies)
@@ -321,6 +324,7 @@ def main() -> None:
             iterations=how.iterations,
             precision="bf16" if a.bf16 else "float32",
             strength=how.strength,
+            classes=" ".join(map(str, a.classes or ())),
             seed=a.seed,
             average_accuracy=average,
         )

@@ -226,7 +226,7 @@ def test_a_convolutions_stride_padding_and_dilation_are_seen(
 def contexts(count: int) -> list[Context]:
     data = datasets.load(setting("benchmark=split_mnist", "dataset=mnist_5k").dataset)
     parts = [(part.images.float() / 255, part.labels) for part in (data.train, data.test)]
-    return stand_in.contexts_of(parts[0], parts[1], 5, permuted=False)[:count]
+    return stand_in.contexts_of(parts[0], parts[1], 5, permuted=False, given=None)[:count]
 
 
 class Nothing:
