@@ -62,6 +62,10 @@ def _rows() -> pd.DataFrame:
     """Those of the file as it is now."""
     file = keeping.MEASURED / f"{NAME}.csv"
     columns = ["digest", "benchmark", "strength", "classes", "contexts", "average_accuracy"]
-    rows = pd.read_csv(file).fillna({"classes": ""}) if file.exists() else pd.DataFrame(columns=columns)
+    rows = (
+        pd.read_csv(file, dtype={"classes": str}).fillna({"classes": ""})
+        if file.exists()
+        else pd.DataFrame(columns=columns)
+    )
     current = hashlib.sha256((ROOT / "custom_regularization.py").read_bytes()).hexdigest()[:12]
     return rows[rows["digest"] == current].drop_duplicates()
