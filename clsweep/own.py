@@ -277,7 +277,7 @@ def _needed(name: str, folder: Path, file: Path, source: bytes) -> dict[str, tup
 
 def is_installed(file: Path) -> bool:
     """Whether a file is part of Python or of an installed package, wherever that was installed."""
-    return _is_installed(paths.absolute(file), tuple(_folders()))
+    return _is_installed(paths.absolute(file), _folders())
 
 
 @cache
@@ -303,14 +303,19 @@ def _installed_in(folder: Path) -> frozenset[Path]:
 
 
 def specs(name: str) -> Iterator[ModuleSpec]:
-    """What Python finds by a name without dots, and would import, the first of them; nothing is imported."""
+    """What Python finds by a name without dots, in order: it would import the first. Nothing is imported here."""
     finders = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("clsweep.")]
     yield from (spec for finder in finders if (spec := finder.find_spec(name, None)) is not None)
 
 
-def _folders() -> Iterator[Path]:
+def _folders() -> tuple[Path, ...]:
     """Where modules are looked for."""
-    yield from dict.fromkeys([*map(_resolved, sys.path), paths.here().resolve()])
+    return _folders_of(tuple(sys.path), paths.here())
+
+
+@cache  # a fingerprint asks for each of its values
+def _folders_of(path: tuple[str, ...], here: Path) -> tuple[Path, ...]:
+    return tuple(dict.fromkeys([*map(_resolved, path), here.resolve()]))
 
 
 def _hooked(name: str) -> Iterator[Path]:

@@ -13,9 +13,9 @@ from evaluation.names import BENCHMARKS
 from evaluation.tables import interval, markdown
 
 NAME: Final = "other_harness"
-# The strength of every method in the published comparison, and the best figure of all that were published.
-# The classes' order there, where it is known; it is the permutation that seed 42 gives in NumPy.
+# The classes' order in the published comparison, where it is known: the permutation that seed 42 gives in NumPy.
 _ORDER: Final = {"split_mnist": "1 3 5 8 7 2 9 4 0 6"}
+# The strength of every method there, and the best figure of all that were published.
 PUBLISHED: Final = {"split_mnist": (5_000, 0.9870), "perm_mnist": (10_000, 0.8935), "split_cifar100": (100, 0.5463)}
 
 
