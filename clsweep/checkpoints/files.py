@@ -14,7 +14,7 @@ from clsweep.checkpoints import FOLDER
 from clsweep.errors import InputError
 from clsweep.paths import short
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2  # to be raised when a method, an optimizer or the loop keeps its state in another shape
 _KEPT: Final = 2
 _NAME: Final = re.compile(r"context-(\d+)\.pt")
 _INSTEAD: Final = "going on without it"

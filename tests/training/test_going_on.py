@@ -432,7 +432,7 @@ def test_a_hook_on_a_parameter_is_named_as_one_on_a_layer(hook: str, tmp_path: P
     assert kept(tmp_path / "run") == []
 
 
-@pytest.mark.parametrize("damage", ["a byte", "the end", "everything", "code"])
+@pytest.mark.parametrize("damage", ["a byte", "the end", "everything", "code", "another format"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(damage: str, tmp_path: Path) -> None:
     config = setting(*SHORT, "regularizer=ewc")
     finished(config, tmp_path / "whole")
@@ -443,6 +443,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(damage: str, t
         content[len(content) // 2] ^= 1
     if damage == "code":
         torch.save({"setting": Runs(tmp_path / "ran")}, latest)
+    elif damage == "another format":
+        torch.save(torch.load(latest, weights_only=True) | {"format": 1}, latest)
     else:
         latest.write_bytes({"the end": bytes(content[:-100]), "everything": b""}.get(damage, bytes(content)))
     told = finished(config, tmp_path / "run")
