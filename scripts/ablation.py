@@ -25,6 +25,7 @@ SHIPPED = Path(__file__).resolve().parent.parent / "custom_regularization.py"
 VARIANTS: dict[str, list[tuple[str, str]]] = {
     "shipped": [],
     "all_of_both_factors": [("INPUT_DIRECTIONS = 32", "INPUT_DIRECTIONS = 100_000")],
+    "more_input_directions": [("INPUT_DIRECTIONS = 32", "INPUT_DIRECTIONS = 128")],
     "no_input_directions": [("INPUT_DIRECTIONS = 32", "INPUT_DIRECTIONS = 0")],
     "no_output_directions": [("OUTPUT_DIRECTIONS = 16", "OUTPUT_DIRECTIONS = 0")],
     "diagonal_of_product": [

@@ -18,11 +18,13 @@ _DIFFERENCE: Final = f"{TO_SHIPPED}, each at its best strength"
 _FILES: Final = {
     "split_mnist-quick": "Split-MNIST, a tenth of the budget",
     "perm_mnist-short": "Permuted-MNIST, 600 iterations a context, bf16",
+    "perm_mnist-narrow": "Permuted-MNIST, 20 contexts, hidden layers of 100 units, 1,000 iterations a context",
     "split_cifar100-short": "Split-CIFAR100, 250 iterations a context, bf16",
 }
 _VARIANTS: Final = {
     SHIPPED: "the shipped file",
     "all_of_both_factors": "whole factors, equation (1)",
+    "more_input_directions": "128 leading directions of the inputs, in place of 32",
     "no_output_directions": "no leading directions of the outputs",
     "no_input_directions": "no leading directions of the inputs",
     "diagonal_of_product": "only the diagonal of G ⊗ A",
