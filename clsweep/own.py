@@ -53,6 +53,11 @@ class Own:
         """The file's path from the folder."""
         return self.file.relative_to(self.folder).as_posix()
 
+    @property
+    def is_package(self) -> bool:
+        """Whether other modules are in it."""
+        return self.file.name == _PACKAGE
+
     @cached_property
     def digest(self) -> str:
         """The SHA-256 of the source, in hexadecimal digits."""
@@ -101,10 +106,10 @@ def found_first_in(folder: Path) -> Iterator[None]:
         _kept, _first = before
         for name, module in list(sys.modules.items()):
             if modules.get(name) is not module and isinstance(_loader_of(module), _Read):
-                _forget(name, module)
+                forget(name, module)
         for name, module in modules.items():
             if name not in sys.modules:
-                _put_back(name, module)
+                put_back(name, module)
 
 
 def main(path: str) -> str | None:
@@ -152,7 +157,7 @@ def importable(*dotted: str) -> Iterator[None]:
     states = {name: _state(name, modules) for name in modules}
     for name in modules:
         if (there := sys.modules.get(name)) is not None and _is_of_before(there, name, modules, states[name]):
-            _forget(name, there)
+            forget(name, there)
     finder = _Finder(modules, states)
     folder = str(paths.here())
     is_there = folder in sys.path or "" in sys.path
@@ -188,7 +193,7 @@ class _Finder:
         module = self.modules.get(name)
         if module is None:
             return None
-        inside = [str(module.file.parent)] if module.file.name == _PACKAGE else None
+        inside = [str(module.file.parent)] if module.is_package else None
         loader = _Read(name, module, self.states[name])
         return importlib.util.spec_from_file_location(
             name, module.file, loader=loader, submodule_search_locations=inside
@@ -222,7 +227,7 @@ def _began() -> float:
     return float(psutil.Process(os.getpid()).create_time())
 
 
-def _forget(name: str, module: ModuleType) -> None:
+def forget(name: str, module: ModuleType) -> None:
     """Take a module out, and off its package, where `from . import name` would find it."""
     del sys.modules[name]
     package, _, leaf = name.rpartition(".")
@@ -231,11 +236,11 @@ def _forget(name: str, module: ModuleType) -> None:
         delattr(parent, leaf)
 
 
-def _put_back(name: str, module: ModuleType) -> None:
-    """Undo `_forget`."""
+def put_back(name: str, module: ModuleType) -> None:
+    """Undo `forget`."""
     sys.modules[name] = module
     package, _, leaf = name.rpartition(".")
-    if package in sys.modules:
+    if package in sys.modules and not hasattr(sys.modules[package], leaf):  # a package may have called a function so
         setattr(sys.modules[package], leaf, module)
 
 

@@ -1,4 +1,4 @@
-"""A method's file and the modules beside it that it imports: together they are the method.
+"""A method's file and the modules of one's own that it imports: together they are the method.
 
 `read` takes all of them into memory, once. What is run (`method_instances`), what its digest says and what is copied is
 then the same text, whatever happens to the files.
@@ -8,7 +8,10 @@ with the name of one of Python's own, or of an installed one that is in use, is 
 break whoever imports the other. clsweep itself is always the installed one, and a folder without `__init__.py` is a
 module only where nothing installed has its name, as in Python. What belongs to a file is found without running it, in
 its import statements, wherever they stand, in `import_module("name")`, and in strings such as `"part.py"`, which it may
-run by itself. A module beside it that is imported in any other way is refused when that happens: the digest lacks it.
+run by itself. A module that is imported in any other way is refused when that happens: the digest lacks it.
+
+Modules of one's own that lie elsewhere belong to it as those beside it do: in the current folder, on PYTHONPATH, or
+where `pip install -e` has left them. What is installed otherwise goes by its version; see `clsweep.own`.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from importlib.machinery import (
     SourceFileLoader,
     SourcelessFileLoader,
 )
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from clsweep import imports, own
 from clsweep.errors import InputError
@@ -44,17 +47,19 @@ _LOADERS = (
 
 @dataclass(frozen=True)
 class Module:
-    """A module beside the file, as it was read.
+    """A module that belongs to a method, as it was read.
 
     Attributes:
         file: where it is; None for a package without `__init__.py`.
         content: of that file.
         folder: that of a package, where its modules are; None for another module.
+        place: the file's path from the folder that it was found in, and in a copy of the method.
     """
 
     file: Path | None
     content: bytes
     folder: Path | None
+    place: str
 
 
 class MethodFile:
@@ -65,7 +70,7 @@ class MethodFile:
         name: of the file, which may be a link's.
         shown: the file as it is called in messages.
         source: its content.
-        modules: those beside it, by the names that they are imported by.
+        modules: those that belong to it, by the names that they are imported by.
     """
 
     def __init__(self, path: Path, name: str, shown: str, source: bytes, modules: Mapping[str, Module]) -> None:
@@ -77,9 +82,9 @@ class MethodFile:
 
     @property
     def neighbours(self) -> dict[str, bytes]:
-        """The files beside it that belong to it: contents by their paths from its folder, in order."""
-        files = {module.file: module.content for module in self.modules.values() if module.file is not None}
-        return {path.relative_to(self.path.parent).as_posix(): files[path] for path in sorted(files)}
+        """The other files that belong to it: contents by their paths in a copy, in order."""
+        files = {module.place: module.content for module in self.modules.values() if module.file is not None}
+        return {place: files[place] for place in sorted(files, key=lambda place: PurePosixPath(place).parts)}
 
     def digest(self, algorithm: str) -> str:
         """A digest of everything that belongs to the method.
@@ -114,7 +119,7 @@ class MethodFile:
 
 
 def read(file: str) -> MethodFile:
-    """Read a method's file, and the modules beside it that belong to it.
+    """Read a method's file, and the modules that belong to it.
 
     Args:
         file: its path.
@@ -134,12 +139,13 @@ def read(file: str) -> MethodFile:
 
 
 def _belonging(file: Path, source: bytes, shown: str) -> dict[str, Module]:
-    """The modules beside a file that it imports, directly or through each other, by name.
+    """The modules of one's own that a file imports, directly or through each other, by name.
 
     Files that it names in a string are among them, by their paths.
     """
     folder = file.parent
     found: dict[str, Module] = {}
+    from_elsewhere: set[str] = set()
     waiting = [("", source)]
     while waiting:
         package, text = waiting.pop()
@@ -147,10 +153,15 @@ def _belonging(file: Path, source: bytes, shown: str) -> dict[str, Module]:
         for path in imports.named_files(tree, folder):
             name = path.relative_to(folder).as_posix()
             if name not in found and path != file:
-                found[name] = Module(path, path.read_bytes(), None)
+                found[name] = Module(path, path.read_bytes(), None, name)
                 waiting.append(("", found[name].content))
         for name in imports.imported_names(tree, package):
             parts = name.split(".")
+            if parts[0] not in found and _find(parts[0], folder, None, shown) is None:
+                from_elsewhere.add(parts[0])
+            if parts[0] in from_elsewhere:
+                found = elsewhere(name) | found
+                continue
             for end in range(1, len(parts) + 1):
                 part = ".".join(parts[:end])
                 if part in found:
@@ -187,7 +198,7 @@ def _find(name: str, folder: Path, parent: Module | None, shown: str) -> Module 
         assert locations is not None
         if parent is None and _is_installed(name):
             return None
-        return Module(None, b"", Path(locations[0]))
+        return Module(None, b"", Path(locations[0]), name.replace(".", "/"))
     assert spec.origin is not None
     file = Path(spec.origin)
     if parent is None and _is_in_use(name):
@@ -196,7 +207,25 @@ def _find(name: str, folder: Path, parent: Module | None, shown: str) -> Module 
             f"{'a module of Python' if name in sys.stdlib_module_names else 'an installed one'}; expected another name "
             "for the one beside it."
         )
-    return Module(file, file.read_bytes(), None if locations is None else Path(locations[0]))
+    place = file.relative_to(folder).as_posix()
+    return Module(file, file.read_bytes(), None if locations is None else Path(locations[0]), place)
+
+
+def elsewhere(name: str) -> dict[str, Module]:
+    """The modules of one's own that an import leads to where nothing beside the file has its name, and their imports.
+
+    Args:
+        name: dotted, of a module or of what is in one.
+
+    Returns:
+        By name; empty where it is installed, or isn't there: importing it will say so.
+    """
+    if _is_in_use(name.partition(".")[0]):  # an import gets what is there
+        return {}
+    return {
+        found: Module(one.file, one.source, one.file.parent if one.is_package else None, one.place)
+        for found, one in own.read(f"{name}.*").items()
+    }
 
 
 def _is_installed(name: str) -> bool:

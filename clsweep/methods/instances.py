@@ -1,4 +1,4 @@
-"""A method's file when it is run: each `Instance` starts anew, the modules beside the file included."""
+"""A method's file when it is run: each `Instance` starts anew, the modules that belong to it included."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.machinery import SOURCE_SUFFIXES, ModuleSpec, PathFinder
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import NamedTuple
 
+from clsweep import own
 from clsweep.checkpoints.code import Code
 from clsweep.errors import InputError, RunError, named, place
 from clsweep.imports import Kept
-from clsweep.methods.files import INSTALLATION, MethodFile, Module
+from clsweep.methods.files import INSTALLATION, MethodFile, Module, elsewhere
 from clsweep.methods.undisturbed import DEVICE, DTYPE, GRAD_MODE, current_folder, enter_folder, settings_put_back
+from clsweep.paths import short
 
 
 class Instance:
-    """A method's file as a module that has been run, and the modules beside it, none of which another run has seen.
+    """A method's file as a module that has been run, and those that belong to it, none of which another run has seen.
 
     While it is `active`, they are what the file's imports find, now and later, and what is in `sys.modules`, where
     dataclasses and pickle look a class's module up; the current folder, `sys.path` and `os.environ` are as the file
@@ -69,8 +71,8 @@ class Instance:
             yield
             return
         self._is_active = True
-        before = {name: sys.modules.pop(name) for name in self._names if name in sys.modules}
-        sys.modules.update(self._imported)
+        before = self._taken_out()
+        _put_in(self._imported)
         sys.meta_path.insert(0, self)
         self._outside = _where()
         _go(self._where)
@@ -79,10 +81,17 @@ class Instance:
         finally:
             self._is_active = False
             sys.meta_path.remove(self)
-            self._imported = {name: sys.modules.pop(name) for name in self._names if name in sys.modules}
-            sys.modules.update(before)
+            self._imported = self._taken_out()
+            _put_in(before)
             self._where = _where()
             _go(self._outside)
+
+    def _taken_out(self) -> dict[str, ModuleType]:
+        """Its modules that are in `sys.modules`, by name, which are not there any more."""
+        there = self._own()
+        for name, module in there.items():
+            own.forget(name, module)
+        return there
 
     def _own(self) -> dict[str, ModuleType]:
         """Its modules that have been imported, by name, while it is active."""
@@ -91,10 +100,10 @@ class Instance:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """One of the modules beside the file, for Python's import; see `importlib.abc.MetaPathFinder`.
+        """One of the method's modules, for Python's import; see `importlib.abc.MetaPathFinder`.
 
         Raises:
-            InputError: a module beside the file is imported in a way that its digest doesn't see.
+            InputError: a module of one's own is imported in a way that the method's digest doesn't see.
             RunError: the same, in one of the method's functions.
         """
         module = self._of.modules.get(name)
@@ -102,20 +111,30 @@ class Instance:
             return _spec(name, module)
         package = name.rpartition(".")[0]
         if package in self._of.modules or (not package and self._is_importing()):
-            self._refuse(name, self._of.find(name))
-        return self._elsewhere(name, path)
+            self._refuse(name, self._of.find(name) or self._from_elsewhere(name))
+        return self._brought_along(name, path)
 
-    def _elsewhere(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
+    def _from_elsewhere(self, name: str) -> Module | None:
+        """A module of one's own that lies elsewhere, unless in a folder that the file has put on `sys.path`."""
+        found = elsewhere(name).get(name)
+        if found is None or found.file is None or not self._added().isdisjoint(found.file.parents):
+            return None
+        return found
+
+    def _added(self) -> set[Path]:
+        """The folders that the file has put on `sys.path`."""
+        return {Path(entry).resolve() for entry in set(sys.path) - set(self._outside.path)}
+
+    def _brought_along(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
         """A module in a folder that the file has put on `sys.path`; others are Python's to find."""
         spec = PathFinder.find_spec(name, path)
         if spec is None or spec.origin is None:
             return None
         file = Path(spec.origin).resolve()
-        added = {Path(entry).resolve() for entry in set(sys.path) - set(self._outside.path)}
-        is_brought_along = not added.isdisjoint(file.parents)
+        is_brought_along = not self._added().isdisjoint(file.parents)
         in_package = path is not None and not self._is_installed_there(name.partition(".")[0])
         if (in_package or is_brought_along) and self._is_beside(file):
-            self._refuse(name, Module(file, b"", None))
+            self._refuse(name, Module(file, b"", None, file.relative_to(self._of.path.parent).as_posix()))
         if not is_brought_along:
             return None
         self._names.add(name)
@@ -137,10 +156,12 @@ class Instance:
     def _refuse(self, name: str, found: Module | None) -> None:
         if found is None:
             return
-        path = (found.file or found.folder or Path()).relative_to(self._of.path.parent)
-        instead = ".".join(part for part in path.with_suffix("").parts if part != "__init__")
+        where = found.file or found.folder or Path()
+        is_beside = where.is_relative_to(self._of.path.parent)
+        shown = f"{found.place} beside it" if is_beside else short(where)
+        instead = ".".join(part for part in Path(found.place).with_suffix("").parts if part != "__init__")
         raise (InputError if self._starts else RunError)(
-            f"{self._of.shown}: imports {name}, which is {path} beside it, in a way that can't be seen before it runs; "
+            f"{self._of.shown}: imports {name}, which is {shown}, in a way that can't be seen before it runs; "
             f"expected a statement such as import {instead}, in a function if need be, that makes it part of the "
             "method."
         )
@@ -152,6 +173,11 @@ class Instance:
             frame = frame.f_back
         own = {str(self._of.path), *(str(module.file) for module in self._of.modules.values())}
         return frame.f_code.co_filename in own
+
+
+def _put_in(modules: Mapping[str, ModuleType]) -> None:
+    for name, module in modules.items():
+        own.put_back(name, module)
 
 
 def _is_of_import(code: CodeType) -> bool:

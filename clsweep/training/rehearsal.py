@@ -135,12 +135,10 @@ def _prepared(
             yield None
             return
         shape, n_outputs = stream.input_shape, stream.n_outputs
-        model = networks.build(config.network, shape, n_outputs, derived_seed(seeds.init, "parameters")).to(device)
-        learner = Learner(
-            model, method, config.optimizer_setting, config.precision, shows_all=config.contract.logits == ALL_LOGITS
-        )
-        with method.active():
-            yield learner
+        with method.active():  # so that a network of one's own is of the classes that the method imports
+            model = networks.build(config.network, shape, n_outputs, derived_seed(seeds.init, "parameters")).to(device)
+            shows_all = config.contract.logits == ALL_LOGITS
+            yield Learner(model, method, config.optimizer_setting, config.precision, shows_all=shows_all)
 
 
 def _check_unnoticed(config: Config, stream: Stream, device: torch.device, file: MethodFile | None) -> None:

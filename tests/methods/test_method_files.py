@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
 import os
 import pickle
@@ -82,7 +83,7 @@ def nothing_left_behind() -> Iterator[None]:
     yield
     while sweeping.opened:
         storage.close(sweeping.opened.pop())
-    own = {"weights", "helpers", "inner", "outer", "method"}
+    own = {"weights", "helpers", "inner", "outer", "method", "library"}
     left = {name for name in set(sys.modules) - before[0] if name.split(".")[0] in own or "clsweep_custom" in name}
     assert (left, sys.path, sys.meta_path, Path.cwd()) == (set(), *before[1:])
 
@@ -332,13 +333,11 @@ def test_a_module_that_the_digest_does_not_see_is_refused(tmp_path: Path) -> Non
         ("sys.path.insert(0, f'{HERE}/inner')\nimport values\n", "values", "inner/values.py", "inner.values"),
         ("sys.path.insert(0, f'{HERE}/..')\nimport one.weights\n", "one.weights", "weights.py", "weights"),
         ("sys.path.insert(0, HERE)\n__import__('weigh' + 'ts')\n", "weights", "weights.py", "weights"),
-        ("import one.inner.values\n", "one.inner.values", "inner/values.py", "inner.values"),
     ],
 )
 def test_a_module_beside_the_file_is_reached_from_its_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imports: str, name: str, file: str, instead: str
+    tmp_path: Path, imports: str, name: str, file: str, instead: str
 ) -> None:
-    monkeypatch.syspath_prepend(tmp_path)
     imports = f"import os, sys\nHERE = os.path.dirname(__file__)\n{imports}"
     of = method(tmp_path / "one", imports, "1.0", BESIDE)
     with pytest.raises(InputError) as caught:
@@ -466,3 +465,119 @@ def test_the_best_trial_runs_again_from_anywhere_wherever_its_sweep_went(
     assert again.regularizer_file == str(moved / "trial-0000" / "method.py")
     for name in ("average_accuracy", "regularizer_digest", "iters", "reg_strength"):
         assert again[name] == before[name]
+
+
+# ---- modules of one's own that lie elsewhere
+
+
+LIBRARY = {
+    "library/__init__.py": "",
+    "library/values.py": "from .deep import count\n\ndef value():\n    count.NOW += 1\n    return count.NOW\n",
+    "library/deep/__init__.py": "",
+    "library/deep/count.py": "NOW = 1.0\n",
+    "library/unused.py": "",
+    "spread/part.py": "NOW = 5.0\n",
+    "mine/inner/part.py": "NOW = 5.0\n",
+}
+FROM_LIBRARY = ["library/__init__.py", "library/deep/__init__.py", "library/deep/count.py", "library/values.py"]
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on `sys.path`, as PYTHONPATH and `pip install -e` put one there."""
+    folder = tmp_path / "lab"
+    for name, text in LIBRARY.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("imports", "value", "expected", "belonging"),
+    [
+        ("from library.values import value\n", "value()", 2.0, FROM_LIBRARY),
+        ("import library\nimport library.values\n", "library.values.value()", 2.0, FROM_LIBRARY),
+        ("def value():\n    from library import values\n    return values.value()\n", "value()", 2.0, FROM_LIBRARY),
+        ("from spread import part\n", "part.NOW", 5.0, ["spread/part.py"]),
+        ("from mine.inner import part\n", "part.NOW", 5.0, ["mine/inner/part.py"]),
+    ],
+)
+def test_the_modules_of_ones_own_that_lie_elsewhere_belong_to_a_file(
+    tmp_path: Path, library: Path, imports: str, value: str, expected: float, belonging: list[str]
+) -> None:
+    file = method(library / "mine", imports, value, {})
+    made = method_files.read(str(file))
+    assert list(made.neighbours) == belonging
+    assert importance(load(file)) == expected
+    assert importance(load(file)) == expected  # it starts anew
+    changed = library / belonging[-1]
+    changed.write_text(changed.read_text() + "# another version\n")
+    assert method_files.read(str(file)).digest("sha256") != made.digest("sha256")
+    (tmp_path / "copy").mkdir()
+    made.copy_to(tmp_path / "copy")
+    copied = method_files.read(str(tmp_path / "copy" / file.name))
+    assert copied.digest("sha256") == made.digest("sha256")
+    assert importance(load(tmp_path / "copy" / file.name)) == expected
+
+
+def test_a_module_beside_the_file_comes_before_one_that_lies_elsewhere(tmp_path: Path, library: Path) -> None:
+    file = method(tmp_path / "mine", "import library\n", "library.VALUE", {"library.py": "VALUE = 7.0\n"})
+    assert list(method_files.read(str(file)).neighbours) == ["library.py"]
+    assert importance(load(file)) == 7.0
+
+
+def test_a_module_elsewhere_that_the_digest_does_not_see_is_refused(tmp_path: Path, library: Path) -> None:
+    file = method(
+        tmp_path / "mine", "import importlib\nNAME = 'library'\nlibrary = importlib.import_module(NAME)\n", "1.0", {}
+    )
+    with pytest.raises(InputError) as refused:
+        load(file)
+    assert (
+        "library/__init__.py, in a way that can't be seen before it runs; expected a statement such as import library"
+        in str(refused.value)
+    )
+
+
+def test_what_others_have_imported_of_a_library_is_there_again_afterwards(tmp_path: Path, library: Path) -> None:
+    part = importlib.import_module("spread.part")
+    vars(part)["NOW"] = 6.0
+    file = method(tmp_path / "mine", "from spread import part\n", "part.NOW", {})
+    try:
+        assert importance(load(file)) == 5.0
+        assert sys.modules["spread"].part is part
+        assert sys.modules["spread.part"] is part
+    finally:
+        for name in ("spread.part", "spread"):
+            sys.modules.pop(name, None)
+
+
+NETWORK = """
+import torch
+
+
+class Layer(torch.nn.Linear):
+    pass
+
+
+class Net(torch.nn.Module):
+    def __init__(self, n_outputs):
+        super().__init__()
+        self.layer = Layer(784, n_outputs)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+"""
+
+
+@pytest.mark.parametrize("place", [".", "methods"])
+def test_a_network_is_of_the_classes_that_the_method_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    value = "1.0 / any(isinstance(m, layers.Layer) for m in model.modules())"
+    (tmp_path / "layers.py").write_text(NETWORK, encoding="utf-8")
+    file = method(tmp_path / place, "import layers\n", value, {})
+    run(
+        setting(*TINY[:-1], "network=own", "network._target_=layers.Net", f"regularizer.file={file}"), None
+    )  # a rehearsal, too
