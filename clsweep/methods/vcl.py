@@ -329,8 +329,8 @@ class _Layers:
         return torch.addcmul(output, (variance + torch.finfo(variance.dtype).tiny).sqrt(), noise)
 
     def _variance_of(self, p: Any) -> Tensor | None:
-        """A parameter's variance: zero where it is frozen, None where there is none."""
-        return None if p is None else self._variances[p] if p in self._variances else torch.zeros_like(p)
+        """A parameter's variance, of its type: zero where it is frozen, None where there is none."""
+        return None if p is None else self._variances[p].to(p.dtype) if p in self._variances else torch.zeros_like(p)
 
 
 def _spread(layer: nn.Module, squares: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

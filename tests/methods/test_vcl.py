@@ -516,6 +516,50 @@ def test_weights_with_two_names_or_without_their_layer() -> None:
     learned(made, 1)
 
 
+class TwoTypes(nn.Module):
+    """Begins in float64 and ends in float32, with parameters of either kind of layer in both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.wide = nn.Linear(16, 8).double(), nn.LayerNorm(8).double()
+        self.narrow, self.last = nn.LayerNorm(8), nn.Linear(8, OUTPUTS)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        values = self.wide(self.first(inputs.double().flatten(1)))
+        logits: Tensor = self.last(self.narrow(values.float()))
+        return logits
+
+
+def test_parameters_of_two_types_learn_with_each_layer_in_its_own() -> None:
+    torch.manual_seed(0)
+    made = learner(method("vcl", rate=0.1, initial_std=0.3), equip(TwoTypes(), OUTPUTS), by=optimizer("SGD", lr=0.0))
+    vcl, means = begun(made), snapshot(made.model)
+    last = made.model.get_submodule("last")
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        output.retain_grad()
+        seen.append((inputs[0].detach(), output))
+
+    last.register_forward_hook(note)
+    variances = {key: 1 / value for key, value in precisions(vcl).items()}
+    average = copies(posterior_of(vcl)._slope.each, vcl)
+    source = noise_of(vcl)
+    made.step(*examples(6))
+    sizes = [means[key].numel() for key in means if not key.startswith(("first", "last"))]
+    torch.randn(sum(sizes), generator=source, dtype=torch.float64)  # of the other layers' parameters
+    torch.randn(6, 8, generator=source, dtype=torch.float64)  # of the first layer
+    inputs, output = seen[0]
+    spread = inputs.square().double() @ variances["last__weight"].T + variances["last__bias"]
+    noise = torch.randn(6, OUTPUTS, generator=source)
+    expected = F.linear(inputs, means["last__weight"], means["last__bias"]) + spread.sqrt() * noise
+    torch.testing.assert_close(output.double(), expected, rtol=1e-5, atol=1e-6)
+    slope = (gradient_of(output) * noise / (2 * spread.sqrt())).T @ inputs.square().double()
+    learned_slope = copies(posterior_of(vcl)._slope.each, vcl)["last__weight"]
+    torch.testing.assert_close(learned_slope, 0.9 * average["last__weight"] + 0.1 * slope, rtol=1e-4, atol=1e-7)
+    assert all(torch.equal(value, means[key]) for key, value in snapshot(made.model).items())
+
+
 def test_values_lie_in_memory_as_their_parameters() -> None:
     first = torch.zeros(2, 3, 4, 5).to(memory_format=torch.channels_last)
     flat = _Flat.zeros([first, torch.zeros(3, dtype=torch.bfloat16), torch.zeros(2, dtype=torch.float64)])
