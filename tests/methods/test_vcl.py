@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from tiny import OUTPUTS, dataset, examples, finished, learner, method, network, optimizer, stream, trainer
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
+from torch.utils.checkpoint import checkpoint
 
-from clsweep.errors import NotFiniteError
+from clsweep.errors import MethodError, NotFiniteError
 from clsweep.methods.undisturbed import Network
 from clsweep.methods.vcl import VCL, _Flat, _spread
 from clsweep.networks import equip
@@ -558,6 +559,47 @@ def test_parameters_of_two_types_learn_with_each_layer_in_its_own() -> None:
     learned_slope = copies(posterior_of(vcl)._slope.each, vcl)["last__weight"]
     torch.testing.assert_close(learned_slope, 0.9 * average["last__weight"] + 0.1 * slope, rtol=1e-4, atol=1e-7)
     assert all(torch.equal(value, means[key]) for key, value in snapshot(made.model).items())
+
+
+class Stack(nn.Module):
+    """Layers of which a part is computed as `part` does it, some of them several times."""
+
+    def __init__(self, part: Callable[..., Tensor], times: int = 1) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Linear(16, 8), nn.Linear(8, 8), nn.Linear(8, OUTPUTS)
+        self.part, self.times = part, times
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.last(self.part(self.inside, self.first(inputs.flatten(1)).relu()))
+        return logits
+
+    def inside(self, values: Tensor) -> Tensor:
+        for _ in range(self.times):
+            values = self.middle(values).tanh()
+        return values
+
+
+def checkpointed(part: Callable[..., Tensor], values: Tensor) -> Tensor:
+    given: Tensor = checkpoint(part, values, use_reentrant=False)
+    return given
+
+
+def test_a_checkpointed_part_is_computed_again_at_the_same_sample() -> None:
+    found = []
+    for part in (checkpointed, lambda inside, values: inside(values)):
+        torch.manual_seed(0)
+        made = learner(method("vcl", rate=0.1, initial_std=0.3), equip(Stack(part), OUTPUTS).double())
+        learned(made, 0)
+        learned(made, 1)
+        found.append((vcl_of(made).precision, snapshot(made.model)))
+    for again, once in zip(*found, strict=True):
+        close(again, once)
+
+
+def test_a_layer_that_a_checkpointed_part_calls_several_times_is_refused() -> None:
+    made = learner(method("vcl"), equip(Stack(checkpointed, times=2), OUTPUTS).double())
+    with pytest.raises(MethodError, match=r"^a Linear that is called several times is in a checkpointed part, .*\.$"):
+        learned(made, 0)
 
 
 def test_values_lie_in_memory_as_their_parameters() -> None:
