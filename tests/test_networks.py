@@ -298,6 +298,42 @@ class Overwriting(Net):
 def function(n_outputs, hidden):
     return nn.Sequential(nn.Flatten(), nn.LazyLinear(hidden[0]), nn.ReLU(inplace=True), nn.Linear(hidden[0], n_outputs))
 
+def scripted(input_shape, n_outputs):
+    return torch.jit.script(Net(input_shape, n_outputs))
+
+def traced_part(input_shape, n_outputs):
+    net = Net(input_shape, n_outputs)
+    net.first = torch.jit.trace(net.first, torch.zeros(2, 16))
+    return net
+
+def compiled(input_shape, n_outputs):
+    return torch.compile(Net(input_shape, n_outputs), backend="eager")
+
+def compiled_in_place(input_shape, n_outputs):
+    net = Net(input_shape, n_outputs)
+    net.compile(backend="eager")
+    return net
+
+def compiled_part(input_shape, n_outputs):
+    net = Net(input_shape, n_outputs)
+    net.first = torch.compile(net.first, backend="eager")
+    return net
+
+def compiled_method(input_shape, n_outputs):
+    net = Net(input_shape, n_outputs)
+    net.forward = torch.compile(net.forward, backend="eager")
+    return net
+
+class CompiledForward(Net):
+    forward = torch.compile(Net.forward, backend="eager")
+
+class Uncompiled(Net):
+    forward = torch.compiler.disable(Net.forward)
+
+    def __init__(self, input_shape, n_outputs):
+        super().__init__(input_shape, n_outputs)
+        self.activation = torch.compile(torch.relu, backend="eager")  # without a layer in it
+
 def list_of(n_outputs):
     return [n_outputs]
 """
@@ -313,7 +349,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[s
 
 
 def test_a_network_of_ones_own_is_made_and_found_good(own: Callable[..., dict[str, Any]]) -> None:
-    for node in (own("Net", width=3), own("Caching", width=3), own("function", hidden=[5])):
+    for node in (own("Net", width=3), own("Uncompiled"), own("Caching", width=3), own("function", hidden=[5])):
         before = torch.get_rng_state()
         check(node, (1, 4, 4), 6, 1, CPU)
         model, again = (build(node, (1, 4, 4), 6, seed=1) for _ in range(2))
@@ -326,6 +362,9 @@ def test_a_network_of_ones_own_is_made_and_found_good(own: Callable[..., dict[st
 
 
 LOGITS = "expected a tensor [2, 6] of logits (n_outputs is given where its signature has it)."
+OPAQUE = "which methods can't look into; expected it as it is without"
+SCRIPTED = f"a TorchScript module, {OPAQUE} torch.jit."
+COMPILED = f"a compiled module, {OPAQUE} torch.compile."
 
 
 @pytest.mark.parametrize(
@@ -338,6 +377,13 @@ LOGITS = "expected a tensor [2, 6] of logits (n_outputs is given where its signa
         ("Frozen", "has no parameter that is trained; expected at least one."),
         ("Scaled", "has a gamma of its own, where methods look for theirs; expected another name."),
         ("list_of", "makes list; expected a torch.nn.Module."),
+        ("scripted", f"makes {SCRIPTED}"),
+        ("traced_part", f"first is {SCRIPTED}"),
+        ("compiled", f"makes {COMPILED}"),
+        ("compiled_in_place", f"makes {COMPILED}"),
+        ("compiled_part", f"first is {COMPILED}"),
+        ("compiled_method", f"makes {COMPILED}"),
+        ("CompiledForward", f"makes {COMPILED}"),
         (
             "MadeLate",
             "makes after.weight when it is called, which would never be trained; expected it in `__init__`, or a "
@@ -352,6 +398,7 @@ LOGITS = "expected a tensor [2, 6] of logits (n_outputs is given where its signa
         ("Complex", "has a complex parameter w; expected real ones (torch.view_as_real)."),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_what_no_network_may_do_is_refused(own: Callable[..., dict[str, Any]], name: str, sentence: str) -> None:
     node = own(name)
     with pytest.raises(InputError) as caught:

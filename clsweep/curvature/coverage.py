@@ -115,7 +115,7 @@ def is_plain(layer: nn.Module, kinds: Collection[type[nn.Module]]) -> bool:
     """Whether a layer does what its kind does, with a weight and a bias of its own, and nobody's hooks."""
     kind: Any = type(layer)
     own = dict(layer.named_parameters(recurse=False))
-    known = {_forward(one) for one in (*kinds, Convolution)}
+    known = {_forward(one) for one in (*kinds, Convolution) if issubclass(kind, one)}
     if _forward(kind) not in known or "forward" in vars(layer) or "weight" not in own or own.keys() - _BY_RULE:
         return False
     if layer._forward_hooks or layer._forward_pre_hooks:

@@ -41,9 +41,11 @@ def head_parameters(model: Classifier, inputs: Tensor, outputs: Collection[int])
         with _units_on_and_off(model), torch.enable_grad():
             logits = model(some.contiguous(memory_format=layout_of(model)))
             sums = [(_differences(logits, group) * logits).sum() for group in (sorted(outputs), others)]
+            # While the units are so: a checkpointed part is computed once more here.
+            of = list(trained.values())
+            found = [torch.autograd.grad(one, of, retain_graph=True, allow_unused=True) for one in sums]
     finally:
         chooser.active = shown
-    found = [torch.autograd.grad(one, list(trained.values()), retain_graph=True, allow_unused=True) for one in sums]
     return [key for key, *gradients in zip(trained, *found, strict=True) if _is_apart(*gradients)]
 
 
@@ -68,16 +70,20 @@ def _is_apart(before: Tensor | None, others: Tensor | None) -> bool:
 
 @contextmanager
 def _units_on_and_off(model: nn.Module) -> Iterator[None]:
-    """Multiply what layers with parameters give with random numbers of either sign.
+    """Multiply what layers with parameters give with random numbers of either sign, a layer's always the same.
 
     A unit that is off for these examples, such as a ReLU's, would hide what depends on it.
     """
     source = torch.Generator().manual_seed(0)
+    drawn: dict[tuple[nn.Module, torch.Size], Tensor] = {}
 
     def scaled(layer: nn.Module, inputs: object, output: object) -> Tensor | None:
         if not isinstance(output, Tensor) or not output.is_floating_point():
             return None
-        return output * torch.randn(output.shape, generator=source).to(output)
+        key = layer, output.shape
+        if key not in drawn:
+            drawn[key] = torch.randn(output.shape, generator=source)
+        return output * drawn[key].to(output)
 
     layers = [layer for layer in model.modules() if next(layer.parameters(recurse=False), None) is not None]
     handles = [layer.register_forward_hook(scaled) for layer in layers]

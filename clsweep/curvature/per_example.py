@@ -27,6 +27,9 @@ from typing import Protocol, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import (
+    _BatchNorm,
+)  # what batch norms of any number of dimensions are, whoever wrote them
 
 from clsweep.curvature.coverage import Coverage, coverage_of
 from clsweep.curvature.functional import FunctionalSum
@@ -351,7 +354,7 @@ class _NormalizationSum(_PerExampleSum):
             return F.layer_norm(values, layer.normalized_shape, eps=layer.eps)
         if isinstance(layer, nn.GroupNorm):
             return F.group_norm(values, layer.num_groups, eps=layer.eps)
-        assert isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
+        assert isinstance(layer, _BatchNorm)
         return F.batch_norm(values, layer.running_mean, layer.running_var, eps=layer.eps)
 
     def _over_positions(self, values: Tensor, scale: Tensor) -> Tensor:
@@ -364,8 +367,7 @@ _RULES: dict[type[nn.Module], type[LayerSum]] = {
     Head: _HeadSum,
     nn.Linear: _LinearSum,
     nn.Conv2d: _ConvolutionSum,
-    nn.BatchNorm1d: _NormalizationSum,
-    nn.BatchNorm2d: _NormalizationSum,
+    _BatchNorm: _NormalizationSum,
     nn.LayerNorm: _NormalizationSum,
     nn.GroupNorm: _NormalizationSum,
 }

@@ -59,6 +59,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clsweep.curvature.coverage import is_plain
+from clsweep.errors import MethodError
 from clsweep.hyperparameters import NOT_NEGATIVE, POSITIVE, SHARE, hyperparameter, option
 from clsweep.methods.base import Finished, Quadratic, Squares, state
 from clsweep.networks import Head
@@ -298,6 +299,7 @@ class _Layers:
         self._variances = {p: one.requires_grad_() for p, one in variances.items()}
         self._generator = generator
         self._is_open = False
+        self._drawn: dict[nn.Module, list[Tensor]] = {}
         trained = [layer for layer in layers if self._variances.keys() & set(layer.parameters(recurse=False))]
         self._handles = [layer.register_forward_hook(self._sampled) for layer in trained]
 
@@ -310,6 +312,7 @@ class _Layers:
     def shut(self) -> None:
         """Give the mean again."""
         self._is_open = False
+        self._drawn.clear()
 
     def slopes(self) -> dict[Tensor, Tensor]:
         """The loss's gradient with respect to the variance, by parameter."""
@@ -324,13 +327,29 @@ class _Layers:
         if not self._is_open:
             return None
         variance = _spread(layer, inputs[0].square(), *(self._variance_of(p) for p in (layer.weight, layer.bias)))
-        noise = torch.empty_like(output).normal_(generator=self._generator)
+        noise = self._noise(layer, output)
         # The root of zero, where nothing comes in, would have no gradient.
         return torch.addcmul(output, (variance + torch.finfo(variance.dtype).tiny).sqrt(), noise)
 
+    def _noise(self, layer: nn.Module, output: Tensor) -> Tensor:
+        """New noise; the same again where a checkpointed part is computed once more, on the way back.
+
+        Raises:
+            MethodError: which of several it was can't be told.
+        """
+        drawn = self._drawn.setdefault(layer, [])
+        if torch._C._current_graph_task_id() < 0:  # no backward pass is on its way; torch's checkpoints ask likewise
+            drawn.append(torch.empty_like(output).normal_(generator=self._generator))
+        elif len(drawn) > 1:
+            raise MethodError(
+                f"a {type(layer).__name__} that is called several times is in a checkpointed part, for which vcl can't "
+                "tell its samples apart; expected it outside of torch.utils.checkpoint."
+            )
+        return drawn[-1]
+
     def _variance_of(self, p: Any) -> Tensor | None:
-        """A parameter's variance: zero where it is frozen, None where there is none."""
-        return None if p is None else self._variances[p] if p in self._variances else torch.zeros_like(p)
+        """A parameter's variance, of its type: zero where it is frozen, None where there is none."""
+        return None if p is None else self._variances[p].to(p.dtype) if p in self._variances else torch.zeros_like(p)
 
 
 def _spread(layer: nn.Module, squares: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

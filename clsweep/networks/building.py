@@ -52,6 +52,7 @@ def _made(target: Target, input_shape: tuple[int, int, int], n_outputs: int) -> 
         raise InputError(
             f"{target.key}._target_={target.path}: makes {type(model).__name__}; expected a torch.nn.Module."
         )
+    trial.refuse_opaque(target, model)
     if any(map(is_lazy, model.parameters())):  # whose shapes the first examples decide
         with torch.no_grad():
             trial.given(target, model.eval(), torch.zeros(1, *input_shape))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -11,6 +13,9 @@ from torch import Tensor, nn
 from clsweep.errors import InputError, kind_of, named, place, with_article
 from clsweep.networks.equipment import RESERVED
 from clsweep.targets import TARGET, Target
+
+# How torch.compile marks a function that it has made of another one; `torch.compiler.disable` leaves both marks.
+_COMPILED, _DISABLED = "_torchdynamo_orig_callable", "_torchdynamo_disable"
 
 
 def check(target: Target, model: nn.Module, input_shape: tuple[int, int, int], n_outputs: int, batch_size: int) -> None:
@@ -67,6 +72,36 @@ def given(target: Target, model: nn.Module, inputs: Tensor) -> Any:
             f"raised {_told(error, model)}, given examples of shape {tuple(inputs.shape)}; expected a "
             f"network of [B, {', '.join(map(str, inputs.shape[1:]))}]{_given_by_name(target, 'input_shape')}",
         ) from error
+
+
+def refuse_opaque(target: Target, model: nn.Module) -> None:
+    """Refuse what methods can't look into: TorchScript takes no hooks, and compiled code passes over later ones.
+
+    Raises:
+        InputError: a part of the network, or the whole, is such a module.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            kind, by = "a TorchScript module", "torch.jit"
+        elif _is_compiled(module):
+            kind, by = "a compiled module", "torch.compile"
+        else:
+            continue
+        is_kind = f"{name} is {kind}" if name else f"makes {kind}"
+        raise _refused(target, f"{is_kind}, which methods can't look into; expected it as it is without {by}")
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """Whether it is compiled, or one of its methods is; a function that is no method may be."""
+    of_class = [one for kind in type(module).__mro__ for one in vars(kind).values()]
+    own = [
+        one for name, one in vars(module).items() if name == "forward" or inspect.ismethod(_marks(one).get(_COMPILED))
+    ]
+    return any(_COMPILED in _marks(one) and _DISABLED not in _marks(one) for one in of_class + own)
+
+
+def _marks(one: object) -> dict[str, Any]:
+    return vars(one) if isinstance(one, FunctionType) else {}
 
 
 def _told(error: Exception, model: nn.Module) -> str:

@@ -118,6 +118,38 @@ class Kinds(nn.Module):
         return logits
 
 
+class AnyNorm(nn.modules.batchnorm._BatchNorm):
+    """A batch norm of one's own, for examples of any shape."""
+
+    def _check_input_dim(self, values: Tensor) -> None:
+        pass
+
+
+class Borrowed(nn.Module):
+    """Computes what a linear layer does, without being one."""
+
+    forward = nn.Linear.forward
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(WIDTH, WIDTH)), nn.Parameter(torch.randn(WIDTH))
+
+
+class Volumes(nn.Module):
+    """Batch norms of volumes and of examples of any shape, and a layer that borrows another's forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.norm = nn.Conv3d(1, WIDTH, 2), nn.BatchNorm3d(WIDTH)
+        self.norm_of_volumes, self.norm_of_rows = AnyNorm(WIDTH), AnyNorm(WIDTH)
+        self.borrowed, self.out = Borrowed(), nn.Linear(WIDTH, OUTPUTS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = self.norm_of_volumes(self.norm(self.convolution(x.unsqueeze(1))).tanh())
+        logits: Tensor = self.out(self.norm_of_rows(self.borrowed(values.tanh().mean((2, 3, 4)))))
+        return logits
+
+
 class Deciding(Residual):
     """Decides by the values that it computes, and writes into a tensor of its own: `torch.func` takes neither."""
 
@@ -130,7 +162,7 @@ class Deciding(Residual):
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    one.__name__: one for one in (Attention, SequenceFirst, Shared, Residual, Kinds, Deciding)
+    one.__name__: one for one in (Attention, SequenceFirst, Shared, Residual, Kinds, Volumes, Deciding)
 }
 COVERED = {
     "Attention": ["norm", "out"],
@@ -138,6 +170,7 @@ COVERED = {
     "Shared": ["first", "out"],
     "Residual": ["plain", "norm", "out"],
     "Kinds": ["out"],
+    "Volumes": ["norm", "norm_of_volumes", "norm_of_rows", "out"],
     "Deciding": [],
 }
 
@@ -146,10 +179,10 @@ def make(name: str, active: range) -> tuple[Classifier, TensorDataset]:
     torch.manual_seed(0)
     model = equip(NETWORKS[name](), OUTPUTS).double()
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm | nn.LayerNorm):
             nn.init.normal_(module.weight, 1, 0.3)
             nn.init.normal_(module.bias)
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
             assert module.running_mean is not None
             module.running_mean.normal_()
     activate(model, active)
@@ -209,7 +242,7 @@ def test_kronecker_factors_stand_beside_the_diagonal_of_the_others(name: str) ->
     model, dataset = make(name, range(6))
     curvature, diagonals = kronecker_fisher(model, dataset, batch_size=BATCH)
     factored = {key for keys in curvature for key in keys}
-    layers = [one for one in COVERED[name] if one != "norm"]
+    layers = [one for one in COVERED[name] if not one.startswith("norm")]
     assert {key.rpartition("__")[0] for key in factored} == set(layers)
     expected = naive_fisher(model, dataset)
     assert_same(diagonals, {key: value for key, value in expected.items() if key not in factored})

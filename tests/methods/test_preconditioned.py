@@ -12,11 +12,12 @@ from naive import NETWORKS, input_rows, keys_of, make, moved, naive_factors, nai
 from tiny import Featured, attached, built_in, finished, learner, method, network, optimizer, trained_learner
 from tiny import dataset as tiny_dataset
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import TensorDataset
 
 from clsweep.config import RegularizerConfig
 from clsweep.curvature.fisher import diagonal_fisher
-from clsweep.curvature.heads import head_parameters
+from clsweep.curvature.heads import _units_on_and_off, head_parameters
 from clsweep.curvature.kronecker import Curvature, Keys, as_matrix
 from clsweep.errors import MethodError
 from clsweep.methods.base import BuiltIn
@@ -294,8 +295,16 @@ class Cosine(Own):
         return F.normalize(features) @ F.normalize(self.out[0]).T
 
 
+class Checkpointed(Own):
+    """Keeps nothing of its head, which is computed once more for its gradient."""
+
+    def logits(self, features: Tensor) -> Tensor:
+        given: Tensor = checkpoint(super().logits, features, use_reentrant=False)
+        return given
+
+
 @pytest.mark.parametrize("name", OF_INPUTS)
-@pytest.mark.parametrize("kind", [Own, Halved, Normalized, Several, Deep, Cosine])
+@pytest.mark.parametrize("kind", [Own, Halved, Normalized, Several, Deep, Cosine, Checkpointed])
 def test_the_head_of_any_network_is_free_where_it_is_the_contexts_own(kind: type[Own], name: str) -> None:
     torch.manual_seed(0)
     made = built_in(attached(CONFIGS[name], equip(kind(), 6)))
@@ -319,6 +328,22 @@ def test_a_unit_that_is_off_for_the_examples_seen_is_no_head() -> None:
     model.get_submodule("first").requires_grad_(True)
     assert head_parameters(model.eval(), tiny_dataset().tensors[0], [0, 1]) == ["out__weight", "out__bias"]
     assert head_parameters(model, tiny_dataset().tensors[0], range(6)) == []
+
+
+def test_a_checkpointed_part_is_computed_again_as_it_was() -> None:
+    """Its units are on and off as before: else a unit's gradient would not be that of the logits."""
+    torch.manual_seed(0)
+    model = Checkpointed()
+    inputs = torch.randn(4, 16)
+    found = []
+    for kind in (Checkpointed, Own):
+        one = kind()
+        one.load_state_dict(model.state_dict())
+        with _units_on_and_off(one):
+            logits = one(inputs)
+            found.append(torch.autograd.grad(logits.square().sum(), list(one.parameters())))
+    for again, once in zip(*found, strict=True):
+        torch.testing.assert_close(again, once)
 
 
 def test_a_head_that_cannot_be_projected_is_told_not_to_be_frozen_where_it_is_the_contexts_own() -> None:

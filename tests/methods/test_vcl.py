@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from tiny import OUTPUTS, dataset, examples, finished, learner, method, network, optimizer, stream, trainer
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
+from torch.utils.checkpoint import checkpoint
 
-from clsweep.errors import NotFiniteError
+from clsweep.errors import MethodError, NotFiniteError
 from clsweep.methods.undisturbed import Network
 from clsweep.methods.vcl import VCL, _Flat, _spread
 from clsweep.networks import equip
@@ -514,6 +515,91 @@ def test_weights_with_two_names_or_without_their_layer() -> None:
     assert bool((vcl.precision["unused__weight"] == 4).all())
     assert all(bool((value > 4).any()) for key, value in vcl.precision.items() if key != "unused__weight")
     learned(made, 1)
+
+
+class TwoTypes(nn.Module):
+    """Begins in float64 and ends in float32, with parameters of either kind of layer in both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.wide = nn.Linear(16, 8).double(), nn.LayerNorm(8).double()
+        self.narrow, self.last = nn.LayerNorm(8), nn.Linear(8, OUTPUTS)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        values = self.wide(self.first(inputs.double().flatten(1)))
+        logits: Tensor = self.last(self.narrow(values.float()))
+        return logits
+
+
+def test_parameters_of_two_types_learn_with_each_layer_in_its_own() -> None:
+    torch.manual_seed(0)
+    made = learner(method("vcl", rate=0.1, initial_std=0.3), equip(TwoTypes(), OUTPUTS), by=optimizer("SGD", lr=0.0))
+    vcl, means = begun(made), snapshot(made.model)
+    last = made.model.get_submodule("last")
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        output.retain_grad()
+        seen.append((inputs[0].detach(), output))
+
+    last.register_forward_hook(note)
+    variances = {key: 1 / value for key, value in precisions(vcl).items()}
+    average = copies(posterior_of(vcl)._slope.each, vcl)
+    source = noise_of(vcl)
+    made.step(*examples(6))
+    sizes = [means[key].numel() for key in means if not key.startswith(("first", "last"))]
+    torch.randn(sum(sizes), generator=source, dtype=torch.float64)  # of the other layers' parameters
+    torch.randn(6, 8, generator=source, dtype=torch.float64)  # of the first layer
+    inputs, output = seen[0]
+    spread = inputs.square().double() @ variances["last__weight"].T + variances["last__bias"]
+    noise = torch.randn(6, OUTPUTS, generator=source)
+    expected = F.linear(inputs, means["last__weight"], means["last__bias"]) + spread.sqrt() * noise
+    torch.testing.assert_close(output.double(), expected, rtol=1e-5, atol=1e-6)
+    slope = (gradient_of(output) * noise / (2 * spread.sqrt())).T @ inputs.square().double()
+    learned_slope = copies(posterior_of(vcl)._slope.each, vcl)["last__weight"]
+    torch.testing.assert_close(learned_slope, 0.9 * average["last__weight"] + 0.1 * slope, rtol=1e-4, atol=1e-7)
+    assert all(torch.equal(value, means[key]) for key, value in snapshot(made.model).items())
+
+
+class Stack(nn.Module):
+    """Layers of which a part is computed as `part` does it, some of them several times."""
+
+    def __init__(self, part: Callable[..., Tensor], times: int = 1) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Linear(16, 8), nn.Linear(8, 8), nn.Linear(8, OUTPUTS)
+        self.part, self.times = part, times
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.last(self.part(self.inside, self.first(inputs.flatten(1)).relu()))
+        return logits
+
+    def inside(self, values: Tensor) -> Tensor:
+        for _ in range(self.times):
+            values = self.middle(values).tanh()
+        return values
+
+
+def checkpointed(part: Callable[..., Tensor], values: Tensor) -> Tensor:
+    given: Tensor = checkpoint(part, values, use_reentrant=False)
+    return given
+
+
+def test_a_checkpointed_part_is_computed_again_at_the_same_sample() -> None:
+    found = []
+    for part in (checkpointed, lambda inside, values: inside(values)):
+        torch.manual_seed(0)
+        made = learner(method("vcl", rate=0.1, initial_std=0.3), equip(Stack(part), OUTPUTS).double())
+        learned(made, 0)
+        learned(made, 1)
+        found.append((vcl_of(made).precision, snapshot(made.model)))
+    for again, once in zip(*found, strict=True):
+        close(again, once)
+
+
+def test_a_layer_that_a_checkpointed_part_calls_several_times_is_refused() -> None:
+    made = learner(method("vcl"), equip(Stack(checkpointed, times=2), OUTPUTS).double())
+    with pytest.raises(MethodError, match=r"^a Linear that is called several times is in a checkpointed part, .*\.$"):
+        learned(made, 0)
 
 
 def test_values_lie_in_memory_as_their_parameters() -> None:

@@ -232,6 +232,33 @@ def test_a_parameter_that_is_frozen_or_gets_other_memory_is_left_alone_or_follow
     assert ours[2].is_contiguous()
 
 
+@pytest.mark.parametrize("typed", [{}, {"nesterov": True}, {"dampening": 0.3}, {"fused": True}], ids=str)
+def test_a_parameter_whose_momentum_begins_later_than_others_moves_as_pytorch_has_it(typed: dict[str, Any]) -> None:
+    """As one does that the network doesn't use, once a penalty pulls at it."""
+    ours, theirs = parameters(), parameters()
+    update = parameter_update(ours, tiny.optimizer("SGD", lr=0.05, momentum=0.9, **typed))
+    plain = SGD(theirs, lr=0.05, momentum=0.9, foreach=False, **(typed | {"fused": False}))
+    paths = {p: PathIntegral(torch.zeros_like(p), None) for p in ours}
+    expected = [torch.zeros_like(p) for p in theirs]
+    update.start_context(None)
+    update.set_path_integrals(paths)
+    for step in range(4):
+        if step == 2:
+            update.set_springs({ours[0]: Spring(torch.ones_like(ours[0]), torch.zeros_like(ours[0]))})
+        for n, (p, q) in enumerate(zip(ours, theirs, strict=True)):
+            p.grad, q.grad = (normal(SHAPES[n], 10 * step + n) if n else None for _ in range(2))
+        if step >= 2:
+            theirs[0].grad = theirs[0].detach().clone()
+        moved = [(n, q, q.grad.clone(), q.detach().clone()) for n, q in enumerate(theirs) if q.grad is not None]
+        update.step()
+        plain.step()
+        for n, q, gradient, before in moved:
+            expected[n] -= gradient * (q.detach() - before)
+    for p, q, total in zip(ours, theirs, expected, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-12, atol=0)
+        torch.testing.assert_close(paths[p].total, total, rtol=1e-10, atol=1e-14)
+
+
 MINE = """
 import torch
 

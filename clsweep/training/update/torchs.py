@@ -20,6 +20,7 @@ from clsweep.targets import Target
 
 # Those whose fused form reads each tensor once, on CPUs and GPUs; it is used unless the setting chooses a form.
 _FUSED = ("torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD")
+_MOMENTUM = "torch.optim.SGD"  # whose fused form can't begin a parameter's momentum beside others that go on
 _IMPLEMENTATIONS = ("fused", "foreach", "differentiable", "capturable")
 _SCHEDULED = ("lr", "momentum", "betas")  # what a schedule may change
 _OF_PROCESS = ("step", "_zero_grad_profile_name")  # a schedule wraps the former
@@ -44,6 +45,7 @@ class TorchOptimizer:
         self._setting = setting
         target = setting.target
         self._is_fused = target.path in _FUSED and not any(name in target.arguments for name in _IMPLEMENTATIONS)
+        self._has_fused_momentum = target.path == _MOMENTUM and bool(target.arguments.get("fused", self._is_fused))
         self.changes_gradients = not self._is_fused  # some add to them, or clip them, in place
         self._optimizer = self._made()
         self._schedule: LRScheduler | None = None
@@ -82,6 +84,8 @@ class TorchOptimizer:
         Raises:
             RunError: one of them raised.
         """
+        if self._has_fused_momentum:
+            self._choose_form()
         with _told(self._setting.target):
             self._optimizer.step()
         if self._schedule is not None and self._setting.schedule is not None:
@@ -116,6 +120,13 @@ class TorchOptimizer:
                 )
             with _told(target):
                 self._schedule.step()
+
+    def _choose_form(self) -> None:
+        """Make a step in PyTorch's plain form where it is the first of some parameters, and not of others."""
+        state = self._optimizer.state
+        for group in self._optimizer.param_groups:
+            begun = {state.get(p, {}).get("momentum_buffer") is None for p in group["params"] if p.grad is not None}
+            group["fused"] = len(begun) < 2
 
     def _made(self) -> Optimizer:
         target = self._setting.target
