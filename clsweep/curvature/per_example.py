@@ -27,9 +27,7 @@ from typing import Protocol, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import (
-    _BatchNorm,
-)  # what batch norms of any number of dimensions are, whoever wrote them
+from torch.nn.modules.batchnorm import _BatchNorm  # of any number of dimensions, and of anyone's
 
 from clsweep.curvature.coverage import Coverage, coverage_of
 from clsweep.curvature.functional import FunctionalSum

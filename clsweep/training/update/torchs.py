@@ -124,9 +124,9 @@ class TorchOptimizer:
     def _choose_form(self) -> None:
         """Make a step in PyTorch's plain form where it is the first of some parameters, and not of others."""
         state = self._optimizer.state
+        all_go_on = len(state) == len(self._parameters)  # as a rule, from the second step on
         for group in self._optimizer.param_groups:
-            begun = {state.get(p, {}).get("momentum_buffer") is None for p in group["params"] if p.grad is not None}
-            group["fused"] = len(begun) < 2
+            group["fused"] = all_go_on or len({p in state for p in group["params"] if p.grad is not None}) < 2
 
     def _made(self) -> Optimizer:
         target = self._setting.target
