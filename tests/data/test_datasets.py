@@ -425,6 +425,7 @@ def test_data_that_is_missing_and_cannot_be_fetched_is_one_helpful_sentence(
     assert "dataset.root" in message
     assert "dataset=mnist_5k" in message
     assert "\n" not in message
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
 @pytest.mark.usefixtures("_offline")
