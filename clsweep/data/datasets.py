@@ -246,9 +246,9 @@ def _download(kind: Callable[..., Any], root: Path, train: bool, config: Dataset
     except (OSError, RuntimeError) as error:
         remove_empty(made)  # torchvision makes them before it asks for anything
         raise InputError(
-            f"dataset={config.name} is not whole in {root.absolute()} and could not be downloaded ({first_line(error)}): "
-            f"put torchvision's files for {kind.__name__} under that folder, name another one with dataset.root=PATH or "
-            "CLSWEEP_DATA, or use dataset=mnist_5k, which needs no files."
+            f"dataset={config.name} is not whole in {root.absolute()} and could not be downloaded "
+            f"({first_line(error)}): put torchvision's files for {kind.__name__} under that folder, name another one "
+            "with dataset.root=PATH or CLSWEEP_DATA, or use dataset=mnist_5k, which needs no files."
         ) from error
 
 
