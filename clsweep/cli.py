@@ -39,6 +39,7 @@ from clsweep.sweeps import launchers
 
 _NAME = "clsweep"
 _OUR_SWEEPER = "clsweep_optuna"
+_OF_SWEEPS = ("hydra.sweep.", "hydra.sweeper", "hydra/sweeper", "hydra.launcher", "hydra/launcher")
 _FIGURES = ("accuracy_matrix.png", "curves.png")
 _FIGURE_OF_CURVE = "iterations.png"
 _HYDRA_RAISES = "HYDRA_FULL_ERROR"
@@ -65,6 +66,7 @@ class CheckSetting(Callback):
             config_files.refuse_overruled(config)
             parsed = settings.parse(config)
             _refuse_search(config, "expected --multirun as well")
+            _refuse_sweeps(config)
             folder = Path(config.hydra.run.dir)
             resuming.refuse_others(parsed, folder)  # before Hydra writes this setting there
             running.refuse(folder)
@@ -126,6 +128,14 @@ def _refuse_search(config: DictConfig, advice: str) -> None:
         config.search.storage = None
         with read_write(config.hydra):
             config.hydra.overrides.task.append("search.storage=null")  # which another sweeper hands to its jobs
+
+
+def _refuse_sweeps(config: DictConfig) -> None:
+    """Refuse what Hydra reads for several runs only."""
+    for override in (one.lstrip("+") for one in config.hydra.overrides.hydra):
+        if override.startswith(_OF_SWEEPS):
+            own = "hydra.run.dir=FOLDER for its folder, or " if override.startswith("hydra.sweep.") else ""
+            raise InputError(f"{override}: has no effect on a single run; expected {own}--multirun as well.")
 
 
 @contextlib.contextmanager

@@ -6,8 +6,9 @@ paths are made absolute when they are read, and shortened again when they are sh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 
 _start: Path | None = None
@@ -60,6 +61,22 @@ def no_file(path: str | Path) -> str:
 def no_folder(path: str | Path) -> str:
     """What a path is where a folder is expected and there is none."""
     return "is a file" if Path(path).is_file() else "no such folder"
+
+
+def missing(folder: Path) -> list[Path]:
+    """The folders that making one makes, the innermost first."""
+    return list(takewhile(lambda one: not one.exists(), (folder, *folder.parents)))
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those folders in which nothing is.
+
+    Args:
+        folders: inner ones before outer ones.
+    """
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def config_dir() -> Path:

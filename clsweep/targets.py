@@ -244,7 +244,7 @@ def _imported(key: str, path: str) -> tuple[Any, list[str]]:
             raise InputError(f"{key}.{TARGET}={path}: importing {module} raised {named(error)}.") from error
     raise InputError(
         f"{key}.{TARGET}={path}: there is no module {names[0]}; expected one that is installed, or {names[0]}.py in "
-        "the current folder."
+        "the current folder or in one that PYTHONPATH names."
     )
 
 

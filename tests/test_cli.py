@@ -206,6 +206,15 @@ def test_a_folder_with_results_is_not_written_to_again(finished: Finished) -> No
             ["--multirun", "benchmark=split_mnist", "regularizer=ewc", "search.worker=3", "hydra.sweep.dir=here"],
             "search.worker=3: is set by a sweep for its workers; expected the command without it.",
         ),
+        (
+            ["+benchmark=split_mnist", "regularizer=ewc", "hydra.sweep.dir=here"],
+            "hydra.sweep.dir=here: has no effect on a single run; expected hydra.run.dir=FOLDER for its folder, or "
+            "--multirun as well.",
+        ),
+        (
+            ["+benchmark=split_mnist", "regularizer=ewc", "hydra/launcher=basic"],
+            "hydra/launcher=basic: has no effect on a single run; expected --multirun as well.",
+        ),
         ([*BASIC, "regularizer=ewc,si", "seed=0,a"], "seed=a: expected an integer."),
         ([*BASIC, "regularizer=ewc,sii"], "regularizer=sii: expected one of"),
         (

@@ -87,7 +87,7 @@ def test_any_file_is_run_at_the_published_strength_with_its_own_other_values(tmp
     mine = tmp_path / "mine.py"
     mine.write_text(FILE)
     found = method("benchmark=perm_mnist", f"regularizer.file={mine}", REFERENCE)
-    assert found.described() == ["temperature=2 (default)"]
+    assert found.described() == ["reg_strength=10000 (reference)", "temperature=2 (default)"]
     assert found.resolved.values["reg_strength"] == 10000  # which it doesn't declare, and may read
     assert found.notes() == []
 

@@ -295,6 +295,10 @@ class Overwriting(Net):
         first.zero_()
         return logits
 
+class Undefined(Net):
+    def forward(self, x):
+        return super().forward(x) * float("nan")
+
 def function(n_outputs, hidden):
     return nn.Sequential(nn.Flatten(), nn.LazyLinear(hidden[0]), nn.ReLU(inplace=True), nn.Linear(hidden[0], n_outputs))
 
@@ -374,6 +378,7 @@ COMPILED = f"a compiled module, {OPAQUE} torch.compile."
         ("Narrow", f"gives [2, 3] for 2 examples; {LOGITS}"),
         ("Classes", f"gives torch.int64; {LOGITS}"),
         ("Constant", "gives logits that depend on none of its parameters; expected some that can be trained."),
+        ("Undefined", "gives logits that are NaN for examples of numbers from 0 to 1; expected numbers."),
         ("Frozen", "has no parameter that is trained; expected at least one."),
         ("Scaled", "has a gamma of its own, where methods look for theirs; expected another name."),
         ("list_of", "makes list; expected a torch.nn.Module."),

@@ -63,7 +63,12 @@ def test_a_target_within_the_arguments_is_made_too(nets: str) -> None:
     ("path", "arguments", "sentence"),
     [
         ("Net", {}, "network._target_=Net: expected the dotted path of a class or a function"),
-        ("no_such_module.Net", {}, "network._target_=no_such_module.Net: there is no module no_such_module"),
+        (
+            "no_such_module.Net",
+            {},
+            "network._target_=no_such_module.Net: there is no module no_such_module; expected one that is installed, "
+            "or no_such_module.py in the current folder or in one that PYTHONPATH names.",
+        ),
         ("{nets}.Nett", {}, "network._target_={nets}.Nett: {nets} has no Nett; did you mean Net?"),
         (
             "torch.optim.Rmsprop",

@@ -25,7 +25,7 @@ from clsweep.errors import InputError
 from clsweep.hyperparameters import STANDARD, Allowed
 from clsweep.methods import new_method
 from clsweep.paths import no_file, short
-from clsweep.targets import TARGET, Target
+from clsweep.targets import TARGET, Target, files
 
 
 def check(config: Config) -> None:
@@ -141,6 +141,13 @@ def _check_file(config: Config) -> None:
         "regularizer.file",
         shown,
         f"no file for the built-in method {regularizer.name} (regularizer=custom takes one)",
+    )
+    require(
+        regularizer.name not in files("regularizer"),
+        "regularizer.name",
+        regularizer.name,
+        f"no built-in method's name for regularizer.file={shown}, which results would show under it: "
+        "regularizer=custom, or another name",
     )
     if config.stream != "joint" and not Path(regularizer.file).is_file():
         raise InputError(

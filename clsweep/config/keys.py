@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 
 from clsweep import optimizers
-from clsweep.config.choosing import groups
+from clsweep.config.choosing import choices, groups
 from clsweep.config.schema import METHOD, Config
 from clsweep.errors import InputError
 from clsweep.hyperparameters import STANDARD
@@ -108,6 +108,11 @@ def unknown_key(key: str) -> InputError:
         return InputError(
             f"{key}: not a key of the chosen {group}; expected another {group}=... or a key that --cfg job shows."
         )
+    tops = [name for name in known if "." not in name] if "." not in key else []
+    for near in difflib.get_close_matches(key, [*groups(), *tops] if tops else [], n=1):
+        if near in groups():
+            typed = f"+{near}" if near == "benchmark" else near
+            return InputError(f"{key}: no such key here; did you mean {typed}=..., one of {choices(near)}?")
     close = difflib.get_close_matches(key, [*known, *(f"{METHOD}.{name}" for name in STANDARD)], n=1)
     advice = f"did you mean {close[0]}?" if close else "python -m clsweep --help lists the keys."
     return InputError(f"{key}: no such key here; {advice}")

@@ -21,6 +21,7 @@ Array = npt.NDArray[Any]
 CHANNELS_LAST, CHANNELS_FIRST = LAYOUTS
 _IMAGE_CHANNELS = (1, 3, 4)  # grey, RGB, RGB and transparency
 _FEW_CHANNELS = 4
+_ZIPS = (b"PK\x03\x04", b"PK\x05\x06")  # how an .npz file begins, and one without arrays
 _HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -52,9 +53,13 @@ def read_npz(key: str, path: str | None) -> Arrays:
     try:
         # Opened here, since numpy leaves the file open when it is damaged.
         with Path(path).open("rb") as file:
+            if file.read(len(_ZIPS[0])) not in _ZIPS:  # numpy takes anything else for an array, or for pickled objects
+                raise InputError(
+                    f"{where}: is no .npz file, whatever its name; expected one with arrays images and labels "
+                    "(numpy.savez)."
+                )
+            file.seek(0)
             archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(f"{where}: expected an .npz file with arrays images and labels (numpy.savez).")
             absent = [name for name in ("images", "labels") if name not in archive.files]
             if absent:
                 raise InputError(

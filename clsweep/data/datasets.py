@@ -22,6 +22,7 @@ from clsweep.config import DatasetConfig
 from clsweep.data import arrays, checksums, class_folders
 from clsweep.data.arrays import Arrays, first_line
 from clsweep.errors import InputError
+from clsweep.paths import missing, remove_empty
 
 _MNIST_5K_TEST_PER_CLASS = 100
 _MNIST_5K_SPLIT_SEED = 0
@@ -230,7 +231,7 @@ def _read_torchvision(config: DatasetConfig, where: tuple[str, str]) -> tuple[Ar
                     f"dataset={config.name}: the files in {root.absolute()} are damaged ({first_line(error)}); "
                     "expected those that torchvision downloads: remove them, or name a folder with dataset.root=PATH."
                 ) from error
-            dataset = _download(kind, root, train, config.name)
+            dataset = _download(kind, root, train, config)
         images, labels = np.asarray(dataset.data), np.asarray(dataset.targets)
         with _advising(_DOWNLOAD_AGAIN):
             return arrays.checked(where[not train], images, labels, config.n_classes)
@@ -238,14 +239,16 @@ def _read_torchvision(config: DatasetConfig, where: tuple[str, str]) -> tuple[Ar
     return part(True), part(False)
 
 
-def _download(kind: Callable[..., Any], root: Path, train: bool, name: str) -> Any:
+def _download(kind: Callable[..., Any], root: Path, train: bool, config: DatasetConfig) -> Any:
+    made = missing(root / _TORCHVISION_FILES[config.source][0])
     try:
         return kind(root, train=train, download=True)
     except (OSError, RuntimeError) as error:
+        remove_empty(made)  # torchvision makes them before it asks for anything
         raise InputError(
-            f"dataset={name} is not whole in {root.absolute()} and could not be downloaded ({first_line(error)}): put "
-            f"torchvision's files for {kind.__name__} under that folder, name another one with dataset.root=PATH or "
-            "CLSWEEP_DATA, or use dataset=mnist_5k, which needs no files."
+            f"dataset={config.name} is not whole in {root.absolute()} and could not be downloaded "
+            f"({first_line(error)}): put torchvision's files for {kind.__name__} under that folder, name another one "
+            "with dataset.root=PATH or CLSWEEP_DATA, or use dataset=mnist_5k, which needs no files."
         ) from error
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from operator import index
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from clsweep.config import Config
 from clsweep.data.datasets import ImageData, LabelledImages, untested
 from clsweep.data.streams import ContextData
+from clsweep.data.transforms import Transform
 from clsweep.errors import ClsweepError, InputError, named
 from clsweep.seeding import GlobalStream, Seeds
 from clsweep.targets import TARGET, Target
@@ -40,23 +42,54 @@ def contexts_of(target: Target, data: ImageData, config: Config, shape: tuple[in
     made = target.make(data, **provided)
     if not isinstance(made, Iterable):
         raise InputError(f"{target.key}: {target.path} returned {_kind(made)}; expected a ContextData a context.")
+    where = f"{target.key}: context {{}} of {target.path}"
+    given, copies = _each(target, made), _Copies()
+    checked, transformed = list[ContextData](), list[Tensor | None]()
+    for number, one in enumerate(islice(given, contexts), 1):  # each before the next, which may be in the same tensors
+        checked.append(_checked(where.format(number), one, data, config, copies))
+        transformed.append(_check_transform(where.format(number), checked[-1].transform, shape))
+    if len(checked) < contexts or any(True for _ in given):
+        count = len(checked) if len(checked) < contexts else f"more than {contexts}"
+        raise InputError(
+            f"{target.key}: {target.path} gave {count} contexts; expected benchmark.contexts={contexts} of them."
+        )
+    for number, (one, before) in enumerate(zip(checked, transformed, strict=True), 1):
+        _check_unchanged(where.format(number), one.transform, shape, before)
+    return checked
+
+
+def _each(target: Target, made: Iterable[object]) -> Iterator[object]:
+    """What is returned, one by one; a function with `yield` runs only here.
+
+    Raises:
+        InputError: it raised.
+    """
     try:
-        given = list(made)  # a function with `yield` runs only here
+        yield from made
     except ClsweepError:
         raise
     except Exception as error:
         raise InputError(f"{target.key}.{TARGET}={target.path}: running it raised {named(error)}.") from error
-    if len(given) != contexts:
-        raise InputError(
-            f"{target.key}: {target.path} gave {len(given)} contexts; expected benchmark.contexts={contexts} of them."
-        )
-    return [
-        _checked(f"{target.key}: context {number} of {target.path}", one, data, config, shape)
-        for number, one in enumerate(given, 1)
-    ]
 
 
-def _checked(where: str, given: object, data: ImageData, config: Config, shape: tuple[int, int, int]) -> ContextData:
+class _Copies:
+    """Copies of tensors that may be filled anew for the next context; of the same content, one tensor has one copy.
+
+    Contexts that show the same images share their numbers by it.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, given: Tensor) -> Tensor:
+        _, copy = self._made.get(id(given), (given, None))
+        if copy is None or not torch.equal(given, copy):
+            copy = given.clone()
+            self._made[id(given)] = given, copy  # both: the number of a tensor that is gone may be another's
+        return copy
+
+
+def _checked(where: str, given: object, data: ImageData, config: Config, copies: _Copies) -> ContextData:
     if not isinstance(given, ContextData):
         raise InputError(f"{where} is {_kind(given)}; expected a clsweep.data.streams.ContextData.")
     classes = _classes(where, given.classes)
@@ -64,8 +97,14 @@ def _checked(where: str, given: object, data: ImageData, config: Config, shape: 
     test = _rows(f"{where}: test", given.test, len(data.test.labels), "test", untested(classes, data, config.dataset))
     _check_labels(f"{where}: train", given.train_labels, train, data.train, classes)
     _check_labels(f"{where}: test", given.test_labels, test, data.test, classes)
-    _check_transform(where, given.transform, shape)
-    return replace(given, classes=classes, train=train, test=test)
+    return replace(
+        given,
+        classes=classes,
+        train=copies(train) if train is given.train else train,
+        test=copies(test) if test is given.test else test,
+        train_labels=None if given.train_labels is None else copies(given.train_labels),
+        test_labels=None if given.test_labels is None else copies(given.test_labels),
+    )
 
 
 def _classes(where: str, given: object) -> tuple[int, ...]:
@@ -110,9 +149,10 @@ def _check_labels(where: str, labels: object, rows: Tensor, images: LabelledImag
         )
 
 
-def _check_transform(where: str, transform: object, shape: tuple[int, int, int]) -> None:
+def _check_transform(where: str, transform: object, shape: tuple[int, int, int]) -> Tensor | None:
+    """Check a transform; returns what it makes of an image, None where there is no transform."""
     if transform is None:
-        return
+        return None
     if not callable(transform):
         raise InputError(f"{where}: transform is {_kind(transform)}; expected a function of images, or None.")
     with GlobalStream(0).active():
@@ -127,6 +167,21 @@ def _check_transform(where: str, transform: object, shape: tuple[int, int, int])
             raise InputError(
                 f"{where}: its transform gives another image where it is in a batch with others; expected each image "
                 "to be transformed by itself."
+            )
+    return alone.clone()  # it may be a buffer of the transform's
+
+
+def _check_unchanged(
+    where: str, transform: Transform | None, shape: tuple[int, int, int], before: Tensor | None
+) -> None:
+    """Refuse a transform that what came after its context has changed, as a loop's next number does."""
+    if transform is None or before is None:
+        return
+    with GlobalStream(0).active():
+        if not _same(_transformed(where, transform, torch.rand(2, *shape)[:1]), before):
+            raise InputError(
+                f"{where}: its transform gives other images once later contexts are made; expected one that keeps "
+                "what it was made with, as in `lambda images, number=number: images.roll(number, 3)`."
             )
 
 

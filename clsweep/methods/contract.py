@@ -37,6 +37,7 @@ The model carries `reg_strength`, `gamma`, `epsilon` and what the file declares 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -308,7 +309,9 @@ class FileMethod(Method):
     def _thoroughly_checked_penalty(self) -> Tensor:
         with self._calls.unwritten(PENALTY), self._calls.calling(PENALTY) as changed:
             before = generator_states()
-            penalty = self._has.penalty(self.model, *carried(self.model))
+            with warnings.catch_warnings():  # a float is refused in a sentence below
+                warnings.filterwarnings("ignore", "Converting a tensor with requires_grad=True to a scalar")
+                penalty = self._has.penalty(self.model, *carried(self.model))
             if generator_states() != before:
                 changed.append("random number generators")
         changed = [one for one in changed if one not in HARMLESS]

@@ -13,7 +13,7 @@ from clsweep import sources, space
 from clsweep.config import RegularizerConfig
 from clsweep.data.identity import DIGEST
 from clsweep.errors import InputError
-from clsweep.hyperparameters import GIVEN, PRESET, Declared, Resolved, instance, names, of_class, resolve
+from clsweep.hyperparameters import DEFAULT, GIVEN, PRESET, Declared, Resolved, instance, names, of_class, resolve
 from clsweep.methods.base import BuiltIn, Method
 from clsweep.methods.contract import FileMethod
 from clsweep.methods.files import MethodFile, read
@@ -69,8 +69,15 @@ class Loaded:
         return code_digest(self.config)
 
     def described(self) -> list[str]:
-        """Its hyperparameters with their values, and where these are from unless they were given."""
-        return [f"{name}={_shown(self.resolved.values[name])}{self._origin(name)}" for name in self.hyperparameters]
+        """Its hyperparameters with their values, and where these are from unless they were given.
+
+        One that a file doesn't declare is among them where its value was chosen: the file may read it, and
+        `reg_strength` multiplies every penalty.
+        """
+        origins = self.resolved.origins
+        chosen = [name for name, one in self.declared.items() if not one.is_declared and origins[name] != DEFAULT]
+        names = [*chosen, *self.hyperparameters]
+        return [f"{name}={_shown(self.resolved.values[name])}{self._origin(name)}" for name in names]
 
     def _origin(self, name: str) -> str:
         """Where a value is from, in brackets; empty where it was given."""

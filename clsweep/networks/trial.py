@@ -147,6 +147,8 @@ def _check_logits(target: Target, logits: object, expected: tuple[int, int]) -> 
         raise _refused(target, f"gives {list(logits.shape)} for {expected[0]} examples; {what}")
     if not logits.is_floating_point():
         raise _refused(target, f"gives {logits.dtype}; {what}")
+    if logits.isnan().any():
+        raise _refused(target, "gives logits that are NaN for examples of numbers from 0 to 1; expected numbers")
 
 
 def _given_by_name(target: Target, name: str) -> str:

@@ -54,6 +54,7 @@ REPORT_MARK = ".clsweep-report"
 # In a folder of results that are not the user's own: read only where it is asked for by name.
 REFERENCE_MARK = ".clsweep-reference"
 UNFINISHED = "unfinished"
+_SETTING = (".hydra", "config.yaml")
 _KILLED = "it goes on, or was killed, {}"
 
 SINGLE, TRIAL, FINAL = "single", "trial", "final"
@@ -273,7 +274,7 @@ def _walk(folders: Iterable[str | Path], found: _Found) -> Iterator[tuple[Path, 
 
 def _holds_a_run(folder: Path, names: set[str]) -> bool:
     """Whether a run began here: Hydra, or a sweep, has written its setting."""
-    return ".hydra" in names and (folder / ".hydra" / "config.yaml").is_file() and not {TRIALS_FILE, SEEDS_FILE} & names
+    return ".hydra" in names and folder.joinpath(*_SETTING).is_file() and not {TRIALS_FILE, SEEDS_FILE} & names
 
 
 def _attempt(found: _Found, path: Path, read: Callable[[], None]) -> None:
@@ -338,7 +339,11 @@ def _read_packed(folder: Path, found: _Found) -> None:
     header, rows = tables["runs"]
     require(_REQUIRED, header, f"{packed.TABLES['runs']}:")
     for row in (dict(zip(header, values, strict=True)) for values in rows):
-        checked_version(row["format_version"])
+        if _wrote_nothing(row):
+            if (folder / row["folder"]).joinpath(*_SETTING).is_file():
+                continue  # it lies beside the tables
+        else:
+            checked_version(row["format_version"])
         found.runs.append(row | _placed(folder, row))
     found.cells += _placed_rows(folder, *tables["cells"], _CELL_DTYPES, packed.TABLES["cells"])
     curves = packed.read_curves(folder)
@@ -358,6 +363,11 @@ def _read_packed(folder: Path, found: _Found) -> None:
         if row["space"]:
             known |= {"iters": int(row["iters"]), "space": json.loads(row["space"])}
         found.studies.append(known)
+
+
+def _wrote_nothing(row: dict[str, str]) -> bool:
+    """Whether a packed run was stopped before its summary was there, so that even its format is not known."""
+    return row["status"] == UNFINISHED and not row["run_id"] and not row["format_version"]
 
 
 _Table = tuple[list[str], list[list[str]]]

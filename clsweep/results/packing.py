@@ -15,13 +15,14 @@ import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import pandas as pd
 import yaml
 
-from clsweep.errors import InputError
-from clsweep.paths import absolute, short
+from clsweep.errors import InputError, RunError
+from clsweep.paths import absolute, missing, remove_empty, short
 from clsweep.results.loading import BEST_FILE, Results, load
 from clsweep.results.packed import CURVES_TABLE, TABLES
 from clsweep.results.tables import read_rows
@@ -40,7 +41,7 @@ _PLACES: Final = {
 
 
 def pack(source: Path, target: Path) -> Results:
-    """Write the tables of a folder's runs and studies.
+    """Write the tables of a folder's runs and studies, which are read back before they replace what was there.
 
     Args:
         source: what is packed; it stays as it is.
@@ -51,30 +52,66 @@ def pack(source: Path, target: Path) -> Results:
 
     Raises:
         InputError: the source or the target isn't a folder, or nothing is there to be packed.
+        RunError: the tables don't say what was found; the target is as it was.
     """
     found = load(source)
     if found.runs.empty and found.studies.empty:
         raise InputError(f"{source}: no runs and no studies; expected a folder with results, such as outputs/.")
-    root = short(source)
     kept = _texts_of_before(source)
-    frames: dict[str, pd.DataFrame] = {
-        "runs": _with_text(found.runs, "folder", "overrides", _overrides, kept),
-        "cells": found.cells,
-        "trials": found.trials,
-        "finals": found.finals,
-        "studies": _with_text(found.studies, "study", "best", _best, kept),
-    }
-    frames["studies"] = frames["studies"].assign(space=found.studies["space"].map(_json))
+    frames = _plain(found)
+    frames["runs"] = _with_text(found.runs, "folder", "overrides", _overrides, kept)
+    frames["studies"] = _with_text(frames["studies"], "study", "best", _best, kept)
+    made = missing(target)
     try:
         target.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{target}: {error.strerror}; expected a folder that can be made and written to.") from error
-    (target / CURVES_TABLE).unlink(missing_ok=True)  # of what was packed there before
-    frames |= {"curves": found.curves} if len(found.curves) else {}
-    for name, frame in frames.items():
-        relative = {one: frame[one].map(lambda path: _below(root, path)) for one in _PLACES[name]}
-        _write(csv_text(frame.assign(**relative)), target / f"{name}.csv.gz")
+    with TemporaryDirectory(dir=target, prefix=".pack-") as unread:
+        for name, frame in frames.items():
+            _write(_text(frame, name, source), Path(unread) / f"{name}.csv.gz")
+        fault = _fault(found, source, Path(unread))
+        if not fault:
+            (target / CURVES_TABLE).unlink(missing_ok=True)  # of what was packed there before
+            for file in Path(unread).iterdir():
+                file.replace(target / file.name)
+    if fault:
+        remove_empty(made)
+        raise RunError(
+            f"{source}: what was written to {target} could not be read back ({fault}), so nothing was packed; please "
+            "keep the folder, and report it."
+        )
     return found
+
+
+def _plain(found: Results) -> dict[str, pd.DataFrame]:
+    """The frames that become tables, by name, without what lies beside their rows."""
+    frames = {
+        "runs": found.runs,
+        "cells": found.cells,
+        "trials": found.trials,
+        "finals": found.finals,
+        "studies": found.studies.assign(space=found.studies["space"].map(_json)),
+    }
+    return frames | ({"curves": found.curves} if len(found.curves) else {})
+
+
+def _text(frame: pd.DataFrame, name: str, root: Path) -> str:
+    """A table as it is written: with the folders as they lie below the packed one."""
+    start = short(root)
+    return csv_text(frame.assign(**{one: frame[one].map(lambda path: _below(start, path)) for one in _PLACES[name]}))
+
+
+def _fault(found: Results, source: Path, packed: Path) -> str:
+    """How the tables differ from what was found; empty where they don't."""
+    read = load(packed)
+    for problem in read.problems:
+        return f"{Path(problem.path).name}: {problem.message}"
+    again = _plain(read)
+    for name, frame in _plain(found).items():
+        read_back = again.get(name, frame.iloc[:0]).reindex(columns=list(frame))
+        if _text(read_back, name, packed) != _text(frame, name, source):
+            return f"{name}.csv.gz: {len(read_back)} rows, which aren't the {len(frame)} that were found"
+    return ""
 
 
 def _with_text(

@@ -18,7 +18,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 from rich.console import Console
 
-from clsweep import composing, passwords, process, results, space
+from clsweep import composing, passwords, process, results
 from clsweep import config as settings
 from clsweep.arguments import for_hydra
 from clsweep.data.context_cache import ContextCache
@@ -29,7 +29,7 @@ from clsweep.sweeps.crew import crew_of, work_as
 from clsweep.sweeps.monitor import Monitor, Outcome
 from clsweep.sweeps.overrides import Sweep
 from clsweep.sweeps.plan import StudyPlan
-from clsweep.sweeps.status import named, status
+from clsweep.sweeps.status import status, untried
 from clsweep.sweeps.taken import without_curve, without_networks
 from clsweep.sweeps.worker import StudyWorker, rehearse_all
 from clsweep.training import first_context
@@ -209,10 +209,8 @@ def _announce(studies: Sequence[StudyWorker], url: str, out: Console) -> None:
         out.print(f"searched {plan.name}: {plan.searched or 'nothing'}", markup=False, soft_wrap=True)
         finished = now.finished + len(now.failed)
         notes = [f"{finished} trial{'s are' if finished > 1 else ' is'} there already"] if finished else []
-        if plan.way.searches and not space.contains(plan.space, plan.default):
-            notes.append(
-                f"the default values ({named(plan.default)}) lie outside of what is searched, and are not tried"
-            )
+        if plan.way.searches and not plan.default_is_searched:
+            notes.append(untried(plan.default))
         if without := without_curve(plan):
             notes.append(f"measured without evaluate_every={plan.config.evaluate_every}, and left so: {without} runs")
         if without := without_networks(plan):

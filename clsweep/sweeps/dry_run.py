@@ -15,7 +15,7 @@ from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.promotion import Promotion
 from clsweep.sweeps.pruners import pruner
 from clsweep.sweeps.spent import spent
-from clsweep.sweeps.status import named, of_budget, of_time, status
+from clsweep.sweeps.status import named, of_budget, of_time, status, untried
 from clsweep.training.display import clock
 
 
@@ -49,7 +49,7 @@ def show(plans: Sequence[StudyPlan], url: str, out: Console) -> None:
             "method": plan.config.shown_method,
             "searched": plan.searched or "nothing",
             **({"tuned on": plan.way.shown} if plan.way.identity else {}),
-            "first": f"{named(plan.default)}  ({plan.default_origin})" if plan.space else "the only setting",
+            "first": _first(plan),
             "a run": f"about {clock(a_run)} ({'measured' if measured else 'estimated'})",
             "search": f"{to_do} trials of {len(plan.seeds)} seed(s), about {clock(to_do * len(plan.seeds) * a_run)}",
             **({"time": time_left} if time_left else {}),
@@ -70,6 +70,17 @@ def show(plans: Sequence[StudyPlan], url: str, out: Console) -> None:
     )
     if any(plan.method_file is not None for plan in plans):
         out.print("It leaves out what a method's file computes: its importance and penalty add to it.", soft_wrap=True)
+
+
+def _first(plan: StudyPlan) -> str:
+    """What is tried first, and why that."""
+    if not plan.space:
+        return "the only setting"
+    if plan.default_is_searched:
+        return f"{named(plan.default)}  ({plan.default_origin})"
+    points = plan.first_points
+    first = f"{named(points[0])}, as typed" if points else "what the sampler proposes"
+    return f"{first}; {untried(plan.default)}"
 
 
 def _longer(plan: StudyPlan, streams: ContextCache) -> float:

@@ -141,6 +141,20 @@ class StudyPlan:
         return {name: space.searched_value(one, value_of(self.config, name)) for name, one in self.space.items()}
 
     @property
+    def default_is_searched(self) -> bool:
+        """Whether the default values lie in what is searched: others are not tried."""
+        return space.contains(self.space, self.default)
+
+    @property
+    def first_points(self) -> list[Point]:
+        """What is tried before the sampler proposes anything: the default values, and all of a small grid."""
+        if not self.way.searches:
+            return []
+        points = space.grid(self.space)
+        whole = [] if points is None or len(points) > self.n_trials else list(points)
+        return [*([self.default] if self.default_is_searched else []), *whole]
+
+    @property
     def default_origin(self) -> str:
         """Where the default values come from: `TUNED` where any of the method's was tuned for the benchmark."""
         regularizer = self.config.regularizer

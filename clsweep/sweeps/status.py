@@ -110,3 +110,8 @@ def named(point: Point) -> str:
     return "  ".join(
         f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in point.items()
     )
+
+
+def untried(default: Point) -> str:
+    """What is said of default values that no search tries."""
+    return f"the default values ({named(default)}) lie outside of what is searched, and are not tried"

@@ -60,9 +60,7 @@ class StudyWorker:
         study.sampler = OnePerPoint(sampler(search.sampler, search.sampler_options, plan.config.seed))
         study.pruner = pruner(search.pruner, search.pruner_options, plan.steps)
         points = spaces.grid(plan.space)
-        whole_grid = points is not None and len(points) <= plan.n_trials
-        first = [plan.default, *(points or [] if whole_grid else [])] if plan.way.searches else []
-        self.ledger = Ledger(study, storage, plan.space, plan.n_trials, first, points, search.timeout)
+        self.ledger = Ledger(study, storage, plan.space, plan.n_trials, plan.first_points, points, search.timeout)
         self._storage = storage
         self._streams = streams
         self._runner = Runner(plan, study, streams)

@@ -299,5 +299,7 @@ def _matrix_table(matrix: Matrix) -> Table:
 
 def clock(seconds: float) -> str:
     """A time as it is printed."""
-    minutes, rest = divmod(seconds, 60)
-    return f"{minutes:.0f} min {rest:.0f} s" if minutes else f"{rest:.1f} s"
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"

@@ -268,13 +268,16 @@ def _claiming(path: Path, shape: tuple[int, ...]) -> None:
 WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "no such file"),
     "folder": (lambda path: path.mkdir(), "is a folder; expected an .npz file"),
-    "empty": (lambda path: path.write_bytes(b""), "expected an .npz file"),
-    "text": (lambda path: path.write_text("images, labels\n"), "expected an .npz file"),
-    "one array": (_one_array, "expected an .npz file"),
+    "empty": (lambda path: path.write_bytes(b""), "is no .npz file"),
+    "text": (
+        lambda path: path.write_text("images, labels\n"),
+        "is no .npz file, whatever its name; expected one with ",
+    ),
+    "one array": (_one_array, "is no .npz file"),
     "no labels": (lambda path: np.savez(path, images=IMAGES), "'labels'"),
     "no images": (lambda path: np.savez(path, labels=LABELS), "'images'"),
     "pickled array": (_pickled_array, "never loaded"),
-    "pickle": (_pickle, "expected an .npz file"),
+    "pickle": (_pickle, "is no .npz file"),
     "truncated": (_truncated, "expected an .npz file"),
     "damaged": (_damaged, "expected an .npz file"),
     "archive of something else": (_no_arrays, "expected"),
@@ -422,6 +425,7 @@ def test_data_that_is_missing_and_cannot_be_fetched_is_one_helpful_sentence(
     assert "dataset.root" in message
     assert "dataset=mnist_5k" in message
     assert "\n" not in message
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
 @pytest.mark.usefixtures("_offline")

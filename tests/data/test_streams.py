@@ -208,6 +208,55 @@ def test_a_transform_may_be_any_function(own: Any) -> None:
         assert torch.equal(context.test.tensors[0], plain.roll(number, 3))
 
 
+REUSED = """
+    def stream(data, contexts):
+        train, labels, classes = torch.empty(12, dtype=torch.int64), torch.empty(12, dtype=torch.int64), [0, 0]
+        for number in range(contexts):
+            classes[:] = [2 * number, 2 * number + 1]
+            train.copy_(torch.isin(data.train.labels, torch.tensor(classes)).nonzero().squeeze(1))
+            labels.copy_(data.train.labels[train])
+            yield ContextData(classes, train, torch.isin(data.test.labels, torch.tensor(classes)), labels)
+"""
+
+
+def test_contexts_in_the_same_tensors_keep_what_each_had(own: Any) -> None:
+    for number, context in enumerate(own(REUSED).contexts):
+        original = SIX.train.labels[context.train.rows]
+        assert set(original.tolist()) == {2 * number, 2 * number + 1}
+        assert torch.equal(original - 2 * number, context.train.labels)
+
+
+def test_contexts_of_the_same_images_share_their_numbers(own: Any) -> None:
+    source = """
+        def stream(data, contexts):
+            every = torch.arange(len(data.train.labels)), torch.arange(len(data.test.labels))
+            return [ContextData(range(6), *every) for _ in range(contexts)]
+    """
+    first, *others = own(source, "benchmark.scenario=domain").contexts
+    assert all(one.train.rows is first.train.rows for one in others)
+
+
+def test_a_transform_that_later_contexts_change_is_refused(own: Any) -> None:
+    source = """
+        def stream(data, contexts):
+            every = torch.arange(len(data.train.labels)), torch.arange(len(data.test.labels))
+            for number in range(contexts):
+                yield ContextData(range(6), *every, transform=lambda images: images.roll(number, 3))
+    """
+    with pytest.raises(InputError, match=r"context 1 of own_.*: its transform gives other images once later contexts"):
+        own(source, "benchmark.scenario=domain")
+
+
+def test_a_stream_without_an_end_is_refused(own: Any) -> None:
+    source = """
+        def stream(data):
+            while True:
+                yield ContextData(range(6), torch.arange(36), torch.arange(18))
+    """
+    with pytest.raises(InputError, match=r"gave more than 3 contexts; expected benchmark\.contexts=3 of them"):
+        own(source, "benchmark.scenario=domain")
+
+
 @pytest.mark.parametrize(
     ("returned", "said"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -328,6 +329,15 @@ def test_a_wrong_penalty_is_refused_by_file_and_function(tmp_path: Path, express
     message = str(raised.value)
     parts = [str(tmp_path / "method.py"), "compute_regularization_loss", expected, "expected"]
     assert [part for part in parts if part not in message] == []
+
+
+def test_a_float_is_refused_without_warnings_of_pytorch(tmp_path: Path) -> None:
+    method = regularizer(tmp_path, returning_penalty("float(w.sum())"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(RunError, match="returned a float"):
+            checked_penalty(method, {"head__weight": torch.ones(6, 7)})
+    assert caught == []
 
 
 def test_a_constant_penalty_will_do_where_nothing_is_important(tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ def test_a_file_declares_hyperparameters_of_its_own(tmp_path: Path) -> None:
     assert loaded.described() == ["temperature=2 (default)"]
     given = of_file(tmp_path, TEMPERATURE, temperature=3)
     assert given.described() == ["temperature=3"]
+    stronger = of_file(tmp_path, TEMPERATURE, reg_strength=10.0)  # which multiplies every penalty
+    assert stronger.described() == ["reg_strength=10", "temperature=2 (default)"]
     assert given.notes() == []
     assert given.config.values["temperature"] == 3
 

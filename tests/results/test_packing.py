@@ -11,12 +11,13 @@ from trees import write_run, write_study
 
 from clsweep import pack as pack_command
 from clsweep import results
-from clsweep.errors import InputError
+from clsweep.errors import InputError, RunError
 from clsweep.report import regret
 from clsweep.report.selection import select
-from clsweep.results import Results
+from clsweep.results import Results, packing
 from clsweep.results.packed import TABLES
 from clsweep.results.packing import pack
+from clsweep.results.writing import csv_text
 
 FILES = Path(__file__).parent / "files"
 
@@ -96,6 +97,42 @@ def test_packing_into_what_is_packed_counts_nothing_twice(source: Path, below: s
     assert set(found.studies["study"]) == set(before.studies["study"])
     told = {one.path for one in found.problems} - {one.path for one in before.problems}
     assert {path.removeprefix(f"{source}/").partition("/")[0] for path in told} == ({below} - {"."})
+
+
+def stopped_early(folder: Path) -> None:
+    """What a run leaves that was stopped before its first row."""
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "config.yaml").touch()
+
+
+def test_a_run_that_was_stopped_before_its_first_row_is_packed_as_it_is(source: Path, tmp_path: Path) -> None:
+    stopped_early(source / "stopped")
+    pack(source, tmp_path / "packed")
+    found = results.load(tmp_path / "packed")
+    assert found.problems == []
+    assert_same(results.load(source), found, (source, tmp_path / "packed"))
+    stopped = found.runs.set_index("folder").loc["stopped"]
+    assert (stopped["status"], stopped["run_id"]) == ("unfinished", "")
+    pack(source, source)
+    assert results.load(source).runs["folder"].is_unique
+
+
+def test_tables_that_cannot_be_read_back_are_refused(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack(source, tmp_path / "before")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "before").iterdir()}
+    (source / "own" / "summary.csv").unlink()
+    for written, said in (
+        (lambda text: text.replace(",3,", ",,", 1), r"runs\.csv\.gz: format_version=; expected a number"),
+        (lambda text: text.replace("finished", "pruned", 1), r"runs\.csv\.gz: \d+ rows, which aren't the \d+"),
+    ):
+        monkeypatch.setattr(packing, "csv_text", lambda table, change=written: change(csv_text(table)))
+        for target in (tmp_path / "before", tmp_path / "new" / "packed"):
+            with pytest.raises(RunError, match=said):
+                pack(source, target)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "before").iterdir()} == before
+    assert not (tmp_path / "new").exists()
 
 
 def test_studies_whose_first_trial_is_not_done_are_not_taken_for_one(tmp_path: Path) -> None:

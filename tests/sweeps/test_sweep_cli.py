@@ -163,6 +163,24 @@ def test_a_dry_run_says_which_budget_ends_the_search(tmp_path: Path, typed: Type
     assert "0:00 of 2000:00 h are spent (search.timeout=7.2e+06), which is not reached" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("searched", "first"),
+    [
+        ("choice(1e-5,2e-5)", "reg_strength=1e-05, as typed; the default values (reg_strength="),
+        ("interval(1e-5,2e-5)", "what the sampler proposes; the default values (reg_strength="),
+    ],
+)
+def test_a_dry_run_says_what_is_tried_first_where_the_default_is_not_searched(
+    searched: str, first: str, tmp_path: Path, typed: Typed
+) -> None:
+    place = ("search.dry_run=true", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    done = typed(*SWEEP, "regularizer=ewc", f"regularizer.reg_strength={searched}", *place)
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith("first "))
+    assert line.removeprefix("first      ").startswith(first)
+    assert line.endswith(") lie outside of what is searched, and are not tried")
+
+
 def test_the_search_ends_with_its_time_and_goes_on_with_more(tmp_path: Path, typed: Typed) -> None:
     command = (*SWEEP, "regularizer=si", f"hydra.sweep.dir={tmp_path}")
     done = typed(*command, "search.timeout=0.001")

@@ -87,6 +87,11 @@ def test_the_header_says_how_long_and_with_what_a_network_is_trained(tmp_path: P
     assert places == ["context 1/3"] * 2 + ["context 2/3"] * 3 + ["context 3/3"]
 
 
+def test_a_time_is_rounded_before_it_is_divided() -> None:
+    shown = {seconds: display.clock(seconds) for seconds in (0.04, 59.94, 59.96, 119.4, 119.6, 3600)}
+    assert list(shown.values()) == ["0.0 s", "59.9 s", "1 min 0 s", "1 min 59 s", "2 min 0 s", "60 min 0 s"]
+
+
 def test_steps_a_second_are_those_of_training_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
