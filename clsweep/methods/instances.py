@@ -217,7 +217,15 @@ def _execute(module: ModuleType, of: MethodFile) -> None:
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        raise InputError(f"{of.shown}{place(error, str(of.path))}: importing it raised {named(error)}.") from error
+        raise InputError(
+            f"{of.shown}{place(error, str(of.path))}: importing it raised {named(error)}{_advice(error)}."
+        ) from error
+
+
+def _advice(error: BaseException) -> str:
+    if not isinstance(error, ModuleNotFoundError) or error.name is None or "." in error.name:
+        return ""
+    return f"; expected {error.name} to be installed, or {error.name}.py beside the file"
 
 
 def _spec(name: str, module: Module) -> ModuleSpec:

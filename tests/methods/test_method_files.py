@@ -378,6 +378,11 @@ def test_what_is_wrong_in_a_neighbour_is_said_with_its_place(tmp_path: Path) -> 
     with pytest.raises(InputError) as caught:
         load(file)
     assert str(caught.value) == f"{file}, line 2: importing it raised ValueError: no weights."
+    (tmp_path / "weights.py").write_text("import nowhere\n")
+    with pytest.raises(
+        InputError, match=r"No module named 'nowhere'; expected nowhere to be installed, or nowhere\.py"
+    ):
+        load(file)
 
 
 # ---- runs, studies, reports
