@@ -688,9 +688,9 @@ def test_the_ablation_changes_the_penalty(monkeypatch: pytest.MonkeyPatch) -> No
     """Its variants change the file's text, which may have changed itself."""
     monkeypatch.syspath_prepend(SHIPPED.parent / "scripts")
     ablation = load(SHIPPED.parent / "scripts" / "ablation.py")
-    images = torch.randn(13, 50, dtype=torch.float64)
+    images = torch.randn(300, 200, dtype=torch.float64)  # more of both than any variant has directions
     torch.manual_seed(0)
-    started = model_of(nn.Linear(50, 40), nn.ReLU(), Head(40, 5))
+    started = model_of(nn.Linear(200, 40), nn.ReLU(), Head(40, 5))
     penalties = {}
     for name, changes in ablation.VARIANTS.items():
         module = ModuleType("variant")
