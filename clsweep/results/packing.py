@@ -38,6 +38,8 @@ _PLACES: Final = {
     "finals": ("study",),
     "studies": ("study",),
 }
+# What lies beside a row, in a file, and is packed with it: the column that says where, and the one that it becomes.
+_TEXTS: Final = {"runs": ("folder", "overrides"), "studies": ("study", "best")}
 
 
 def pack(source: Path, target: Path) -> Results:
@@ -59,8 +61,8 @@ def pack(source: Path, target: Path) -> Results:
         raise InputError(f"{source}: no runs and no studies; expected a folder with results, such as outputs/.")
     kept = _texts_of_before(source)
     frames = _plain(found)
-    frames["runs"] = _with_text(found.runs, "folder", "overrides", _overrides, kept)
-    frames["studies"] = _with_text(frames["studies"], "study", "best", _best, kept)
+    for (name, (place, column)), read in zip(_TEXTS.items(), (_overrides, _best), strict=True):
+        frames[name] = _with_text(frames[name], place, column, read, kept)
     made = missing(target)
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -107,7 +109,9 @@ def _fault(found: Results, source: Path, packed: Path) -> str:
     for problem in read.problems:
         return f"{Path(problem.path).name}: {problem.message}"
     again = _plain(read)
-    for name, frame in _plain(found).items():
+    for name, whole in _plain(found).items():
+        # What is packed in the source has its texts as columns already, and other rows there have theirs in files.
+        frame = whole.drop(columns=[column for _, column in _TEXTS.values()], errors="ignore")
         read_back = again.get(name, frame.iloc[:0]).reindex(columns=list(frame))
         if _text(read_back, name, packed) != _text(frame, name, source):
             return f"{name}.csv.gz: {len(read_back)} rows, which aren't the {len(frame)} that were found"
@@ -125,7 +129,7 @@ def _with_text(
 def _texts_of_before(source: Path) -> dict[tuple[str, str], str]:
     """Those texts in tables that are packed anew, by column and folder."""
     texts: dict[tuple[str, str], str] = {}
-    for name, place, column in (("runs", "folder", "overrides"), ("studies", "study", "best")):
+    for name, (place, column) in _TEXTS.items():
         for table in source.rglob(TABLES[name]):
             header, rows = read_rows(table)
             for row in (dict(zip(header, values, strict=True)) for values in rows):

@@ -81,8 +81,10 @@ def test_packing_twice_makes_the_same_files_and_new_runs_may_lie_beside_them(sou
     pack(packed, packed)
     assert {name: (packed / name).read_bytes() for name in TABLES.values()} == before
     write_run(packed / "later", seed=5)
+    (packed / "later" / "overrides.yaml").write_text("- seed=5\n")
     pack(packed, packed)
     shutil.rmtree(packed / "later")
+    assert {"seed=5", "+benchmark=split_mnist regularizer.lr=3"} <= set(results.load(packed).runs["overrides"])
     assert len(results.load(packed).runs) == len(results.load(source).runs) + 1
     best = pd.read_csv(packed / TABLES["studies"])["best"]
     assert (source / "format_1" / "study" / "best.yaml").read_text() in list(best)
