@@ -44,7 +44,8 @@ def contexts_of(target: Target, data: ImageData, config: Config, shape: tuple[in
         raise InputError(f"{target.key}: {target.path} returned {_kind(made)}; expected a ContextData a context.")
     where = f"{target.key}: context {{}} of {target.path}"
     given, copies = _each(target, made), _Copies()
-    checked, transformed = list[ContextData](), list[Tensor | None]()
+    checked: list[ContextData] = []
+    transformed: list[Tensor | None] = []
     for number, one in enumerate(islice(given, contexts), 1):  # each before the next, which may be in the same tensors
         checked.append(_checked(where.format(number), one, data, config, copies))
         transformed.append(_check_transform(where.format(number), checked[-1].transform, shape))

@@ -61,6 +61,12 @@ class Module:
     folder: Path | None
     place: str
 
+    def place_of(self, file: Path) -> str:
+        """The place of a file in this package, which may lie beside the method's file or elsewhere."""
+        assert self.folder is not None
+        package = PurePosixPath(self.place) if self.file is None else PurePosixPath(self.place).parent
+        return (package / file.relative_to(self.folder)).as_posix()
+
 
 class MethodFile:
     """A method's file with the modules that belong to it, as they were read; see `read`.
@@ -207,7 +213,7 @@ def _find(name: str, folder: Path, parent: Module | None, shown: str) -> Module 
             f"{'a module of Python' if name in sys.stdlib_module_names else 'an installed one'}; expected another name "
             "for the one beside it."
         )
-    place = file.relative_to(folder).as_posix()
+    place = file.relative_to(folder).as_posix() if parent is None else parent.place_of(file)
     return Module(file, file.read_bytes(), None if locations is None else Path(locations[0]), place)
 
 

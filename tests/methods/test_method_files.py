@@ -532,16 +532,22 @@ def test_a_module_beside_the_file_comes_before_one_that_lies_elsewhere(tmp_path:
     assert importance(load(file)) == 7.0
 
 
-def test_a_module_elsewhere_that_the_digest_does_not_see_is_refused(tmp_path: Path, library: Path) -> None:
-    file = method(
-        tmp_path / "mine", "import importlib\nNAME = 'library'\nlibrary = importlib.import_module(NAME)\n", "1.0", {}
+@pytest.mark.parametrize(
+    ("name", "file"), [("library", "library/__init__.py"), ("library.unused", "library/unused.py")]
+)
+def test_a_module_elsewhere_that_the_digest_does_not_see_is_refused(
+    tmp_path: Path, library: Path, name: str, file: str
+) -> None:
+    imports = (
+        f"import importlib\n{'import library' if '.' in name else ''}\nNAME = '{name}'\nimportlib.import_module(NAME)\n"
     )
+    of = method(tmp_path / "mine", imports, "1.0", {})
     with pytest.raises(InputError) as refused:
-        load(file)
-    assert (
-        "library/__init__.py, in a way that can't be seen before it runs; expected a statement such as import library"
-        in str(refused.value)
+        load(of)
+    assert str(refused.value).startswith(
+        f"{of}: imports {name}, which is {library / file}, in a way that can't be seen"
     )
+    assert f"expected a statement such as import {name}, in a function" in str(refused.value)
 
 
 def test_what_others_have_imported_of_a_library_is_there_again_afterwards(tmp_path: Path, library: Path) -> None:

@@ -126,7 +126,8 @@ class TorchOptimizer:
         state = self._optimizer.state
         all_go_on = len(state) == len(self._parameters)  # as a rule, from the second step on
         for group in self._optimizer.param_groups:
-            group["fused"] = all_go_on or len({p in state for p in group["params"] if p.grad is not None}) < 2
+            is_simple = all_go_on or not group["momentum"]
+            group["fused"] = is_simple or len({p in state for p in group["params"] if p.grad is not None}) < 2
 
     def _made(self) -> Optimizer:
         target = self._setting.target
