@@ -30,8 +30,9 @@ def prepared(data: ImageData, config: Config, device: torch.device) -> tuple[Ten
     train, test = (_as_float(part, device) for part in (data.train, data.test))
     if benchmark.normalize:
         std, mean = torch.std_mean(train, dim=(0, 2, 3), keepdim=True)
-        std = std.clamp_min(torch.finfo(std.dtype).eps)
-        train, test = ((images - mean) / std for images in (train, test))
+        # A channel that is the same in all training images has no scale; its standard deviation is a rounding error.
+        constant = train.amin((0, 2, 3), keepdim=True) == train.amax((0, 2, 3), keepdim=True)
+        train, test = ((images - mean) / std.masked_fill(constant, 1) for images in (train, test))
     if benchmark.image_size is not None:
         train, test = (_padded(images, benchmark.image_size, config) for images in (train, test))
     return train, test
