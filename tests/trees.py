@@ -57,29 +57,35 @@ def summary(**changes: Any) -> Summary:
     return Summary(**nothing | changes)
 
 
-def cells_of(accuracy: float, contexts: int, seed: int, joint: bool = False) -> list[Cell]:
-    """Test cells whose average after the last context is `accuracy`, and which are forgotten a little."""
+def cells_of(accuracy: float, contexts: int, seed: int, joint: bool = False, drop: float = 0.01) -> list[Cell]:
+    """Test cells whose average after the last context is `accuracy`, and which lose `drop` with each context."""
     noise = np.random.default_rng(seed).normal(0, 0.002, (contexts + 1, contexts))
     cells = []
     for after in (0, contexts) if joint else range(contexts + 1):
-        row = accuracy + 0.01 * (contexts - after) + noise[after]
+        row = accuracy + drop * (contexts - after) + noise[after]
         row += accuracy - row.mean() if after == contexts else 0
         cells += [Cell(after, context, "test", min(1.0, float(value)), 100) for context, value in enumerate(row, 1)]
     return cells
 
 
 def write_run(folder: Path, accuracy: float = 0.9, **changes: Any) -> Path:
-    """A run folder; `accuracy` is its average accuracy on the test set, if it is finished. `curve` has its points."""
+    """A run folder; `accuracy` is its average accuracy on the test set, if it is finished.
+
+    `curve` has its points, and `drop` is what each context loses with each later one.
+    """
     curve: Sequence[Point] = changes.pop("curve", ())
+    drop: float = changes.pop("drop", 0.01)
     number = next(_number)
     values = SPLIT_MNIST | {"run_id": f"run-{number}", "started_at": started(number)} | changes
     contexts = values["contexts"]
     values.setdefault("n_test", 100 * contexts)
-    cells = cells_of(accuracy, contexts, values.get("seed", 0), values["stream"] == "joint")
+    cells = cells_of(accuracy, contexts, values.get("seed", 0), values["stream"] == "joint", drop)
     if values["status"] == results.FINISHED:
         matrix = results.accuracy_matrix(cells, "test", contexts)
         for name in ("average_accuracy", "learning_accuracy", "forgetting", "backward_transfer"):
             values.setdefault(name, getattr(metrics, name)(matrix))
+        if not math.isnan(validated := values.get("validation_average_accuracy", math.nan)):
+            cells += [Cell(contexts, context, "validation", validated, 10) for context in range(1, contexts + 1)]
     folder.mkdir(parents=True)
     results.write(folder, summary(**values), cells, curve)
     return folder

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from clsweep.ranges import DIGITS
+from clsweep.results import metrics
 from clsweep.results.curves import CURVE_FILE, min_accuracy
 from clsweep.results.writing import ACCURACY_FILE, FINISHED, SUMMARY_FILE
 
-_TEST = "test"
+_TEST, _VALIDATION = "test", "validation"
+# By split, the columns of a summary that follow from its accuracies, in the order in which they are checked.
+_METRICS = {
+    _TEST: {
+        "average_accuracy": metrics.average_accuracy,
+        "learning_accuracy": metrics.learning_accuracy,
+        "forgetting": metrics.forgetting,
+        "backward_transfer": metrics.backward_transfer,
+    },
+    _VALIDATION: {"validation_average_accuracy": metrics.average_accuracy},
+}
 # Without these a finished run is no result.
 _REQUIRED_OF_FINISHED = (
     *("benchmark", "scenario", "stream", "dataset", "regularizer", "precision"),
@@ -45,7 +58,7 @@ def incomplete(runs: pd.DataFrame) -> Broken:
 
 
 def inconsistent(runs: pd.DataFrame, cells: pd.DataFrame) -> Broken:
-    """Runs whose accuracies are out of range, missing or given twice, or don't make up the average in the summary.
+    """Runs whose accuracies are out of range, missing or given twice.
 
     Args:
         runs: the runs, of their columns' types.
@@ -60,21 +73,55 @@ def inconsistent(runs: pd.DataFrame, cells: pd.DataFrame) -> Broken:
     place = ["folder", "after_context", "context", "split"]
     for folder in cells.loc[cells.duplicated(place), "folder"]:
         broken.setdefault(folder, (ACCURACY_FILE, "an accuracy is given twice"))
-    finished = runs.assign(contexts=_learned(runs)).loc[
-        runs["status"] == FINISHED, ["folder", "stream", "contexts", "average_accuracy"]
-    ]
-    measured = cells[cells["split"] == _TEST].merge(finished, on="folder")
-    last = measured[measured["after_context"] == measured["contexts"]].groupby("folder")["accuracy"].mean()
-    counts = measured.groupby("folder").size()
-    for folder, stream, contexts, average in finished.to_numpy():
+    counts = cells[cells["split"] == _TEST].groupby("folder").size()
+    for folder, stream, contexts in _finished(runs)[["folder", "stream", "contexts"]].to_numpy():
         expected = contexts * (2 if stream == "joint" else contexts + 1)
         if counts.get(folder, 0) != expected:
             message = f"{counts.get(folder, 0)} accuracies on test data; expected {expected}"
             broken.setdefault(folder, (ACCURACY_FILE, message))
-        elif not abs(last.get(folder, math.nan) - average) < _ROUNDING:
-            message = f"average_accuracy={average}, but {ACCURACY_FILE} beside it says otherwise"
-            broken.setdefault(folder, (SUMMARY_FILE, message))
     return broken
+
+
+def contradicting(runs: pd.DataFrame, cells: pd.DataFrame) -> Broken:
+    """Runs with a metric in the summary that their accuracies don't give; but for the average, it may be missing.
+
+    Args:
+        runs: the runs, of their columns' types.
+        cells: their accuracies.
+
+    Returns:
+        What is wrong with them.
+    """
+    broken: Broken = {}
+    rows = cells.groupby(["folder", "split"]).indices
+    after, context = (cells[name].fillna(-1).to_numpy("int64") for name in ("after_context", "context"))
+    accuracy = cells["accuracy"].to_numpy()
+    for run in _finished(runs).to_dict("records"):
+        for split, by_name in _METRICS.items():
+            own = rows.get((run["folder"], split), np.empty(0, "int64"))
+            matrix = _matrix(after[own], context[own], accuracy[own], int(run["contexts"]))
+            for name, metric in by_name.items():
+                given, found = run[name], metric(matrix)
+                if not (abs(found - given) < _ROUNDING or (math.isnan(given) and name != "average_accuracy")):
+                    message = f"{name}={given}, but {ACCURACY_FILE} beside it says otherwise"
+                    broken.setdefault(run["folder"], (SUMMARY_FILE, message))
+    return broken
+
+
+def _matrix(
+    after: npt.NDArray[np.int64], context: npt.NDArray[np.int64], accuracy: metrics.Matrix, contexts: int
+) -> metrics.Matrix:
+    """One split's accuracies as `clsweep.results.metrics` wants them; those of no context are left out."""
+    matrix = np.full((contexts + 1, contexts), np.nan)
+    placed = (after >= 0) & (after <= contexts) & (context >= 1) & (context <= contexts)
+    matrix[after[placed], context[placed] - 1] = accuracy[placed]
+    return matrix
+
+
+def _finished(runs: pd.DataFrame) -> pd.DataFrame:
+    """The finished runs, with the contexts that they have learned; those that don't say how many are `incomplete`."""
+    learned = runs.assign(contexts=_learned(runs))
+    return learned[(runs["status"] == FINISHED) & learned["contexts"].notna()]
 
 
 def _learned(runs: pd.DataFrame) -> pd.Series:
@@ -102,7 +149,8 @@ def inconsistent_curves(runs: pd.DataFrame, curves: pd.DataFrame) -> Broken:
     for folder, iteration in gaps.index:
         message = f"iteration {iteration} of all hasn't one accuracy on each context so far"
         broken.setdefault(folder, (CURVE_FILE, message))
-    finished = runs.assign(contexts=_learned(runs))[(runs["status"] == FINISHED) & runs["evaluate_every"].notna()]
+    finished = _finished(runs)
+    finished = finished[finished["evaluate_every"].notna()]
     by_run = dict(list(tested.groupby("folder")))
     for folder, contexts, given in finished[["folder", "contexts", "min_accuracy"]].to_numpy():
         curve = by_run.get(folder, tested.iloc[:0])
@@ -184,9 +232,8 @@ def not_numbers(table: pd.DataFrame, dtypes: dict[str, str], name: str) -> Broke
             good = given.str.fullmatch(_WHOLE_NUMBER)
         else:
             good = pd.to_numeric(given, errors="coerce").notna()
-        for folder, value in table.loc[
-            ~(good | given.isin(["", "nan"] if dtype == "float64" else [""])), ["folder", column]
-        ].values:
+        wrong = ~(good | given.isin(["", "nan"] if dtype == "float64" else [""]))
+        for folder, value in zip(table["folder"][wrong], given[wrong], strict=True):
             broken.setdefault(folder, (name, f"{column}={value}; expected {_EXPECTED[dtype]}"))
     return broken
 
@@ -204,16 +251,20 @@ def converted(table: pd.DataFrame, dtypes: dict[str, str]) -> pd.DataFrame:
     Raises:
         UnreadableError: a value is not of its column's type.
     """
-    converted = table.reindex(columns=list(dict.fromkeys([*dtypes, *table])), fill_value="")
+    whole = table.reindex(columns=list(dict.fromkeys([*dtypes, *table])), fill_value="")
     try:
-        for column, dtype in dtypes.items():
-            values = converted[column]
-            if dtype == "boolean":
-                converted[column] = values.map(_TRUTH)
-            elif dtype == "Int64":  # by Python's integers: a missing one would make all of them floats
-                converted[column] = pd.array([int(value) if value else None for value in values], dtype="Int64")
-            elif dtype == "float64":
-                converted[column] = pd.to_numeric(values.where(values != "", None))
-        return converted.astype(dtypes)
+        return pd.DataFrame({name: _parsed(column, dtypes.get(str(name))) for name, column in whole.items()}).astype(
+            dtypes
+        )
     except (TypeError, ValueError, OverflowError) as error:
         raise UnreadableError(str(error)) from error
+
+
+def _parsed(values: pd.Series, dtype: str | None) -> pd.Series:
+    if dtype == "boolean":
+        return values.map(_TRUTH)
+    if dtype == "Int64":  # by Python's integers: a missing one would make all of them floats
+        return pd.Series([int(value) if value else None for value in values], values.index, "Int64")
+    if dtype == "float64":
+        return pd.to_numeric(values.where(values != "", None))
+    return values

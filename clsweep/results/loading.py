@@ -25,6 +25,7 @@ from clsweep.results import packed
 from clsweep.results.checking import (
     Broken,
     UnreadableError,
+    contradicting,
     converted,
     copies,
     incomplete,
@@ -532,7 +533,8 @@ def _checked_values(found: _Found) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataF
     broken = not_numbers(curves, _CURVE_DTYPES, CURVE_FILE) | not_numbers(cells, _CELL_DTYPES, ACCURACY_FILE)
     runs, cells, curves = _without(broken | not_numbers(runs, dtypes, SUMMARY_FILE), runs, cells, curves, found)
     runs, cells, curves = converted(runs, dtypes), converted(cells, _CELL_DTYPES), converted(curves, _CURVE_DTYPES)
-    broken = miscounted(runs, cells) | incomplete(runs) | inconsistent(runs, cells)  # of several, the last is named
+    broken = contradicting(runs, cells) | miscounted(runs, cells) | incomplete(runs)
+    broken |= inconsistent(runs, cells)  # of several, the last is named
     runs, cells, curves = _without(inconsistent_curves(runs, curves) | broken, runs, cells, curves, found)
     runs, cells, curves = _without(copies(runs), runs, cells, curves, found)
     started = pd.to_datetime(runs["started_at"], utc=True, errors="coerce", format="ISO8601")

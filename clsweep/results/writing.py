@@ -245,20 +245,21 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 def csv_text(table: pd.DataFrame) -> str:
     """A table as CSV. A text that a spreadsheet would run as a formula has an apostrophe before it; see `from_csv`."""
-    guarded = {}
-    for name, column in table.items():
-        if pd.api.types.is_object_dtype(column) or pd.api.types.is_string_dtype(column):
-            formulas = column.map(lambda value: isinstance(value, str) and _FORMULA.match(value) is not None).astype(
-                bool
-            )
-            if formulas.any():
-                guarded[str(name)] = column.mask(formulas, "'" + column[formulas])
+    guarded = {
+        str(name): column.map(lambda value: f"'{value}" if _is_formula(value) else value)
+        for name, column in table.items()
+        if any(map(_is_formula, column))
+    }
     return table.assign(**guarded).to_csv(index=False, lineterminator="\n")
+
+
+def _is_formula(value: object) -> bool:
+    return isinstance(value, str) and _FORMULA.match(value) is not None
 
 
 def from_csv(text: str) -> str:
     """A text as it was before `csv_text` wrote it."""
-    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+    return text[1:] if text.startswith("'") and _is_formula(text) else text
 
 
 def write_text(text: str, path: Path) -> None:

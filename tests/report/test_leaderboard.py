@@ -378,8 +378,8 @@ def test_a_metric_that_no_method_has_marks_none(tmp_path: Path) -> None:
 
 def test_less_forgetting_is_better(tmp_path: Path) -> None:
     for seed in range(4):
-        write_run(tmp_path / f"a{seed}", 0.9, seed=seed, regularizer="si", forgetting=0.01 + seed / 1000)
-        write_run(tmp_path / f"b{seed}", 0.9, seed=seed, regularizer="mas", forgetting=0.1 - seed / 1000)
+        write_run(tmp_path / f"a{seed}", 0.9, seed=seed, regularizer="si", drop=0.005 + seed / 1000)
+        write_run(tmp_path / f"b{seed}", 0.9, seed=seed, regularizer="mas", drop=0.03 - seed / 1000)
     made = table(tmp_path)
     assert list(made[made["forgetting_best"].eq(True)]["method"]) == ["si"]
 

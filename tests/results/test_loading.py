@@ -5,6 +5,7 @@ import dataclasses
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +266,10 @@ def edit(path: Path, **values: float | str) -> None:
     pd.read_csv(path).assign(**values).to_csv(path, index=False)
 
 
+def change(name: str, folder: Path) -> None:
+    edit(folder / "summary.csv", **{name: 0.123})
+
+
 def cut(path: Path, end: str, instead: str = "") -> None:
     text = path.read_text()
     assert text.endswith(end)
@@ -300,7 +305,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "odd version": (replace("summary.csv", "\n3,", "\n²,"), "format_version=²; expected a number"),
     "two columns": (replace("summary.csv", ",threads,", ",device,"), "two columns of the same name"),
     "no seed": (replace("summary.csv", ",,7,,,,full,", ",,,,,,full,"), "seed is empty, but the run is finished"),
-    "average": (lambda folder: edit(folder / "summary.csv", average_accuracy=0.7), "says otherwise"),
+    "no contexts": (lambda folder: edit(folder / "summary.csv", contexts=""), "contexts is empty"),
+    **{
+        name: (partial(change, name), f"{name}=0.123, but accuracy.csv beside it says otherwise")
+        for name in (
+            *("average_accuracy", "learning_accuracy", "forgetting", "backward_transfer"),
+            "validation_average_accuracy",
+        )
+    },
     "shortened": (lambda folder: shorten(folder / "accuracy.csv"), "11 accuracies on test data; expected 12"),
     "twice": (lambda folder: double(folder / "accuracy.csv"), "an accuracy is given twice"),
     "truth": (replace("summary.csv", ",False,", ",perhaps,"), "normalize=perhaps; expected True or False"),
