@@ -13,6 +13,8 @@ from sqlalchemy import Engine, event
 
 # A shell's background jobs ignore it, and so would the processes that are interrupted here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # as under nohup; a handler, unlike SIG_IGN, isn't inherited
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
 os.environ["OMP_NUM_THREADS"] = "1"  # with tensors this small, threads only wait for each other
 
 
