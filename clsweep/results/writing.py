@@ -61,8 +61,8 @@ class Summary:
         image_size: height and width that images are padded to, 0 where they stay as they are.
         normalize: whether images are normalized per channel.
         regularizer: the method's name; joint for joint training, which uses none.
-        regularizer_file: the file of a method of one's own, else empty; a copy of it, and of the modules beside it that
-            it imports, lies beside `summary.csv`.
+        regularizer_file: the file of a method of one's own, else empty; a copy of it, and of the modules of one's own
+            that it imports, lies beside `summary.csv`.
         regularizer_digest: twelve characters of the SHA-256 of that file, and of those modules where there are any: the
             same name may be another method tomorrow.
         hyperparameters: those that the method uses, with spaces between them: of `reg_strength`, `gamma`, `epsilon` and
@@ -72,7 +72,7 @@ class Summary:
         reg_strength_scale: the method's own multiplier on it.
         network: its name and the widths of its layers.
         code_digest: twelve characters of the SHA-256 of the files of one's own that a `_target_` names, and of the
-            modules beside these that they import; empty where there are none.
+            modules of one's own that they import; empty where there are none.
         seed: of all that is drawn, but for its parts that are given.
         seed_order: the part of the seed that what the contexts hold comes from; empty where it is the seed.
         seed_init: likewise, of the initial parameters.
