@@ -56,6 +56,16 @@ def parse(ranges: Mapping[str, str]) -> Space:
     return {name: _distribution(name, text) for name, text in ranges.items()}
 
 
+def texts(name: str, text: str) -> list[str]:
+    """The values of a range where all of them are texts; else none, nor where it can't be read, which `check` tells."""
+    try:
+        distribution = _distribution(name, text)
+    except InputError:
+        return []
+    values = [value(end) for end in ends(distribution)]
+    return values if all(isinstance(one, str) for one in values) else []
+
+
 def check(ranges: Mapping[str, str], declared: Declared) -> None:
     """Check that the ranges of hyperparameters can be searched.
 
@@ -96,7 +106,7 @@ def _interval(name: str, given: str, interval: IntervalSweep) -> FloatDistributi
     log = "log" in interval.tags
     unknown = set(interval.tags) - {"log"}
     if unknown:
-        raise InputError(f"{given}: unknown tag {', '.join(sorted(unknown))}; expected tag(log, ...).")
+        raise InputError(f"{given}: unknown tag {', '.join(sorted(unknown))}; expected {_SYNTAX}.")
     if not low < high or (log and low <= 0):
         above = " above 0" if log else ""
         raise InputError(f"{given}: expected two numbers{above}, the smaller one first.")

@@ -144,7 +144,7 @@ format_version,setting,reg_strength,gamma,seed,test_average_accuracy,folder,orig
 """
 BEST = """\
 defaults: [config, _self_]
-benchmark: {name: split_mnist, iters: 2000}
+benchmark: {name: split_mnist, iters: 2000, iters_by_budget: {full: 2000, quick: 200}}
 dataset: {name: mnist}
 regularizer:
   name: online_ewc

@@ -9,10 +9,11 @@ from clsweep.config.checking import (
     refuse_repeats,
 )
 from clsweep.config.choosing import choices, groups, typed_config_dir
-from clsweep.config.keys import has, key_of, lists, unknown_key, value_of, with_values, without_package
+from clsweep.config.keys import followers, has, key_of, lists, unknown_key, value_of, with_values, without_package
 from clsweep.config.reading import from_values, listed, missing_benchmark, parse, worker
 from clsweep.config.schema import (
     ALL_LOGITS,
+    CUSTOM_BUDGET,
     DEVICE,
     EVERY_CONTEXT,
     LAYOUTS,
@@ -40,6 +41,7 @@ from clsweep.config.writing import as_values, rerun_yaml, to_yaml
 
 __all__ = [
     "ALL_LOGITS",
+    "CUSTOM_BUDGET",
     "DEVICE",
     "EVERY_CONTEXT",
     "LAYOUTS",
@@ -67,6 +69,7 @@ __all__ = [
     "choices",
     "classes_needed",
     "epochs_contradicted",
+    "followers",
     "from_values",
     "groups",
     "has",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import is_dataclass, replace
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
@@ -47,6 +49,42 @@ def has(composed: DictConfig, key: str) -> bool:
     node, _, name = key.rpartition(".")
     parent = OmegaConf.select(composed, node)
     return isinstance(parent, DictConfig) and name in parent
+
+
+def followers(composed: DictConfig, values: Mapping[str, Any]) -> dict[str, str]:
+    """Keys that refer to others, and would say something else if these had other values.
+
+    Args:
+        composed: the configuration, as Hydra composes it.
+        values: of the others, by the names that they are searched by.
+
+    Returns:
+        What they say, by key, as in `{"regularizer.rate": "${optimizer.lr}"}`.
+    """
+    given = {key_of(name): value for name, value in values.items()}
+    for one, other in itertools.permutations((optimizers.ALIAS, f"{optimizers.KEY}.lr")):
+        if one in given:  # two names of the same
+            given.setdefault(other, given[one])
+    changed = deepcopy(composed)
+    for key, value in given.items():
+        OmegaConf.update(changed, key, value, force_add=True)
+    return {
+        key: text
+        for key, text in _references(composed)
+        if key not in given and OmegaConf.select(changed, key) != OmegaConf.select(composed, key)
+    }
+
+
+def _references(composed: DictConfig) -> Iterator[tuple[str, str]]:
+    """The keys that refer to others, Hydra's own left out, with what they say."""
+    whole = OmegaConf.to_container(OmegaConf.masked_copy(composed, [str(one) for one in composed if one != "hydra"]))
+    waiting: list[tuple[str, Any]] = [("", whole)]
+    while waiting:
+        key, node = waiting.pop()
+        if isinstance(node, str) and "${" in node:
+            yield key, node
+        inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+        waiting += [(f"{key}.{one}".lstrip("."), value) for one, value in inner]
 
 
 def key_of(name: str) -> str:

@@ -206,10 +206,14 @@ def _gather(settings: DictConfig) -> None:
         return
     fixed = [one.name for one in fields(RegularizerConfig)]
     names = [str(key) for key in node if key not in fixed]
-    own: Any = OmegaConf.to_container(OmegaConf.masked_copy(node, names), resolve=True)
+    own = {name: _resolved(node[name]) for name in names}  # in its place: it may refer to other keys
     for name in names:
         del node[name]
     node["values"] = {**(node.get("values") or {}), **flat(own)}
+
+
+def _resolved(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if isinstance(value, DictConfig | ListConfig) else value
 
 
 def _name_data(settings: DictConfig) -> None:

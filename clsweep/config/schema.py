@@ -31,6 +31,7 @@ OUR_STREAMS = "clsweep.data.streams"
 SPLIT = f"{OUR_STREAMS}.split"
 OF_ALL_CLASSES = (f"{OUR_STREAMS}.permuted", f"{OUR_STREAMS}.rotated")
 GIVEN_TO_STREAMS = ("contexts", "classes_per_context", "seed", "input_shape")
+CUSTOM_BUDGET = "custom"  # iterations of one's own, or epochs
 OWN, SHIPPED = "custom", "custom_regularization"  # a method in a file, and the file that ships
 ITERS = "${.iters_by_budget.${budget}}"  # as conf/benchmark/*.yaml has it
 METHOD = "regularizer"
@@ -277,7 +278,7 @@ class Config:
     @property
     def effective_budget(self) -> str:
         """`budget`, or `custom` where `benchmark.epochs` or a `benchmark.iters` of its own says how long."""
-        return self.budget if self.follows_budget and self.benchmark.epochs is None else "custom"
+        return self.budget if self.follows_budget and self.benchmark.epochs is None else CUSTOM_BUDGET
 
     @property
     def follows_budget(self) -> bool:

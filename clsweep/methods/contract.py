@@ -11,7 +11,7 @@ Optional attributes of the file:
 - `CONFIG_OVERRIDES = {"reg_strength_scale": float}` multiplies `reg_strength`;
 - `USES_PATH_INTEGRAL = False` says that the method reads neither `model._custom_W` nor `model._custom_p_old`, which
   are then not kept up to date while a context is trained (`_custom_W` is the path integral of -gradient * update, of
-  the total loss, as in van de Ven's code; Zenke et al., 2017, take the task's loss);
+  the total loss, as the optimizer gets it and as in van de Ven's code; Zenke et al., 2017, take the task's loss);
 - `PENALTY_IS_PURE = True` says that `compute_regularization_loss` draws no random numbers and changes nothing, so that
   nothing has to be put back after each step;
 - `quadratic_penalty(model, importance_dict, prev_params_dict) -> (coefficients, centres)`, a function of three

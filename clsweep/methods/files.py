@@ -16,6 +16,7 @@ where `pip install -e` has left them. What is installed otherwise goes by its ve
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import sys
 from collections.abc import Mapping
@@ -107,6 +108,15 @@ class MethodFile:
         for name, content in self.neighbours.items():
             digest.update(f"\0{name}\0{hashlib.new(algorithm, content).hexdigest()}".encode())
         return digest.hexdigest()
+
+    def mentions(self, name: str) -> bool:
+        """Whether a name stands anywhere in its code: as an attribute, a variable, an argument or a whole text."""
+        contents = [self.source, *(module.content for module in self.modules.values())]
+        try:
+            trees = [ast.parse(content) for content in contents]
+        except (SyntaxError, ValueError):  # one isn't Python's, and may read anything
+            return True
+        return any(name in vars(node).values() for tree in trees for node in ast.walk(tree))
 
     def find(self, name: str) -> Module | None:
         """A module beside the file, by its dotted name, whether or not it could be seen that the file imports it."""

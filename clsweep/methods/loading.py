@@ -147,10 +147,23 @@ def load(config: RegularizerConfig, seed: int = 0, file: MethodFile | Functions 
         file = file or read(config.file)
         with stream.active():
             made = Instance(file)
-        return _of_functions(made.module, file.shown, config, stream, tuned_for(config, file), made)
+        loaded = _of_functions(made.module, file.shown, config, stream, tuned_for(config, file), made)
+        unused = (*loaded.resolved.unused, *_unread(loaded, file))
+        return dataclasses.replace(loaded, resolved=dataclasses.replace(loaded.resolved, unused=unused))
     if config._target_ is None:
         raise InputError(f"{_KEY}.file is missing: expected the path of a Python file.")
     return _of_class(config, stream)
+
+
+def _unread(loaded: Loaded, file: MethodFile | Functions) -> list[str]:
+    """The values given that a file may read, but doesn't declare or mention; the strength acts without being read."""
+    return [
+        name
+        for name, one in loaded.declared.items()
+        if not (one.is_declared or name == "reg_strength" or loaded.resolved.origins[name] != GIVEN)
+        and isinstance(file, MethodFile)
+        and not file.mentions(name)
+    ]
 
 
 def tuned_for(config: RegularizerConfig, file: MethodFile | None) -> dict[str, Any]:

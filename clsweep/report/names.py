@@ -10,6 +10,7 @@ from typing import Any, Final
 import pandas as pd
 
 from clsweep import defaults
+from clsweep.config import CUSTOM_BUDGET
 from clsweep.results import Results
 
 BENCHMARKS: Final = {
@@ -89,7 +90,7 @@ def _study_title(study: Mapping[Hashable, Any], run: Mapping[Hashable, Any] | No
 
 
 def _length(row: Mapping[Any, Any]) -> str:
-    if row["budget"] != "custom":
+    if row["budget"] != CUSTOM_BUDGET:
         return f"{row['budget']} budget"
     epochs = 0 if pd.isna(row["epochs"]) else row["epochs"]
     return f"{epochs} epoch{'s' if epochs > 1 else ''}" if epochs else f"{row['iters']:,} iterations"

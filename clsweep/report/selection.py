@@ -10,7 +10,7 @@ from typing import Any, Final
 import pandas as pd
 
 from clsweep import config as settings
-from clsweep.config import ON_STREAM
+from clsweep.config import CUSTOM_BUDGET, ON_STREAM
 from clsweep.hyperparameters import STANDARD
 from clsweep.protocol import SEED_PARTS, Protocol
 from clsweep.report.plots.contexts import BOUNDS
@@ -18,7 +18,7 @@ from clsweep.results import FINISHED, Results
 
 # The columns that say what is compared: the digest of a protocol, its parts, and what goes with them.
 PROTOCOL: Final = ("protocol", "searched", *(one.name for one in fields(Protocol)), "budget", "n_train", "n_test")
-_BUDGETS: Final = ("full", "quick", "custom", "smoke")
+_BUDGETS: Final = ("full", "quick", CUSTOM_BUDGET, "smoke")
 TUNED: Final = "tuned"
 _PERHAPS_TUNED: Final = "default, perhaps tuned before"  # of sweeps whose files don't say it
 _COMMA: Final = ", "

@@ -29,7 +29,7 @@ class Unit:
 
     def text(self, value: float, sign: str = "") -> str:
         """A number; `sign` is "+" where it is a difference."""
-        return f"{self.factor * value:{sign}.{self.decimals}f}"
+        return f"{self.factor * value:{sign}z.{self.decimals}f}"
 
     def interval(self, mean: float, half_width: float) -> str:
         """A mean and half its interval's width, which is NaN for one seed."""

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from clsweep.config import ON_STREAM, shown_name
+from clsweep.config import CUSTOM_BUDGET, ON_STREAM, shown_name
 from clsweep.errors import InputError
 from clsweep.hyperparameters import STANDARD
 from clsweep.paths import short
@@ -461,8 +461,7 @@ def _description(folder: Path, names: set[str], found: _Found) -> dict[str, Any]
             "benchmark": config["benchmark"]["name"],
             "method": shown_name(config["regularizer"]["name"], config["regularizer"].get("file") or ""),
             "dataset": config["dataset"]["name"],
-            "budget": config["budget"],
-            "iters": _iters(config["benchmark"], config["budget"]),
+            **_length(config["benchmark"], config["budget"]),
             "space": _space(_searched(config), _trial_columns(folder / TRIALS_FILE)),
         }
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
@@ -470,12 +469,13 @@ def _description(folder: Path, names: set[str], found: _Found) -> dict[str, Any]
         return {}
 
 
-def _iters(benchmark: dict[str, Any], budget: str) -> int | None:
-    """The iterations in it, or those of the budget, as `rerun_yaml` writes them; None where epochs say how many."""
+def _length(benchmark: dict[str, Any], budget: str) -> dict[str, Any]:
+    """How long runs are, as `Summary` has it; `rerun_yaml` refers to a budget's iterations."""
     if benchmark.get("epochs") is not None:
-        return None
-    iters = benchmark["iters"]
-    return int(benchmark["iters_by_budget"][budget] if isinstance(iters, str) else iters)
+        return {"budget": CUSTOM_BUDGET, "iters": None}
+    of_budgets, iters = benchmark["iters_by_budget"], benchmark["iters"]
+    iters = int(of_budgets[budget] if isinstance(iters, str) else iters)
+    return {"budget": budget if iters == of_budgets[budget] else CUSTOM_BUDGET, "iters": iters}
 
 
 def _trial_columns(path: Path) -> list[str]:

@@ -149,6 +149,7 @@ class Commands:
         method = load(regularizer)
         written = _written(config, method, self._fixed)
         ranges = searched(config, method, written | self.ranges, self._fixed.keys() | regularizer.preset_values.keys())
+        _refuse_followers(composed, ranges)
         if config.stream != "joint":
             _check_preset(method, ranges)
             self.notes += [note for note in method.cautions() if note not in self.notes]
@@ -165,6 +166,21 @@ class Commands:
         composed = self._loader.load_sweep_config(self._composed, combination)
         lacking = {name: text for name, text in apart.items() if not settings.has(composed, name)}
         return [f"++{name}={space.first(distribution)}" for name, distribution in space.parse(lacking).items()]
+
+
+def _refuse_followers(composed: DictConfig, ranges: Mapping[str, str]) -> None:
+    """Refuse a value that refers to a searched one: only the search's own values change from trial to trial.
+
+    Raises:
+        InputError: there is one.
+    """
+    ends = {name: [space.value(end) for end in space.ends(one)] for name, one in space.parse(ranges).items()}
+    for number in (0, -1):  # one of them is another value than there is
+        for key, text in settings.followers(composed, {name: own[number] for name, own in ends.items()}).items():
+            raise InputError(
+                f"{key}={text}: refers to a searched value, and would stay the same in all trials; expected a value of "
+                "its own, or a value for what it refers to."
+            )
 
 
 def _is_typed(key: str, combination: Sequence[str]) -> bool:

@@ -19,6 +19,7 @@ from clsweep.data.contexts import Stream
 from clsweep.errors import ClsweepError, InputError, MachineError, RunError, machine_error, named
 from clsweep.methods.loading import load
 from clsweep.process import interrupts_told_from_errors
+from clsweep.results import TRIALS_FILE
 from clsweep.space import Point
 from clsweep.sweeps import files, owner, verdict
 from clsweep.sweeps.continued import OnePerPoint
@@ -223,6 +224,8 @@ class StudyWorker:
                 not_waited_for_when_interrupted(self._storage),
                 interrupts_told_from_errors(),
             ):
+                if not (self.plan.folder / TRIALS_FILE).is_file():  # which tells that the folders within are trials
+                    self.write()
                 ledger.complete(trial, objective(trial))
         except PrunedError as reason:
             ledger.prune(trial, str(reason))

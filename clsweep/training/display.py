@@ -172,7 +172,7 @@ class Display(Observer):
         if not np.isnan(summary.validation_average_accuracy):
             self._print(f"  on validation   {summary.validation_average_accuracy:.4f}")
         if not np.isnan(summary.forgetting):
-            self._print(f"forgetting        {summary.forgetting:.4f}")
+            self._print(f"forgetting        {summary.forgetting:z.4f}")
         if not np.isnan(summary.worst_case_accuracy):
             self._print(f"min-ACC           {summary.min_accuracy:.4f}   WC-ACC {summary.worst_case_accuracy:.4f}")
         self._print(

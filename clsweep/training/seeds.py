@@ -108,7 +108,7 @@ def _print(folder: Path, runs: Sequence[Mapping[str, Any]], seeds: range) -> Non
     print(f"seeds             {len(numbers)} of {len(seeds)} finished: {shown}")
     for row in _rows(runs, len(seeds)):
         interval = "" if math.isnan(row["low"]) else f" ± {row['mean'] - row['low']:.4f}"
-        print(f"{_METRICS[row['metric']]:<18}{row['mean']:.4f}{interval}")
+        print(f"{_METRICS[row['metric']]:<18}{row['mean']:z.4f}{interval}")
     if len(numbers) > 1:
         print("                  mean and 95 % interval over the seeds")
     print(f"files             {short(folder)}/{results.SEEDS_FILE}, seed-{numbers[0]}/, ...")

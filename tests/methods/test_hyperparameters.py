@@ -237,6 +237,41 @@ def test_a_standard_one_that_a_method_has_not_is_noted() -> None:
     assert load(built_in("ewc", reg_strength=3.0)).notes() == []
 
 
+@pytest.mark.parametrize(
+    ("reads", "notes"),
+    [
+        ("1.0", ["regularizer.epsilon=0.5: {file} has no epsilon"]),
+        ("model.epsilon", []),
+        ('getattr(model, "epsilon")', []),
+    ],
+)
+def test_a_standard_one_that_a_file_neither_declares_nor_mentions_is_noted(
+    tmp_path: Path, reads: str, notes: list[str]
+) -> None:
+    file = write(tmp_path, f"# epsilon\n{declaring(TEMPERATURE, reads)}")
+    values = {"epsilon": 0.5, "reg_strength": 3.0, "temperature": 1.0}  # the strength acts without being read
+    loaded = load(RegularizerConfig("custom", file=str(file), values=values))
+    assert loaded.notes() == [note.format(file=loaded.method.source) for note in notes]
+    assert load(RegularizerConfig("custom", file=str(file))).notes() == []
+
+
+def test_a_text_is_one_of_the_declared_choices(tmp_path: Path) -> None:
+    norm = '{"norm": {"default": "l2", "space": "choice(l1, l2, \'a b\')"}}'
+    for value in ("l1", "l2", "a b"):
+        assert of_file(tmp_path, norm, norm=value).resolved.values["norm"] == value
+    with pytest.raises(InputError) as caught:
+        of_file(tmp_path, norm, norm="l3")
+    assert str(caught.value) == 'regularizer.norm=l3: expected one of l2, l1, a b, as "space" in its file says.'
+    assert of_file(tmp_path, '{"norm": {"default": "l2"}}', norm="l3").resolved.values["norm"] == "l3"
+
+
+def test_a_hyperparameter_may_refer_to_another_key(tmp_path: Path) -> None:
+    file = write(tmp_path, declaring(TEMPERATURE))
+    refers = "regularizer.temperature='${optimizer.lr}'"
+    config = setting("+benchmark=split_mnist", f"regularizer.file={file}", refers, "optimizer.lr=3")
+    assert load(config.regularizer).resolved.values["temperature"] == 3
+
+
 def test_one_that_no_method_has_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         of_file(tmp_path, TEMPERATURE, temprature=3.0)

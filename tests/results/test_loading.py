@@ -385,7 +385,24 @@ def test_a_study_is_read_with_its_trials_and_the_roles_of_its_runs(tmp_path: Pat
     (row,) = found.studies.to_dict("records")
     assert row["name"] == "split_mnist-online_ewc-0a1b2c3d"
     assert row["method"] == "online_ewc"
+    assert (row["budget"], row["iters"]) == ("full", 2000)
     assert row["space"] == {"reg_strength": "tag(log, interval(0.1, 1e6))", "gamma": "interval(0.05, 1)"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "budget", "iters"),
+    [
+        ("iters: '${.iters_by_budget.${budget}}'", "quick", 200),
+        ("iters: 200", "quick", 200),
+        ("iters: 20", "custom", 20),
+        ("iters: 20, epochs: 3", "custom", None),
+    ],
+)
+def test_a_studys_budget_is_that_of_its_runs(tmp_path: Path, typed: str, budget: str, iters: int | None) -> None:
+    study = write_study(tmp_path / "study")
+    (study / "best.yaml").write_text(BEST.replace("iters: 2000", typed).replace("budget: full", "budget: quick"))
+    (row,) = results.load(tmp_path).studies.to_dict("records")
+    assert (row["budget"], None if pd.isna(row["iters"]) else row["iters"]) == (budget, iters)
 
 
 @pytest.mark.parametrize(

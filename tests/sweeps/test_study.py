@@ -553,7 +553,7 @@ def test_what_the_machine_refuses_is_no_trials_fault(
         refuse_writing(patch, lambda name: True, number)
         with pytest.raises(OSError, match=os.strerror(number)) as told:
             study.work_once()
-    assert told.value.filename == str(tmp_path / "trial-0000" / ".hydra" / "config.yaml")
+    assert told.value.filename == str(tmp_path / "trials.csv")
     trial = study.ledger.trials()[0]
     assert trial.user_attrs[ENDED] == INTERRUPTED
     assert trial.user_attrs[REASON].startswith(

@@ -319,6 +319,22 @@ def test_what_would_have_no_effect_is_refused_from_python_too(typed: tuple[str, 
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("follows", "searched"),
+    [
+        ("regularizer.gamma=${optimizer.lr}", "optimizer.lr=interval(0.001,0.5)"),
+        ("regularizer.gamma=${benchmark.lr}", "optimizer.lr=interval(0.001,0.5)"),
+        ("regularizer.gamma=${optimizer.lr}", "benchmark.lr=0.001,0.5"),
+    ],
+)
+def test_a_value_that_refers_to_a_searched_one_is_refused(follows: str, searched: str, tmp_path: Path) -> None:
+    chosen = ["+benchmark=split_mnist", "dataset=mnist_5k", "regularizer=online_ewc", "device=cpu", follows]
+    with pytest.raises(InputError) as caught:
+        command.read([*chosen, searched.replace("=0.001,0.5", "=tag(search,choice(0.001,0.5))")], tmp_path)
+    assert str(caught.value).startswith(f"{follows}: refers to a searched value, and would stay the same in all trials")
+    assert command.read([*chosen, "optimizer.lr=0.1"], tmp_path).plans
+
+
 @pytest.mark.parametrize("start", ["optimizer.lr=0.1", "benchmark.lr=0.1"])
 def test_a_value_of_what_is_searched_is_where_the_search_starts(start: str, tmp_path: Path) -> None:
     chosen = ["+benchmark=split_mnist", "dataset=mnist_5k", "regularizer=ewc", "device=cpu", start]
