@@ -9,7 +9,7 @@ import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,18 +74,18 @@ class Search:
     trials: pd.DataFrame
     searched: tuple[str, ...]
 
-    @property
+    @cached_property
     def attempts(self) -> pd.DataFrame:
         """Those that say something about their values."""
         return attempts(self.trials, self.searched)
 
-    @property
+    @cached_property
     def complete(self) -> pd.DataFrame:
         """Those with an accuracy."""
         mine = self.attempts
         return mine[mine["state"] == COMPLETE]
 
-    @property
+    @cached_property
     def best(self) -> pd.Series[Any]:
         """The one with the highest accuracy, the earliest of several."""
         return self.complete.sort_values(ACCURACY, ascending=False, kind="stable").iloc[0]

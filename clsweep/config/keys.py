@@ -71,8 +71,13 @@ def followers(composed: DictConfig, values: Mapping[str, Any]) -> dict[str, str]
     return {
         key: text
         for key, text in _references(composed)
-        if key not in given and OmegaConf.select(changed, key) != OmegaConf.select(composed, key)
+        if key not in given and _said(changed, key) != _said(composed, key)
     }
+
+
+def _said(composed: DictConfig, key: str) -> Any:
+    """The value of a key; None where it refers to a key that isn't there, for which the schema has one."""
+    return OmegaConf.select(composed, key, throw_on_resolution_failure=False)
 
 
 def _references(composed: DictConfig) -> Iterator[tuple[str, str]]:

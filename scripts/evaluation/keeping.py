@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,7 +49,14 @@ def kept(experiment: Experiment) -> Made:
         ValueError: the tables are damaged.
     """
     folder = KEPT / experiment.name
-    found = results.load(*([folder] if folder.is_dir() else []))
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    return _read(folder, tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files))
+
+
+@cache
+def _read(folder: Path, files: tuple[tuple[str, int, int], ...]) -> Made:
+    """What is in a folder with these files: their names, times and sizes, which say whether it was read already."""
+    found = results.load(*([folder] if files else []))
     if found.problems:
         raise ValueError(f"{found.problems[0].path}: {found.problems[0].message}")
     runs = found.runs[found.runs["status"] == results.FINISHED]

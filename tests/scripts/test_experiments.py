@@ -24,7 +24,7 @@ from clsweep import composing, decisive, results, space
 from clsweep import config as settings
 from clsweep.data.datasets import ImageData, LabelledImages
 from clsweep.data.streams import permuted, split
-from clsweep.protocol import Protocol
+from clsweep.protocol import SEED_PARTS, Protocol
 from clsweep.results.packed import TABLES
 from clsweep.sweeps import command, overrides
 
@@ -131,22 +131,27 @@ def test_runs_can_be_made_and_those_that_are_kept_are_of_the_declared_protocol(
     monkeypatch.chdir(ROOT)
     kept = keeping.kept(EXPERIMENTS[name])
     made, groups = kept.runs, set()
-    configs: dict[tuple[str, ...], settings.Config] = {}  # of runs that differ in their seed alone
+    configs: dict[tuple[str, ...], settings.Config] = {}  # of runs that differ in their seeds alone
     for run in EXPERIMENTS[name].runs(kept):
         group = (run.setting, run.method, run.searches)
         if run.trials or (group in groups and run.name not in made.index):
             continue  # a sweep, or as the others but for its seed
         groups.add(group)
-        unseeded = tuple(one for one in run.overrides if not one.startswith("seed="))
+        unseeded = tuple(one for one in run.overrides if not one.startswith("seed"))
         if unseeded not in configs:
             configs[unseeded] = setting(*run.overrides)
             settings.check(configs[unseeded])
         if run.name in made.index:
             row = made.loc[run.name].to_dict()
-            expected = Protocol.of(configs[unseeded], dataset_digest=row["dataset_digest"])
+            seeds = {
+                name: int(value)
+                for name, _, value in (one.partition("=") for one in run.overrides if one[:4] == "seed")
+            }
+            parts: dict[str, Any] = {name: seeds.get(name) for name in SEED_PARTS}
+            expected = Protocol.of(replace(configs[unseeded], **parts), dataset_digest=row["dataset_digest"])
             assert Protocol.of_row(row) == expected
             assert row["regularizer"] == configs[unseeded].method
-            assert f"seed={row['seed']}" in run.overrides
+            assert row["seed"] == seeds["seed"]
 
 
 @pytest.mark.parametrize("name", NAMES)
