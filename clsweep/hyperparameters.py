@@ -198,7 +198,7 @@ def _entry(name: object, entry: object, source: str) -> Hyperparameter:
     space = entry.get("space", None if standard is None else standard.space)
     if space is not None and not isinstance(space, str):
         raise InputError(f'{where}: space={space!r}; expected a text in Hydra\'s syntax, such as "interval(0.1, 10)".')
-    allowed = _allowed(name, default, space) if standard is None else standard.allowed
+    allowed = _allowed(default) if standard is None else standard.allowed
     if allowed is None or not allowed.holds(default):
         expected = "a finite number, a text or a truth value" if allowed is None else allowed.expected
         raise InputError(f"{where}: default={default!r}; expected {expected}.")
@@ -215,14 +215,8 @@ def _is_column(name: str) -> bool:
 _TAKEN = ("name", "file", "space", "tuned", "tuned_for", "preset", "values", "fisher")
 
 
-def _allowed(name: str, default: object, space: str | None) -> Allowed | None:
-    """A hyperparameter may be what its default is: a number, a truth value or a text, and then one of its choices."""
-    if isinstance(default, str) and space is not None:
-        from clsweep.space import texts  # here, since it imports this module
-
-        chosen = texts(name, space)
-        allowed = one_of(*dict.fromkeys([default, *chosen]))
-        return replace(allowed, expected=f'{allowed.expected}, as "space" in its file says') if chosen else TEXT
+def _allowed(default: object) -> Allowed | None:
+    """A hyperparameter may be what its default is: a number, a text or a truth value."""
     kinds = (TRUTH, NUMBER, TEXT)
     return next((kind for kind in kinds if kind.holds(default)), None)
 

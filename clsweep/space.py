@@ -57,7 +57,7 @@ def parse(ranges: Mapping[str, str]) -> Space:
 
 
 def texts(name: str, text: str) -> list[str]:
-    """The values of a range where all of them are texts; else none, nor where it can't be read, which `check` tells."""
+    """The values of a range; empty if any isn't a text, or if the range can't be read, which `check` reports."""
     try:
         distribution = _distribution(name, text)
     except InputError:

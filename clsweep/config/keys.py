@@ -52,7 +52,7 @@ def has(composed: DictConfig, key: str) -> bool:
 
 
 def followers(composed: DictConfig, values: Mapping[str, Any]) -> dict[str, str]:
-    """Keys that refer to others, and would say something else if these had other values.
+    """Keys whose values refer to others, and would change with them.
 
     Args:
         composed: the configuration, as Hydra composes it.
@@ -81,8 +81,9 @@ def _said(composed: DictConfig, key: str) -> Any:
 
 
 def _references(composed: DictConfig) -> Iterator[tuple[str, str]]:
-    """The keys that refer to others, Hydra's own left out, with what they say."""
-    whole = OmegaConf.to_container(OmegaConf.masked_copy(composed, [str(one) for one in composed if one != "hydra"]))
+    """The keys that refer to others and decide a result, with what they say."""
+    deciding = [str(one) for one in composed if one not in ("hydra", "logger", "callbacks")]
+    whole = OmegaConf.to_container(OmegaConf.masked_copy(composed, deciding))
     waiting: list[tuple[str, Any]] = [("", whole)]
     while waiting:
         key, node = waiting.pop()

@@ -89,7 +89,8 @@ class Loaded:
     def notes(self) -> list[str]:
         """What the user should know of the values, in sentences; see `cautions`."""
         unused = [
-            f"{_KEY}.{name}={_shown(self.config.values[name])}: {self.method.source} has no {name}"
+            f"{_KEY}.{name}={_shown(self.config.values[name])}: {self.method.source} "
+            + (f"doesn't mention {name}" if name in self.declared else f"has no {name}")
             for name in self.resolved.unused
         ]
         return unused + self.cautions()
@@ -97,7 +98,13 @@ class Loaded:
     def cautions(self) -> list[str]:
         """What the method says of some values of its own."""
         values = self.resolved.values
-        return [one.notes[values[name]] for name, one in self.declared.items() if values.get(name) in one.notes]
+        noted = [one.notes[values[name]] for name, one in self.declared.items() if values.get(name) in one.notes]
+        return noted + [
+            f"{_KEY}.{name}={values[name]}: is none of those that {self.method.source} declares, {', '.join(texts)}"
+            for name, one in self.declared.items()
+            if isinstance(one.default, str) and one.space is not None
+            if (texts := space.texts(name, one.space)) and values[name] not in (one.default, *texts)
+        ]
 
     def steps_note(self, optimizer: OptimizerSetting) -> list[str]:
         """What the user should know of the method with an optimizer, in sentences."""
@@ -155,15 +162,10 @@ def load(config: RegularizerConfig, seed: int = 0, file: MethodFile | Functions 
     return _of_class(config, stream)
 
 
-def _unread(loaded: Loaded, file: MethodFile | Functions) -> list[str]:
-    """The values given that a file may read, but doesn't declare or mention; the strength acts without being read."""
-    return [
-        name
-        for name, one in loaded.declared.items()
-        if not (one.is_declared or name == "reg_strength" or loaded.resolved.origins[name] != GIVEN)
-        and isinstance(file, MethodFile)
-        and not file.mentions(name)
-    ]
+def _unread(loaded: Loaded, file: MethodFile) -> list[str]:
+    """The values given that a file neither declares nor mentions; the strength acts without being read."""
+    undeclared = [name for name, one in loaded.declared.items() if not one.is_declared and name != "reg_strength"]
+    return [name for name in undeclared if loaded.resolved.origins[name] == GIVEN and not file.mentions(name)]
 
 
 def tuned_for(config: RegularizerConfig, file: MethodFile | None) -> dict[str, Any]:

@@ -82,17 +82,16 @@ def numbered(names: Sequence[str]) -> list[str]:
 
 
 def _study_title(study: Mapping[Hashable, Any], run: Mapping[Hashable, Any] | None) -> str:
-    """A study says the budget that it was asked for; one of its runs, how long it really trained."""
     benchmark, method = str(study["benchmark"]), str(study["method"])
     on = "" if study["dataset"] == _usual_dataset(benchmark) else f" on {study['dataset']}"
-    length = f"{study['budget']} budget" if run is None else _length(run)
+    length = _length(study if run is None else run)
     return f"{BENCHMARKS.get(benchmark, benchmark)}{on}, {length}: {METHODS.get(method, method)}"
 
 
 def _length(row: Mapping[Any, Any]) -> str:
-    if row["budget"] != CUSTOM_BUDGET:
+    if row["budget"] != CUSTOM_BUDGET or pd.isna(row["iters"]):
         return f"{row['budget']} budget"
-    epochs = 0 if pd.isna(row["epochs"]) else row["epochs"]
+    epochs = 0 if pd.isna(row.get("epochs")) else row["epochs"]
     return f"{epochs} epoch{'s' if epochs > 1 else ''}" if epochs else f"{row['iters']:,} iterations"
 
 

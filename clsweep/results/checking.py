@@ -76,7 +76,7 @@ def inconsistent(runs: pd.DataFrame, cells: pd.DataFrame) -> Broken:
     counts = cells[cells["split"] == _TEST].groupby("folder").size()
     for folder, stream, contexts in _finished(runs)[["folder", "stream", "contexts"]].to_numpy():
         expected = contexts * (2 if stream == "joint" else contexts + 1)
-        if counts.get(folder, 0) != expected:
+        if counts.get(folder, 0) != expected or contexts < 1:
             message = f"{counts.get(folder, 0)} accuracies on test data; expected {expected}"
             broken.setdefault(folder, (ACCURACY_FILE, message))
     return broken
@@ -86,7 +86,7 @@ def contradicting(runs: pd.DataFrame, cells: pd.DataFrame) -> Broken:
     """Runs with a metric in the summary that their accuracies don't give; but for the average, it may be missing.
 
     Args:
-        runs: the runs, of their columns' types.
+        runs: the runs, of their columns' types, none of them incomplete or inconsistent.
         cells: their accuracies.
 
     Returns:

@@ -473,9 +473,9 @@ def _length(benchmark: dict[str, Any], budget: str) -> dict[str, Any]:
     """How long runs are, as `Summary` has it; `rerun_yaml` refers to a budget's iterations."""
     if benchmark.get("epochs") is not None:
         return {"budget": CUSTOM_BUDGET, "iters": None}
-    of_budgets, iters = benchmark["iters_by_budget"], benchmark["iters"]
-    iters = int(of_budgets[budget] if isinstance(iters, str) else iters)
-    return {"budget": budget if iters == of_budgets[budget] else CUSTOM_BUDGET, "iters": iters}
+    usual: Any = (benchmark.get("iters_by_budget") or {}).get(budget)
+    iters = int(usual if isinstance(benchmark["iters"], str) else benchmark["iters"])
+    return {"budget": budget if usual in (None, iters) else CUSTOM_BUDGET, "iters": iters}
 
 
 def _trial_columns(path: Path) -> list[str]:
@@ -511,7 +511,7 @@ def _copied_studies(found: _Found, trials: pd.DataFrame) -> set[str]:
     counts = trials["study"].value_counts()
     telling = ["folder", "number", "validation_average_accuracy", "seconds"]
     first = trials.drop_duplicates("study").set_index("study")[telling]
-    first = first[first["seconds"].notna()]  # one that isn't done tells nothing
+    first = first[first["seconds"].notna() & first["folder"].ne("")]  # one that has not begun a run tells nothing
     kept: dict[str, str] = {}
     copied = set()
     for study in sorted(first.index, key=lambda one: -counts[one]):  # of as many trials, the one that was found first
@@ -533,9 +533,9 @@ def _checked_values(found: _Found) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataF
     broken = not_numbers(curves, _CURVE_DTYPES, CURVE_FILE) | not_numbers(cells, _CELL_DTYPES, ACCURACY_FILE)
     runs, cells, curves = _without(broken | not_numbers(runs, dtypes, SUMMARY_FILE), runs, cells, curves, found)
     runs, cells, curves = converted(runs, dtypes), converted(cells, _CELL_DTYPES), converted(curves, _CURVE_DTYPES)
-    broken = contradicting(runs, cells) | miscounted(runs, cells) | incomplete(runs)
-    broken |= inconsistent(runs, cells)  # of several, the last is named
+    broken = miscounted(runs, cells) | incomplete(runs) | inconsistent(runs, cells)  # of several, the last is named
     runs, cells, curves = _without(inconsistent_curves(runs, curves) | broken, runs, cells, curves, found)
+    runs, cells, curves = _without(contradicting(runs, cells), runs, cells, curves, found)
     runs, cells, curves = _without(copies(runs), runs, cells, curves, found)
     started = pd.to_datetime(runs["started_at"], utc=True, errors="coerce", format="ISO8601")
     runs["started_at"] = started.astype("datetime64[us, UTC]")

@@ -55,7 +55,7 @@ def kept(experiment: Experiment) -> Made:
 
 @cache
 def _read(folder: Path, files: tuple[tuple[str, int, int], ...]) -> Made:
-    """What is in a folder with these files: their names, times and sizes, which say whether it was read already."""
+    """What is in a folder with these files: their names, times and sizes are the key of the cache."""
     found = results.load(*([folder] if files else []))
     if found.problems:
         raise ValueError(f"{found.problems[0].path}: {found.problems[0].message}")

@@ -266,8 +266,8 @@ def edit(path: Path, **values: float | str) -> None:
     pd.read_csv(path).assign(**values).to_csv(path, index=False)
 
 
-def change(name: str, folder: Path) -> None:
-    edit(folder / "summary.csv", **{name: 0.123})
+def change(name: str, folder: Path, value: float = 0.123) -> None:
+    edit(folder / "summary.csv", **{name: value})
 
 
 def cut(path: Path, end: str, instead: str = "") -> None:
@@ -305,6 +305,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "odd version": (replace("summary.csv", "\n3,", "\n²,"), "format_version=²; expected a number"),
     "two columns": (replace("summary.csv", ",threads,", ",device,"), "two columns of the same name"),
     "no seed": (replace("summary.csv", ",,7,,,,full,", ",,,,,,full,"), "seed is empty, but the run is finished"),
+    **{
+        f"{count} contexts": (partial(change, "contexts", value=count), "12 accuracies on test data; expected ")
+        for count in (-1, -5, 0, 500_000_000)
+    },
     "no contexts": (lambda folder: edit(folder / "summary.csv", contexts=""), "contexts is empty"),
     **{
         name: (partial(change, name), f"{name}=0.123, but accuracy.csv beside it says otherwise")
@@ -387,6 +391,17 @@ def test_a_study_is_read_with_its_trials_and_the_roles_of_its_runs(tmp_path: Pat
     assert row["method"] == "online_ewc"
     assert (row["budget"], row["iters"]) == ("full", 2000)
     assert row["space"] == {"reg_strength": "tag(log, interval(0.1, 1e6))", "gamma": "interval(0.05, 1)"}
+
+
+def test_studies_that_were_stopped_in_their_first_moments_are_two(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        study = write_study(tmp_path / name)
+        head, first, *_ = (study / "trials.csv").read_text().splitlines()
+        values = dict(zip(head.split(","), first.split(","), strict=True)) | {"state": "RUNNING", "folder": ""}
+        (study / "trials.csv").write_text(f"{head}\n{','.join(values.values())}\n")
+    found = results.load(tmp_path)
+    assert len(found.studies) == 2
+    assert not any("the same study" in problem.message for problem in found.problems)
 
 
 @pytest.mark.parametrize(
