@@ -51,7 +51,7 @@ VARIANTS: dict[str, list[tuple[str, str]]] = {
 }  # fmt: skip
 
 
-# A variant may want another strength than the shipped file, which treats any above 2 for 2.
+# A variant may want another strength than the shipped file, which treats any above 2 as 2.
 _ANY_STRENGTH = ("STRONGEST = 2.0", "STRONGEST = 1e12")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from clsweep.ranges import DIGITS
@@ -99,23 +98,13 @@ def contradicting(runs: pd.DataFrame, cells: pd.DataFrame) -> Broken:
     for run in _finished(runs).to_dict("records"):
         for split, by_name in _METRICS.items():
             own = rows.get((run["folder"], split), np.empty(0, "int64"))
-            matrix = _matrix(after[own], context[own], accuracy[own], int(run["contexts"]))
+            matrix = metrics.matrix_of(after[own], context[own], accuracy[own], int(run["contexts"]))
             for name, metric in by_name.items():
                 given, found = run[name], metric(matrix)
                 if not (abs(found - given) < _ROUNDING or (math.isnan(given) and name != "average_accuracy")):
                     message = f"{name}={given}, but {ACCURACY_FILE} beside it says otherwise"
                     broken.setdefault(run["folder"], (SUMMARY_FILE, message))
     return broken
-
-
-def _matrix(
-    after: npt.NDArray[np.int64], context: npt.NDArray[np.int64], accuracy: metrics.Matrix, contexts: int
-) -> metrics.Matrix:
-    """One split's accuracies as `clsweep.results.metrics` wants them; those of no context are left out."""
-    matrix = np.full((contexts + 1, contexts), np.nan)
-    placed = (after >= 0) & (after <= contexts) & (context >= 1) & (context <= contexts)
-    matrix[after[placed], context[placed] - 1] = accuracy[placed]
-    return matrix
 
 
 def _finished(runs: pd.DataFrame) -> pd.DataFrame:

@@ -26,6 +26,25 @@ class Cell:
     n: int
 
 
+def matrix_of(after: npt.ArrayLike, context: npt.ArrayLike, accuracy: npt.ArrayLike, contexts: int) -> Matrix:
+    """The matrix of measured accuracies; see the module.
+
+    Args:
+        after: after how many contexts each was measured, [N]; one that isn't from 0 to T has no place in it.
+        context: on which, [N], from 1; likewise.
+        accuracy: from 0 to 1, [N].
+        contexts: the number of contexts T.
+
+    Returns:
+        float64 [T + 1, T], NaN where nothing was measured.
+    """
+    rows, columns, values = np.asarray(after, "int64"), np.asarray(context, "int64") - 1, np.asarray(accuracy)
+    matrix = np.full((contexts + 1, contexts), np.nan)
+    placed = (rows >= 0) & (rows <= contexts) & (columns >= 0) & (columns < contexts)
+    matrix[rows[placed], columns[placed]] = values[placed]
+    return matrix
+
+
 def average_accuracy(matrix: Matrix) -> float:
     """Mean accuracy over all contexts after the last one, from 0 to 1.
 

@@ -16,11 +16,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-import numpy as np
 import pandas as pd
 
 from clsweep.results.curves import CURVE_FILE, Point, curve_table
-from clsweep.results.metrics import Cell, Matrix
+from clsweep.results.metrics import Cell, Matrix, matrix_of
 
 ACCURACY_FILE = "accuracy.csv"
 SUMMARY_FILE = "summary.csv"
@@ -204,11 +203,9 @@ def accuracy_matrix(cells: Sequence[Cell], split: str, contexts: int) -> Matrix:
     Returns:
         float64 [T + 1, T], NaN where nothing was measured.
     """
-    matrix = np.full((contexts + 1, contexts), np.nan)
-    for cell in cells:
-        if cell.split == split:
-            matrix[cell.after_context, cell.context - 1] = cell.accuracy
-    return matrix
+    mine = [cell for cell in cells if cell.split == split]
+    after, context = [cell.after_context for cell in mine], [cell.context for cell in mine]
+    return matrix_of(after, context, [cell.accuracy for cell in mine], contexts)
 
 
 def accuracy_table(summary: Summary, cells: Sequence[Cell]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The files of a study: `trials.csv`, `best.yaml` and `final.csv`, written anew after every trial."""
+"""The files of a study: `trials.csv`, `best.yaml` and `final.csv`, from the first trial's start on."""
 
 from __future__ import annotations
 

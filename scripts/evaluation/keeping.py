@@ -49,7 +49,7 @@ def kept(experiment: Experiment) -> Made:
         ValueError: the tables are damaged.
     """
     folder = KEPT / experiment.name
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    files = [file for file in (folder / name for name in TABLES.values()) if file.is_file()]
     return _read(folder, tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files))
 
 

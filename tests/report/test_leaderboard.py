@@ -376,6 +376,10 @@ def test_a_metric_that_no_method_has_marks_none(tmp_path: Path) -> None:
     assert list(made[made["average_accuracy_best"].eq(True)]["method"]) == ["si"]
 
 
+def test_what_rounds_to_zero_has_no_sign_but_a_differences() -> None:
+    assert (FRACTION.text(-1e-6), FRACTION.text(-1e-6, "+"), FRACTION.text(-0.5)) == ("0.0000", "+0.0000", "-0.5000")
+
+
 def test_less_forgetting_is_better(tmp_path: Path) -> None:
     for seed in range(4):
         write_run(tmp_path / f"a{seed}", 0.9, seed=seed, regularizer="si", drop=0.005 + seed / 1000)

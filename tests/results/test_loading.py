@@ -415,7 +415,7 @@ def test_studies_that_were_stopped_in_their_first_moments_are_two(tmp_path: Path
 )
 def test_a_studys_budget_is_that_of_its_runs(tmp_path: Path, typed: str, budget: str, iters: int | None) -> None:
     study = write_study(tmp_path / "study")
-    (study / "best.yaml").write_text(BEST.replace("iters: 2000", typed).replace("budget: full", "budget: quick"))
+    (study / "best.yaml").write_text(BEST.replace("iters: 2000", typed, 1).replace("budget: full", "budget: quick"))
     (row,) = results.load(tmp_path).studies.to_dict("records")
     assert (row["budget"], None if pd.isna(row["iters"]) else row["iters"]) == (budget, iters)
 

@@ -23,7 +23,7 @@ import yaml
 from builders import image_data, refuse_writing, setting
 from omegaconf import OmegaConf
 from optuna.exceptions import StorageInternalError
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.console import Console
 from sweeping import finish, plan, resolved, worker, worker_on
 
@@ -186,6 +186,19 @@ def test_neither_sampler_nor_pruner_reads_test_accuracies(tmp_path: Path) -> Non
     assert {trial.state for trial in one} == {TrialState.COMPLETE, TrialState.PRUNED}
     tests = [read(tmp_path / name).test_average_accuracy for name in ("one", "other")]
     assert not tests[0].equals(tests[1])
+
+
+def test_a_folder_is_a_studys_while_its_first_trial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = worker(tmp_path, "regularizer=l2", "search.n_trials=2", "search.final_seeds=0")
+    objective, seen = study._runner.objective, []
+
+    def looking(trial: Trial) -> float:
+        seen.append(read(tmp_path).state.tolist())
+        return objective(trial)
+
+    monkeypatch.setattr(study._runner, "objective", looking)
+    finish(study)
+    assert seen == [["RUNNING"], ["COMPLETE"]]
 
 
 def test_failed_trials_are_recorded_and_the_study_goes_on(tmp_path: Path) -> None:
