@@ -420,6 +420,14 @@ def test_a_studys_budget_is_that_of_its_runs(tmp_path: Path, typed: str, budget:
     assert (row["budget"], None if pd.isna(row["iters"]) else row["iters"]) == (budget, iters)
 
 
+def test_a_setting_without_the_benchmarks_budgets_has_the_budget_that_it_names(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "study")
+    (study / "best.yaml").write_text(BEST.replace(", iters_by_budget: {full: 2000, quick: 200}", ""))
+    found = results.load(tmp_path)
+    assert found.problems == []
+    assert found.studies[["budget", "iters"]].to_dict("records") == [{"budget": "full", "iters": 2000}]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
