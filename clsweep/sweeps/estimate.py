@@ -7,7 +7,6 @@ from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from clsweep import networks
 from clsweep.config import Config
@@ -65,6 +64,8 @@ def _step_operations(config: Config, stream: Stream) -> float:
 
 
 def _operations(model: nn.Module, inputs: Tensor) -> float:
+    from torch.utils.flop_counter import FlopCounterMode  # here, since it imports Triton
+
     with FlopCounterMode(display=False) as counter:
         model(inputs).sum().backward()
     return float(counter.get_total_flops())

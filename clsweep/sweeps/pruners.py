@@ -13,7 +13,7 @@ import optuna
 from optuna.pruners import BasePruner, NopPruner, PercentilePruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial
-from scipy import stats
+from scipy import special  # scipy.stats takes a second to import
 
 from clsweep.errors import InputError
 from clsweep.sweeps.named import build, find, normalized
@@ -114,4 +114,4 @@ def is_clearly_worse(trial: Sequence[Sequence[float]], best: Sequence[Sequence[f
     if len(trial) < 2 or differences.mean() >= 0:
         return False
     error = differences.std(ddof=1) / math.sqrt(len(trial))
-    return bool(error == 0 or stats.t.cdf(differences.mean() / error, len(trial) - 1) < _P_HOPELESS)
+    return bool(error == 0 or special.stdtr(len(trial) - 1, differences.mean() / error) < _P_HOPELESS)

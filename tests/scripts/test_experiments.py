@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from builders import ROOT, setting
+from conftest import Typed
 from scipy import stats
 from trees import write_run
 
@@ -219,12 +220,11 @@ def test_finished_runs_are_kept_once_and_others_are_not(folders: Path) -> None:
     assert second in EXPERIMENT.missing(made)
 
 
-def test_a_run_that_diverges_is_made_once_and_told(folders: Path) -> None:
+def test_a_run_that_diverges_is_made_once_and_told(folders: Path, typed: Typed) -> None:
     tried = list(SETTING.searches(EWC))
     folder = keeping.MADE_HERE / EXPERIMENT.name / tried[0].name
-    typed = "+benchmark=split_mnist dataset=mnist_5k benchmark.iters=30 optimizer=sgd optimizer.lr=1e20 threads=1"
-    command = [sys.executable, "-m", "clsweep", *typed.split(), "regularizer=ewc", f"hydra.run.dir={folder}"]
-    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 1
+    words = "+benchmark=split_mnist dataset=mnist_5k benchmark.iters=30 optimizer=sgd optimizer.lr=1e20 threads=1"
+    assert typed(*words.split(), "regularizer=ewc", f"hydra.run.dir={folder}").returncode == 1
     for run, accuracy in zip(tried[1:], (0.9, 0.8), strict=True):
         finish(run, validation_average_accuracy=accuracy, validation_fraction=0.1)
     made = keeping.keep(EXPERIMENT, runs())

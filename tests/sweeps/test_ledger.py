@@ -82,11 +82,13 @@ def test_processes_share_a_budget_on_sqlite(sqlite: str, n_processes: int) -> No
     share(sqlite, n_processes)
 
 
-def test_processes_share_a_budget_on_a_journal(tmp_path: Path) -> None:
-    share(f"journal:{tmp_path / 'journal.log'}", 4)
-
-
 @pytest.mark.parametrize("n_processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_processes_share_a_budget_on_a_journal(tmp_path: Path, n_processes: int) -> None:
+    share(f"journal:{tmp_path / 'journal.log'}", n_processes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_processes", [2, 4])
 def test_processes_share_a_budget_on_postgresql(postgresql: str, n_processes: int) -> None:
     share(postgresql, n_processes)
 

@@ -8,8 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
+import builders
 import pandas as pd
 import pytest
 from builders import ROOT
@@ -34,10 +37,13 @@ SWEEP = ("--multirun", *TINY, "benchmark.iters=5", "search.final_seeds=1", ALONE
 def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A sweep of two methods, and what it printed."""
     folder = tmp_path_factory.mktemp("sweep")
-    done = clsweep(*SWEEP, "regularizer=ewc,si", "search.n_trials=3", f"hydra.sweep.dir={folder}")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return folder, done.stdout
+    arguments = (*SWEEP, "regularizer=ewc,si", "search.n_trials=3", f"hydra.sweep.dir={folder}")
+    printed, complained = StringIO(), StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(complained):
+        patch.chdir(ROOT)
+        assert builders.command(patch, *arguments) == 0
+    assert complained.getvalue() == ""
+    return folder, printed.getvalue()
 
 
 def studies(folder: Path) -> list[Path]:
@@ -56,12 +62,12 @@ def test_a_study_for_each_method(swept: tuple[Path, str]) -> None:
     assert "test, tuned" in printed
 
 
-def test_the_printed_command_runs_the_best_trial_again(swept: tuple[Path, str], tmp_path: Path) -> None:
+def test_the_printed_command_runs_the_best_trial_again(swept: tuple[Path, str], typed: Typed, tmp_path: Path) -> None:
     folder, printed = swept
     study = studies(folder)[1]
     command = next(line for line in printed.splitlines() if "run it again" in line and "-si-" in line)
     arguments = command.split("python -m clsweep ")[1].split()
-    done = clsweep(*arguments, f"hydra.run.dir={tmp_path / 'again'}")
+    done = typed(*arguments, f"hydra.run.dir={tmp_path / 'again'}")
     assert done.returncode == 0, done.stderr
     trials = pd.read_csv(study / "trials.csv")
     best = trials.sort_values("validation_average_accuracy", ascending=False, kind="stable").iloc[0]
@@ -415,7 +421,7 @@ def test_jobs_on_several_machines_need_a_storage_for_them_and_a_number(tmp_path:
 
 
 def test_a_closed_terminal_keeps_what_is_finished(tmp_path: Path) -> None:
-    arguments = [*SWEEP, "benchmark.iters=2500", "regularizer=ewc", f"hydra.sweep.dir={tmp_path}"]
+    arguments = [*SWEEP, "benchmark.iters=1000", "regularizer=ewc", f"hydra.sweep.dir={tmp_path}"]
     with subprocess.Popen(
         [sys.executable, "-m", "clsweep", *arguments], cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
     ) as process:

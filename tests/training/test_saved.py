@@ -568,7 +568,7 @@ def test_a_run_that_goes_on_leaves_out_no_network(
         )
 
 
-@pytest.mark.parametrize("seeds", [[], ["seeds=2"]])
+@pytest.mark.parametrize("seeds", [[], pytest.param(["seeds=2"], marks=pytest.mark.slow)])
 def test_a_run_that_is_finished_without_a_network_does_not_get_one(
     seeds: list[str], typed: Typed, tmp_path: Path
 ) -> None:
