@@ -18,7 +18,7 @@ from clsweep.errors import InputError
 from clsweep.report import leaderboard, page, pairs, regret, selection, tuning
 from clsweep.report.contents import contents
 from clsweep.report.figures import Drawn
-from clsweep.report.sections import overview, protocols
+from clsweep.report.sections import Figure, overview, protocols
 from clsweep.report.selection import Selection
 from clsweep.report.unit import FRACTION, PERCENT, Unit
 from clsweep.results import PRUNED, REPORT_MARK, Results
@@ -149,6 +149,11 @@ def _write_figures(output: Path, drawn: Sequence[Drawn]) -> None:
     results.write_text("".join(f"{name}\n" for name in sorted(files)), mark)
 
 
+def _cell(figure: Figure) -> str:
+    failed = f" ({figure.failed} failed)" if figure.failed else ""
+    return f"{figure}{' *' if figure.best else ''}{failed}"
+
+
 def _print(
     table: pd.DataFrame, found: Results, chosen: Selection, output: Path, figures_written: int, unit: Unit
 ) -> None:
@@ -161,7 +166,7 @@ def _print(
     for name in benchmarks:
         shown.add_column(escape(name))
     for row in rows:
-        cells = ["" if one is None else f"{one}{' *' if one.best else ''}" for one in row.figures]
+        cells = ["" if one is None else _cell(one) for one in row.figures]
         shown.add_row(escape(row.method), *cells)
     if rows:
         console.print(f"average accuracy after the last context, test set, {unit.described}", markup=False)

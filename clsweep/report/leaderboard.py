@@ -4,7 +4,8 @@ A method's place must not be chosen by what is being reported. Where it was run 
 leaderboard is that of the values a sweep chose on validation data, else that of the most seeds, else that of a sweep's
 default values, else that of the latest run, and never that of the best test accuracy. The row says which it was.
 
-A single seed is no basis for a lead: where any method of a protocol has several, those with one stand below them.
+A single seed is no basis for a lead: where any method of a protocol has several, those with one stand below them. Nor
+are the seeds that are left where others failed: such a method is never marked.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def rows(runs: pd.DataFrame) -> pd.DataFrame:
         a sweep, or its default, which may have been tuned before; see `clsweep.report.selection.origins`);
         `tune_on`, what a sweep tuned these values on, where it wasn't the whole stream for all of
         the method's rows; `main`, whether it is the method's row; `why`, how that was chosen among several, else
-        empty; `seeds`, their number; for each of `METRICS`
+        empty; `seeds`, their number; `failed`, how many more failed; for each of `METRICS`
         `<metric>` (the mean), `<metric>_low` and `<metric>_high` (of its 95 % interval), and for those in `MARKED`
         `<metric>_best`, whether it is better than all other methods by `TEST`; then the comparison with the leader, the
         method whose own row (`main`) has the highest mean average accuracy: `difference` (less than 0 where worse),
@@ -85,7 +86,7 @@ def _is_single(table: pd.DataFrame) -> pd.Series:
 
 
 def _columns() -> list[str]:
-    columns = [*PROTOCOL, "kind", "method", "setting", "chosen", "tune_on", "main", "why", "seeds"]
+    columns = [*PROTOCOL, "kind", "method", "setting", "chosen", "tune_on", "main", "why", "seeds", "failed"]
     for metric in METRICS:
         columns += [metric, f"{metric}_low", f"{metric}_high", *([f"{metric}_best"] if metric in MARKED else [])]
     return [*columns, "difference", "difference_low", "difference_high", "p", "common_seeds", stability.EVERY]
@@ -100,6 +101,7 @@ def _summaries(runs: pd.DataFrame) -> pd.DataFrame:
         pd.Series(~np.isin(ways, ("", ON_STREAM))).groupby([table["protocol"], table["method"]]).transform("any")
     )
     table["tune_on"] = np.where(has_other, ways, "")
+    table["failed"] = first["failed"].first().to_numpy()
     table["started_at"] = first["started_at"].max().to_numpy()
     table[stability.EVERY] = first[stability.EVERY].max().to_numpy()
     for metric in METRICS:
@@ -158,9 +160,8 @@ def _compared(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         made = [compare(by_seed(best, metric), by_seed(one, metric)) for one in others]
         # A mean over other seeds may be higher where the common ones say the opposite.
         ahead = all((one.difference > 0) is METRICS[metric] for one in made)
-        table[f"{metric}_best"] = (table.index == best) & (
-            bool(others) and ahead and all_differ([one.p for one in made])
-        )
+        told = bool(others) and ahead and all_differ([one.p for one in made])
+        table[f"{metric}_best"] = (table.index == best) & (table["failed"] == 0) & told
     best = _best(rivals, "average_accuracy")
     for index in table.index[table.index != best] if best is not None else ():
         one = compare(by_seed(index, "average_accuracy"), by_seed(best, "average_accuracy"))
@@ -189,6 +190,10 @@ def verdict(table: pd.DataFrame) -> str:
     if best is None or len(methods) < 2:
         return ""
     leader, others = rivals.loc[best, "method"], methods.drop(best)
+    failed, finished = rivals.loc[best, "failed"], rivals.loc[best, "seeds"]
+    if failed:
+        runs = f"{failed} of its {failed + finished} seeds failed"
+        return f"{leader} has the highest mean of what finished, but {runs}: it isn't told from the others."
     tested = others["p"].notna()
     is_alike = others["common_seeds"] > 1  # without a p: on each seed the same accuracy, or the same difference
     is_marked = bool(rivals.loc[best, "average_accuracy_best"])
@@ -243,6 +248,7 @@ def _published_rows(table: pd.DataFrame) -> pd.DataFrame:
             "main": True,
             "why": "",
             "seeds": 1,
+            "failed": 0,
             "average_accuracy": list(figures.accuracy.values()),
         }
     )

@@ -40,6 +40,7 @@ class Figure:
         best: whether it is better than all others by the test.
         unit: that it is shown in.
         seeds: how many runs it is the mean of.
+        failed: how many more failed.
         note: how a figure that is taken from a publication was measured; empty for one's own.
     """
 
@@ -48,7 +49,13 @@ class Figure:
     best: bool = False
     unit: Unit = FRACTION
     seeds: int = 0
+    failed: int = 0
     note: str = ""
+
+    @property
+    def count(self) -> str:
+        """The number of runs, as in `n=5` or `n=5, 2 failed`; empty where it is 1."""
+        return f"n={_runs(self.seeds, self.failed)}" if self.seeds > 1 or self.failed else ""
 
     def __str__(self) -> str:
         if math.isnan(self.mean):
@@ -67,6 +74,7 @@ class Row:
         setting: its hyperparameters, or what stands in for them.
         main: whether it is the method's row.
         seeds: how many.
+        failed: how many more failed.
         figures: the cells.
         difference: to the leader's row in average accuracy, NaN where they have no two seeds in common.
         lead: the same with its interval, as text.
@@ -86,6 +94,12 @@ class Row:
     test: str = ""
     why: str = ""
     details: list[str] = field(default_factory=list)
+    failed: int = 0
+
+    @property
+    def count(self) -> str:
+        """The number of seeds, as in `5` or `5, 2 failed`."""
+        return _runs(self.seeds, self.failed)
 
 
 @dataclass(frozen=True)
@@ -184,13 +198,18 @@ def _sentence(row: dict[Any, Any]) -> str:
 def _row(row: dict[Any, Any], metrics: Sequence[str], unit: Unit) -> Row:
     figures: list[Figure | None] = [_figure(row, metric, unit) for metric in metrics]
     setting = _setting(row)
-    made = Row(row["kind"], row["method"], setting, bool(row["main"]), int(row["seeds"]), figures, why=row["why"])
+    seeds, failed = int(row["seeds"]), int(row["failed"])
+    made = Row(row["kind"], row["method"], setting, bool(row["main"]), seeds, figures, why=row["why"], failed=failed)
     if math.isnan(row["difference_low"]):
         return made
     low, high = row["difference_low"], row["difference_high"]
     lead = f"{unit.text(row['difference'], '+')} [{unit.text(low, '+')}, {unit.text(high, '+')}]"
     test = f"p {row['p']:.2g}, {row['common_seeds']:.0f} common seeds"
     return replace(made, difference=row["difference"], lead=lead, test=test)
+
+
+def _runs(finished: int, failed: int) -> str:
+    return f"{finished}, {failed} failed" if failed else str(finished)
 
 
 def _setting(row: dict[Any, Any]) -> str:
@@ -214,6 +233,7 @@ def _figure(row: dict[Any, Any], metric: str, unit: Unit) -> Figure:
         metric in MARKED and row[f"{metric}_best"] is True,
         unit if metric != "seconds" else _SECONDS if row[metric] >= 10 else _FEW_SECONDS,
         int(row["seeds"]),
+        int(row["failed"]),
         published()[row["benchmark"]].note if row["kind"] == PUBLISHED else "",
     )
 

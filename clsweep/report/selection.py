@@ -14,7 +14,7 @@ from clsweep.config import CUSTOM_BUDGET, ON_STREAM
 from clsweep.hyperparameters import STANDARD
 from clsweep.protocol import SEED_PARTS, Protocol
 from clsweep.report.plots.contexts import BOUNDS
-from clsweep.results import FINISHED, Results
+from clsweep.results import FAILED, FINISHED, Results
 
 # The columns that say what is compared: the digest of a protocol, its parts, and what goes with them.
 PROTOCOL: Final = ("protocol", "searched", *(one.name for one in fields(Protocol)), "budget", "n_train", "n_test")
@@ -31,12 +31,13 @@ class Selection:
     Attributes:
         runs: rows of `Results.runs`, those of the protocol that is looked at first before the others. `protocol` is
             the digest of each run's `Protocol`, whatever the format of its file, and `budget` the same for all of one
-            protocol. Five columns more: `searched`, the parts of the protocol that a sweep searched, such as the
+            protocol. Six columns more: `searched`, the parts of the protocol that a sweep searched, such as the
             learning rate (they are the method's in its final runs, and not in the digest); `method`, the name (for a
             file of one's own the file's, with the beginning of its digest where several files of that name were run);
             `setting`, its hyperparameters, options and `searched` exactly, as text, empty where it has none; `chosen`,
             where the values come from (`origins`) if a sweep's final runs have them, else empty; `tune_on`, what these
-            values were tuned on, where a sweep chose them, with commas between several.
+            values were tuned on, where a sweep chose them, with commas between several; `failed`, with
+            how many seeds the method failed at these values and never finished.
         held_out: how many finished runs were left out because they held training data out to choose values by.
         repeated: how many were left out because a later run has the same protocol, method, values and seed.
     """
@@ -52,14 +53,16 @@ def select(results: Results) -> Selection:
     Args:
         results: what was read.
     """
-    finished = results.runs[results.runs["status"] == FINISHED]
-    whole = finished[finished["validation_fraction"] == 0].copy()
+    ended = results.runs[results.runs["status"].isin([FINISHED, FAILED])]
+    whole = ended[ended["validation_fraction"] == 0].copy()
     protocols = _searched_protocols(whole, results.finals)
     whole["searched"] = [searched for _, searched in protocols]
     whole["setting"] = [_setting(row) for row in whole.to_dict("records")]
-    whole["method"] = _methods(whole)
     rows = whole.to_dict("records")
     whole["protocol"] = [said or Protocol.of_row(row).digest for (said, _), row in zip(protocols, rows, strict=True)]
+    whole, failed = (whole[whole["status"] == status].copy() for status in (FINISHED, FAILED))
+    whole["method"] = _methods(whole)
+    whole["failed"] = _failed(whole, failed)
     whole["budget"] = whole.groupby("protocol")["budget"].transform(lambda budgets: min(budgets, key=_rank))
     values = ["protocol", "method", "setting"]
     whole["chosen"] = _of_final_runs(whole, results.finals)
@@ -71,12 +74,33 @@ def select(results: Results) -> Selection:
     places = {digest: place for place, digest in enumerate(_in_order(latest))}
     latest = latest.assign(place=latest["protocol"].map(places)).sort_values(["place", "method"], kind="stable")
     latest = latest.drop(columns="place")
-    return Selection(latest.reset_index(drop=True), len(finished) - len(whole), len(whole) - len(latest))
+    held_out = (results.runs["status"] == FINISHED).sum() - len(whole)
+    return Selection(latest.reset_index(drop=True), int(held_out), len(whole) - len(latest))
 
 
 def is_bound(run: Mapping[Hashable, Any]) -> bool:
     """Whether a run is joint training, or training without a regularizer, and not a method of such a name."""
     return bool(run["stream"] == "joint" or (run["regularizer"] == "none" and run["regularizer_file"] == ""))
+
+
+def _failed(finished: pd.DataFrame, failed: pd.DataFrame) -> list[int]:
+    """For each finished run, with how many seeds the same method failed at the same values and never finished.
+
+    Failing is no accident of a run as an interruption is: mostly the method diverges. A mean over the seeds that are
+    left is then too good.
+    """
+    seeds: dict[tuple[Any, ...], set[int]] = {}
+    for run in failed.to_dict("records"):
+        seeds.setdefault(_of(run), set()).add(run["seed"])
+    rows = finished.to_dict("records")
+    for run in rows:
+        seeds.get(_of(run), set()).discard(run["seed"])
+    return [len(seeds.get(_of(run), ())) for run in rows]
+
+
+def _of(run: Mapping[Hashable, Any]) -> tuple[Any, ...]:
+    """What is the same in all runs that a mean is over; a file that was changed since is another method."""
+    return run["protocol"], run["setting"], run["stream"], _shown(run), run["regularizer_digest"]
 
 
 def _setting(run: Mapping[Hashable, Any]) -> str:

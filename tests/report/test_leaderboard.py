@@ -286,6 +286,39 @@ def test_the_best_is_marked_where_it_beats_every_rival_over_common_seeds(tmp_pat
     assert row(made, "joint")["difference"] > 0  # a bound is compared, but no rival
 
 
+def test_a_method_with_failed_seeds_is_not_marked_and_its_row_says_so(tmp_path: Path) -> None:
+    write_seeds(tmp_path, GOOD, regularizer="si")
+    write_seeds(tmp_path, WORSE, regularizer="ewc")
+    for seed in (4, 5):
+        write_run(tmp_path / f"failed-{seed}", seed=seed, regularizer="si", status="failed", reason="NaN")
+    made = table(tmp_path)
+    assert made.set_index("method")[["seeds", "failed"]].to_numpy().tolist() == [[4, 2], [4, 0]]
+    assert not made[[f"{metric}_best" for metric in leaderboard.MARKED]].eq(True).any(axis=None)
+    said = "si has the highest mean of what finished, but 2 of its 6 seeds failed: it isn't told from the others."
+    assert leaderboard.verdict(made) == said
+    assert [one.count for one in section("p", "", made, [], FRACTION).rows] == ["4, 2 failed", "4"]
+    _, (first, second) = overview(made, FRACTION)
+    assert [one.count for row in (first, second) for one in row.figures if one is not None] == ["n=4, 2 failed", "n=4"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"status": "interrupted"},
+        {"reg_strength": 7.0},
+        {"regularizer_digest": "0" * 12},
+        {"validation_fraction": 0.1},
+        {"seed": 3},  # which finished in another folder
+        {"iters": 3},
+    ],
+)
+def test_what_counts_as_failed_is_the_same_method_with_another_seed(tmp_path: Path, changes: dict[str, Any]) -> None:
+    write_seeds(tmp_path, GOOD, regularizer="si")
+    values: dict[str, Any] = {"seed": 4, "regularizer": "si", "status": "failed", "reason": "NaN"}
+    write_run(tmp_path / "failed", **(values | changes))
+    assert table(tmp_path)["failed"].tolist() == [0]
+
+
 def test_the_highest_mean_is_not_the_best_where_the_common_seeds_say_the_opposite(tmp_path: Path) -> None:
     write_seeds(tmp_path, [0.90, 0.901, 0.899, 0.90, 0.99, 0.99, 0.99, 0.99], regularizer="si")
     write_seeds(tmp_path, [0.93, 0.932, 0.929, 0.93], regularizer="mas")
