@@ -30,7 +30,7 @@ from clsweep.errors import InputError, RunError, is_machine_error, machine_error
 from clsweep.folders import SETTING, run_in
 from clsweep.methods.calls import IN_LOG
 from clsweep.methods.functions import Functions
-from clsweep.methods.undisturbed import settings_put_back
+from clsweep.methods.undisturbed import as_at_start
 from clsweep.results.statistics import estimate
 from clsweep.seeding import GlobalStream
 from clsweep.sweeps import command, finals
@@ -487,13 +487,10 @@ def _undisturbed() -> Iterator[None]:
     with (
         paths.typed_in(Path.cwd()),
         own.kept(),
-        settings_put_back(),
-        GlobalStream(0).active(),
         torch.inference_mode(False),
-        torch.enable_grad(),
+        as_at_start(),
+        GlobalStream(0).active(),
     ):
-        torch.set_default_dtype(torch.float32)
-        torch.set_default_device(None)
         try:
             yield
         finally:

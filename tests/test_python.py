@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -277,6 +278,38 @@ def test_a_run_leaves_the_process_and_another_run_as_they_were(si: clsweep.Resul
     finally:
         torch.set_default_dtype(torch.float32)
     pd.testing.assert_frame_equal(measured(again), measured(si), check_exact=True)
+
+
+@contextmanager
+def coarse_products() -> Iterator[None]:
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        assert torch.get_float32_matmul_precision() == "medium"
+        torch.set_float32_matmul_precision("highest")
+
+
+SURROUNDINGS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "another device": lambda: torch.device("meta"),
+    "inference": torch.inference_mode,
+    "coarse products": coarse_products,
+}
+
+
+@pytest.mark.parametrize("around", SURROUNDINGS)
+def test_what_a_run_is_called_within_does_not_decide_its_result(around: str, si: clsweep.Result) -> None:
+    with SURROUNDINGS[around]():
+        before = torch.is_autocast_enabled("cpu"), torch.get_default_device(), torch.is_inference_mode_enabled()
+        again = quiet("si", "seed=3")
+        assert (
+            torch.is_autocast_enabled("cpu"),
+            torch.get_default_device(),
+            torch.is_inference_mode_enabled(),
+        ) == before
+    pd.testing.assert_frame_equal(measured(again), measured(si), check_exact=True)
+    assert all(not p.is_inference() and p.device.type == "cpu" for p in again.model.parameters())
 
 
 def _state() -> list[Any]:

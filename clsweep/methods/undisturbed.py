@@ -45,11 +45,13 @@ class _Setting:
         name: as it is called in a sentence.
         read: its value, which `==` compares.
         write: sets it to a value that was read.
+        at_start: its value in a new process, where results depend on it and no file says what it was; else None.
     """
 
     name: str
     read: Callable[[], Any]
     write: Callable[[Any], object]
+    at_start: Any = None
 
 
 def current_folder() -> str | None:
@@ -145,16 +147,26 @@ def _set_handlers(handlers: list[Any]) -> None:
 
 # All are read before and after each call of a method: together some fifteen microseconds.
 _SETTINGS = (
-    _Setting(DEVICE, torch.get_default_device, _set_device),
-    _Setting(DTYPE, torch.get_default_dtype, torch.set_default_dtype),
-    _Setting(GRAD_MODE, torch.is_grad_enabled, torch.set_grad_enabled),
+    _Setting(DEVICE, torch.get_default_device, _set_device, torch.device("cpu")),
+    _Setting(DTYPE, torch.get_default_dtype, torch.set_default_dtype, torch.float32),
+    _Setting(GRAD_MODE, torch.is_grad_enabled, torch.set_grad_enabled, True),
     _Setting("torch's number of threads", torch.get_num_threads, torch.set_num_threads),
-    _Setting("autocast", lambda: _autocast("cpu"), lambda value: _set_autocast("cpu", value)),
-    _Setting("autocast on CUDA", lambda: _autocast("cuda"), lambda value: _set_autocast("cuda", value)),
-    _Setting("autocast that was not left", _autocast_depth, _set_autocast_depth),
-    _Setting("autocast's cache", torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled),
+    _Setting(
+        "autocast",
+        lambda: _autocast("cpu"),
+        lambda value: _set_autocast("cpu", value),
+        (False, torch.bfloat16),
+    ),
+    _Setting(
+        "autocast on CUDA",
+        lambda: _autocast("cuda"),
+        lambda value: _set_autocast("cuda", value),
+        (False, torch.float16),
+    ),
+    _Setting("autocast that was not left", _autocast_depth, _set_autocast_depth, 0),
+    _Setting("autocast's cache", torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled, True),
     _Setting("torch's deterministic mode", torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
-    _Setting("torch's precision of matrix products", _matmul_precision, _set_matmul_precision),
+    _Setting("torch's precision of matrix products", _matmul_precision, _set_matmul_precision, "highest"),
     _Setting("cuDNN's flags", _cudnn, _set_cudnn),
     _Setting("autograd's anomaly detection", _anomalies, lambda value: torch.autograd.set_detect_anomaly(*value)),
     _Setting("NumPy's error handling", np.geterr, lambda value: np.seterr(**value)),
@@ -186,6 +198,21 @@ def settings_put_back() -> Iterator[list[str]]:
             if setting.read() != value:
                 setting.write(value)
                 changed.append(setting.name)
+
+
+@contextmanager
+def as_at_start() -> Iterator[None]:
+    """Let no setting of the program that calls decide a result, and put all of them back as they were.
+
+    The default dtype and device, grad mode, autocast and the precision of matrix products are those of a new process.
+    """
+    with settings_put_back(), contextlib.ExitStack() as entered:
+        for setting in _SETTINGS:
+            if setting.at_start is not None and setting.read() != setting.at_start:
+                setting.write(setting.at_start)
+        if torch.get_default_device().type != "cpu":  # within `with torch.device(...)`, which goes first
+            entered.enter_context(torch.device("cpu"))
+        yield
 
 
 class Network:
