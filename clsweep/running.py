@@ -1,6 +1,7 @@
-"""A run's folder belongs to one process while it runs: a second one would write the same files.
+"""A run's folder belongs to one process while it runs, a study's to the processes of this study.
 
-The lock is the operating system's, on a file in the folder, and ends with the process, however that ends.
+Others would write the same files. The lock is the operating system's, on a file in the folder, and ends with the
+process, however that ends. Where files can't be made or locked, it isn't known who else is there, and work goes on.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import errno
 import fcntl
 import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,14 +20,14 @@ from clsweep.errors import InputError
 
 _FILE: Final = ".running"
 _TAKEN: Final = (errno.EAGAIN, errno.EACCES)
+_SHARED: Final = ".study"
 _MOST_BYTES: Final = 300  # of who runs there
+_MOMENT: Final = 0.01
 
 
 @contextmanager
 def alone(folder: Path, key: str = "hydra.run.dir") -> Iterator[None]:
     """While a run is in its folder, or several seeds are in theirs.
-
-    Where files can't be made or locked, it isn't known whether another process is there, and the run goes on.
 
     Args:
         folder: made if it isn't there.
@@ -61,6 +63,83 @@ def refuse(folder: Path, key: str = "hydra.run.dir") -> None:
         os.close(file)
 
 
+@contextmanager
+def together(folder: Path, study: str, key: str = "hydra.sweep.dir") -> Iterator[None]:
+    """While a process works on a study in the study's folder, beside others that work on the same one.
+
+    Args:
+        folder: made if it isn't there, and gone at the end if it is empty then.
+        study: which; its name.
+        key: what the folder was given by.
+
+    Raises:
+        InputError: a process works on another study there.
+    """
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    file = _joined(folder, study, key)
+    try:
+        yield
+    finally:
+        if file is not None:
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the last one to leave
+                (folder / _SHARED).unlink()
+            os.close(file)
+        with suppress(OSError):
+            for one in made:
+                one.rmdir()
+
+
+def _joined(folder: Path, study: str, key: str) -> int | None:
+    """The file that all processes of a study have locked, which says what the study is; None where there are no locks.
+
+    The first one writes it, locking it for itself. Changing this lock into a shared one lets it go for a moment.
+    """
+    path = folder / _SHARED
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:
+            return None
+        try:
+            if _try(file, fcntl.LOCK_EX):
+                os.ftruncate(file, 0)
+                os.pwrite(file, study.encode(), 0)
+            if _try(file, fcntl.LOCK_SH):
+                there = os.pread(file, len(study.encode()) + _MOST_BYTES, 0).decode(errors="replace")
+                if _is_there(file, path) and there == study:
+                    return file
+                if there and there != study:
+                    raise InputError(
+                        f"{key}={folder}: a sweep of {there} is at work there, and this one is of {study}; expected "
+                        "another folder, as each study has its own."
+                    )
+        except OSError:  # no locks here, or a full disk
+            os.close(file)
+            return None
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+        time.sleep(_MOMENT)
+
+
+def _try(file: int, kind: int) -> bool:
+    """Lock a file unless another process has it.
+
+    Raises:
+        OSError: files can't be locked there.
+    """
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _TAKEN:
+            raise
+        return False
+    return True
+
+
 def _locked(folder: Path, key: str) -> int | None:
     """The locked file, which says who has it; None where there are no locks."""
     path = folder / _FILE
@@ -93,15 +172,14 @@ def _lock(file: int, kind: int, folder: Path, key: str) -> bool:
         InputError: another process has it.
     """
     try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in _TAKEN:
-            return False
-        who = os.pread(file, _MOST_BYTES, 0).decode(errors="replace") or "another process"
-        raise InputError(
-            f"{key}={folder}: {who} is running there; expected another folder, or the same command once that has ended."
-        ) from error
-    return True
+        if _try(file, kind):
+            return True
+    except OSError:
+        return False
+    who = os.pread(file, _MOST_BYTES, 0).decode(errors="replace") or "another process"
+    raise InputError(
+        f"{key}={folder}: {who} is running there; expected another folder, or the same command once that has ended."
+    )
 
 
 def _is_there(file: int, path: Path) -> bool:

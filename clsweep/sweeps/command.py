@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 from rich.console import Console
 
-from clsweep import composing, passwords, process, results
+from clsweep import composing, passwords, process, results, running
 from clsweep import config as settings
 from clsweep.arguments import for_hydra
 from clsweep.data.context_cache import ContextCache
@@ -137,8 +137,16 @@ def sweep(
     if asked.search.dry_run:
         dry_run.show(plans, url, out)
         return []
-    for plan in plans:  # before anything is made in the storage
-        files.refuse_foreign(plan, partial(_trials, url, plan), storage.shown(url))
+    with ExitStack() as places:
+        for plan in plans:  # before anything is made in the storage
+            places.enter_context(running.together(plan.folder, plan.name))
+            files.refuse_foreign(plan, partial(_trials, url, plan), storage.shown(url))
+        return _work(asked, out, launcher, launchers_setting)
+
+
+def _work(asked: Sweep, out: Console, launcher: Launcher | None, launchers_setting: DictConfig | None) -> list[Outcome]:
+    """The same, in folders that are this sweep's."""
+    plans, url = asked.plans, asked.url
     here = launchers_setting is None or launchers.is_here(launchers_setting)
     streams = ContextCache()  # one for all studies: each keeps a data set
     header = [*_of_images(plans, streams), *_slow(plans)] if here else []

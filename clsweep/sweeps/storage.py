@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,10 +34,18 @@ def url(given: str | None, folder: Path) -> str:
         folder: the sweep folder.
 
     Raises:
-        InputError: the one given is no storage's, or one in memory, which processes can't share.
+        InputError: the one given is no storage's, or one in memory, which processes can't share; the folder's name
+            isn't UTF-8, as a URL is.
     """
     if given is None:
-        return URL.create(SQLITE, database=str(folder / _SQLITE_FILE)).render_as_string()
+        try:
+            return URL.create(SQLITE, database=str(folder / _SQLITE_FILE)).render_as_string()
+        except UnicodeEncodeError as error:
+            readable = os.fsencode(folder).decode(errors="replace")
+            raise InputError(
+                f"hydra.sweep.dir={readable}: isn't UTF-8, which the path of a sweep's database is; expected another "
+                "folder, or search.storage=journal:FILE."
+            ) from error
     whole = passwords.revealed(given)
     file = _file(whole)
     if _is_in_a_file(whole) and file is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -56,6 +57,14 @@ def test_what_processes_cannot_share_is_refused(tmp_path: Path, url: str) -> Non
         f"search.storage={url}: names no file, which the processes of a sweep could share; expected one such as "
         "sqlite:///FILE or journal:FILE."
     )
+
+
+def test_a_folder_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    said = "caf\ufffd: isn't UTF-8, which the path of a sweep's database is; expected another folder, or "
+    with pytest.raises(InputError, match=f"^hydra.sweep.dir={tmp_path}/{said}"):
+        storage.url(None, folder)
+    assert storage.url("journal:studies.log", folder).startswith("journal:/")
 
 
 def test_an_empty_file_is_a_new_storage(tmp_path: Path) -> None:

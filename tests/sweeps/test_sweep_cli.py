@@ -24,7 +24,7 @@ from rich.console import Console
 from test_cli import LOST, TINY, closed_pipe, clsweep, environment, without_run_id
 from werkzeug.test import Client
 
-from clsweep import results
+from clsweep import results, running
 from clsweep.errors import InputError
 from clsweep.methods.loading import load
 from clsweep.sweeps import command
@@ -140,6 +140,15 @@ def test_the_same_command_continues_its_study(swept: tuple[Path, str]) -> None:
 
 def url(folder: Path) -> str:
     return f"sqlite:///{folder / 'studies.db'}"
+
+
+def test_a_folder_in_which_another_study_is_at_work_is_refused(tmp_path: Path, typed: Typed) -> None:
+    folder = tmp_path / "sweep"
+    with running.together(folder, "mine"):
+        done = typed(*SWEEP, "regularizer=si", f"hydra.sweep.dir={folder}")
+    assert done.returncode == 2
+    assert f"clsweep: hydra.sweep.dir={folder}: a sweep of mine is at work there" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_dry_run_says_what_would_happen_and_leaves_nothing(tmp_path: Path, typed: Typed) -> None:
