@@ -16,6 +16,14 @@ def contract_parameters(model: Classifier) -> dict[str, nn.Parameter]:
     return {name.replace(".", "__"): p for group in model.param_list for name, p in group()}
 
 
+def distinct_parameters(model: Classifier) -> dict[str, nn.Parameter]:
+    """The same, each parameter once, under the first of its keys: a penalty on all keys would count some twice."""
+    keys: dict[nn.Parameter, str] = {}
+    for key, p in contract_parameters(model).items():
+        keys.setdefault(p, key)
+    return {key: p for p, key in keys.items()}
+
+
 def snapshot(model: Classifier) -> NamedTensors:
     """Detached copies of the parameters, by key."""
     return {key: p.detach().clone() for key, p in contract_parameters(model).items()}

@@ -14,7 +14,7 @@ import torch
 
 from clsweep.hyperparameters import NOT_NEGATIVE, hyperparameter
 from clsweep.methods.base import Anchored, Finished
-from clsweep.parameters import NamedTensors, contract_parameters
+from clsweep.parameters import NamedTensors, distinct_parameters
 
 
 @dataclass(eq=False)
@@ -26,4 +26,4 @@ class L2(Anchored):
 
     def updated(self, finished: Finished) -> NamedTensors:
         """One for every parameter, after every context."""
-        return {key: torch.ones_like(p) for key, p in contract_parameters(self.model).items()}
+        return {key: torch.ones_like(p) for key, p in distinct_parameters(self.model).items()}

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from clsweep.hyperparameters import NOT_NEGATIVE, POSITIVE, TRUTH, hyperparameter, option
 from clsweep.methods.base import Anchored, Finished, added
-from clsweep.parameters import NamedTensors, contract_parameters
+from clsweep.parameters import NamedTensors, distinct_parameters
 
 
 @dataclass(eq=False)
@@ -36,7 +36,7 @@ class SI(Anchored):
 
     def updated(self, finished: Finished) -> NamedTensors:
         """Omega, with this context's W / (Delta^2 + epsilon) added."""
-        parameters = contract_parameters(self.model)
+        parameters = distinct_parameters(self.model)
         changes = {key: p.detach() - finished.start[key] for key, p in parameters.items()}
         totals = finished.path.totals
         new = {key: totals[key] / (change.square() + self.epsilon) for key, change in changes.items()}

@@ -63,7 +63,7 @@ from clsweep.errors import MethodError
 from clsweep.hyperparameters import NOT_NEGATIVE, POSITIVE, SHARE, hyperparameter, option
 from clsweep.methods.base import Finished, Quadratic, Squares, state
 from clsweep.networks import Head
-from clsweep.parameters import NamedTensors, contract_parameters, layers_of
+from clsweep.parameters import NamedTensors, distinct_parameters, layers_of
 
 _KINDS = (Head, nn.Linear, nn.Conv2d)  # of layers that are sampled by what they compute
 _FEW = 2  # examples, to see which layers are called
@@ -138,10 +138,7 @@ class VCL(Quadratic):
 
     def _begun(self, inputs: Tensor) -> _Posterior:
         assert self._examples is not None, "Learner.start_context(examples=N)"
-        parameters: dict[nn.Parameter, str] = {}
-        for key, p in contract_parameters(self.model).items():
-            if p.requires_grad:
-                parameters.setdefault(p, key)  # one with two names is one
+        parameters = {p: key for key, p in distinct_parameters(self.model).items() if p.requires_grad}
         with self.network.undisturbed(), self.stream.active():
             seed = int(torch.randint(2**63 - 1, ()))
             layers = _called(self.model, inputs[:_FEW])

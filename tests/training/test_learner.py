@@ -510,6 +510,23 @@ def test_a_parameter_may_have_two_names(name: str) -> None:
     assert torch.equal(totals["again"], totals["head__weight"])
 
 
+OF_PARAMETERS = sorted(set(methods.names()) - {"none", "lwf", "vcl"})  # vcl's is in its own tests
+
+
+@pytest.mark.parametrize("name", OF_PARAMETERS)
+def test_a_second_name_of_a_parameter_changes_nothing(name: str) -> None:
+    ended = []
+    for again in ([], ["again"]):
+        model = network()
+        weight = model.get_parameter("hidden.0.weight")
+        model.param_list = [model.named_parameters, lambda: iter([(one, weight) for one in again])]  # noqa: B023
+        made = learner(method(name), model)
+        for number in range(3):
+            learn(made, number)
+        ended.append([p.detach() for p in model.parameters()])
+    assert all_close(*ended)
+
+
 REPLACING = {
     "the dict": "model._custom_W = {key: value * 0 for key, value in model._custom_W.items()}",
     "an entry": "model._custom_W['head__weight'] = torch.zeros_like(model.head.weight)",
