@@ -101,6 +101,7 @@ class Study:
         ranges: what was searched, in Hydra's syntax, by name.
         trials: how many counted.
         pruned: how many of these were stopped early.
+        failed: how many more failed by themselves, as where training diverged; others were tried in their place.
     """
 
     values: Values
@@ -108,6 +109,7 @@ class Study:
     ranges: Mapping[str, str]
     trials: int
     pruned: int
+    failed: int = 0
 
 
 @dataclass(frozen=True)

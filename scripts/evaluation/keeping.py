@@ -17,6 +17,7 @@ import yaml
 from clsweep import composing, decisive, results, resuming
 from clsweep import config as settings
 from clsweep.data.identity import DIGEST
+from clsweep.report.trials import failed_itself
 from clsweep.results.packed import TABLES
 from clsweep.results.packing import pack
 from evaluation.experiment import ROOT, Experiment, Made, Run, Study
@@ -84,6 +85,7 @@ def _study(ranges: Mapping[str, str], trials: pd.DataFrame) -> Study:
         ranges=ranges,
         trials=int(trials["state"].isin(_COUNTED).sum()),
         pruned=int((trials["state"] == "PRUNED").sum()),
+        failed=int(failed_itself(trials).sum()),
     )
 
 

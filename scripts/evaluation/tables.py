@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import pandas as pd
+from optuna.distributions import FloatDistribution, IntDistribution
 
+from clsweep import space
 from clsweep.published import published
 from clsweep.results.statistics import compare, estimate, holm
 from evaluation import variance as components
@@ -16,6 +18,8 @@ from evaluation.experiment import Experiment, Made, Method, Run, Setting, Study
 from evaluation.names import METHODS, SHIPPED, SHIPPED_RATE
 
 TO_SHIPPED: Final = "difference to the shipped file"
+_FEWEST_TESTED: Final = 3  # seeds
+_NEAR: Final = 0.1
 _OF_OTHERS = ("other seeds", "mean", "standard deviation", "range", "(published - mean) / standard deviation")
 _DIFFERENCE = {SHIPPED: TO_SHIPPED, "ewc_exact": "difference to exact"}
 _ACCURACIES = {
@@ -84,7 +88,8 @@ def _corrected(setting: Setting, runs: pd.DataFrame) -> dict[str, str]:
     likes = {one.name: SHIPPED_RATE if has_both and _has_own_rate(one) else SHIPPED for one in others}
     compared = {name: compare(by_seed.get(name, {}), by_seed.get(like, {})) for name, like in likes.items()}
     rivals = [one.name for one in others if not one.is_bound]
-    p_values = dict(zip(rivals, holm([compared[name].p for name in rivals]), strict=True))
+    tested = [name for name in rivals if compared[name].seeds >= _FEWEST_TESTED]
+    p_values = dict(zip(tested, holm([compared[name].p for name in tested]), strict=True))
     return {
         name: _told(one.difference, one.seeds, p_values.get(name, math.nan))
         for name, one in compared.items()
@@ -98,11 +103,25 @@ def _has_own_rate(method: Method) -> bool:
 
 def _searched(studies: Mapping[str, Study]) -> str:
     """What the sweeps searched; empty where none is there."""
-    lines = [["method", "search space", "trials", "pruned"]]
+    lines = [["method", "search space", "trials", "pruned", "failed", "best near an end"]]
     for name, study in studies.items():
         ranges = ", ".join(f"{one} `{text}`" for one, text in study.ranges.items())
-        lines.append([METHODS[name], ranges, str(study.trials), str(study.pruned)])
+        counts = [str(study.trials), str(study.pruned), str(study.failed or "")]
+        lines.append([METHODS[name], ranges, *counts, ", ".join(_near_an_end(study))])
     return f"The sweeps, with seed 0:\n\n{markdown(lines)}" if studies else ""
+
+
+def _near_an_end(study: Study) -> list[str]:
+    """What has its best value within a tenth of its range from an end."""
+    near = []
+    for name, distribution in space.parse(study.ranges).items():
+        value = study.values[name]
+        if isinstance(distribution, FloatDistribution | IntDistribution) and not isinstance(value, str):
+            scale = math.log if distribution.log else float
+            low, high, mine = (scale(one) for one in (distribution.low, distribution.high, value))
+            if min(mine - low, high - mine) < _NEAR * (high - low):
+                near.append(name)
+    return near
 
 
 def after_contexts(experiment: Experiment, made: Made, *, counts: Sequence[int]) -> str:
@@ -247,7 +266,7 @@ def _difference(first: dict[int, float], second: dict[int, float]) -> str:
 
 
 def _told(difference: float, seeds: int, p: float) -> str:
-    of_test = "" if seeds < 3 or math.isnan(p) else f", p {p:.2g}"
+    of_test = "" if seeds < _FEWEST_TESTED or math.isnan(p) else f", p {p:.2g}"
     return f"{difference:+.4f} ({_some(seeds, 'seed')}{of_test})"
 
 

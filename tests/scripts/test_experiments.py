@@ -241,6 +241,17 @@ def test_a_run_that_diverges_is_made_once_and_told(folders: Path, typed: Typed) 
     assert "| SI |  |  | 1, 1 diverged | 0.9000 |" in tables.tuned(EXPERIMENT, made)
 
 
+def test_a_best_value_near_an_end_of_its_range_is_named() -> None:
+    ranges = {"a": "tag(log, interval(1, 1e4))", "b": "interval(0, 1)", "c": "choice(x, y)", "d": "range(1, 100)"}
+
+    def near(**values: float | str) -> list[str]:
+        return tables._near_an_end(Study(values, 0.9, ranges, 15, 0))
+
+    assert near(a=100.0, b=0.5, c="x", d=1) == []
+    assert near(a=2.4, b=0.11, c="y", d=99) == ["a"]  # 2.4 is 1e4 to the power of 0.095
+    assert near(a=2.6, b=0.91, c="x", d=2) == ["b"]
+
+
 @pytest.mark.parametrize("written", [0, 1, len(TABLES) - 1])
 def test_a_process_may_be_killed_between_two_tables(
     written: int, folders: Path, monkeypatch: pytest.MonkeyPatch
@@ -524,20 +535,24 @@ def test_a_sweep_is_made_by_the_real_command_and_the_runs_follow(
 def test_differences_to_the_shipped_file_are_corrected_for_the_number_of_rivals(folders: Path) -> None:
     shipped, si = Method("shipped", ("regularizer=mas",)), Method("si", ("regularizer=si",))
     ewc = Method("ewc", ("regularizer=ewc",))
-    whole = replace(SETTING, methods=(shipped, ewc, si, BOUND), draws=(*SETTING.draws, ("seed=5002",)), trials=0)
+    few = Method("l2", ("regularizer=l2",))
+    methods = (shipped, ewc, si, BOUND, few)
+    whole = replace(SETTING, methods=methods, draws=(*SETTING.draws, ("seed=5002",)), trials=0)
     alone = replace(TUNED_EXPERIMENT, settings=(whole,))
     accuracies = {"shipped": (0.6, 0.7, 0.1), "si": (0.5, 0.6, 0.9), "ewc": (0.5, 0.65, 0.02), "none": (0.2, 0.3, 0.1)}
-    left = {name: iter(values) for name, values in accuracies.items()}
+    left = {name: iter(values) for name, values in (accuracies | {"l2": (0.5, 0.59)}).items()}
     for run in alone.runs(NOTHING):
-        finish(run, next(left[run.method]))
+        if accuracy := next(left[run.method], None):
+            finish(run, accuracy)
     rows = tables.tuned(alone, keeping.keep(alone, alone.runs(NOTHING))).splitlines()[4:]
     plain = stats.ttest_rel(accuracies["shipped"], accuracies["ewc"]).pvalue
     assert rows[1].endswith(f"-0.0767 (3 seeds, p {2 * plain:.2g}) |")
     assert rows[2].endswith("+0.2000 (3 seeds, p 0.57) |")  # the larger of the two, as it is
     assert rows[3].endswith("-0.2667 (3 seeds) |")  # a bound is no rival
+    assert rows[4].endswith("-0.1050 (2 seeds) |")  # nor is what isn't tested
     plot = figures.errors(alone, keeping.kept(alone))
     assert plot is not None
-    assert len(plot.data) == 12
+    assert len(plot.data) == 14
 
 
 def test_methods_of_a_rate_of_their_own_are_compared_with_the_file_at_its_own(folders: Path) -> None:
