@@ -75,7 +75,9 @@ def together(folder: Path, study: str, key: str = "hydra.sweep.dir") -> Iterator
     Raises:
         InputError: a process works on another study there.
     """
-    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    made: list[Path] = []
+    with suppress(OSError):  # a folder that can't be looked into is refused where it is used
+        made = [one for one in (folder, *folder.parents) if not one.exists()]
     file = _joined(folder, study, key)
     try:
         yield

@@ -163,6 +163,7 @@ def test_python_takes_it_as_an_override() -> None:
     assert (result.summary["reg_strength"], result.summary["seed"], result.summary["logits"]) == (5000, 42, "all")
 
 
+@pytest.mark.slow
 def test_several_runs_as_they_are_and_with_several_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     several = ("--multirun", "hydra/sweeper=basic", "regularizer=ewc,si", f"hydra.sweep.dir={tmp_path / 'several'}")
     assert command(monkeypatch, *TINY, "benchmark.contexts=2", REFERENCE, *several) == 0

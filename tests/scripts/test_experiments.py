@@ -37,7 +37,7 @@ from evaluation.declared import EXPERIMENTS
 from evaluation.experiment import NOTHING, Experiment, Made, Method, Run, Setting, Study, merged
 
 NAMES = list(EXPERIMENTS)
-LONG = ("arena", "tuning")  # of many methods, which take long to compose
+LONG = ("arena", "tuning", "fisher_estimators", "few_examples", "narrow")  # which take long to compose
 EWC = Method("ewc", ("regularizer=ewc",), strengths=(1.0, 10.0, 100.0))
 SI = Method("si", ("regularizer=si", "regularizer.reg_strength=10", "regularizer.epsilon=0.1"))
 BOUND = Method("none", ("regularizer=none",), is_bound=True)
@@ -509,7 +509,7 @@ def test_a_sweep_is_made_by_the_real_command_and_the_runs_follow(
     def sweep(folder: Path, overrides: list[str]) -> int:
         (run,) = (one for one in TUNED_EXPERIMENT.runs(NOTHING) if one.name == folder.name)
         assert overrides == [*run.overrides, *making.NOT_DECIDING, *making.OF_SWEEPS]
-        sweep_here(run, ("COMPLETE", 3.0, 0.8), ("COMPLETE", 4.0, 0.9), ("PRUNED", 5.0, np.nan))
+        sweep_here(run, ("COMPLETE", 3.0, 0.8), ("COMPLETE", 4.0, 0.9), ("PRUNED", 5.0, np.nan), ("FAIL", 6.0, np.nan))
         made.append("sweep")
         return 0
 
@@ -529,7 +529,7 @@ def test_a_sweep_is_made_by_the_real_command_and_the_runs_follow(
     written = tables.tuned(TUNED_EXPERIMENT, keeping.kept(TUNED_EXPERIMENT)).splitlines()
     assert written[4].startswith("| EWC | reg_strength 4 | 0.9000 | 2 | 0.9000 (0.9000, 0.9000) |")
     assert written[5].startswith("| no penalty |  |  | 2 | 0.7000")
-    assert written[-1] == "| EWC | reg_strength `tag(log, interval(1, 1e3))` | 3 | 1 |"
+    assert written[-1] == "| EWC | reg_strength `tag(log, interval(1, 1e3))` | 3 | 1 | 1 |  |"
 
 
 def test_differences_to_the_shipped_file_are_corrected_for_the_number_of_rivals(folders: Path) -> None:

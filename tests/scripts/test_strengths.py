@@ -131,5 +131,6 @@ def test_what_has_changed_is_printed(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == "nothing has changed\n"
 
 
+@pytest.mark.slow
 def test_a_figure_is_the_same_file_each_time() -> None:
     assert strengths.draw("perm_mnist").svg() == strengths.draw("perm_mnist").svg()

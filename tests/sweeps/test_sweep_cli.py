@@ -196,6 +196,7 @@ def test_a_dry_run_says_what_is_tried_first_where_the_default_is_not_searched(
     assert line.endswith(") lie outside of what is searched, and are not tried")
 
 
+@pytest.mark.slow
 def test_the_search_ends_with_its_time_and_goes_on_with_more(tmp_path: Path, typed: Typed) -> None:
     command = (*SWEEP, "regularizer=si", f"hydra.sweep.dir={tmp_path}")
     done = typed(*command, "search.timeout=0.001")
@@ -246,6 +247,7 @@ def test_finished_runs_without_the_network_that_is_asked_for_are_counted(tmp_pat
     )
 
 
+@pytest.mark.slow
 def test_a_key_that_some_of_the_methods_lack_is_for_the_others(tmp_path: Path, typed: Typed) -> None:
     for name in ("mine", "yours"):
         text = (ROOT / "custom_regularization.py").read_text()
@@ -429,6 +431,7 @@ def test_jobs_on_several_machines_need_a_storage_for_them_and_a_number(tmp_path:
     assert command.sweep(dry, Console(quiet=True), None, slurm) == []
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_keeps_what_is_finished(tmp_path: Path) -> None:
     arguments = [*SWEEP, "benchmark.iters=1000", "regularizer=ewc", f"hydra.sweep.dir={tmp_path}"]
     with subprocess.Popen(
