@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import platform
 import time
@@ -22,7 +23,10 @@ _FILE: Final = ".running"
 _TAKEN: Final = (errno.EAGAIN, errno.EACCES)
 _SHARED: Final = ".study"
 _MOST_BYTES: Final = 300  # of who runs there
-_MOMENT: Final = 0.01
+_DIGITS: Final = 12
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_MOMENT: Final = 0.01  # seconds
+_MOST_TRIES: Final = 500
 
 
 @contextmanager
@@ -64,21 +68,22 @@ def refuse(folder: Path, key: str = "hydra.run.dir") -> None:
 
 
 @contextmanager
-def together(folder: Path, study: str, key: str = "hydra.sweep.dir") -> Iterator[None]:
+def together(folder: Path, study: str, storage: str = "", key: str = "hydra.sweep.dir") -> Iterator[None]:
     """While a process works on a study in the study's folder, beside others that work on the same one.
 
     Args:
         folder: made if it isn't there, and gone at the end if it is empty then.
         study: which; its name.
+        storage: the URL of what it is kept in. It may hold a password, and only a digest of it is written.
         key: what the folder was given by.
 
     Raises:
-        InputError: a process works on another study there.
+        InputError: a process works on another study there, or keeps it elsewhere.
     """
     made: list[Path] = []
     with suppress(OSError):  # a folder that can't be looked into is refused where it is used
         made = [one for one in (folder, *folder.parents) if not one.exists()]
-    file = _joined(folder, study, key)
+    file = _joined(folder, study, hashlib.sha256(storage.encode()).hexdigest()[:_DIGITS], key)
     try:
         yield
     finally:
@@ -92,32 +97,41 @@ def together(folder: Path, study: str, key: str = "hydra.sweep.dir") -> Iterator
                 one.rmdir()
 
 
-def _joined(folder: Path, study: str, key: str) -> int | None:
+def _joined(folder: Path, study: str, digest: str, key: str) -> int | None:
     """The file that all processes of a study have locked, which says what the study is; None where there are no locks.
 
-    The first one writes it, locking it for itself. Changing this lock into a shared one lets it go for a moment.
+    The first one writes it, locking it for itself. Changing this lock into a shared one lets it go for a moment, and
+    another process may take it or remove the file: then all begins anew.
     """
-    path = folder / _SHARED
-    while True:
+    path, mine = folder / _SHARED, f"{digest} {study}"
+    for _ in range(_MOST_TRIES):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # removed just now by one that has left
+            time.sleep(_MOMENT)
+            continue
         except OSError:
             return None
         try:
             if _try(file, fcntl.LOCK_EX):
                 os.ftruncate(file, 0)
-                os.pwrite(file, study.encode(), 0)
-            if _try(file, fcntl.LOCK_SH):
-                there = os.pread(file, len(study.encode()) + _MOST_BYTES, 0).decode(errors="replace")
-                if _is_there(file, path) and there == study:
+                os.pwrite(file, mine.encode(), 0)
+            if _try(file, fcntl.LOCK_SH) and _is_there(file, path):
+                there = os.pread(file, len(mine.encode()) + _MOST_BYTES, 0).decode(errors="replace")
+                if there == mine:
                     return file
-                if there and there != study:
+                if there and not _try(file, fcntl.LOCK_EX):  # else its process has left meanwhile
+                    other = there.partition(" ")[2]
+                    wanted = "another search.storage" if other == study else study
                     raise InputError(
-                        f"{key}={folder}: a sweep of {there} is at work there, and this one is of {study}; expected "
+                        f"{key}={folder}: a sweep of {other} is at work there, and this one is of {wanted}; expected "
                         "another folder, as each study has its own."
                     )
-        except OSError:  # no locks here, or a full disk
+        except OSError as error:
+            if error.errno not in _FULL:  # no locks here
+                with suppress(OSError):
+                    path.unlink()
             os.close(file)
             return None
         except BaseException:
@@ -125,6 +139,7 @@ def _joined(folder: Path, study: str, key: str) -> int | None:
             raise
         os.close(file)
         time.sleep(_MOMENT)
+    return None
 
 
 def _try(file: int, kind: int) -> bool:

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 import clsweep
 from clsweep import interface, results
+from clsweep.methods import undisturbed
 
 TINY = [
     "dataset=mnist_5k",
@@ -290,9 +291,35 @@ def coarse_products() -> Iterator[None]:
         torch.set_float32_matmul_precision("highest")
 
 
+@contextmanager
+def another_default_device() -> Iterator[None]:
+    torch.set_default_device("meta")
+    try:
+        with torch.device("meta"):
+            yield
+        assert torch.get_default_device().type == "meta"
+    finally:
+        torch.set_default_device(None)
+
+
+@contextmanager
+def coarse_products_of_one_backend() -> Iterator[None]:
+    products = torch.backends.cuda.matmul
+    products.allow_tf32 = True
+    before = undisturbed._matmul_precision()
+    try:
+        yield
+        assert undisturbed._matmul_precision() == before
+    finally:
+        products.allow_tf32 = False
+        torch.set_float32_matmul_precision("highest")
+
+
 SURROUNDINGS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
     "another device": lambda: torch.device("meta"),
+    "another default device": another_default_device,
+    "coarse products of one backend": coarse_products_of_one_backend,
     "inference": torch.inference_mode,
     "coarse products": coarse_products,
 }

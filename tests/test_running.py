@@ -41,10 +41,20 @@ def test_another_study_is_refused_while_one_is_at_work(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["trials.csv"]
 
 
+def test_the_same_study_with_another_storage_is_refused(tmp_path: Path) -> None:
+    with together(tmp_path, "ewc", "postgresql://me:hunter2@host/db"):
+        assert "hunter2" not in (tmp_path / ".study").read_text()
+        with together(tmp_path, "ewc", "postgresql://me:hunter2@host/db"):
+            pass
+        said = "a sweep of ewc is at work there, and this one is of another search.storage; expected another folder"
+        with pytest.raises(InputError, match=said), together(tmp_path, "ewc", "journal:studies.log"):
+            pass
+
+
 def test_the_file_of_a_killed_process_binds_nobody(tmp_path: Path) -> None:
     (tmp_path / ".study").write_text("a study with a long name")
     with together(tmp_path, "ewc"), together(tmp_path, "ewc"):
-        assert (tmp_path / ".study").read_text() == "ewc"
+        assert (tmp_path / ".study").read_text().endswith(" ewc")
 
 
 def test_where_there_are_no_locks_nobody_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,8 +62,9 @@ def test_where_there_are_no_locks_nobody_is_refused(tmp_path: Path, monkeypatch:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with together(tmp_path, "ewc"), together(tmp_path, "l2"):
+    with together(tmp_path / "sweep", "ewc"), together(tmp_path / "sweep", "l2"):
         pass
+    assert list(tmp_path.iterdir()) == []
     (tmp_path / "a file").touch()
     with together(tmp_path / "a file" / "below", "ewc"), together(tmp_path / ("long" * 100), "ewc"):
         pass

@@ -110,15 +110,36 @@ def _set_device(device: torch.device) -> None:
     torch.set_default_device(None if device.type == "cpu" else device)  # None: as it is from the start, which is faster
 
 
-def _matmul_precision() -> str | None:
-    with contextlib.suppress(RuntimeError):  # where it was set for each backend, it has no single value
-        return torch.get_float32_matmul_precision()
-    return None
+_PRODUCTS: list[Any] = [  # none before PyTorch 2.9
+    backend.matmul
+    for backend in (torch.backends.cuda, torch.backends.mkldnn)
+    if hasattr(getattr(backend, "matmul", None), "fp32_precision")
+]
 
 
-def _set_matmul_precision(precision: str | None) -> None:
-    if precision is not None:
-        torch.set_float32_matmul_precision(precision)
+def _matmul_precision() -> tuple[str | None, list[str]]:
+    """That of all backends, None where it was set for each and has no single value; and that of each."""
+    whole = None
+    with contextlib.suppress(RuntimeError):
+        whole = torch.get_float32_matmul_precision()
+    return whole, [one.fp32_precision for one in _PRODUCTS]
+
+
+def _set_matmul_precision(precision: tuple[str | None, list[str]]) -> None:
+    whole, parts = precision
+    if whole is not None and whole != _matmul_precision()[0]:
+        torch.set_float32_matmul_precision(whole)  # which sets the parts, too
+    for one, part in zip(_PRODUCTS, parts, strict=True):
+        one.fp32_precision = part
+
+
+def _whole_products() -> None:
+    """Let matrix products of float32 be of its precision."""
+    for one in _PRODUCTS:
+        if one.fp32_precision not in ("none", "ieee"):
+            one.fp32_precision = "ieee"
+    if not _PRODUCTS:
+        torch.set_float32_matmul_precision("highest")
 
 
 def _cudnn() -> tuple[bool, bool, bool]:
@@ -147,7 +168,7 @@ def _set_handlers(handlers: list[Any]) -> None:
 
 # All are read before and after each call of a method: together some fifteen microseconds.
 _SETTINGS = (
-    _Setting(DEVICE, torch.get_default_device, _set_device, torch.device("cpu")),
+    _Setting(DEVICE, torch.get_default_device, _set_device),
     _Setting(DTYPE, torch.get_default_dtype, torch.set_default_dtype, torch.float32),
     _Setting(GRAD_MODE, torch.is_grad_enabled, torch.set_grad_enabled, True),
     _Setting("torch's number of threads", torch.get_num_threads, torch.set_num_threads),
@@ -166,7 +187,7 @@ _SETTINGS = (
     _Setting("autocast that was not left", _autocast_depth, _set_autocast_depth, 0),
     _Setting("autocast's cache", torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled, True),
     _Setting("torch's deterministic mode", torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
-    _Setting("torch's precision of matrix products", _matmul_precision, _set_matmul_precision, "highest"),
+    _Setting("torch's precision of matrix products", _matmul_precision, _set_matmul_precision),
     _Setting("cuDNN's flags", _cudnn, _set_cudnn),
     _Setting("autograd's anomaly detection", _anomalies, lambda value: torch.autograd.set_detect_anomaly(*value)),
     _Setting("NumPy's error handling", np.geterr, lambda value: np.seterr(**value)),
@@ -210,7 +231,8 @@ def as_at_start() -> Iterator[None]:
         for setting in _SETTINGS:
             if setting.at_start is not None and setting.read() != setting.at_start:
                 setting.write(setting.at_start)
-        if torch.get_default_device().type != "cpu":  # within `with torch.device(...)`, which goes first
+        _whole_products()
+        if torch.get_default_device().type != "cpu":
             entered.enter_context(torch.device("cpu"))
         yield
 

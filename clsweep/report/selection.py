@@ -100,7 +100,8 @@ def _failed(finished: pd.DataFrame, failed: pd.DataFrame) -> list[int]:
 
 def _of(run: Mapping[Hashable, Any]) -> tuple[Any, ...]:
     """What is the same in all runs that a mean is over; a file that was changed since is another method."""
-    return run["protocol"], run["setting"], run["stream"], _shown(run), run["regularizer_digest"]
+    method = run["stream"] == "joint" if is_bound(run) else (_shown(run), run["regularizer_digest"])
+    return run["protocol"], run["setting"], method
 
 
 def _setting(run: Mapping[Hashable, Any]) -> str:
@@ -160,9 +161,15 @@ def origins(finals: pd.DataFrame) -> pd.Series:
 def _searched_protocols(runs: pd.DataFrame, finals: pd.DataFrame) -> list[tuple[str, str]]:
     """For each run, the digest and the searched fields of the sweep that it is a final run of; empty for others."""
     searching = finals[finals["searched"].fillna("") != ""]
-    said = zip(searching["protocol"], searching["searched"], strict=True)
-    known = dict(zip(_places(runs, searching), said, strict=True))
-    return [known.get(place, ("", "")) for place in _own_places(runs)]
+    said = list(zip(searching["protocol"], searching["searched"], strict=True))
+    places = _places(runs, searching)
+    known = dict(zip(places, said, strict=True))
+    of_study = dict(zip((study for study, _ in places), said, strict=True))
+    is_failed = (runs["role"] == "final") & (runs["status"] == FAILED)  # these aren't in the tables of final runs
+    return [
+        of_study.get(place[0], ("", "")) if failed else known.get(place, ("", ""))
+        for place, failed in zip(_own_places(runs), is_failed, strict=True)
+    ]
 
 
 def _of_final_runs(runs: pd.DataFrame, finals: pd.DataFrame) -> list[str]:

@@ -517,6 +517,25 @@ def test_what_a_sweep_searched_of_the_protocol_is_the_methods(tmp_path: Path) ->
     assert names.protocol_title(made.iloc[0].to_dict()).endswith(", full budget, lr searched")
 
 
+def test_a_failed_final_run_of_a_sweep_that_searched_the_rate_counts(tmp_path: Path) -> None:
+    """The table of final runs doesn't have it."""
+    study = write_study(tmp_path / "sweep")
+    finals = pd.read_csv(study / "final.csv").assign(protocol="0123abcd", searched="lr")
+    finals.to_csv(study / "final.csv", index=False)
+    summary = pd.read_csv(study / "final-0000" / "summary.csv").iloc[0].to_dict()
+    kept = ("regularizer", "reg_strength", "gamma", "epsilon", "hyperparameters", "method_options", "lr")
+    same: dict[str, Any] = {name: "" if pd.isna(summary[name]) else summary[name] for name in kept}
+    write_run(study / "final-0009", seed=9, status="failed", reason="NaN", **same)
+    made = table(tmp_path)
+    assert made[made["chosen"] == "tuned"]["failed"].tolist() == [1]
+
+
+def test_failed_seeds_of_a_bound_count_whatever_method_was_typed(tmp_path: Path) -> None:
+    write_seeds(tmp_path, GOOD, regularizer="ewc", stream="joint", hyperparameters="")
+    write_run(tmp_path / "failed", seed=4, regularizer="none", stream="joint", hyperparameters="", status="failed")
+    assert row(table(tmp_path), "joint")["failed"] == 1
+
+
 def test_what_is_searched_is_said_in_place_of_a_value(tmp_path: Path) -> None:
     write_run(tmp_path / "run", optimizer="sgd momentum=0.9", epochs=2)
     protocol = Protocol.of_row(table(tmp_path).iloc[0].to_dict())
