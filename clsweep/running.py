@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import platform
 import time
@@ -23,7 +22,6 @@ _FILE: Final = ".running"
 _TAKEN: Final = (errno.EAGAIN, errno.EACCES)
 _SHARED: Final = ".study"
 _MOST_BYTES: Final = 300  # of who runs there
-_DIGITS: Final = 12
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _MOMENT: Final = 0.01  # seconds
 _MOST_TRIES: Final = 500
@@ -68,14 +66,13 @@ def refuse(folder: Path, key: str = "hydra.run.dir") -> None:
 
 
 @contextmanager
-def together(folder: Path, study: str, storage: str = "", key: str = "hydra.sweep.dir") -> Iterator[None]:
+def together(folder: Path, study: str, storage: str) -> Iterator[None]:
     """While a process works on a study in the study's folder, beside others that work on the same one.
 
     Args:
         folder: made if it isn't there, and gone at the end if it is empty then.
         study: which; its name.
-        storage: the URL of what it is kept in. It may hold a password, and only a digest of it is written.
-        key: what the folder was given by.
+        storage: the URL of what it is kept in, without its password.
 
     Raises:
         InputError: a process works on another study there, or keeps it elsewhere.
@@ -83,7 +80,7 @@ def together(folder: Path, study: str, storage: str = "", key: str = "hydra.swee
     made: list[Path] = []
     with suppress(OSError):  # a folder that can't be looked into is refused where it is used
         made = [one for one in (folder, *folder.parents) if not one.exists()]
-    file = _joined(folder, study, hashlib.sha256(storage.encode()).hexdigest()[:_DIGITS], key)
+    file = _joined(folder, study, storage)
     try:
         yield
     finally:
@@ -97,13 +94,13 @@ def together(folder: Path, study: str, storage: str = "", key: str = "hydra.swee
                 one.rmdir()
 
 
-def _joined(folder: Path, study: str, digest: str, key: str) -> int | None:
+def _joined(folder: Path, study: str, storage: str) -> int | None:
     """The file that all processes of a study have locked, which says what the study is; None where there are no locks.
 
     The first one writes it, locking it for itself. Changing this lock into a shared one lets it go for a moment, and
     another process may take it or remove the file: then all begins anew.
     """
-    path, mine = folder / _SHARED, f"{digest} {study}"
+    path, mine = folder / _SHARED, f"{study}\n{storage}"
     for _ in range(_MOST_TRIES):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -116,17 +113,17 @@ def _joined(folder: Path, study: str, digest: str, key: str) -> int | None:
         try:
             if _try(file, fcntl.LOCK_EX):
                 os.ftruncate(file, 0)
-                os.pwrite(file, mine.encode(), 0)
+                os.pwrite(file, os.fsencode(mine), 0)
             if _try(file, fcntl.LOCK_SH) and _is_there(file, path):
-                there = os.pread(file, len(mine.encode()) + _MOST_BYTES, 0).decode(errors="replace")
+                there = os.fsdecode(os.pread(file, os.fstat(file).st_size, 0))
                 if there == mine:
                     return file
                 if there and not _try(file, fcntl.LOCK_EX):  # else its process has left meanwhile
-                    other = there.partition(" ")[2]
-                    wanted = "another search.storage" if other == study else study
+                    other, _, elsewhere = there.partition("\n")
+                    differs = f"with search.storage={elsewhere}" if other == study else f"and this one is of {study}"
                     raise InputError(
-                        f"{key}={folder}: a sweep of {other} is at work there, and this one is of {wanted}; expected "
-                        "another folder, as each study has its own."
+                        f"hydra.sweep.dir={folder}: a sweep of {other} is at work there, {differs}; expected another "
+                        "folder, as each study has its own."
                     )
         except OSError as error:
             if error.errno not in _FULL:  # no locks here

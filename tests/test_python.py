@@ -306,10 +306,13 @@ def another_default_device() -> Iterator[None]:
 def coarse_products_of_one_backend() -> Iterator[None]:
     products = torch.backends.cuda.matmul
     products.allow_tf32 = True
-    before = undisturbed._matmul_precision()
+    before = [torch.get_float32_matmul_precision(), *(one.fp32_precision for one in undisturbed._backends())]
     try:
         yield
-        assert undisturbed._matmul_precision() == before
+        assert [
+            torch.get_float32_matmul_precision(),
+            *(one.fp32_precision for one in undisturbed._backends()),
+        ] == before
     finally:
         products.allow_tf32 = False
         torch.set_float32_matmul_precision("highest")

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import threading
 from collections import Counter
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from clsweep import running
 from clsweep.errors import InputError
-from clsweep.running import together
+
+STORAGE = "journal:studies.log"
+
+
+def together(folder: Path, study: str, storage: str = STORAGE) -> AbstractContextManager[None]:
+    return running.together(folder, study, storage)
 
 
 def test_processes_of_one_study_share_its_folder_and_leave_nothing(tmp_path: Path) -> None:
@@ -42,19 +50,25 @@ def test_another_study_is_refused_while_one_is_at_work(tmp_path: Path) -> None:
 
 
 def test_the_same_study_with_another_storage_is_refused(tmp_path: Path) -> None:
-    with together(tmp_path, "ewc", "postgresql://me:hunter2@host/db"):
-        assert "hunter2" not in (tmp_path / ".study").read_text()
-        with together(tmp_path, "ewc", "postgresql://me:hunter2@host/db"):
-            pass
-        said = "a sweep of ewc is at work there, and this one is of another search.storage; expected another folder"
-        with pytest.raises(InputError, match=said), together(tmp_path, "ewc", "journal:studies.log"):
+    with together(tmp_path, "ewc"):
+        said = f"a sweep of ewc is at work there, with search.storage={STORAGE}; expected another folder"
+        with pytest.raises(InputError, match=said), together(tmp_path, "ewc", "sqlite:///studies.db"):
             pass
 
 
 def test_the_file_of_a_killed_process_binds_nobody(tmp_path: Path) -> None:
     (tmp_path / ".study").write_text("a study with a long name")
     with together(tmp_path, "ewc"), together(tmp_path, "ewc"):
-        assert (tmp_path / ".study").read_text().endswith(" ewc")
+        assert (tmp_path / ".study").read_text() == f"ewc\n{STORAGE}"
+
+
+def test_names_need_not_be_utf_8(tmp_path: Path) -> None:
+    storage = os.fsdecode(b"journal:/caf\xe9/studies.log")
+    with together(tmp_path, "ewc", storage), together(tmp_path, "ewc", storage):
+        pass
+    (tmp_path / ".study").write_bytes(b"\xff")
+    with together(tmp_path, "ewc"):
+        pass
 
 
 def test_where_there_are_no_locks_nobody_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,36 +110,43 @@ def _set_device(device: torch.device) -> None:
     torch.set_default_device(None if device.type == "cpu" else device)  # None: as it is from the start, which is faster
 
 
-_PRODUCTS: list[Any] = [  # none before PyTorch 2.9
-    backend.matmul
-    for backend in (torch.backends.cuda, torch.backends.mkldnn)
-    if hasattr(getattr(backend, "matmul", None), "fp32_precision")
-]
+def _matmul_precision() -> str | None:
+    with contextlib.suppress(RuntimeError):  # where it was set for each backend, it has no single value
+        return torch.get_float32_matmul_precision()
+    return None
 
 
-def _matmul_precision() -> tuple[str | None, list[str]]:
-    """That of all backends, None where it was set for each and has no single value; and that of each."""
-    whole = None
-    with contextlib.suppress(RuntimeError):
-        whole = torch.get_float32_matmul_precision()
-    return whole, [one.fp32_precision for one in _PRODUCTS]
+def _set_matmul_precision(precision: str | None) -> None:
+    if precision is not None:
+        torch.set_float32_matmul_precision(precision)
 
 
-def _set_matmul_precision(precision: tuple[str | None, list[str]]) -> None:
-    whole, parts = precision
-    if whole is not None and whole != _matmul_precision()[0]:
-        torch.set_float32_matmul_precision(whole)  # which sets the parts, too
-    for one, part in zip(_PRODUCTS, parts, strict=True):
-        one.fp32_precision = part
+def _backends() -> list[Any]:
+    """What computes in float32 with a precision of its own, and in a new process with the whole; before 2.9 none."""
+    made = [(torch.backends.cuda, "matmul"), (torch.backends.mkldnn, "matmul"), (torch.backends.mkldnn, "conv")]
+    found = [getattr(backend, name, None) for backend, name in made]
+    return [one for one in found if hasattr(one, "fp32_precision")]
 
 
-def _whole_products() -> None:
-    """Let matrix products of float32 be of its precision."""
-    for one in _PRODUCTS:
-        if one.fp32_precision not in ("none", "ieee"):
-            one.fp32_precision = "ieee"
-    if not _PRODUCTS:
-        torch.set_float32_matmul_precision("highest")
+@contextmanager
+def _whole_precision() -> Iterator[None]:
+    """Let products of float32 numbers be float32.
+
+    Each backend is set by itself: where they differ, the function for all of them can't put them back.
+    """
+    backends = _backends()
+    before = [one.fp32_precision for one in backends]
+    try:
+        for one, precision in zip(backends, before, strict=True):
+            if precision not in ("none", "ieee"):
+                one.fp32_precision = "ieee"
+        if not backends:
+            torch.set_float32_matmul_precision("highest")
+        yield
+    finally:
+        for one, precision in zip(backends, before, strict=True):
+            if one.fp32_precision != precision:
+                one.fp32_precision = precision
 
 
 def _cudnn() -> tuple[bool, bool, bool]:
@@ -231,7 +238,7 @@ def as_at_start() -> Iterator[None]:
         for setting in _SETTINGS:
             if setting.at_start is not None and setting.read() != setting.at_start:
                 setting.write(setting.at_start)
-        _whole_products()
+        entered.enter_context(_whole_precision())
         if torch.get_default_device().type != "cpu":
             entered.enter_context(torch.device("cpu"))
         yield

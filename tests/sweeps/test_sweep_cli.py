@@ -144,7 +144,7 @@ def url(folder: Path) -> str:
 
 def test_a_folder_in_which_another_study_is_at_work_is_refused(tmp_path: Path, typed: Typed) -> None:
     folder = tmp_path / "sweep"
-    with running.together(folder, "mine"):
+    with running.together(folder, "mine", "journal:mine.log"):
         done = typed(*SWEEP, "regularizer=si", f"hydra.sweep.dir={folder}")
     assert done.returncode == 2
     assert f"clsweep: hydra.sweep.dir={folder}: a sweep of mine is at work there" in done.stderr
