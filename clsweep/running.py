@@ -72,7 +72,7 @@ def together(folder: Path, study: str, storage: str) -> Iterator[None]:
     Args:
         folder: made if it isn't there, and gone at the end if it is empty then.
         study: which; its name.
-        storage: the URL of what it is kept in, without its password.
+        storage: what it is kept in, as `clsweep.sweeps.storage.place` names it.
 
     Raises:
         InputError: a process works on another study there, or keeps it elsewhere.

@@ -139,7 +139,7 @@ def sweep(
         return []
     with ExitStack() as places:
         for plan in plans:  # before anything is made in the storage
-            places.enter_context(running.together(plan.folder, plan.name, storage.shown(url)))
+            places.enter_context(running.together(plan.folder, plan.name, storage.place(url)))
             files.refuse_foreign(plan, partial(_trials, url, plan), storage.shown(url))
         return _work(asked, out, launcher, launchers_setting)
 

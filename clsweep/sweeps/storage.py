@@ -62,6 +62,12 @@ def shown(storage: str) -> str:
     return passwords.masked(storage if file is None else _with_file(storage, short(file)))
 
 
+def place(storage: str) -> str:
+    """What tells it from others, without its password; of a file the name, as machines may reach it by other paths."""
+    file = _file(storage)
+    return passwords.masked(storage if file is None else _with_file(storage, Path(file.name)))
+
+
 def is_sqlite(storage: str) -> bool:
     """Whether a URL is of SQLite, whose locks only the processes of one machine can trust."""
     return not storage.startswith(JOURNAL) and _parsed(storage).get_backend_name() == SQLITE

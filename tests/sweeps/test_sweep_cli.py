@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from werkzeug.test import Client
 from clsweep import results, running
 from clsweep.errors import InputError
 from clsweep.methods.loading import load
-from clsweep.sweeps import command
+from clsweep.sweeps import command, files
 
 ALONE = "search.workers=1"
 SWEEP = ("--multirun", *TINY, "benchmark.iters=5", "search.final_seeds=1", ALONE)
@@ -149,6 +150,26 @@ def test_a_folder_in_which_another_study_is_at_work_is_refused(tmp_path: Path, t
     assert done.returncode == 2
     assert f"clsweep: hydra.sweep.dir={folder}: a sweep of mine is at work there" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_is_the_same_from_whatever_folder_it_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered = []
+
+    @contextmanager
+    def together(*place: object) -> Iterator[None]:
+        entered.append(place)
+        yield
+
+    monkeypatch.setattr(running, "together", together)
+    monkeypatch.setattr(command, "_work", lambda *_: [])
+    storage = "postgresql://me:hunter2@host/db"
+    for folder, typed in ((tmp_path, "sweep"), (tmp_path.parent, f"{tmp_path.name}/sweep")):
+        monkeypatch.chdir(folder)
+        command.sweep(command.read(ONLINE, Path(typed)), Console(quiet=True))
+    assert len(set(entered)) == 1
+    monkeypatch.setattr(files, "refuse_foreign", lambda *_: None)  # which would look into the storage
+    command.sweep(command.read([*ONLINE, f"search.storage={storage}"], tmp_path), Console(quiet=True))
+    assert "hunter2" not in repr(entered)
 
 
 def test_a_dry_run_says_what_would_happen_and_leaves_nothing(tmp_path: Path, typed: Typed) -> None:
