@@ -85,7 +85,7 @@ def _write(folders: Sequence[str], output: Path, unit: Unit, every_file: bool) -
     sections, studies = contents(found, chosen, table, unit, every_file)
     drawn = [figure for part in [one.drawn for one in sections] + [one.drawn for one in studies] for figure in part]
     scores = pairs.scores(table, chosen.runs)
-    compared, needed = pairs.pairs(scores, pairs.gaps(table)), pairs.seeds_needed(scores)
+    compared, needed = pairs.pairs(scores, pairs.gaps(table), pairs.failures(table)), pairs.seeds_needed(scores)
     lost = regret.rows(found)
     now = datetime.now(UTC)
     try:

@@ -23,6 +23,7 @@ _SHOWN: Final = 12
 _COLLAPSED: Final = 200
 _MANY_SEEDS: Final = 10_000
 Scores = dict[str, dict[str, dict[int, float]]]  # method -> benchmark -> seed -> accuracy
+Failures = dict[str, dict[str, int]]  # method -> benchmark -> seeds
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,14 @@ class PairRow:
     """A pair of methods on the page.
 
     Attributes:
-        first: the method that is more often better.
-        second: the other one.
+        first: the method that is more often better, with how many of its runs failed, if any did.
+        second: the other one, likewise.
         benchmarks: which, as text.
         improvement: the probability of improvement with its interval.
         probability: the same as a number.
         won: on how many common seeds.
         difference: of the interquartile means with its interval.
         gained: the same as a number.
-        runs: of the first and the second.
     """
 
     first: str
@@ -49,7 +49,6 @@ class PairRow:
     won: str
     difference: str
     gained: float
-    runs: str
 
 
 @dataclass(frozen=True)
@@ -123,6 +122,19 @@ def scores(table: pd.DataFrame, runs: pd.DataFrame) -> Scores:
     return made
 
 
+def failures(table: pd.DataFrame) -> Failures:
+    """With how many seeds each method's main row failed under each benchmark's first protocol, where it did.
+
+    Args:
+        table: the whole leaderboard.
+    """
+    first = leaderboard.overview(table)
+    counts: Failures = {}
+    for row in first[(first["kind"] == METHOD) & (first["failed"] > 0)].to_dict("records"):
+        counts.setdefault(row["method"], {})[row["benchmark"]] = int(row["failed"])
+    return counts
+
+
 def gaps(table: pd.DataFrame) -> dict[str, tuple[float, float]]:
     """The accuracies of `none` and `joint` under each benchmark's first protocol, where both were run."""
     first = leaderboard.overview(table)
@@ -133,8 +145,10 @@ def gaps(table: pd.DataFrame) -> dict[str, tuple[float, float]]:
     return {str(name): (float(row["none"]), float(row["joint"])) for name, row in both.iterrows()}
 
 
-def pairs(made: Scores, bounds: Mapping[str, tuple[float, float]]) -> pd.DataFrame:
+def pairs(made: Scores, bounds: Mapping[str, tuple[float, float]], failed: Failures) -> pd.DataFrame:
     """Each pair of methods over all benchmarks that both were run on, and on each: the file `pairs.csv`.
+
+    Seeds that failed have no score: a method is compared on those that it finished; the row says how many more failed.
 
     Scores of several benchmarks are pooled as shares of the gap between `none` and `joint`, where these bounds were run
     on all of them, else as they are. The bounds' own uncertainty isn't in the intervals.
@@ -142,12 +156,14 @@ def pairs(made: Scores, bounds: Mapping[str, tuple[float, float]]) -> pd.DataFra
     Args:
         made: of `scores`.
         bounds: of `gaps`.
+        failed: of `failures`.
 
     Returns:
         A row for each pair and scope (`all`, or a benchmark where there are several): `first` (more often better),
         `second`, `scope`, `benchmarks`, `common_seeds` and `won` (by the first, a tie is half), `paired_benchmarks`,
-        `first_runs`, `second_runs`, `improvement`, `improvement_low`, `improvement_high`, `scale`, `first_iqm`,
-        `second_iqm`, `iqm_difference`, `iqm_difference_low`, `iqm_difference_high`, `resamples`.
+        `first_runs`, `second_runs`, `first_failed`, `second_failed`, `improvement`, `improvement_low`,
+        `improvement_high`, `scale`, `first_iqm`, `second_iqm`, `iqm_difference`, `iqm_difference_low`,
+        `iqm_difference_high`, `resamples`.
     """
     resampling = Resampling()
     rows = []
@@ -160,6 +176,10 @@ def pairs(made: Scores, bounds: Mapping[str, tuple[float, float]]) -> pd.DataFra
         for benchmark in benchmarks if len(benchmarks) > 1 else ():
             row = _compared(made, one, other, benchmark, bounds, resampling)
             rows += [] if row is None else [row]
+    for row in rows:
+        for place in ("first", "second"):
+            of_method = failed.get(row[place], {})
+            row[f"{place}_failed"] = sum(of_method.get(benchmark, 0) for benchmark in row["benchmarks"].split())
     return pd.DataFrame(rows, columns=_PAIR_COLUMNS)
 
 
@@ -174,6 +194,8 @@ _PAIR_COLUMNS: Final = [
         "paired_benchmarks",
         "first_runs",
         "second_runs",
+        "first_failed",
+        "second_failed",
     ),
     *("improvement", "improvement_low", "improvement_high"),
     *("scale", "first_iqm", "second_iqm", "iqm_difference", "iqm_difference_low", "iqm_difference_high", "resamples"),
@@ -309,16 +331,19 @@ def _pair(row: Mapping[Any, Any], unit: Unit) -> PairRow:
     shown, of = (_OF_GAP, " of the gap") if row["scale"] == GAP else (unit, "")
     ends = ", ".join(shown.text(row[f"iqm_difference_{end}"], "+") for end in ("low", "high"))
     return PairRow(
-        row["first"],
-        row["second"],
+        _with_failures(row["first"], row["first_failed"]),
+        _with_failures(row["second"], row["second_failed"]),
         row["benchmarks"].replace(" ", ", "),
         f"{row['improvement']:.2f} [{row['improvement_low']:.2f}, {row['improvement_high']:.2f}]",
         row["improvement"],
         f"{row['won']:g} of {row['common_seeds']}" if row["common_seeds"] else "no common seeds",
         f"{shown.text(row['iqm_difference'], '+')} [{ends}]{of}",
         row["iqm_difference"],
-        f"{row['first_runs']}, {row['second_runs']}",
     )
+
+
+def _with_failures(method: str, failed: int) -> str:
+    return f"{method} ({failed} failed)" if failed else method
 
 
 def _seeds(row: Mapping[Any, Any], unit: Unit) -> SeedsRow:

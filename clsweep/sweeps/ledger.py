@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
+from typing import Final
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -46,7 +47,7 @@ _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 _SECONDS_UNTIL_OWNED = 60
 _STEP_BACK_SECONDS = (0.05, 0.5)
 _MOST_STEPS_BACK = 100
-_MOST_LOST = 5
+MOST_LOST: Final = 5  # trials of a point without one more finished context
 
 
 @dataclass
@@ -354,7 +355,7 @@ def _given_up(trials: Iterable[FrozenTrial]) -> list[Point]:
     lost = [trial for trial in trials if trial.user_attrs.get(ENDED) == LOST and trial.user_attrs.get(OWNER)]
     for point in [trial.params for trial in lost]:
         steps = [-1 if one.last_step is None else one.last_step for one in lost if one.params == point]
-        if len(steps) - steps.index(max(steps)) >= _MOST_LOST:
+        if len(steps) - steps.index(max(steps)) >= MOST_LOST:
             given_up.append(point)
     return given_up
 

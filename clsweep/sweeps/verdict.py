@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial
 
-from clsweep.sweeps.ledger import Ledger
+from clsweep.sweeps.ledger import MOST_LOST, Ledger
+from clsweep.sweeps.marks import ENDED, LOST
 from clsweep.sweeps.status import reason, status
 
 
@@ -64,4 +65,12 @@ def missing_finals(finals: Ledger) -> str | None:
 
 
 def _why(trials: Sequence[FrozenTrial]) -> str:
-    return f", the last because {reason(trials[-1]).rstrip('.')}" if trials else ""
+    if not trials:
+        return ""
+    why = f", the last because {reason(trials[-1]).rstrip('.')}"
+    if trials[-1].user_attrs.get(ENDED) == LOST:
+        why += (
+            f"; what is killed {MOST_LOST} times without one more finished context (by lack of memory?) isn't tried "
+            "again but by another study: hydra.sweep.dir=, or search.storage= where it was typed"
+        )
+    return why

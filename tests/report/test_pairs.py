@@ -80,7 +80,7 @@ def test_several_benchmarks_are_pooled_as_shares_of_the_gap_where_the_bounds_are
         "b": {"easy": {0: 0.96, 1: 0.97, 2: 0.95}, "hard": {0: 0.50, 1: 0.52, 2: 0.51}},
     }
     bounds = {"easy": (0.8, 1.0), "hard": (0.4, 0.65)}
-    table = pairs.pairs(made, bounds).set_index("scope")
+    table = pairs.pairs(made, bounds, {}).set_index("scope")
     assert table["scale"].to_dict() == {"all": "share of the gap", "easy": "accuracy", "hard": "accuracy"}
     shares = {
         name: {where: {seed: (one - low) / (high - low) for seed, one in values[where].items()}
@@ -93,7 +93,7 @@ def test_several_benchmarks_are_pooled_as_shares_of_the_gap_where_the_bounds_are
     plain = rivals.compare(made["a"], made["b"], Resampling())
     assert plain is not None
     assert table.loc["all", "improvement"] == plain.improvement.value  # no scale changes which run is better
-    without = pairs.pairs(made, {"easy": bounds["easy"]}).set_index("scope")
+    without = pairs.pairs(made, {"easy": bounds["easy"]}, {}).set_index("scope")
     assert without.loc["all", "scale"] == "accuracy"
     assert without.loc["all", "iqm_difference"] == pytest.approx(plain.difference.value)
 
@@ -132,6 +132,20 @@ def test_two_reports_say_the_same(outputs: Path, report: Path, tmp_path: Path) -
         assert (tmp_path / "again" / name).read_bytes() == (report / name).read_bytes()
 
 
+def test_a_pair_says_how_many_runs_of_each_failed(tmp_path: Path) -> None:
+    write_seeds(tmp_path, [0.95, 0.96, 0.955], **SI)
+    write_seeds(tmp_path, [0.93, 0.94, 0.935])
+    for seed in (3, 4):
+        write_run(tmp_path / f"failed-{seed}", seed=seed, status="failed", reason="NaN", **SI)
+    assert main([str(tmp_path), "--output", str(tmp_path / "report")]) == 0
+    row = pd.read_csv(tmp_path / "report" / "pairs.csv").iloc[0]
+    assert row[["first", "first_runs", "first_failed"]].tolist() == ["si", 3, 2]
+    assert row[["second", "second_runs", "second_failed"]].tolist() == ["ewc", 3, 0]
+    page = (tmp_path / "report" / "report.html").read_text()
+    part = page[page.index('<section id="pairs">') :]
+    assert "<td>si (2 failed)</td><td>ewc</td>" in part
+
+
 def test_one_method_alone_has_no_pairs(tmp_path: Path) -> None:
     write_seeds(tmp_path / "runs", [0.9, 0.91])
     assert main([str(tmp_path / "runs"), "--output", str(tmp_path / "report")]) == 0
@@ -144,7 +158,7 @@ def test_many_pairs_are_in_the_file_and_few_are_open() -> None:
     made: pairs.Scores = {
         f"m{i:02}": {"b": {seed: 0.9 - 0.01 * i + 0.001 * math.sin(i * seed) for seed in range(4)}} for i in range(30)
     }
-    compared, needed = pairs.pairs(made, {}), pairs.seeds_needed(made)
+    compared, needed = pairs.pairs(made, {}, {}), pairs.seeds_needed(made)
     assert (len(compared), len(needed)) == (435, 435)
     shown = pairs.comparisons(compared, needed, made)
     assert (len(shown.pairs), len(shown.seeds)) == (12, 1)

@@ -303,7 +303,7 @@ def test_a_claim_that_was_made_twice_is_given_back(sqlite: str) -> None:
 
 def test_a_point_that_no_process_came_to_run_is_not_given_up(sqlite: str) -> None:
     shared = ledger(sqlite, 2, first=(TEN,))
-    for _ in range(ledgers._MOST_LOST + 1):
+    for _ in range(ledgers.MOST_LOST + 1):
         claimed_without_an_owner(shared, seconds_ago=70)
     trial = shared.claim()
     assert trial is not None
@@ -312,7 +312,7 @@ def test_a_point_that_no_process_came_to_run_is_not_given_up(sqlite: str) -> Non
 
 def test_a_point_whose_process_ends_again_and_again_is_given_up(sqlite: str) -> None:
     shared = ledger(sqlite, 2, first=(TEN,))
-    for number in range(ledgers._MOST_LOST):
+    for number in range(ledgers.MOST_LOST):
         trial = shared.claim()
         assert trial is not None
         assert trial.params == TEN
@@ -324,7 +324,7 @@ def test_a_point_whose_process_ends_again_and_again_is_given_up(sqlite: str) -> 
 
 def test_a_point_that_gets_further_each_time_is_not_given_up(sqlite: str) -> None:
     shared = ledger(sqlite, 2, first=(TEN,))
-    for step in range(1, ledgers._MOST_LOST + 3):
+    for step in range(1, ledgers.MOST_LOST + 3):
         trial = shared.claim()
         assert trial is not None
         assert trial.params == TEN

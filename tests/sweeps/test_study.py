@@ -352,6 +352,8 @@ def test_a_study_whose_trials_were_all_lost_says_so(tmp_path: Path, monkeypatch:
     assert problem.startswith(
         f"{study.plan.name}: all 5 trials were lost, the last because its process ended (process "
     )
+    assert "what is killed 5 times without one more finished context" in problem
+    assert "hydra.sweep.dir=" in problem
 
 
 def test_final_runs_that_failed_are_told(tmp_path: Path) -> None:
@@ -369,6 +371,23 @@ def test_final_runs_that_failed_are_told(tmp_path: Path) -> None:
     )
     assert not (tmp_path / "sweep" / "final.csv").exists()
     assert (tmp_path / "sweep" / "best.yaml").exists()
+
+
+def test_final_runs_that_were_killed_again_and_again_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = worker(tmp_path, "regularizer=none", "search.final_seeds=1", "search.pruner=null")
+    assert study.work_once()  # the one trial
+    finals = study.finals()
+    assert finals is not None
+    with monkeypatch.context() as patched:
+        patched.setattr("clsweep.sweeps.owner.Owner.has_ended", lambda *_: True)
+        for _ in range(5):
+            assert finals.ledger.claim() is not None
+            finals.ledger.reclaim()
+    assert study.is_done()
+    problem = study.problem()
+    assert problem is not None
+    assert problem.startswith(f"{study.plan.name}: 1 of 1 final runs failed, the last because its process ended")
+    assert "what is killed 5 times without one more finished context" in problem
 
 
 def test_the_storages_url_is_not_written_down(tmp_path: Path) -> None:
