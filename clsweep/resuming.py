@@ -13,7 +13,7 @@ from clsweep import checkpoints, decisive
 from clsweep.config import EVERY_CONTEXT, Config
 from clsweep.errors import InputError
 from clsweep.paths import short
-from clsweep.results import TRIALS_FILE
+from clsweep.results import TRIALS_FILE, load
 from clsweep.results.curves import CURVE_FILE
 from clsweep.results.writing import ACCURACY_FILE, FINISHED, SEEDS_FILE, SUMMARY_FILE, remove_partial
 
@@ -49,6 +49,7 @@ def refuse_others(config: Config, folder: Path) -> None:
         places = {path: replace(config, seed=seed, seeds=None) for seed, path in sorted(there.items())}
     for place, one in places.items():
         refuse_other(place, decisive.decisive(one))
+        refuse_damaged(place)
         refuse_gaps(place, one)
 
 
@@ -61,7 +62,7 @@ def finished(folder: Path) -> dict[str, str] | None:
 def _row(folder: Path) -> dict[str, str]:
     """The row of a run's `summary.csv`; empty where there is none that can be read."""
     try:
-        with (folder / SUMMARY_FILE).open(encoding="utf-8", newline="") as file:
+        with (folder / SUMMARY_FILE).open(encoding="utf-8-sig", newline="") as file:
             row = next(csv.DictReader(file), {})
     except (OSError, ValueError, csv.Error):
         return {}
@@ -78,14 +79,9 @@ def taken_over(config: Config, folder: Path) -> dict[str, str] | None:
         folder: the run's.
 
     Raises:
-        InputError: it is finished, but what it measured is gone, or the network that the setting asks for isn't there.
+        InputError: it is finished, but the network that the setting asks for isn't there.
     """
     row = finished(folder) if config.resume else None
-    if row is not None and not (folder / ACCURACY_FILE).is_file():
-        raise InputError(
-            f"{short(folder)}: the run is finished, but its {ACCURACY_FILE} is missing; expected resume=false to run "
-            "it again, or another folder."
-        )
     if row is not None and config.save_model is not False:
         from clsweep.training import saved  # here, since it imports torch
 
@@ -120,6 +116,29 @@ def refuse_other(folder: Path, setting: Mapping[str, Any], key: str = "hydra.run
         raise InputError(f"{key}={folder}: holds results already ({used[0]}); expected {_ADVICE}.")
     if found:
         raise InputError(f"{key}={folder}: holds a run of another setting ({found}); expected the same, {_ADVICE}.")
+
+
+def refuse_damaged(folder: Path, key: str = "hydra.run.dir") -> None:
+    """Refuse a folder with a finished run whose files were damaged, or with one that may be such a run.
+
+    It would be taken for finished, though no report can read it, or trained again although much of it may be there.
+
+    Args:
+        folder: the run's; it need not exist.
+        key: what the folder was given by.
+
+    Raises:
+        InputError: it holds one.
+    """
+    if not (folder / SUMMARY_FILE).exists():
+        return
+    row = _row(folder)
+    if row.get("status", FINISHED) != FINISHED or (not row and any((folder / checkpoints.FOLDER).glob("*"))):
+        return  # it goes on
+    found = load(folder)
+    if found.runs["status"].tolist() != [FINISHED]:
+        wrong = ", ".join(f"{Path(one.path).name}: {one.message}" for one in found.problems)
+        raise InputError(f"{key}={folder}: holds a run that was damaged ({wrong}); expected {_ADVICE}.")
 
 
 def refuse_gaps(folder: Path, config: Config) -> None:
@@ -179,13 +198,14 @@ def check(folder: Path, setting: Mapping[str, Any], *, goes_on: bool, key: str =
         Whether there is an unfinished run to resume.
 
     Raises:
-        InputError: the folder holds another run's results, or a finished run.
+        InputError: the folder holds another run's results, a finished run, or one that can't be read.
     """
     if not goes_on and not any((folder / name).exists() for name in _OF_SEVERAL):
         return False
     refuse_other(folder, setting, key)
     if finished(folder) is not None:
         raise InputError(f"{key}={folder}: holds this run already, finished; expected {_ADVICE}.")
+    refuse_damaged(folder, key)
     return (folder / SUMMARY_FILE).exists()
 
 

@@ -11,6 +11,7 @@ are the seeds that are left where others failed: such a method is never marked.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -277,7 +278,9 @@ def not_in_it(found: Results, table: pd.DataFrame) -> str:
     """
     first = overview(table)
     there = {(row["benchmark"], row["method"].partition(" @")[0]) for row in first.to_dict("records")}
-    finished = found.finals.loc[found.finals["test_average_accuracy"].notna(), "study"]
+    finals = found.finals[found.finals["test_average_accuracy"].notna()]
+    runs = set(map(_place_in_study, found.runs["folder"]))  # one that was removed is still in `final.csv`
+    finished = finals.loc[finals["folder"].fillna("").map(_place_in_study).isin(runs), "study"]
     lacking = []
     for study in found.studies[~found.studies["study"].isin(finished)].to_dict("records"):
         if (study["benchmark"], study["method"]) in there:
@@ -287,6 +290,11 @@ def not_in_it(found: Results, table: pd.DataFrame) -> str:
         name = study["name"] if pd.isna(study["method"]) else f"{study['method']} on {study['benchmark']}"
         lacking.append(f"{name} ({count} trial{'' if count == 1 else 's'} finished)")
     return f"Not in the table, for lack of a final run: {', '.join(lacking)}." if lacking else ""
+
+
+def _place_in_study(folder: str) -> tuple[str, ...]:
+    """A run's folder by the name of its study's folder and its own: a sweep may have been started elsewhere."""
+    return Path(folder).parts[-2:]
 
 
 def methods_in_order(table: pd.DataFrame) -> list[tuple[str, str]]:

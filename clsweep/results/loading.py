@@ -418,20 +418,24 @@ def _read_study(folder: Path, names: set[str], found: _Found) -> None:
     study = str(short(folder))
     found.studies.append({"study": study, "name": folder.name, **_description(folder, names, found)})
 
-    def table(name: str, dtypes: dict[str, str], required: Iterable[str]) -> pd.DataFrame:
+    def table(name: str, dtypes: dict[str, str], required: Iterable[str], key: list[str]) -> pd.DataFrame:
         header, rows = read_rows(folder / name)
         require(required, header, "not a file of a clsweep study:")
         values = _typed(header, rows, dtypes)
+        twice = values[values.duplicated(key)]
+        if len(twice):
+            which = ", ".join(f"{name} {value}" for name, value in twice[key].iloc[0].items())
+            raise UnreadableError(f"{which} is given twice")
         values.insert(0, "study", study)
         if len(values):
             found.studies[-1]["tune_on"] = values["tune_on"].iloc[0]
         return values
 
     def trials() -> None:
-        found.trials.append(table(TRIALS_FILE, _TRIAL_DTYPES, _TRIAL_REQUIRED))
+        found.trials.append(table(TRIALS_FILE, _TRIAL_DTYPES, _TRIAL_REQUIRED, ["number"]))
 
     def finals() -> None:
-        found.finals.append(table(FINAL_FILE, _FINAL_DTYPES, _FINAL_REQUIRED))
+        found.finals.append(table(FINAL_FILE, _FINAL_DTYPES, _FINAL_REQUIRED, ["setting", "seed"]))
 
     _attempt(found, folder / TRIALS_FILE, trials)
     if FINAL_FILE in names:

@@ -24,7 +24,7 @@ def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     """
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            text = file.read().decode("utf-8")
+            text = file.read().decode("utf-8-sig")  # spreadsheets begin a file with a mark
         rows = [list(map(from_csv, row)) for row in csv.reader(io.StringIO(text, newline=""), strict=True)]
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise UnreadableError(f"cannot be read as CSV ({error})") from error

@@ -30,7 +30,7 @@ from clsweep.sweeps.monitor import Monitor, Outcome
 from clsweep.sweeps.overrides import Sweep
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.status import status, untried
-from clsweep.sweeps.taken import without_curve, without_networks
+from clsweep.sweeps.taken import removed, without_curve, without_networks
 from clsweep.sweeps.worker import StudyWorker, rehearse_all
 from clsweep.training import first_context
 from clsweep.training.loop import measured_how
@@ -224,6 +224,12 @@ def _announce(studies: Sequence[StudyWorker], url: str, out: Console) -> None:
         if without := without_networks(plan):
             kept = str(plan.config.save_model).lower()
             notes.append(f"finished without save_model={kept}, and left so: {without} runs")
+        finals = study.finals()
+        if gone := removed(plan, [*study.ledger.trials(), *([] if finals is None else finals.ledger.trials())]):
+            notes.append(
+                f"removed from its folder: {len(gone)} finished runs (as {gone[0]}), which count by their accuracy in "
+                "the storage and are lost to a report"
+            )
         if notes:
             out.print(f"{plan.name}  {'; '.join(notes)}", markup=False, soft_wrap=True)
 

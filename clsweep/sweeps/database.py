@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import cache, wraps
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
@@ -31,6 +31,10 @@ _SECONDS_BETWEEN_TRIES = 2.0
 # SQLite's errors that are the machine's: no room, no access to the disk.
 _MACHINE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_NOMEM)
 _NO_DATABASE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+DAMAGED: Final = (
+    "expected Optuna's database: restore it from a copy, or name a file that isn't there yet, and another "
+    "hydra.sweep.dir; a report reads the runs that are there"
+)
 # What every storage of Optuna's has, of any version.
 _STUDIES, _STUDY_COLUMNS = "studies", {"study_id", "study_name"}
 
@@ -159,8 +163,9 @@ def _is_away(error: Exception) -> bool:
 
 
 def _sqlite_code(error: BaseException) -> int:
-    """SQLite's primary error code; 0 where it isn't SQLite's."""
-    return int(getattr(getattr(error, "orig", None), "sqlite_errorcode", 0)) & 0xFF
+    """SQLite's primary error code, also where Optuna raised its own error from it; 0 where it isn't SQLite's."""
+    cause = error if isinstance(error, SQLAlchemyError) else error.__cause__ or error
+    return int(getattr(getattr(cause, "orig", None), "sqlite_errorcode", 0)) & 0xFF
 
 
 def _engine_kwargs(url: URL) -> dict[str, Any]:
@@ -212,13 +217,10 @@ def open_database(url: URL, shown: str, make: bool) -> Database | None:
                 "pip install 'psycopg[binary]'."
             ) from error
         except (SQLAlchemyError, StorageInternalError) as error:
-            cause = error if isinstance(error, SQLAlchemyError) else error.__cause__ or error
-            if _sqlite_code(cause) in _MACHINE:
+            if is_refused_by_the_machine(error):
                 raise MachineError(machine_sentence(f"search.storage={shown}: {first_line(error)}")) from error
-            if _sqlite_code(cause) in _NO_DATABASE:
-                raise InputError(
-                    f"search.storage={shown}: {first_line(error)}; expected Optuna's, or a file that isn't there yet."
-                ) from error
+            if is_damaged(error):
+                raise InputError(f"search.storage={shown}: {first_line(error)}; {DAMAGED}.") from error
             # Two processes that make the tables at the same time get in each other's way once.
             if attempt == _ATTEMPTS or _refused(error):
                 raise InputError(f"search.storage={shown}: {first_line(error)}.") from error
@@ -278,4 +280,9 @@ def first_line(error: Exception) -> str:
 
 def is_damaged(error: Exception) -> bool:
     """Whether SQLite can't read its file any more."""
-    return _sqlite_code(error if isinstance(error, SQLAlchemyError) else error.__cause__ or error) in _NO_DATABASE
+    return _sqlite_code(error) in _NO_DATABASE
+
+
+def is_refused_by_the_machine(error: Exception) -> bool:
+    """Whether SQLite has no room, or may not write."""
+    return _sqlite_code(error) in _MACHINE

@@ -218,18 +218,19 @@ def refuse_foreign(plan: StudyPlan, trials: Callable[[], Sequence[FrozenTrial]],
     foreign = [one.name for one in folders if one.name not in known]
     if foreign:
         raise InputError(
-            f"hydra.sweep.dir: {results.short(plan.folder)} holds {foreign[0]} of another study ({storage} has no such "
-            f"one of {plan.name}); expected another folder, or the storage that it was made with."
+            f"hydra.sweep.dir: {results.short(plan.folder)} holds {foreign[0]}, which {storage} doesn't know as one of "
+            f"{plan.name}: it is another study's or was renamed, or its storage was lost; expected another folder (a "
+            "report reads both), or the storage that it was made with."
         )
 
 
 def _refuse_other_way(plan: StudyPlan) -> None:
     """Refuse a folder of a study that was tuned on something else, which may have no trials."""
     try:
-        there = pd.read_csv(plan.folder / results.FINAL_FILE, usecols=["tune_on"])["tune_on"].iloc[0]
-    except (OSError, ValueError, IndexError):  # no such file, or an older one: then the trials say whose it is
+        there = pd.read_csv(plan.folder / results.FINAL_FILE, usecols=["tune_on"])["tune_on"].dropna().iloc[0]
+    except (OSError, ValueError, IndexError):  # no such file, an older or a damaged one: the trials say whose it is
         return
-    if there != plan.way.shown:
+    if (there := str(there)) != plan.way.shown:
         raise InputError(
             f"hydra.sweep.dir: {results.short(plan.folder)} holds a study with search.tune_on={there.split()[0]} "
             f"({results.FINAL_FILE}: {there}), not {plan.way.shown}; expected another folder."

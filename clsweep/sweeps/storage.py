@@ -17,7 +17,15 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from clsweep import passwords
 from clsweep.errors import InputError, MachineError, RunError, is_machine_error, machine_error, machine_sentence
 from clsweep.paths import absolute, short
-from clsweep.sweeps.database import SQLITE, Database, first_line, is_damaged, open_database
+from clsweep.sweeps.database import (
+    DAMAGED,
+    SQLITE,
+    Database,
+    first_line,
+    is_damaged,
+    is_refused_by_the_machine,
+    open_database,
+)
 from clsweep.sweeps.journal import DamagedJournalError, Journal
 
 JOURNAL = "journal:"
@@ -123,7 +131,9 @@ def translating_errors(storage: str) -> Iterator[None]:
         what = f"{JOURNAL}{error}" if journal else f"{shown(storage)}: {first_line(error)}"
         advice = "what is finished is kept: run the command again"
         if is_damaged(error):
-            advice = "expected Optuna's database: restore the file from a copy, or name another hydra.sweep.dir"
+            advice = DAMAGED
+        elif is_refused_by_the_machine(error):
+            advice = "what is finished is kept: when that is mended, run the same command again"
         raise RunError(f"search.storage={what}; {advice}.") from error
 
 

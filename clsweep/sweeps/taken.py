@@ -7,12 +7,12 @@ resumes. In both cases the run's folder is moved to where it belongs now.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from clsweep import checkpoints, decisive, results, resuming
 from clsweep.config import Config
@@ -113,7 +113,7 @@ def _cell(row: dict[Any, Any]) -> Cell:
 def _seconds(folder: Path) -> float:
     """How long an unfinished run has taken by its own account; 0 where there is none."""
     try:
-        with (folder / results.SUMMARY_FILE).open(encoding="utf-8", newline="") as file:
+        with (folder / results.SUMMARY_FILE).open(encoding="utf-8-sig", newline="") as file:
             row = next(csv.DictReader(file), {})
         return sum(float(row[name]) for name in _SECONDS)
     except (OSError, ValueError, KeyError, csv.Error):
@@ -135,6 +135,19 @@ def without_networks(plan: StudyPlan) -> int:
     return sum(
         not saved.are_there(final if run.name.startswith("final-") else trial, run) for run in _finished_runs(plan)
     )
+
+
+def removed(plan: StudyPlan, trials: Iterable[FrozenTrial]) -> list[str]:
+    """The names of the folders of finished trials or final runs that are no longer in their study's folder.
+
+    Args:
+        plan: the study's.
+        trials: in its storage; those whose folder is in another study's are left out.
+    """
+    finished = (one for one in trials if one.state == TrialState.COMPLETE and FOLDER in one.user_attrs)
+    folders = (Path(one.user_attrs[FOLDER]) for one in finished)
+    mine = (one.name for one in folders if one.parent.name == plan.folder.name)
+    return [name for name in mine if not (plan.folder / name).is_dir()]
 
 
 def _finished_runs(plan: StudyPlan) -> Iterator[Path]:

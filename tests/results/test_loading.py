@@ -437,6 +437,8 @@ def test_a_setting_without_the_benchmarks_budgets_has_the_budget_that_it_names(t
         ("trials.csv", TRIALS.replace("\n2,0,", "\n9,0,"), "format version 9, written by a newer clsweep"),
         ("trials.csv", TRIALS.replace("2,0,COMPLETE", f"2,{2**70},COMPLETE"), "too large"),
         ("final.csv", FINAL.replace("\n2,", "\n4,"), "format version 4"),
+        ("trials.csv", TRIALS + TRIALS.splitlines()[-1] + "\n", "number 5 is given twice"),
+        ("final.csv", FINAL + FINAL.splitlines()[-1] + "\n", "setting default, seed 0 is given twice"),
         ("best.yaml", BEST.replace("space: {", "space: abc #"), "expected ranges by hyperparameter"),
         ("best.yaml", BEST.replace("gamma:", "delta:"), "trials.csv beside it lacks the column delta"),
         ("best.yaml", "{", "not the setting of a study's best trial"),

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import sharing
+from optuna.exceptions import StorageInternalError
 from sharing import ledger
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
-from clsweep.errors import InputError, MachineError
+from clsweep.errors import InputError, MachineError, RunError
 from clsweep.sweeps import database, storage
 
 
@@ -96,7 +97,8 @@ def test_a_file_that_is_no_database_is_refused_untouched(tmp_path: Path) -> None
     file = tmp_path / "studies.db"
     file.write_text("hello " * 99)
     assert refused(f"sqlite:///{file}") == (
-        f"search.storage=sqlite:///{file}: file is not a database; expected Optuna's, or a file that isn't there yet."
+        f"search.storage=sqlite:///{file}: file is not a database; expected Optuna's database: restore it from a copy, "
+        "or name a file that isn't there yet, and another hydra.sweep.dir; a report reads the runs that are there."
     )
     assert file.read_text() == "hello " * 99
 
@@ -137,6 +139,23 @@ def test_a_full_disk_at_the_start_is_the_machines_fault(tmp_path: Path, monkeypa
         f"search.storage=sqlite:///{tmp_path}/studies.db: database or disk is full; what is finished is kept: when "
         "that is mended, run the same command again."
     )
+
+
+def test_a_database_that_cannot_be_written_any_more_has_to_be_mended(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/studies.db"
+
+    class ReadonlyError(sqlite3.OperationalError):
+        sqlite_errorcode = sqlite3.SQLITE_READONLY
+
+    cause = OperationalError("insert", {}, ReadonlyError("attempt to write a readonly database"))
+    for error in (cause, StorageInternalError("attempt to write a readonly database")):
+        error.__cause__ = None if error is cause else cause
+        with pytest.raises(RunError) as told, storage.translating_errors(url):
+            raise error
+        assert str(told.value) == (
+            f"search.storage={url}: attempt to write a readonly database; what is finished is kept: when that is "
+            "mended, run the same command again."
+        )
 
 
 def test_a_database_that_stays_away_is_given_up_for_all_that_is_left_to_record(

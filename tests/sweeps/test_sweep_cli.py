@@ -405,7 +405,8 @@ def test_a_folder_with_another_studys_trials_is_refused(there: str, tmp_path: Pa
     (tmp_path / there).mkdir()
     done = typed(*SWEEP, "regularizer=ewc", f"hydra.sweep.dir={tmp_path}")
     assert done.returncode == 2
-    assert f"holds {there} of another study" in done.stderr
+    assert f"holds {there}, which sqlite:///" in done.stderr
+    assert "it is another study's or was renamed, or its storage was lost" in done.stderr
     assert [one.name for one in tmp_path.iterdir()] == [there]
 
 

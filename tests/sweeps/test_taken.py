@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 import sweeping
 from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
 from sweeping import finish, random_images, worker
 
 from clsweep import results
@@ -18,7 +20,8 @@ from clsweep.config import Config
 from clsweep.data.context_cache import ContextCache
 from clsweep.folders import run_in
 from clsweep.results.metrics import Cell
-from clsweep.sweeps import storage
+from clsweep.sweeps import command as sweep_command
+from clsweep.sweeps import storage, taken
 from clsweep.sweeps.marks import CARRIED, CONTINUES, ENDED, LOST, REASON
 from clsweep.sweeps.promotion import Promotion
 from clsweep.sweeps.spent import own_seconds, seconds, spent
@@ -449,3 +452,18 @@ def test_a_sweep_that_was_killed_after_its_search_leaves_no_checkpoints(tmp_path
     assert checkpoints(tmp_path)
     worker(tmp_path, *overrides).tidy()  # as at the end of the same command
     assert checkpoints(tmp_path) == []
+
+
+def test_folders_of_finished_runs_that_were_removed_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = worker(tmp_path, "regularizer=mas", "search.n_trials=1", "search.final_seeds=1", "search.pruner=null")
+    finish(study)
+    finals = study.finals()
+    assert finals is not None
+    trials = [*study.ledger.trials(), *finals.ledger.trials()]
+    assert taken.removed(study.plan, trials) == []
+    shutil.rmtree(study.plan.folder / "final-0000")
+    assert taken.removed(study.plan, trials) == ["final-0000"]
+    sweep_command._announce([study], "sqlite://", Console(width=200))
+    assert "removed from its folder: 1 finished runs (as final-0000), which count by" in capsys.readouterr().out

@@ -424,6 +424,9 @@ def test_a_folder_of_another_way_is_refused(tmp_path: Path, monkeypatch: pytest.
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.csv")}
     assert command(monkeypatch, *arguments, "search.n_trials=1") == 2
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.csv")} == before
+    (tmp_path / "final.csv").write_bytes(before["final.csv"].partition(b"\n")[0] + b"\n3,default\n")  # cut
+    assert command(monkeypatch, *arguments, *DEFAULTS) == 0
+    assert (tmp_path / "final.csv").read_bytes() == before["final.csv"]
 
 
 def test_python_tells_the_ways_apart(tmp_path: Path) -> None:

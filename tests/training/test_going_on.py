@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import json
 import os
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 
@@ -701,8 +703,71 @@ def test_a_finished_run_without_what_it_measured_is_refused(figures: str, tmp_pa
     (tmp_path / "accuracy.csv").unlink()
     done = typed(*SHORT, "regularizer=none", figures, f"hydra.run.dir={tmp_path}")
     assert (done.returncode, done.stdout) == (2, "")
-    told = "the run is finished, but its accuracy.csv is missing; expected resume=false to run it again, or another"
-    assert told in done.stderr
+    assert done.stderr == (
+        f"clsweep: hydra.run.dir={tmp_path}: holds a run that was damaged (summary.csv: accuracy.csv is not beside "
+        "it); expected another folder, or resume=false to start over.\n"
+    )
+
+
+def cut(text: str) -> str:
+    return text[: len(text) * 3 // 5]
+
+
+def with_decimal_commas(text: str) -> str:
+    header, row = csv.reader(text.splitlines())
+    row[header.index("average_accuracy")] = '"0,55"'
+    return "\n".join(map(",".join, (header, row))) + "\n"
+
+
+DAMAGES: dict[str, tuple[str, Callable[[str], str], str]] = {
+    "summary cut": ("summary.csv", cut, "its last line has no end: a part of the file is missing"),
+    "decimal comma": ("summary.csv", with_decimal_commas, "average_accuracy"),
+    "column renamed": ("summary.csv", lambda text: text.replace(",average_acc", ",mean_acc"), "it lacks the column"),
+    "semicolons": ("summary.csv", lambda text: text.replace(",", ";").replace("\n", "\r\n"), "it lacks the column"),
+    "empty": ("summary.csv", lambda _: "", "empty"),
+    "accuracy cut": ("accuracy.csv", cut, "its last line has no end: a part of the file is missing"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_finished_run_that_was_damaged_is_refused_and_left_alone(damage: str, tmp_path: Path) -> None:
+    name, change, told = DAMAGES[damage]
+    config = setting(*SHORT, "regularizer=none")
+    finished(config, tmp_path)
+    resuming.refuse_others(config, tmp_path)
+    (tmp_path / name).write_text(change((tmp_path / name).read_text()))
+    left = (tmp_path / name).read_bytes()
+    with pytest.raises(
+        InputError, match=r"holds a run that was damaged .*; expected another folder, or resume=fa"
+    ) as e:
+        resuming.refuse_others(config, tmp_path)
+    assert told in str(e.value)
+    with pytest.raises(InputError):
+        run(config, tmp_path)
+    assert (tmp_path / name).read_bytes() == left
+    resuming.refuse_others(replace(config, resume=False), tmp_path)
+
+
+def test_a_mark_that_spreadsheets_write_first_changes_nothing(tmp_path: Path) -> None:
+    config = setting(*SHORT, "regularizer=none")
+    finished(config, tmp_path)
+    expected = resuming.finished(tmp_path)
+    for name in ("summary.csv", "accuracy.csv"):
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    resuming.refuse_others(config, tmp_path)
+    assert resuming.finished(tmp_path) == expected
+
+
+def test_a_damaged_summary_beside_a_checkpoint_does_not_keep_a_run_from_going_on(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoints" / "context-1.pt"
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    (tmp_path / "summary.csv").touch()
+    resuming.refuse_damaged(tmp_path)
+    checkpoint.unlink()
+    with pytest.raises(InputError, match=r"\(summary\.csv: empty\)"):
+        resuming.refuse_damaged(tmp_path)
 
 
 def test_files_are_there_from_the_first_context_on(tmp_path: Path) -> None:
