@@ -227,8 +227,8 @@ def _announce(studies: Sequence[StudyWorker], url: str, out: Console) -> None:
         finals = study.finals()
         if gone := removed(plan, [*study.ledger.trials(), *([] if finals is None else finals.ledger.trials())]):
             notes.append(
-                f"removed from its folder: {len(gone)} finished runs (as {gone[0]}), which count by their accuracy in "
-                "the storage and are lost to a report"
+                f"removed from its folder: {', '.join(gone[:3])}{', ...' if len(gone) > 3 else ''}; the storage keeps "
+                "the accuracy, and a report lacks the run"
             )
         if notes:
             out.print(f"{plan.name}  {'; '.join(notes)}", markup=False, soft_wrap=True)

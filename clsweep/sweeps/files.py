@@ -227,10 +227,11 @@ def refuse_foreign(plan: StudyPlan, trials: Callable[[], Sequence[FrozenTrial]],
 def _refuse_other_way(plan: StudyPlan) -> None:
     """Refuse a folder of a study that was tuned on something else, which may have no trials."""
     try:
-        there = pd.read_csv(plan.folder / results.FINAL_FILE, usecols=["tune_on"])["tune_on"].dropna().iloc[0]
+        column = pd.read_csv(plan.folder / results.FINAL_FILE, usecols=["tune_on"])["tune_on"]
+        there = str(column.dropna().iloc[0])
     except (OSError, ValueError, IndexError):  # no such file, an older or a damaged one: the trials say whose it is
         return
-    if (there := str(there)) != plan.way.shown:
+    if there != plan.way.shown:
         raise InputError(
             f"hydra.sweep.dir: {results.short(plan.folder)} holds a study with search.tune_on={there.split()[0]} "
             f"({results.FINAL_FILE}: {there}), not {plan.way.shown}; expected another folder."

@@ -466,4 +466,6 @@ def test_folders_of_finished_runs_that_were_removed_are_named(
     shutil.rmtree(study.plan.folder / "final-0000")
     assert taken.removed(study.plan, trials) == ["final-0000"]
     sweep_command._announce([study], "sqlite://", Console(width=200))
-    assert "removed from its folder: 1 finished runs (as final-0000), which count by" in capsys.readouterr().out
+    assert (
+        "removed from its folder: final-0000; the storage keeps the accuracy, and a report" in capsys.readouterr().out
+    )
