@@ -213,6 +213,7 @@ def test_a_benchmark_and_a_stream_of_ones_own_run(tmp_path: Path, monkeypatch: p
     assert accuracy.query("after_context == 2")["n"].tolist() == [300, 700]
 
 
+@pytest.mark.slow
 def test_they_are_searched_as_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_own()
@@ -223,6 +224,7 @@ def test_they_are_searched_as_any_other(tmp_path: Path, monkeypatch: pytest.Monk
     assert best["benchmark"]["iters_by_budget"] == {"full": 2}
 
 
+@pytest.mark.slow
 def test_ones_own_are_known_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -126,6 +126,7 @@ def test_the_page_has_one_open_table_for_pairs_and_one_for_seeds(report: Path) -
     assert '<a href="#pairs">' in page
 
 
+@pytest.mark.slow
 def test_two_reports_say_the_same(outputs: Path, report: Path, tmp_path: Path) -> None:
     assert main([str(outputs), "--output", str(tmp_path / "again")]) == 0
     for name in ("pairs.csv", "seeds_needed.csv", "expected_best.csv"):

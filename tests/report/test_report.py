@@ -191,6 +191,7 @@ def test_the_terminal_shows_means_counts_and_what_was_skipped(made: tuple[Path, 
     assert "report.html" in printed
 
 
+@pytest.mark.slow
 def test_a_second_report_replaces_the_first_and_does_not_read_it(tmp_path: Path) -> None:
     write_run(tmp_path / "run", 0.9)
     assert main([str(tmp_path)]) == 0

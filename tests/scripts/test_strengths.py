@@ -32,6 +32,7 @@ def cells(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line[1:-1].split("|")] for line in text.splitlines() if line.startswith("| ")]
 
 
+@pytest.mark.slow
 def test_the_page_is_what_the_kept_rows_give() -> None:
     page = strengths.PAGE.read_text()
     assert page == pages.renewed(page, strengths.tables(), strengths.BEGIN), "python scripts/strengths.py writes it"

@@ -116,6 +116,7 @@ def test_integers_are_searched_and_written_as_integers(tmp_path: Path) -> None:
     assert read(tmp_path, "final.csv").query("setting == 'tuned'").reg_strength.tolist() == [best]
 
 
+@pytest.mark.slow
 def test_any_key_is_searched_and_written_by_its_name(tmp_path: Path) -> None:
     choices = {"network.hidden": "tag(search, choice([9], [8,8]))", "optimizer.lr": "tag(search, choice(1e-3, 1e-2))"}
     config = plan(tmp_path, "regularizer=ewc", "search.final_seeds=1", "search.pruner=null").config

@@ -257,6 +257,7 @@ def test_a_folder_that_a_sweep_does_not_use_is_refused(key: str, tmp_path: Path,
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.slow
 def test_finished_runs_without_the_network_that_is_asked_for_are_counted(tmp_path: Path, typed: Typed) -> None:
     arguments = (*SWEEP, "regularizer=si", "search.n_trials=1", f"hydra.sweep.dir={tmp_path}")
     assert "finished without" not in typed(*arguments).stdout

@@ -429,6 +429,7 @@ def test_a_folder_of_another_way_is_refused(tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / "final.csv").read_bytes() == before["final.csv"]
 
 
+@pytest.mark.slow
 def test_python_tells_the_ways_apart(tmp_path: Path) -> None:
     overrides = [
         *("dataset=mnist_5k", "budget=smoke", "network.hidden=[4]", "device=cpu", "threads=1", "search.workers=1"),

@@ -441,6 +441,7 @@ def test_a_network_whose_state_takes_unpickling_is_refused(tmp_path: Path, monke
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_every_run_of_a_command_saves_its_own(typed: Typed, tmp_path: Path) -> None:
     tiny = ["benchmark=split_mnist", "regularizer=si", *TINY, *HERE, "save_model=true"]
     done = typed(*tiny, "seeds=2", f"hydra.run.dir={tmp_path}/seeds")
@@ -455,6 +456,7 @@ def test_every_run_of_a_command_saves_its_own(typed: Typed, tmp_path: Path) -> N
         clsweep.load_model(tmp_path / "seeds")
 
 
+@pytest.mark.slow
 def test_a_sweep_saves_every_trial_and_final_run(tmp_path: Path) -> None:
     sweep = [*TINY, *HERE, "save_model=true", "search.workers=1", "search.final_seeds=1", "search.pruner=null"]
     clsweep.sweep("split_mnist", ["si"], 1, sweep, tmp_path, quiet=True)
