@@ -24,8 +24,7 @@ from clsweep.space import Point, Space
 from clsweep.sweeps.ledger import Ledger
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.taken import FOLDER
-from clsweep.sweeps.trial import take_or_run
-from clsweep.training.observers import Observer
+from clsweep.sweeps.trial import Noting, take_or_run
 
 TUNED, DEFAULT = "tuned", "default"
 _SEED = "seed"
@@ -120,7 +119,7 @@ class Finals:
         folder = self._plan.folder / name
         trial.set_user_attr(FOLDER, str(results.short(folder)))
         config = self._plan.final_config(point, seed)
-        return take_or_run(trial, self._plan, folder, config, Observer(), self._streams).average_accuracy
+        return take_or_run(trial, self._plan, folder, config, Noting(trial), self._streams).average_accuracy
 
     def runs(self) -> list[FinalRun]:
         """Every final run, those of the best setting first."""

@@ -6,6 +6,7 @@ from typing import Final
 
 REASON: Final = "reason"
 ENDED: Final = "ended"
+NOTES: Final = "notes"  # what the user should know of a trial's runs: sentences
 CARRIED: Final = "carried_seconds"  # of runs that an earlier trial of the same point made
 FAILED, INTERRUPTED, LOST, VOID = "failed", "interrupted", "lost", "void"
 CONTINUES: Final = "continues"  # the number of the trial, stopped at a rung, whose point this one goes on with

@@ -144,7 +144,7 @@ def _events(
             best = trial.value if best is None else max(best, trial.value)
         so_far += own_seconds(trial)
         if (about := (name, str(trial.number))) not in seen:
-            lines[about] = _trial_line(study, trial, finished, best, so_far) + _by(trial, family)
+            lines[about] = _trial_line(study, trial, finished, best, so_far) + _by(trial, family) + status.notes(trial)
     runs = _final_runs(study)
     done = [(run, run.trial) for run in runs if run.trial is not None]
     done.sort(key=lambda one: (one[1].datetime_complete, one[1].number))  # so that a number stays the run's
@@ -153,7 +153,7 @@ def _events(
             continue
         values = values_of(study.plan.default_origin if run.setting == finals.DEFAULT else run.setting)
         line = f"{name}  final run {number}/{len(runs)}  {values}, seed {run.seed}: test {trial.value:.4f}"
-        lines[of_run] = line + _by(trial, family)
+        lines[of_run] = line + _by(trial, family) + status.notes(trial)
     return lines
 
 

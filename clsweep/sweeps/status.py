@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from clsweep.space import Point
 from clsweep.sweeps.continued import current
-from clsweep.sweeps.marks import ENDED, FAILED, INTERRUPTED, LOST, REASON, VOID
+from clsweep.sweeps.marks import ENDED, FAILED, INTERRUPTED, LOST, NOTES, REASON, VOID
 from clsweep.sweeps.spent import seconds
 
 _SHOWN = {FAILED: "failed", INTERRUPTED: "interrupted", LOST: "lost", VOID: "not run"}  # Optuna knows FAIL alone
@@ -85,6 +85,11 @@ def how_it_ended(trial: FrozenTrial) -> str:
 def reason(trial: FrozenTrial) -> str:
     """Why a trial failed, was pruned, lost or interrupted; empty for a complete one."""
     return str(trial.user_attrs.get(REASON, ""))
+
+
+def notes(trial: FrozenTrial) -> str:
+    """What the user should know of a trial's runs, to be printed behind the trial's line."""
+    return "".join(f"  note: {sentence}" for sentence in trial.user_attrs.get(NOTES, []))
 
 
 def of_budget(finished: int, n_trials: int) -> str:

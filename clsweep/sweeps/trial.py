@@ -19,7 +19,7 @@ from clsweep.folders import run_in
 from clsweep.results import Summary
 from clsweep.results.metrics import Cell
 from clsweep.sweeps.ledger import given_back
-from clsweep.sweeps.marks import CARRIED, REASON
+from clsweep.sweeps.marks import CARRIED, NOTES, REASON
 from clsweep.sweeps.owner import BEAT
 from clsweep.sweeps.plan import StudyPlan
 from clsweep.sweeps.promotion import Promotion
@@ -33,7 +33,24 @@ TEST = "test_average_accuracy"
 ON_CONTEXTS = "validation_on_contexts"
 
 
-class Reporter(Observer):
+class Noting(Observer):
+    """Keeps with the trial what the user should know of its runs, for the sweep to say.
+
+    Args:
+        trial: Optuna's.
+    """
+
+    def __init__(self, trial: Trial) -> None:
+        self._trial = trial
+
+    def note(self, sentence: str) -> None:
+        """Keep it, unless it is of the method, and another trial's already."""
+        said = [one.user_attrs.get(NOTES, []) for one in self._trial.study.get_trials(deepcopy=False)]
+        if not any(sentence in notes for notes in said):
+            self._trial.set_user_attr(NOTES, [*self._trial.user_attrs.get(NOTES, []), sentence])
+
+
+class Reporter(Noting):
     """Reports the average validation accuracy over the learned contexts to Optuna, and ends hopeless runs.
 
     With several seeds, what is reported is the mean of it and of what the earlier seeds reached in the end. The test
@@ -50,8 +67,8 @@ class Reporter(Observer):
     """
 
     def __init__(self, trial: Trial, earlier: Sequence[float], is_last: bool, contexts: int) -> None:
+        super().__init__(trial)
         self.on_contexts: list[float] = []
-        self._trial = trial
         self._earlier = earlier
         self._last = contexts if is_last else contexts + 1
         self._contexts = contexts

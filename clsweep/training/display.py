@@ -117,6 +117,10 @@ class Display(Observer):
         else:
             self._notes.append(sentence)
 
+    def going_on(self, where: str) -> None:
+        """Say so."""
+        self.note(f"going on after {where}, where it was stopped")
+
     def restored(self, measured: Sequence[Sequence[Cell]], iterations: int) -> None:
         """Print what an earlier part of the run has measured."""
         self._done = self._before = iterations

@@ -89,7 +89,14 @@ class Observer:
         return self
 
     def note(self, sentence: str) -> None:
-        """Something that the user should know of the run, at any time; only what prints the run is told."""
+        """Something that the user should know of the run, at any time; only what shows the run is told."""
+
+    def going_on(self, where: str) -> None:
+        """The run will go on where an earlier part of it was stopped; only what shows the run is told.
+
+        Args:
+            where: as in `context 3 of 10`.
+        """
 
     def restored(self, measured: Sequence[Sequence[Cell]], iterations: int) -> None:
         """The run goes on where an earlier part of it was stopped; by default each moment is told as it was then.

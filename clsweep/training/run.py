@@ -162,7 +162,7 @@ def run(
     checkpoints = Checkpoints(folder if _can_go_on(config) else None, setting, config.evaluate_every, device, tell)
     for number, checkpoint in enumerate(checkpoints.usable() if config.resume else [None]):
         if was_there and checkpoint is None:
-            notes.append("the run that was stopped here left no checkpoint to go on from: it begins anew")
+            last.note("the run that was stopped here left no checkpoint to go on from: it begins anew")
         is_to_tell = file or _has_own_network(config) or loaded.method.tells_layers
         if checkpoint is None and is_to_tell and not (rehearsed or isinstance(file, Functions)):
             notes += rehearse(config, stream, device, file)
@@ -180,7 +180,7 @@ def run(
                 return run.train(checkpoint, last, part_of)
             except DamagedError as error:
                 assert checkpoint is not None
-                notes.append(f"the checkpoint after context {checkpoint['learned']} can't be used ({error})")
+                last.note(f"the checkpoint after context {checkpoint['learned']} can't be used ({error})")
     raise AssertionError("the last of them is the beginning")
 
 
@@ -233,10 +233,6 @@ class _Run:
         seed = derived_seed(Seeds.of(config).init, "parameters")
         model = networks.build(config.network, self.stream.input_shape, self.stream.n_outputs, seed).to(self.device)
         shows_all = config.contract.logits == ALL_LOGITS
-        if checkpoint is not None:
-            unit = "part" if config.stream == "joint" else "context"
-            where = f"{unit} {checkpoint['learned']} of {config.contexts_learned}"
-            last.note(f"going on after {where}, where it was stopped")
         keeper = saved.Keeper(config, self.stream, model, folder)
         learner = Learner(model, loaded.method, config.optimizer_setting, config.precision, shows_all=shows_all)
         code = code_of([*targets(config), *_own_class(_method(config))])
@@ -249,7 +245,11 @@ class _Run:
             trainer.on_taken = lambda steps: observer.restored([], steps)
         method = _described(self.file, loaded, learner)
         record = Record(config, self.stream, self.device, method, self.started_at, trainer, folder)
-        before = [] if checkpoint is None else restore(checkpoint, trainer, code, record)
+        before = []
+        if checkpoint is not None:
+            before = restore(checkpoint, trainer, code, record)
+            unit = "part" if config.stream == "joint" else "context"
+            last.going_on(f"{unit} {checkpoint['learned']} of {config.contexts_learned}")
         names, shown = loaded.hyperparameters, loaded.described()
         part = part_of or PartOf("", f"{config.benchmark.name}-{config.shown_name}-s{config.seed}")
         observer.setting(

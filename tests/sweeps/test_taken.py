@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -21,12 +22,12 @@ from clsweep.data.context_cache import ContextCache
 from clsweep.folders import run_in
 from clsweep.results.metrics import Cell
 from clsweep.sweeps import command as sweep_command
-from clsweep.sweeps import storage, taken
-from clsweep.sweeps.marks import CARRIED, CONTINUES, ENDED, LOST, REASON
+from clsweep.sweeps import monitor, owner, storage, taken
+from clsweep.sweeps.marks import CARRIED, CONTINUES, ENDED, LOST, NOTES, REASON
 from clsweep.sweeps.promotion import Promotion
 from clsweep.sweeps.spent import own_seconds, seconds, spent
 from clsweep.sweeps.status import status
-from clsweep.sweeps.trial import ON_CONTEXTS, SEEDS, TEST, Reporter
+from clsweep.sweeps.trial import ON_CONTEXTS, SEEDS, TEST, Noting, Reporter
 from clsweep.sweeps.worker import StudyWorker
 from clsweep.training.loop import Trainer
 from clsweep.training.observers import Observer
@@ -288,6 +289,35 @@ def test_a_final_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Mo
     finish(worker(tmp_path, *overrides))
     assert len(before) + len(trained.contexts) == len({*before, *trained.contexts}) == 3 * 3
     assert checkpoints(tmp_path) == []
+
+
+@pytest.mark.parametrize("role", ["trial", "final"])
+def test_a_sweep_names_a_damaged_checkpoint_that_it_goes_on_without(
+    role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = (*ONE, "search.final_seeds=1")
+    killed_after(worker(tmp_path, *overrides), monkeypatch, 2 if role == "trial" else 5)
+    damaged = sorted((tmp_path / f"{role}-0000" / "checkpoints").glob("*"))[-1]
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    trained = Trained(monkeypatch)
+    study = worker(tmp_path, *overrides)
+    finish(study)
+    assert [number for *_, number in trained.contexts][:2] == [1, 2]  # the second was learned, and is learned again
+    lines = [line for line in monitor._events(study, owner.family(), set()).values() if "note" in line]
+    ending = rf"{role}-0001/checkpoints/{damaged.name}: is damaged, .*; going on without it"
+    assert len(lines) == 1
+    assert re.search(ending, lines[0].partition("  note: ")[2])
+    assert {"trial": "  trial 1 complete", "final": "  final run 1/1"}[role] in lines[0]
+
+
+def test_a_note_on_the_method_is_kept_once(tmp_path: Path) -> None:
+    study = worker(tmp_path, *ONE)
+    claimed = [study.ledger.study.ask() for _ in range(2)]
+    for trial in claimed:
+        Noting(trial).note("a hook is left on the network")
+        Noting(trial).note(f"trial {trial.number} is damaged")
+    noted = [one.user_attrs.get(NOTES) for one in study.ledger.trials()]
+    assert noted == [["a hook is left on the network", "trial 0 is damaged"], ["trial 1 is damaged"]]
 
 
 def test_resume_false_starts_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

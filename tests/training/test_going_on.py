@@ -163,6 +163,9 @@ class Stops(Observer):
     def note(self, sentence: str) -> None:
         self.notes.append(sentence)
 
+    def going_on(self, where: str) -> None:
+        self.notes.append(f"going on after {where}, where it was stopped")
+
     def restored(self, measured: Sequence[Sequence[Cell]], iterations: int) -> None:
         self.before = [cells[0].after_context for cells in measured]
         self.iterations = iterations
