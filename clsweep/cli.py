@@ -40,8 +40,6 @@ from clsweep.sweeps import launchers
 _NAME = "clsweep"
 _OUR_SWEEPER = "clsweep_optuna"
 _OF_SWEEPS = ("hydra.sweep.", "hydra.sweeper", "hydra/sweeper", "hydra.launcher", "hydra/launcher")
-_FIGURES = ("accuracy_matrix.png", "curves.png")
-_FIGURE_OF_CURVE = "iterations.png"
 _HYDRA_RAISES = "HYDRA_FULL_ERROR"
 
 
@@ -267,9 +265,12 @@ def finish(
         places: where its loggers wrote.
         tell: takes a line for the user.
     """
+    from clsweep.results import writing  # here, since it imports pandas
+
     for key, place in places.items():
         tell(f"{key.partition('.')[2]:<17} {place}")
-    figures = [*_FIGURES, *([] if config.evaluate_every is None else [_FIGURE_OF_CURVE])]
+    figures = [writing.MATRIX_FIGURE, writing.CURVES_FIGURE]
+    figures += [] if config.evaluate_every is None else [writing.ITERATIONS_FIGURE]
     if config.figures and folder is not None and not _are_there(folder, figures) and _drawn(folder):
         tell(f"figures           {paths.short(folder)}/{', '.join(figures)}")
 

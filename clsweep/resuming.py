@@ -15,10 +15,20 @@ from clsweep.errors import InputError
 from clsweep.paths import short
 from clsweep.results import TRIALS_FILE, load
 from clsweep.results.curves import CURVE_FILE
-from clsweep.results.writing import ACCURACY_FILE, FINISHED, SEEDS_FILE, SUMMARY_FILE, remove_partial
+from clsweep.results.writing import (
+    ACCURACY_FILE,
+    CURVES_FIGURE,
+    FINISHED,
+    ITERATIONS_FIGURE,
+    MATRIX_FIGURE,
+    SEEDS_FILE,
+    SUMMARY_FILE,
+    remove_partial,
+)
 
 _SEED: Final = re.compile(r"seed-(\d+)")
 _EVERY: Final = "evaluate_every"
+_FIGURES: Final = (MATRIX_FIGURE, CURVES_FIGURE, ITERATIONS_FIGURE)
 _OF_SEVERAL: Final = (SEEDS_FILE, TRIALS_FILE)
 _CHECKPOINT: Final = re.compile(r"context-(\d+)\.pt")
 _ADVICE: Final = "another folder, or resume=false to start over"
@@ -210,10 +220,10 @@ def check(folder: Path, setting: Mapping[str, Any], *, goes_on: bool, key: str =
 
 
 def clear(folder: Path) -> None:
-    """Remove the results of a run, and what it would resume from."""
+    """Remove the results of a run, its figures, and what it would resume from."""
     from clsweep.training import saved  # here, since it imports torch
 
-    for name in (SUMMARY_FILE, ACCURACY_FILE, CURVE_FILE, decisive.FILE):
+    for name in (SUMMARY_FILE, ACCURACY_FILE, CURVE_FILE, decisive.FILE, *_FIGURES):
         (folder / name).unlink(missing_ok=True)
     saved.remove(folder)
     checkpoints.remove(folder)

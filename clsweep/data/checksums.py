@@ -22,6 +22,11 @@ _PUBLISHED = {
 }
 
 
+def names(source: str) -> list[str]:
+    """The names of a data set's published files; none where torchvision itself has them."""
+    return list(_PUBLISHED.get(source, {}))
+
+
 def not_as_published(source: str, folder: Path) -> list[str]:
     """The names of a data set's files that differ from the published ones.
 

@@ -227,9 +227,11 @@ def _read_torchvision(config: DatasetConfig, where: tuple[str, str]) -> tuple[Ar
             dataset = kind(root, train=train, download=False)
         except Exception as error:  # damaged files raise whatever their parser runs into
             if "not found" not in str(error):  # torchvision's word for files that are not there
+                folder = (root / _TORCHVISION_FILES[config.source][0]).absolute()
+                changed = ", ".join(checksums.not_as_published(config.source, folder)) or "a file"
                 raise InputError(
-                    f"dataset={config.name}: the files in {root.absolute()} are damaged ({first_line(error)}); "
-                    "expected those that torchvision downloads: remove them, or name a folder with dataset.root=PATH."
+                    f"dataset={config.name}: {changed} in {folder} can't be read ({first_line(error)}); expected what "
+                    "torchvision downloads: remove what is damaged, or name a folder with dataset.root=PATH."
                 ) from error
             dataset = _download(kind, root, train, config)
         images, labels = np.asarray(dataset.data), np.asarray(dataset.targets)
@@ -241,15 +243,30 @@ def _read_torchvision(config: DatasetConfig, where: tuple[str, str]) -> tuple[Ar
 
 def _download(kind: Callable[..., Any], root: Path, train: bool, config: DatasetConfig) -> Any:
     made = missing(root / _TORCHVISION_FILES[config.source][0])
+    lacking = _lacking(kind, root, config)
     try:
         return kind(root, train=train, download=True)
     except (OSError, RuntimeError) as error:
         remove_empty(made)  # torchvision makes them before it asks for anything
         raise InputError(
-            f"dataset={config.name} is not whole in {root.absolute()} and could not be downloaded "
+            f"dataset={config.name} is not whole in {root.absolute()} ({lacking}) and could not be downloaded "
             f"({first_line(error)}): put torchvision's files for {kind.__name__} under that folder, name another one "
             "with dataset.root=PATH or CLSWEEP_DATA, or use dataset=mnist_5k, which needs no files."
         ) from error
+
+
+def _lacking(kind: Any, root: Path, config: DatasetConfig) -> str:
+    """What of torchvision's files isn't there, or isn't as it should be."""
+    folder = root / _TORCHVISION_FILES[config.source][0]
+    if root.is_file():
+        return "which is a file"
+    if not folder.is_dir():
+        first = missing(folder)[-1:] or [folder]
+        return f"there is no folder {first[0].absolute()}"
+    # torchvision's classes for CIFAR have the names, and compare checksums.
+    names = checksums.names(config.source) or [name for name, _ in (*kind.train_list, *kind.test_list)]
+    gone = [name for name in names if not (folder / name).exists()]
+    return f"{folder.name} lacks {', '.join(gone)}" if gone else f"a file in {folder.name} isn't the published one"
 
 
 def _mnist_5k(config: DatasetConfig) -> ImageData:

@@ -17,7 +17,7 @@ from clsweep.report import leaderboard, stability, tuning
 from clsweep.report.figures import Drawn
 from clsweep.report.leaderboard import MARKED, METRICS, PUBLISHED
 from clsweep.report.selection import TUNED, origins
-from clsweep.report.trials import ended_told
+from clsweep.report.trials import best_trial, ended_told
 from clsweep.report.unit import FRACTION, Unit, four_digits
 from clsweep.results.statistics import estimate
 
@@ -308,10 +308,9 @@ def study_section(
 
 
 def _best(trials: pd.DataFrame, searched: Sequence[str], unit: Unit) -> str:
-    complete = trials[trials["state"] == "COMPLETE"].dropna(subset=["validation_average_accuracy"])
-    if complete.empty:
+    best = best_trial(trials, searched)
+    if best is None:
         return "no trial is complete"
-    best = complete.sort_values("validation_average_accuracy", ascending=False, kind="stable").iloc[0]
     values = ", ".join(f"{name}={_value(best[name])}" for name in searched)
     reached = unit.text(best["validation_average_accuracy"])
     return f"trial {best['number']}, validation accuracy {reached}: {values}"

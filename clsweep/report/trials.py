@@ -48,6 +48,22 @@ def attempts(trials: pd.DataFrame, searched: Sequence[str]) -> pd.DataFrame:
     return mine[(mine["state"] == COMPLETE) | ~again]
 
 
+def best_trial(trials: pd.DataFrame, searched: Sequence[str]) -> pd.Series | None:
+    """The complete trial with the highest validation accuracy; of equals, that whose values were tried first.
+
+    A trial that was lost has tried its values, too; see `clsweep.sweeps.status.best`.
+
+    Args:
+        trials: a study's rows of `Results.trials`.
+        searched: the hyperparameters that it searched.
+    """
+    names = [name for name in searched if name in trials]
+    tried = trials.groupby(names, dropna=False)["number"].transform("min") if names else trials["number"]
+    complete = trials.assign(tried=tried)[(trials["state"] == COMPLETE) & trials[ACCURACY].notna()]
+    ordered = complete.sort_values([ACCURACY, "tried"], ascending=[False, True], kind="stable")
+    return None if ordered.empty else ordered.iloc[0]
+
+
 def failed_itself(trials: pd.DataFrame) -> pd.Series:
     """Which of a study's trials failed, and weren't interrupted, lost or doubled: Optuna knows only FAIL."""
     failed = trials["state"] == FAILED

@@ -24,6 +24,7 @@ from clsweep.results.metrics import Cell, Matrix, matrix_of
 ACCURACY_FILE = "accuracy.csv"
 SUMMARY_FILE = "summary.csv"
 SEEDS_FILE = "seeds.csv"
+MATRIX_FIGURE, CURVES_FIGURE, ITERATIONS_FIGURE = "accuracy_matrix.png", "curves.png", "iterations.png"  # of one run
 CELL_COLUMNS: Final = ("after_context", "context", "split", "accuracy", "n")
 RUNNING, FINISHED, INTERRUPTED, FAILED, PRUNED = "running", "finished", "interrupted", "failed", "pruned"
 STATUSES: Final = (RUNNING, FINISHED, INTERRUPTED, FAILED, PRUNED)

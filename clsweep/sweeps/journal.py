@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import tempfile
@@ -47,7 +48,7 @@ class Journal(JournalStorage):
         except StorageInternalError:
             raise
         except Exception as error:  # whatever Optuna runs into on a line that it has not written
-            raise _damaged(file, lines.read, str(error)) from error
+            raise _damaged(file, lines.read, _what(error)) from error
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """See Optuna's; a new claim is written together with its owner."""
@@ -86,7 +87,7 @@ class _Lines(JournalFileBackend):
                 self.read += 1
                 yield log
         except ValueError as error:  # no JSON, or no text
-            raise _damaged(self._file, self.read + 1, str(error)) from error
+            raise _damaged(self._file, self.read + 1, _what(error)) from error
         except OSError as error:
             raise _refused(self._file, error) from error
 
@@ -158,24 +159,40 @@ class _WholeLines(JournalFileSymlinkLock):
 
 def _half_line(file: BinaryIO) -> tuple[int, bytes]:
     """Where the last line without an end begins, and its first bytes; none where the file ends in a whole one."""
-    end = start = file.seek(0, os.SEEK_END)
+    end = file.seek(0, os.SEEK_END)
+    start = _after_newline(file, end)
+    file.seek(start)
+    return start, file.read(len(_BEGINNING)) if start < end else b""
+
+
+def _after_newline(file: BinaryIO, end: int) -> int:
+    """Where what follows the last newline before a place begins."""
+    start = end
     while start > 0:
         block = min(_BLOCK, start)
         file.seek(start - block)
         newline = file.read(block).rfind(b"\n")
         if newline >= 0:
-            start += newline + 1 - block
-            break
+            return start + newline + 1 - block
         start -= block
+    return start
+
+
+def _last_whole_line(file: BinaryIO) -> bytes:
+    """Without its end."""
+    end = max(0, _after_newline(file, file.seek(0, os.SEEK_END)) - 1)
+    start = _after_newline(file, end)
     file.seek(start)
-    return start, file.read(len(_BEGINNING)) if start < end else b""
+    return file.read(end - start)
 
 
 def _check_ends(file: Path) -> None:
-    """Check how the first and the last line begin: what isn't a journal must not be written to, let alone be cut.
+    """Check the first and the last line: what isn't a journal must not be written to, let alone be cut.
+
+    Optuna looks at a damaged last line only when another follows it.
 
     Raises:
-        DamagedJournalError: they don't begin as a journal's lines do.
+        DamagedJournalError: they aren't as a journal's lines are.
     """
     with file.open("rb") as content:
         first = content.read(len(_BEGINNING))
@@ -187,11 +204,23 @@ def _check_ends(file: Path) -> None:
         if not _BEGINNING.startswith(half):
             content.seek(0)
             raise _damaged(file, sum(1 for _ in content), "half a line of something else")
+        if first and not half:
+            try:
+                json.loads(_last_whole_line(content))
+            except ValueError as error:
+                content.seek(0)
+                raise _damaged(file, sum(1 for _ in content), _what(error)) from error
 
 
-def _damaged(file: Path, line: int, what: str) -> DamagedJournalError:
+def _what(error: Exception) -> str:
+    """What is wrong with a line, in words that aren't a parser's."""
+    if isinstance(error, UnicodeDecodeError):
+        return "no text"
+    return "no JSON" if isinstance(error, ValueError) else "not as Optuna writes one"
+
+
+def _damaged(file: Path, line: int, reason: str) -> DamagedJournalError:
     """What to say of a line that can't be read."""
-    reason = what.partition("\n")[0].rstrip(".") or "not a line of a journal"
     return DamagedJournalError(
         f"{file}, line {line}: damaged ({reason}); expected a line as Optuna's journal has them: restore the file from "
         f"a copy, or keep what precedes the damage (head -n {line - 1} {shlex.quote(str(file))} > NEW) and go on with "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
@@ -26,6 +27,7 @@ class Status:
         failed: those that failed.
         running: those that run now.
         marked: those whose point is, or was, tried again: lost, interrupted or void.
+        best: see `best`.
     """
 
     complete: list[FrozenTrial]
@@ -33,16 +35,12 @@ class Status:
     failed: list[FrozenTrial]
     running: list[FrozenTrial]
     marked: list[FrozenTrial]
+    best: FrozenTrial | None
 
     @property
     def finished(self) -> int:
         """How many trials count towards the budget."""
         return len(self.complete) + len(self.pruned)
-
-    @property
-    def best(self) -> FrozenTrial | None:
-        """The complete trial with the highest validation accuracy, the earliest of equals."""
-        return max(self.complete, key=lambda trial: trial.value or 0.0, default=None)
 
     @property
     def lost(self) -> list[FrozenTrial]:
@@ -66,7 +64,7 @@ class Status:
 
 def status(trials: Sequence[FrozenTrial]) -> Status:
     """Sort a study's trials, each point once: a trial that has gone on as another is left out."""
-    trials = current(trials)
+    every, trials = trials, current(trials)
     ended = [trial for trial in trials if trial.state == TrialState.FAIL]
     return Status(
         complete=[trial for trial in trials if trial.state == TrialState.COMPLETE],
@@ -74,7 +72,22 @@ def status(trials: Sequence[FrozenTrial]) -> Status:
         failed=[trial for trial in ended if trial.user_attrs.get(ENDED) == FAILED],
         running=[trial for trial in trials if trial.state == TrialState.RUNNING],
         marked=[trial for trial in ended if trial.user_attrs.get(ENDED) != FAILED],
+        best=best(every),
     )
+
+
+def best(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
+    """The complete trial with the highest validation accuracy; of equals, that whose point was tried first.
+
+    A trial that was lost has tried its point, too: being killed must not change what a sweep chooses.
+    """
+    first: dict[frozenset[tuple[str, Any]], int] = {}
+    complete: list[tuple[float, int, FrozenTrial]] = []
+    for trial in sorted(trials, key=lambda one: one.number):
+        tried = first.setdefault(frozenset(trial.params.items()), trial.number)
+        if trial.state == TrialState.COMPLETE:
+            complete.append((-(trial.value or 0.0), tried, trial))
+    return min(complete, key=lambda one: one[:2], default=(0.0, 0, None))[2]
 
 
 def how_it_ended(trial: FrozenTrial) -> str:

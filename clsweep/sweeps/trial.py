@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from optuna.pruners import NopPruner
 from optuna.study import Study
-from optuna.trial import Trial, TrialState
+from optuna.trial import Trial
 
 from clsweep import decisive, results
 from clsweep.config import Config
@@ -18,6 +18,7 @@ from clsweep.data.context_cache import ContextCache
 from clsweep.folders import run_in
 from clsweep.results import Summary
 from clsweep.results.metrics import Cell
+from clsweep.sweeps import status
 from clsweep.sweeps.ledger import given_back
 from clsweep.sweeps.marks import CARRIED, NOTES, REASON
 from clsweep.sweeps.owner import BEAT
@@ -173,10 +174,9 @@ class Runner:
         """End a trial that is clearly worse than the best one."""
         if isinstance(self.study.pruner, NopPruner | Promotion):  # which judges at its rungs
             return
-        complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if not complete:
+        best = status.best(self.study.get_trials(deepcopy=False))
+        if best is None:
             return
-        best = max(complete, key=lambda one: one.value or 0.0)
         seeds = len(on_contexts)
         if is_clearly_worse(on_contexts, best.user_attrs[ON_CONTEXTS][:seeds]):
             raise PrunedError(f"worse than trial {best.number} on {seeds} of {len(self.plan.seeds)} seeds")

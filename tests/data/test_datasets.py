@@ -391,7 +391,7 @@ WRONG_MNIST: dict[str, tuple[Callable[[Path], object], str]] = {
         "train-*: labels have shape (19,); expected [20], one for each image",
     ),
     "no example of a class": (_written(TRAIN_LABELS, idx_file(WITHOUT_3)), "train-*: no example has label 3"),
-    "half a file": (_written(TRAIN_IMAGES, idx_file(MNIST_IMAGES)[:999]), "are damaged"),
+    "half a file": (_written(TRAIN_IMAGES, idx_file(MNIST_IMAGES)[:999]), f"{TRAIN_IMAGES}, "),
 }
 
 
@@ -427,6 +427,41 @@ def test_data_that_is_missing_and_cannot_be_fetched_is_one_helpful_sentence(
     assert "dataset=mnist_5k" in message
     assert "\n" not in message
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+@pytest.mark.usefixtures("_offline")
+@pytest.mark.parametrize(
+    ("source", "folder", "gone"),
+    [
+        ("MNIST", "MNIST/raw", "t10k-labels-idx1-ubyte"),
+        ("CIFAR10", "cifar-10-batches-py", "data_batch_4"),
+        ("CIFAR100", "cifar-100-python", "test"),
+    ],
+)
+def test_what_a_data_sets_folder_lacks_is_named(source: str, folder: str, gone: str, tmp_path: Path) -> None:
+    place = tmp_path / folder
+    place.mkdir(parents=True)
+    for name in (*checksums.names("torchvision.MNIST"), *(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+        (place / name).touch()
+    (place / "train").touch()
+    (place / gone).unlink(missing_ok=True)
+    with pytest.raises(InputError, match=rf"\({place.name} lacks {gone}\) and could not be downloaded"):
+        load_torchvision(source, tmp_path)
+    with pytest.raises(InputError, match=rf"\(there is no folder {tmp_path}/nowhere\) and could not be downloaded"):
+        load_torchvision(source, tmp_path / "nowhere" / "within")
+
+
+@pytest.mark.usefixtures("_offline")
+def test_the_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_mnist(tmp_path, "MNIST", MNIST_IMAGES, MNIST_LABELS)
+    raw = tmp_path / "MNIST" / "raw"
+    published = {
+        name: hashlib.md5((raw / name).read_bytes()).hexdigest() for name in checksums.names("torchvision.MNIST")
+    }
+    monkeypatch.setitem(checksums._PUBLISHED, "torchvision.MNIST", published)
+    (raw / TEST_LABELS).write_bytes(b"")
+    with pytest.raises(InputError, match=rf"dataset=mnist: {TEST_LABELS} in {raw} can't be read"):
+        load_torchvision("MNIST", tmp_path)
 
 
 @pytest.mark.usefixtures("_offline")

@@ -96,6 +96,16 @@ def test_a_trial_that_a_later_one_of_its_values_replaced_is_no_attempt(study: pd
     assert numbers(study) == [0, 1, 3, 4, 5]  # 1 and 5 are two draws
 
 
+def test_of_equal_trials_the_best_is_that_whose_values_were_tried_first(study: pd.DataFrame) -> None:
+    study["reg_strength"] = [1.0, 10.0, 1.0, 2.0, 5.0, 3.0]
+    study["state"] = ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE", "COMPLETE", "COMPLETE"]
+    study["validation_average_accuracy"] = [math.nan, 0.9, 0.9, 0.8, 0.9, 0.8]
+    best = trials.best_trial(study, ONE)
+    assert best is not None
+    assert best["number"] == 2  # 0 was lost
+    assert trials.best_trial(study[study["state"] == "FAIL"], ONE) is None
+
+
 def test_trials_that_run_are_no_attempts(study: pd.DataFrame) -> None:
     study.loc[1, "state"] = "RUNNING"
     study.loc[4, "validation_average_accuracy"] = math.nan

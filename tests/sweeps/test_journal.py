@@ -103,7 +103,12 @@ def test_a_full_disk_leaves_whole_lines(file: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(
     ("damage", "reason"),
-    [(b"\xbd", "'utf-8' codec can't decode byte 0xbd"), (b"[]\n", ""), (b'{"op_code":99}\n', ""), (b"\0\n", "Exp")],
+    [
+        (b"\xbd", "no text"),
+        (b"[]\n", "not as Optuna writes one"),
+        (b'{"op_code":99}\n', "not as Optuna writes one"),
+        (b"\0\n", "no JSON"),
+    ],
 )
 def test_damage_within_is_one_sentence_with_its_line(file: Path, damage: bytes, reason: str) -> None:
     filled(file)
@@ -112,7 +117,7 @@ def test_damage_within_is_one_sentence_with_its_line(file: Path, damage: bytes, 
     file.write_bytes(content)
     with pytest.raises(InputError) as told:
         storage.connect(f"journal:{file}")
-    assert str(told.value).startswith(f"search.storage=journal:{file}, line 5: damaged ({reason}")
+    assert str(told.value).startswith(f"search.storage=journal:{file}, line 5: damaged ({reason})")
     assert str(told.value).endswith(
         "; expected a line as Optuna's journal has them: restore the file from a copy, or keep what precedes the "
         f"damage (head -n 4 {file} > NEW) and go on with it in another hydra.sweep.dir."
@@ -137,6 +142,17 @@ def test_half_a_line_that_no_journal_begins_with_is_damage(file: Path) -> None:
     file.write_bytes(content)
     number = content.count(b"\n") + 1
     with pytest.raises(InputError, match=rf"line {number}: damaged \(half a line of something else\)"):
+        storage.connect(f"journal:{file}")
+    assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("last", [b"\n", b"my notes\n", b'{"op_code":5,"study\n', b"\xbd\n"])
+def test_a_damaged_last_line_is_found_before_another_one_follows_it(file: Path, last: bytes) -> None:
+    filled(file)
+    content = file.read_bytes() + last
+    file.write_bytes(content)
+    number = content.count(b"\n")
+    with pytest.raises(InputError, match=rf"line {number}: damaged \(no (JSON|text)\)"):
         storage.connect(f"journal:{file}")
     assert file.read_bytes() == content
 

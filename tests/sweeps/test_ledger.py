@@ -28,6 +28,7 @@ from clsweep.sweeps import ledger as ledgers
 from clsweep.sweeps.ledger import Ledger
 from clsweep.sweeps.marks import CARRIED, ENDED, FAILED, INTERRUPTED, LOST, REASON, VOID
 from clsweep.sweeps.spent import seconds, spent
+from clsweep.sweeps.status import status
 
 N_TRIALS = 25
 TEN = {"reg_strength": 10.0}
@@ -153,6 +154,22 @@ def test_an_interrupted_trial_is_tried_again_and_a_failed_one_is_not(sqlite: str
     assert trial is not None
     assert trial.params != TEN
     assert [one.user_attrs.get(REASON) for one in shared.trials()] == ["interrupted", "it diverged", None]
+
+
+def test_of_equal_points_the_one_tried_first_is_the_best_though_it_was_lost(sqlite: str) -> None:
+    shared = ledger(sqlite, 2)
+    lost, other = shared.claim(), shared.claim()
+    assert lost is not None
+    assert other is not None
+    shared.interrupt(lost)
+    shared.complete(other, 0.5)
+    again = shared.claim()
+    assert again is not None
+    assert again.params == lost.params
+    shared.complete(again, 0.5)
+    best = status(shared.trials()).best
+    assert best is not None
+    assert (best.number, best.params) == (again.number, lost.params)
 
 
 def test_nothing_is_claimed_beyond_the_budget_while_others_run(sqlite: str) -> None:

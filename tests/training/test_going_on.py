@@ -495,6 +495,15 @@ def test_another_setting_is_refused_by_what_differs(tmp_path: Path) -> None:
     assert told.learned == [0, 1, 2, 3]
 
 
+def test_what_starts_over_leaves_no_figure_of_what_was_there(tmp_path: Path) -> None:
+    finished(setting(*SHORT, "regularizer=none"), tmp_path / "run")
+    figures = [tmp_path / "run" / name for name in ("accuracy_matrix.png", "curves.png", "iterations.png")]
+    for figure in figures:
+        figure.write_bytes(b"drawn, and dated in the future")
+    stopped(setting(*SHORT, "regularizer=none", "seed=3", "resume=false"), tmp_path / "run", 1)
+    assert [figure.name for figure in figures if figure.exists()] == []
+
+
 def test_what_starts_over_removes_nothing_before_it_can_begin(tmp_path: Path) -> None:
     finished(setting(*SHORT, "regularizer=none", "save_model=true"), tmp_path / "run")
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}

@@ -39,6 +39,7 @@ from clsweep.report.plots.style import (
 )
 from clsweep.report.unit import FRACTION, PERCENT, Unit
 from clsweep.results import ACCURACY_FILE, write_bytes
+from clsweep.results.writing import CURVES_FIGURE, MATRIX_FIGURE
 
 _PANELS_A_ROW = 5
 _MOST_PANELS = 10
@@ -341,9 +342,8 @@ def draw_run(folder: Path) -> None:
     """
     cells = pd.read_csv(folder / ACCURACY_FILE)
     tested = cells[cells["split"] == "test"]
-    for name, draw in (("accuracy_matrix", run_matrix), ("curves", run_curves)):
-        plot = Plot(name, "", "", draw(tested), tested)
-        write_bytes(plot.png(), folder / f"{name}.png")
+    for name, draw in ((MATRIX_FIGURE, run_matrix), (CURVES_FIGURE, run_curves)):
+        write_bytes(Plot(name, "", "", draw(tested), tested).png(), folder / name)
 
 
 def _line(plain: Axes, curve: pd.DataFrame, look: Look, small: bool = False) -> None:

@@ -26,6 +26,7 @@ from clsweep.report.plots.style import (
 )
 from clsweep.report.unit import FRACTION, Unit
 from clsweep.results import CURVE_FILE, write_bytes
+from clsweep.results.writing import ITERATIONS_FIGURE
 
 _MOST_NAMED = 14
 _MOMENT = ["training_context", "iteration", "context"]
@@ -95,7 +96,7 @@ def draw_run(folder: Path) -> None:
         return
     curve = pd.read_csv(folder / CURVE_FILE)
     tested = curve[curve["split"] == "test"]
-    write_bytes(Plot("iterations", "", "", run_over_iterations(tested), tested).png(), folder / "iterations.png")
+    write_bytes(Plot("iterations", "", "", run_over_iterations(tested), tested).png(), folder / ITERATIONS_FIGURE)
 
 
 def mean_over_seeds(curves: pd.DataFrame) -> pd.DataFrame:

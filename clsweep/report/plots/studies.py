@@ -45,6 +45,7 @@ from clsweep.report.trials import (
     WITHIN,
     attempts,
     best_of_trials,
+    best_trial,
     failed_itself,
     last_measured,
 )
@@ -77,7 +78,7 @@ def search(
     figure, axes = panels(1, 1 if best is None else 2, (panel_width(2), _HEIGHT), legend_lines=2, sharey=True)
     first = axes[0, 0]
     _scatter(first, data, "number", "accuracy")
-    star = _star(first, data)
+    star = _star(first, best_trial(trials, list(space)))
     complete = data[data["state"] == COMPLETE]
     first.step(
         complete["number"], complete["accuracy"].cummax(), where="post", color=VERMILLION, linewidth=1.2, zorder=1
@@ -138,9 +139,10 @@ def sensitivity(
     Returns:
         None where no trial is complete.
     """
-    mine = attempts(trials, list(space))
-    if not (mine["state"] == COMPLETE).any():
+    best = best_trial(trials, list(space))
+    if best is None:
         return None
+    mine = attempts(trials, list(space))
     accuracies = [column for column in (ACCURACY, _TEST) if column in mine]
     data = mine[["number", "state", *(one for one in space if one in mine), *accuracies]].copy()
     data[accuracies] = data[accuracies].where(data["state"] == COMPLETE)
@@ -148,7 +150,7 @@ def sensitivity(
     width = max(_NARROWEST, panel_width(len(space), most=4.4))
     figure, axes = panels(1, len(space), (width, _HEIGHT), legend_lines=1, sharey=True)
     for plain, column in zip(axes[0], space, strict=True):
-        _over(plain, data, column, frame.bottom, connected=len(space) == 1)
+        _over(plain, data, column, best, frame.bottom, connected=len(space) == 1)
         if getattr(space[column], "log", False):
             logarithmic(plain, data[column])
     first = axes[0, 0]  # all share its vertical axis
@@ -198,7 +200,7 @@ def frame_of(accuracies: npt.NDArray[np.float64]) -> Frame:
     return Frame(bottom, top, lowest < bottom)
 
 
-def _over(plain: Axes, data: pd.DataFrame, column: str, bottom: float, *, connected: bool) -> None:
+def _over(plain: Axes, data: pd.DataFrame, column: str, best: pd.Series, bottom: float, *, connected: bool) -> None:
     """Accuracies over one hyperparameter; connected where it is the only one, as nothing else differs then."""
     complete = data[data["state"] == COMPLETE].sort_values(column, kind="stable")
     at_the_edge = matplotlib.transforms.blended_transform_factory(plain.transData, plain.transAxes)
@@ -209,7 +211,6 @@ def _over(plain: Axes, data: pd.DataFrame, column: str, bottom: float, *, connec
         dots: dict[str, Any] = {"color": colour, "markerfacecolor": face, "markersize": 4}
         plain.plot(seen[column], seen[accuracy], "o", linestyle="-" if connected else "", linewidth=0.8, **dots)
         plain.plot(low[column], np.full(len(low), 0.12), "v", transform=at_the_edge, **dots)
-    best = data.sort_values(ACCURACY, ascending=False, kind="stable").iloc[0]  # the earliest, as a study has it
     plain.plot([best[column]], [best[ACCURACY]], "o", color=VERMILLION, markersize=9, markerfacecolor="none")
     plain.axhspan(best[ACCURACY] - WITHIN, best[ACCURACY], color=BLUE, alpha=0.12, linewidth=0, zorder=0)
     for state, _, colour, marker in _MARKS[1:]:
@@ -347,13 +348,12 @@ def _scatter(plain: Axes, data: pd.DataFrame, column: str, accuracy: str) -> Non
             plain.scatter(mine[column], mine[accuracy], linewidths=0.8, **look)
 
 
-def _star(plain: Axes, data: pd.DataFrame) -> list[Artist]:
+def _star(plain: Axes, best: pd.Series | None) -> list[Artist]:
     """Mark the best complete trial, and return what a legend shows of it; nothing where no trial is complete."""
-    complete = data[(data["state"] == COMPLETE) & data["accuracy"].notna()]
-    best = complete.sort_values("accuracy", ascending=False, kind="stable").head(1)
-    plain.scatter(best["number"], best["accuracy"], s=110, color=VERMILLION, marker="*", linewidths=0, zorder=3)
-    mark = Line2D([], [], linestyle="", color=VERMILLION, marker="*", markersize=8, label="best")
-    return [mark] if len(best) else []
+    if best is None:
+        return []
+    plain.scatter([best["number"]], [best[ACCURACY]], s=110, color=VERMILLION, marker="*", linewidths=0, zorder=3)
+    return [Line2D([], [], linestyle="", color=VERMILLION, marker="*", markersize=8, label="best")]
 
 
 def _handles(data: pd.DataFrame) -> list[Artist]:
