@@ -6,7 +6,6 @@ what was measured. All of it is written after each context; see `clsweep.checkpo
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, astuple
@@ -23,8 +22,6 @@ from clsweep.results.curves import Point
 from clsweep.results.metrics import Cell
 from clsweep.targets import Target
 from clsweep.training.loop import Timings, Trainer
-
-log = logging.getLogger(__name__)
 
 Checkpoint = Mapping[str, Any]
 
@@ -79,7 +76,6 @@ class Checkpoints:
 
     def _do_without(self, error: UnpackableError) -> None:
         assert self._folder is not None
-        log.info("%s", _told(error))
         self._tell(_told(error))
         checkpoints.remove(self._folder)
         self._folder = None
